@@ -1,0 +1,148 @@
+"""Units, in one place: images and strengths live in [0, 1] outside a denoiser, [-1, 1] inside.
+
+A standard deviation or a distance s in [0, 1] units is 2 s in model units (spec 1.1).
+"""
+
+import math
+import re
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from advpure.errors import BadInput
+
+Norm = Literal["linf", "l2"]
+_L2_CEILING = 4.0
+_TOLERANCE = 1e-6
+
+
+def to_model(images: Tensor) -> Tensor:
+    """Map images from [0, 1] to the [-1, 1] of the networks: 2x - 1."""
+    return images * 2.0 - 1.0
+
+
+def to_unit(states: Tensor) -> Tensor:
+    """Map network states from [-1, 1] back to [0, 1], unclipped: (x + 1) / 2."""
+    return (states + 1.0) / 2.0
+
+
+def parse_number(text: str | float, what: str) -> float:
+    """Read a finite number or a fraction such as 8/255.
+
+    Args:
+        text: A number, or its text, possibly a fraction of two numbers.
+        what: The name used in the error.
+
+    Raises:
+        BadInput: when the text is no finite number.
+
+    Example:
+        >>> round(parse_number("8/255", "epsilon"), 6)
+        0.031373
+    """
+    try:
+        if isinstance(text, str):
+            parts = [float(part) for part in text.split("/")]
+            if len(parts) > 2:
+                raise ValueError
+            value = parts[0] / parts[1] if len(parts) == 2 else parts[0]
+        else:
+            value = float(text)
+    except (ValueError, ZeroDivisionError, TypeError):
+        raise BadInput(f"{what} {text!r}", "is not a number", "write 0.03 or 8/255") from None
+    if not math.isfinite(value):
+        raise BadInput(f"{what} {text}", "is not finite", "write 0.03 or 8/255")
+    return value
+
+
+def parse_eps(text: str | float, norm: Norm = "linf") -> float:
+    """Read a perturbation bound in [0, 1] units.
+
+    Args:
+        text: A number or fraction. A bare whole number is ambiguous and refused.
+        norm: The norm that it bounds; an l-inf bound is at most 1.
+
+    Returns:
+        The bound, in [0, 1] units.
+
+    Raises:
+        BadInput: when it is not positive, not finite, or could be in 0..255 units.
+
+    Example:
+        >>> parse_eps("2/255") == 2 / 255
+        True
+    """
+    value = parse_number(text, "epsilon")
+    if value <= 0:
+        raise BadInput(f"epsilon {text}", "is not positive", "write for example 8/255")
+    ceiling = 1.0 if norm == "linf" else _L2_CEILING
+    whole = isinstance(text, int) or (isinstance(text, str) and re.fullmatch(r"\s*\d+\s*", text))
+    fraction = isinstance(text, str) and "/" in text
+    if (whole and norm == "linf") or (value > ceiling and not (fraction and norm == "l2")):
+        raise BadInput(
+            f"epsilon {text}",
+            "is ambiguous, since images live in [0, 1]",
+            f"write {value:g}/255 or {value:.1f}/1"
+            if value <= ceiling
+            else f"write {value:g}/255 (a bound of {value:.1f} would allow every image)",
+        )
+    return value
+
+
+def parse_sigma(text: str | float) -> float:
+    """Read a noise level in [0, 1] units; the networks see twice as much.
+
+    Raises:
+        BadInput: when it is negative or could be in 0..255 units (above 40).
+    """
+    value = parse_number(text, "sigma")
+    if value <= 0:
+        raise BadInput(f"sigma {text}", "is not positive", "write for example 0.25")
+    if value > 40:
+        raise BadInput(
+            f"sigma {text}",
+            "is above 40, the noise of the sampler's start (sigma is in [0, 1] units)",
+            f"write {value / 255:.4g} if you meant {value:g}/255",
+        )
+    return value
+
+
+def check_images(images: Tensor, labels: Tensor | None = None) -> None:
+    """Refuse anything but float images [B, C, H, W] in [0, 1] with matching labels.
+
+    Args:
+        images: Candidate images.
+        labels: Optional class indices [B], int64.
+
+    Raises:
+        BadInput: naming the first rule that is broken.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise BadInput(f"images of shape {shape}", "are not [B, C, H, W]", "add the missing axes")
+    if not images.is_floating_point():
+        raise BadInput(
+            f"images of dtype {images.dtype}", "are not floating point", "divide by 255 first"
+        )
+    if images.shape[0] and images.numel():
+        low, high = (float(v) for v in torch.aminmax(images.detach()))
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+            fix = "map them with (x + 1) / 2" if low < 0 and high <= 1.5 else "divide by 255"
+            if not (math.isfinite(low) and math.isfinite(high)):
+                fix = "remove the NaN or infinite values"
+            raise BadInput(f"images with values in [{low:.4g}, {high:.4g}]", "leave [0, 1]", fix)
+    if labels is not None:
+        check_labels(labels, images.shape[0])
+
+
+def check_labels(labels: Tensor, count: int) -> None:
+    """Refuse anything but `count` whole, non-negative class indices."""
+    if labels.shape != (count,):
+        raise BadInput(
+            f"labels of shape {tuple(labels.shape)}", f"do not match {count} images", "give one each"
+        )
+    if labels.is_floating_point():
+        raise BadInput(f"labels of dtype {labels.dtype}", "are not class indices", "use int64")
+    if count and int(labels.min()) < 0:
+        raise BadInput(f"label {int(labels.min())}", "is negative", "number classes from 0")
