@@ -140,7 +140,9 @@ def check_labels(labels: Tensor, count: int) -> None:
     """Refuse anything but `count` whole, non-negative class indices."""
     if labels.shape != (count,):
         raise BadInput(
-            f"labels of shape {tuple(labels.shape)}", f"do not match {count} images", "give one each"
+            f"labels of shape {tuple(labels.shape)}",
+            f"do not match {count} images",
+            "give one each",
         )
     if labels.is_floating_point():
         raise BadInput(f"labels of dtype {labels.dtype}", "are not class indices", "use int64")

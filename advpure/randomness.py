@@ -1,0 +1,259 @@
+"""Randomness as a value: noise is a pure function of (seed, sample id, phase, step, draw).
+
+Nothing here depends on a global generator, on the order of calls or on a sample's place in its
+batch, so a purifier gives one answer per (image, configuration) whatever the batch size.
+
+Two ways to turn the key into a stream:
+
+* ``hash`` seeds torch's CPU generator with hash(s, i, 2t) for a forward step and
+  hash(s, i, 2t + 1) for a reverse step, where hash(s, i, t) is
+  (83492791 s XOR 73856093 i XOR 19349663 t) mod 2**32 and i the data-set index (seed 003, equations
+  23-24, at its batch size of one). About as many keys collide as random 32-bit numbers would.
+* ``counter`` puts (step, phase, draw, sample id) into the counter of the Philox generator and the
+  seed into its key, so two different keys never share a block of random bits.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advpure.errors import BadInput
+
+Phase = Literal["forward", "reverse"]
+Scheme = Literal["hash", "counter"]
+Scope = Literal["sample", "shared", "fresh"]
+Ids = Tensor | Sequence[int]
+
+_MASK = 2**32 - 1
+_SEED_FACTOR, _ID_FACTOR, _TIME_FACTOR = 83492791, 73856093, 19349663
+_STREAMS = {"forward": 0, "reverse": 1, "uniform": 2}
+
+
+def hash_key(seed: int, sample: int, time: int) -> int:
+    """Mix a base seed, a sample id and a doubled step into 32 bits (seed 003, equation 24).
+
+    The mask applies to the whole exclusive or; masking only the last product would leave keys
+    above 2**32 (erratum H5).
+
+    Example:
+        >>> hash_key(0, 0, 0), hash_key(1, 2, 3)
+        (0, 255973072)
+    """
+    return (_SEED_FACTOR * seed ^ _ID_FACTOR * sample ^ _TIME_FACTOR * time) & _MASK
+
+
+@dataclass(frozen=True)
+class RandomnessConfig:
+    """A randomness configuration xi: all the noise that a purifier will ever draw.
+
+    Args:
+        seed: Base seed, 0 <= seed < 2**32 (``hash``) or 2**64 (``counter``).
+        scheme: How keys become streams, see the module.
+        scope: ``sample``: every sample id has its own noise. ``shared``: all samples share one
+            noise, for attack libraries that reorder their batch. ``fresh``: every call of a
+            defense draws anew, reproducibly: call n uses ``fold("call", n)``.
+        path: What ``fold`` appended; leave it empty.
+
+    Raises:
+        BadInput: when the seed does not fit or a name is not known.
+
+    Example:
+        >>> xi = RandomnessConfig(0)
+        >>> xi.normal([3, 5], "reverse", 7, (2,)).shape
+        torch.Size([2, 2])
+    """
+
+    seed: int
+    scheme: Scheme = "hash"
+    scope: Scope = "sample"
+    path: tuple[str | int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Check the seed and the names."""
+        if self.scheme not in get_args(Scheme):
+            raise BadInput(f"scheme {self.scheme!r}", "is not known", "use hash or counter")
+        if self.scope not in get_args(Scope):
+            raise BadInput(f"scope {self.scope!r}", "is not known", "use sample, shared or fresh")
+        bits = 32 if self.scheme == "hash" else 64
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise BadInput(
+                f"seed {self.seed!r}", "is not a whole number", f"use 0 .. 2**{bits} - 1"
+            )
+        if not 0 <= self.seed < 2**bits:
+            raise BadInput(
+                f"seed {self.seed}",
+                f"does not fit the {self.scheme} scheme's {bits} bits",
+                f"use 0 .. 2**{bits} - 1",
+            )
+
+    def fold(self, *names: str | int) -> "RandomnessConfig":
+        """Derive an independent configuration, the same for the same names.
+
+        Attack draws, decision draws and report draws come from different folds, so they never
+        meet.
+
+        Args:
+            names: Strings and whole numbers that name the purpose, such as ``"attack", k``.
+
+        Returns:
+            A configuration whose streams are those of another seed (``hash``) or another Philox
+            key (``counter``), both derived by SHA-256.
+        """
+        if not names:
+            raise BadInput("fold()", "names no purpose", 'write for example fold("attack", 0)')
+        return replace(self, path=self.path + names)
+
+    def normal(
+        self, ids: Ids, phase: Phase, step: int, shape: Sequence[int], draw: int = 0
+    ) -> Tensor:
+        """Draw standard normal noise.
+
+        Args:
+            ids: Data-set indices of the rows, [B].
+            phase: ``forward`` or ``reverse``.
+            step: The time step t, 0 <= t < 2**31.
+            shape: Shape of one sample's noise.
+            draw: Number of an independent repetition.
+
+        Returns:
+            [B, *shape], float32, on the CPU: the same on every device after moving.
+        """
+        if phase not in get_args(Phase):
+            raise BadInput(f"phase {phase!r}", "is not known", "use forward or reverse")
+        return self._rows(ids, phase, step, shape, draw)
+
+    def uniform(self, ids: Ids, step: int, shape: Sequence[int], draw: int = 0) -> Tensor:
+        """Draw noise uniform in [0, 1): [B, *shape], float32, on the CPU."""
+        return self._rows(ids, "uniform", step, shape, draw)
+
+    def _rows(self, ids: Ids, stream: str, step: int, shape: Sequence[int], draw: int) -> Tensor:
+        if self.scope == "fresh":
+            raise BadInput(
+                "a fresh randomness configuration",
+                "has no noise of its own",
+                'let a defense use it, or name a call with fold("call", n) and scope="sample"',
+            )
+        samples = check_ids(ids)
+        if not 0 <= step < 2**31 or not 0 <= draw < 2**32:
+            raise BadInput(f"step {step}, draw {draw}", "is out of range", "count from 0")
+        if self.scope == "shared":
+            samples = [0] * len(samples)
+        context = (self, stream, step, tuple(shape), draw)
+        return _CACHE.rows(context, samples)
+
+    def _draw(self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int) -> Tensor:
+        if self.scheme == "hash":
+            return self._draw_hashed(stream, step, shape, draw, i)
+        key = np.array([self.seed, _digest(self.path, 64) if self.path else 0], dtype=np.uint64)
+        place = np.array([0, draw, 4 * step + _STREAMS[stream], i], dtype=np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key, counter=place))
+        if stream == "uniform":
+            return torch.from_numpy(generator.random(shape, dtype=np.float32))
+        return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+
+    def _draw_hashed(
+        self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int
+    ) -> Tensor:
+        if i > _MASK:
+            raise BadInput(f"sample id {i}", "does not fit the hash scheme", "use scheme='counter'")
+        path = self.path
+        if stream == "uniform":
+            path = (*path, "uniform")
+        if draw:
+            path = (*path, "draw", draw)
+        base = _digest((self.seed, *path), 32) if path else self.seed
+        key = hash_key(base, i, 2 * step + (stream == "reverse"))
+        generator = torch.Generator().manual_seed(key)
+        make = torch.rand if stream == "uniform" else torch.randn
+        return make(shape, generator=generator, dtype=torch.float32)
+
+
+def check_ids(ids: Ids, count: int | None = None) -> list[int]:
+    """Refuse anything but whole, non-negative sample ids, one per row.
+
+    Args:
+        ids: [B], a sequence of int or an int64 tensor.
+        count: The number of rows they must match, if known.
+
+    Raises:
+        BadInput: naming the rule.
+    """
+    if isinstance(ids, Tensor):
+        if ids.ndim != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+            raise BadInput(
+                f"ids of shape {tuple(ids.shape)} and dtype {ids.dtype}",
+                "are not a list of whole numbers",
+                "pass the data-set index of each row",
+            )
+        listed: list[int] = ids.tolist()
+    else:
+        listed = [int(i) for i in ids]
+    if count is not None and len(listed) != count:
+        raise BadInput(
+            f"{len(listed)} sample ids",
+            f"do not match a batch of {count} images",
+            "bind one id per row with bind(ids)",
+        )
+    if listed and not (min(listed) >= 0 and max(listed) < 2**63):
+        raise BadInput(f"sample id {min(listed)}", "is out of range", "count from 0")
+    return listed
+
+
+def _digest(path: tuple[str | int, ...], bits: int) -> int:
+    text = "\x1f".join(f"{type(name).__name__}:{name}" for name in path)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[: bits // 8], "little")
+
+
+_Context = tuple[RandomnessConfig, str, int, tuple[int, ...], int]
+
+
+class _NoiseCache:
+    """Rows of noise that were drawn before, least recently used contexts leaving first.
+
+    A cache never changes a result: rows are pure functions of their key.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self._bytes = limit, 0
+        self._contexts: OrderedDict[_Context, dict[int, Tensor]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, context: _Context, samples: list[int]) -> Tensor:
+        xi, stream, step, shape, draw = context
+        with self._lock:
+            known = self._contexts.pop(context, {})
+            rows = []
+            for i in samples:
+                row = known.get(i)
+                if row is None:
+                    row = known[i] = xi._draw(stream, step, shape, draw, i)
+                    self._bytes += 4 * row.numel()
+                rows.append(row)
+            self._contexts[context] = known
+            while self._bytes > self.limit and self._contexts:
+                _, gone = self._contexts.popitem(last=False)
+                self._bytes -= sum(4 * row.numel() for row in gone.values())
+        return torch.stack(rows) if rows else torch.empty((0, *shape))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._contexts.clear()
+            self._bytes = 0
+
+
+_CACHE = _NoiseCache(limit=8 * 2**20)
+
+
+def set_noise_cache(megabytes: float) -> None:
+    """Bound the memory of cached noise; 0 switches the cache off. The default is 8 MB."""
+    if not megabytes >= 0:
+        raise BadInput(f"a cache of {megabytes} MB", "is negative", "use 0 or more")
+    _CACHE.clear()
+    _CACHE.limit = int(megabytes * 2**20)

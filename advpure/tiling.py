@@ -1,0 +1,84 @@
+"""One fixed compute tile, so that a row's result never depends on its neighbours.
+
+Kernels choose their algorithm by the shape of the batch, and round differently for different
+shapes; a sign step turns such a last bit into another attack. Within one shape a row's bits are the
+same in any slot and beside any neighbours. So every rounding computation on rows sees batches of
+one shape: split into tiles, the last one padded.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from advpure.errors import BadInput
+
+T = TypeVar("T", bound=Tensor | tuple[Tensor, ...])
+
+
+def check_tile(tile: int | None) -> None:
+    """Refuse a tile that holds no row."""
+    if tile is not None and tile < 1:
+        raise BadInput(f"tile {tile}", "holds no image", "use 1 or more, or None for no tiling")
+
+
+def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
+    """Wrap a row-wise function so that it always sees exactly `tile` rows.
+
+    Args:
+        function: Maps tensors that share their first axis [B, ...] to a tensor, tuple or NamedTuple
+            of tensors with that first axis; its rows are independent.
+        tile: Rows per call; None calls the function as it is.
+
+    Returns:
+        A function of the same tensors (None is passed through) and results. Padding repeats the
+        first row of a tile, detached, and is dropped from the results, so gradients are exact.
+
+    Example:
+        >>> tiled(lambda x: x + len(x), 4)(torch.zeros(6)).tolist()
+        [4.0, 4.0, 4.0, 4.0, 4.0, 4.0]
+    """
+    check_tile(tile)
+    if tile is None:
+        return function
+
+    def run(*tensors: Tensor | None) -> T:
+        rows = next(t.shape[0] for t in tensors if t is not None)
+        if rows == tile:
+            return function(*tensors)
+        parts: list[T] = [
+            _unpad(function(*(_pad(t, start, tile) for t in tensors)), min(tile, rows - start))
+            for start in range(0, max(rows, 1), tile)
+        ]
+        result: T = parts[0] if len(parts) == 1 else _join(parts)
+        return result
+
+    return run
+
+
+def _pad(tensor: Tensor | None, start: int, tile: int) -> Tensor | None:
+    if tensor is None:
+        return None
+    chunk = tensor[start : start + tile]
+    missing = tile - chunk.shape[0]
+    if not missing:
+        return chunk
+    first = chunk[:1] if chunk.shape[0] else tensor.new_zeros((1, *tensor.shape[1:]))
+    return torch.cat([chunk, first.detach().expand(missing, *chunk.shape[1:])])
+
+
+def _rebuild(like: Any, parts: list[Tensor]) -> Any:
+    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
+
+
+def _unpad(result: Any, rows: int) -> Any:
+    if isinstance(result, Tensor):
+        return result[:rows]
+    return _rebuild(result, [part[:rows] for part in result])
+
+
+def _join(parts: list[Any]) -> Any:
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return _rebuild(parts[0], [torch.cat(column) for column in zip(*parts, strict=True)])
