@@ -1,0 +1,200 @@
+"""APGD: projected gradient ascent that chooses its own step.
+
+A step from x_k is z = P(x_k + eta s(grad L)), then x_{k+1} = P(x_k + a (z - x_k) + (1 - a)
+(x_k - x_{k-1})) with a = 0.75; the first step has no momentum. eta starts at 2 epsilon. At the
+checkpoints w_j of `checkpoints` a sample halves its eta and goes back to its best point when
+
+1. the loss rose in fewer than rho of the steps since the last checkpoint, or
+2. neither eta nor the best loss has changed since the last checkpoint.
+
+All of this state belongs to one sample. Source: Croce and Hein 2020, algorithm 1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from advpure.attacks.balls import ascent, project
+from advpure.attacks.oracle import Model, Oracle, Slope, check_batch
+from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
+from advpure.attacks.projected import begin, offer_last
+from advpure.attacks.settings import GradientSettings, fraction, resolve
+from advpure.randomness import Ids
+from advpure.tiling import tiled
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDSettings(GradientSettings):
+    """Settings of APGD; those of `GradientSettings` and `AttackSettings` apply as well.
+
+    Args:
+        steps: Gradient steps.
+        momentum: Weight a of the new direction.
+        rho: Share of steps that must raise the loss for eta to be kept.
+    """
+
+    steps: int = 100
+    momentum: float = 0.75
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Check the two shares too."""
+        super().__post_init__()
+        fraction(self.momentum, "momentum")
+        fraction(self.rho, "rho")
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """Return the steps at which eta may be halved, w_j = ceil(p_j steps).
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+
+    Example:
+        >>> checkpoints(100)
+        (0, 22, 41, 57, 70, 80, 87, 93, 99)
+    """
+    # Hundredths are exact, so that no rounding moves a checkpoint.
+    places, gap = [0, 22], 22
+    while places[-1] < 100:
+        gap = max(gap - 3, 6)
+        places.append(places[-1] + gap)
+    nodes = (math.ceil(place * steps / 100) for place in places if place <= 100)
+    return tuple(dict.fromkeys(nodes))
+
+
+class _State(NamedTuple):
+    """What each active sample carries: points [A, C, H, W], the rest [A]."""
+
+    points: Tensor
+    previous: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    loss: Tensor
+    best_loss: Tensor
+    eta: Tensor
+    rises: Tensor
+    marked_loss: Tensor
+    kept: Tensor
+
+    def select(self, mask: Tensor) -> "_State":
+        return _State(*(part[mask] for part in self))
+
+
+def apgd(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    settings: APGDSettings | None = None,
+    *,
+    ids: Ids | None = None,
+    start: Tensor | None = None,
+    **overrides: Any,
+) -> AttackResult:
+    """Attack with APGD; arguments, result, errors and cost are those of `pgd` with iterate "best".
+
+    Example:
+        >>> towards_white = lambda x: torch.stack([x.sum((1, 2, 3)), 1.2 + 0 * x[:, 0, 0, 0]], 1)
+        >>> gray = torch.full((1, 1, 1, 2), 0.5)
+        >>> apgd(towards_white, gray, torch.tensor([1]), eps=0.25).success.item()
+        True
+    """
+    chosen = resolve(APGDSettings, settings, overrides)
+    batch = check_batch(model, images, labels, ids)
+    oracle = Oracle(model, chosen)
+    tally, best = Tally(batch), Best(batch.images)
+    active = begin(oracle, batch, tally, start)
+    nodes = checkpoints(chosen.steps)
+    state: _State | None = None
+
+    for step in range(chosen.steps):
+        if not len(active):
+            break
+        points = tally.images[active]
+        slope = oracle.slope(points, batch.labels[active], batch.ids[active], step)
+        tally.count(active, *oracle.passes)
+        best.update(active, points, slope)
+        if state is None:
+            tally.note_gradients(active, slope)
+            state, gradient = _first(points, slope, 2 * chosen.eps), slope.gradient
+        else:
+            state = _judge_step(state._replace(points=points), slope)
+            gradient = slope.gradient
+            if step in nodes:
+                length = step - nodes[nodes.index(step) - 1]
+                state, gradient = _adapt(state, gradient, chosen.rho * length)
+        if chosen.stops:
+            going = ~slope.success
+            active, gradient, state = active[going.cpu()], gradient[going], state.select(going)
+            if not len(active):
+                break
+        moved = _move(chosen, oracle.tile, step)(
+            state.points, state.previous, batch.images[active], gradient, state.eta
+        )
+        state = state._replace(previous=state.points)
+        tally.images[active] = moved
+        tally.iterations[active] += 1
+    if len(active):
+        offer_last(oracle, batch, tally, best, active, chosen.steps)
+    return conclude(tally, batch, oracle, chosen.steps + 1)
+
+
+def _move(settings: APGDSettings, tile: int | None, step: int) -> Any:
+    share = 1.0 if step == 0 else settings.momentum
+
+    def move(
+        points: Tensor, previous: Tensor, centres: Tensor, gradient: Tensor, eta: Tensor
+    ) -> Tensor:
+        reach = points + ascent(gradient, settings.norm) * eta[:, None, None, None]
+        reach = project(reach, centres, settings.eps, settings.norm)
+        moved = points + (reach - points) * share + (points - previous) * (1.0 - share)
+        return project(moved, centres, settings.eps, settings.norm)
+
+    return tiled(move, tile)
+
+
+def _first(points: Tensor, slope: Slope, eta: float) -> _State:
+    return _State(
+        points=points,
+        previous=points,
+        best=points,
+        best_gradient=slope.gradient,
+        loss=slope.loss,
+        best_loss=slope.loss,
+        eta=torch.full_like(slope.loss, eta),
+        rises=torch.zeros_like(slope.loss),
+        marked_loss=slope.loss,
+        kept=torch.ones_like(slope.success),
+    )
+
+
+def _judge_step(state: _State, slope: Slope) -> _State:
+    better = slope.loss > state.best_loss
+    return state._replace(
+        best=torch.where(_wide(better), state.points, state.best),
+        best_gradient=torch.where(_wide(better), slope.gradient, state.best_gradient),
+        best_loss=torch.where(better, slope.loss, state.best_loss),
+        rises=state.rises + (slope.loss > state.loss),
+        loss=slope.loss,
+    )
+
+
+def _adapt(state: _State, gradient: Tensor, needed: float) -> tuple[_State, Tensor]:
+    """Apply the two conditions at a checkpoint: halve eta and restart from the best point."""
+    stalled = state.kept & (state.marked_loss == state.best_loss)
+    halve = (state.rises < needed) | stalled
+    adapted = state._replace(
+        points=torch.where(_wide(halve), state.best, state.points),
+        loss=torch.where(halve, state.best_loss, state.loss),
+        eta=torch.where(halve, state.eta / 2, state.eta),
+        rises=torch.zeros_like(state.rises),
+        marked_loss=state.best_loss,
+        kept=~halve,
+    )
+    return adapted, torch.where(_wide(halve), state.best_gradient, gradient)
+
+
+def _wide(mask: Tensor) -> Tensor:
+    return mask[:, None, None, None]

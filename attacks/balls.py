@@ -1,0 +1,92 @@
+"""Geometry of the threat model: l-inf and l2 balls around an image, cut with the [0, 1] box.
+
+Rounding differs with the shape of a batch in sums over pixels only, so callers run the l2 parts on
+fixed tiles (`advpure.tiling`). Source of the conventions: spec 8.5 and 14.19.
+"""
+
+import torch
+from torch import Tensor
+
+from advpure.randomness import RandomnessConfig
+from advpure.units import Norm
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Return the l2 norm of each row, [B, 1, 1, 1], without underflow of small values.
+
+    Example:
+        >>> row_norms(torch.full((1, 1, 2, 2), 1e-30)).item() > 0
+        True
+    """
+    peak = rows.abs().amax(dim=(1, 2, 3), keepdim=True)
+    safe = torch.where(peak > 0, peak, torch.ones_like(peak))
+    return (rows / safe).square().sum(dim=(1, 2, 3), keepdim=True).sqrt() * safe
+
+
+def ascent(gradient: Tensor, norm: Norm) -> Tensor:
+    """Return the unit step of steepest ascent [B, C, H, W]: the sign, or the l2 direction.
+
+    A zero gradient gives a zero step.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    peak = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+    scaled = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
+    length = row_norms(scaled)
+    return scaled / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def project(points: Tensor, centres: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Return the points [B, C, H, W] pulled into the ball around their centres, then the box.
+
+    The l2 ball is renormalised before the box is cut, which is not the exact projection onto their
+    intersection but stays inside both. Bounds hold to the rounding of the dtype (1e-7 in float32).
+    """
+    if norm == "linf":
+        inside = torch.minimum(torch.maximum(points, centres - eps), centres + eps)
+    else:
+        delta = points - centres
+        length = row_norms(delta)
+        too_long = length > eps
+        factor = torch.where(too_long, eps / length.clamp_min(eps), torch.ones_like(length))
+        inside = torch.where(too_long, centres + delta * factor, points)
+    return inside.clamp(0.0, 1.0)
+
+
+def draw_in_ball(
+    xi: RandomnessConfig, ids: Tensor, like: Tensor, eps: float, norm: Norm, step: int = 0
+) -> tuple[Tensor, Tensor | None]:
+    """Draw the ingredients of a uniform point in the ball, a pure function of (xi, id, step).
+
+    Args:
+        xi: Randomness of the attack itself.
+        ids: Data-set indices [B].
+        like: Images [B, C, H, W], for shape, dtype and device.
+        eps: Radius.
+        norm: Norm of the ball.
+        step: Number of an independent repetition.
+
+    Returns:
+        For l-inf the offset [B, C, H, W] and None. For l2 a Gaussian direction [B, C, H, W], not
+        normalised yet, and the radius [B, 1, 1, 1], eps u^(1/d): `place` combines them.
+    """
+    shape = tuple(like.shape[1:])
+    if norm == "linf":
+        unit = xi.uniform(ids, step, shape).to(like)
+        return (unit * 2.0 - 1.0) * eps, None
+    direction = xi.normal(ids, "forward", step, shape).to(like)
+    # Roots are taken one by one: a vectorised power rounds by the slot of the row.
+    levels = xi.uniform(ids, step, (1,), draw=1)[:, 0].tolist()
+    radius = torch.tensor([eps * level ** (1.0 / like[0].numel()) for level in levels])
+    return direction, radius.to(like)[:, None, None, None]
+
+
+def place(centres: Tensor, offset: Tensor, radius: Tensor | None) -> Tensor:
+    """Return centres [B, C, H, W] moved by the offset, rescaled to the radius when one is given."""
+    return centres + (offset if radius is None else ascent(offset, "l2") * radius)
+
+
+def distances(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the l-inf and l2 distances [B], float64."""
+    delta = points.double() - centres.double()
+    return delta.abs().amax(dim=(1, 2, 3)), delta.square().sum(dim=(1, 2, 3)).sqrt()

@@ -1,0 +1,76 @@
+"""Transfer between randomness configurations: craft under one, report under another.
+
+Source: seed 003, table S4; spec 8.5.
+"""
+
+import dataclasses
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from advpure.attacks.oracle import Model, Oracle, check_batch
+from advpure.attacks.outcome import AttackResult
+from advpure.attacks.registry import find
+from advpure.errors import BadInput
+from advpure.randomness import Ids, RandomnessConfig
+
+
+class Attack(Protocol):
+    """What `pgd` and its siblings are."""
+
+    def __call__(
+        self, model: Model, images: Tensor, labels: Tensor, *args: Any, **kwargs: Any
+    ) -> AttackResult:
+        """Attack images."""
+        ...
+
+
+def transfer(
+    attack: str | Attack,
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    settings: Any = None,
+    *,
+    source_xi: RandomnessConfig,
+    ids: Ids | None = None,
+    stop: Literal["success", "never"] | None = "never",
+    **overrides: Any,
+) -> AttackResult:
+    """Craft adversarial images under one randomness configuration, test them under another.
+
+    Args:
+        attack: Name of a registered attack, or the function itself.
+        model: A `Defense` whose own xi is the one to report under.
+        images: [B, C, H, W], floating point in [0, 1].
+        labels: Classes [B].
+        settings: Settings of the attack.
+        source_xi: The configuration that the attack sees.
+        ids: Data-set indices [B].
+        stop: When crafting stops. An attack that stops as soon as the source is fooled barely
+            crosses its border and transfers badly, hence "never". None leaves it to the settings.
+        overrides: Single settings of the attack.
+
+    Returns:
+        The result of the attack with `success` and `loss` under the model's own randomness, and one
+        more forward pass per sample.
+
+    Raises:
+        BadInput: for a model without `at`, or as the attack does.
+    """
+    if not hasattr(model, "at"):
+        raise BadInput("transfer", "needs a model whose randomness can be set", "pass a Defense")
+    run: Attack = find(attack) if isinstance(attack, str) else attack
+    if stop is not None:
+        overrides["stop"] = stop
+    batch = check_batch(model, images, labels, ids)
+    source = model.at(xi=source_xi)
+    crafted = run(source, images, labels, settings, ids=batch.ids, **overrides)
+    test = dataclasses.replace(crafted.settings, randomness="fixed")
+    verdict = Oracle(model, test).judge(crafted.images, batch.labels, batch.ids, step=0)
+    return dataclasses.replace(
+        crafted,
+        success=verdict.success.cpu(),
+        loss=verdict.loss.cpu(),
+        forwards=crafted.forwards + 1,
+    )

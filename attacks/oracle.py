@@ -1,0 +1,276 @@
+"""What an attack may ask of the model under attack: gradients and verdicts, with counted passes.
+
+Here, and only here, it is decided which randomness a pass sees:
+
+* fixed, one pass: the model's own xi, so the verdict comes from the very pass of the gradient;
+* fixed, several passes: fold("eot", j), the same at every step; verdicts use the model's own xi;
+* fresh: fold("attack", step, j), disjoint from every fold that reports use.
+
+All rows are handled in tiles of the model's `tile`, so a row's gradient has the same bits in any
+batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from advpure.attacks.losses import LOSSES, succeeds
+from advpure.attacks.settings import AttackSettings, GradientSettings
+from advpure.errors import BadInput
+from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.tiling import tiled
+from advpure.units import check_images, check_labels
+
+Model = Callable[[Tensor], Tensor]
+View = Callable[[Tensor, Tensor], Tensor]
+
+
+class Batch(NamedTuple):
+    """Checked input: images [B, C, H, W] in [0, 1], labels [B] int64, ids [B] int64 on the CPU."""
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+class Verdict(NamedTuple):
+    """Loss [B] and whether the goal of the attack is reached [B]."""
+
+    loss: Tensor
+    success: Tensor
+
+
+class Slope(NamedTuple):
+    """Gradient [B, C, H, W] of the loss, the loss [B], and whether the goal is reached [B]."""
+
+    gradient: Tensor
+    loss: Tensor
+    success: Tensor
+
+
+def check_batch(model: Model, images: Tensor, labels: Tensor, ids: Ids | None) -> Batch:
+    """Refuse input that cannot be attacked.
+
+    Args:
+        model: The model under attack; ids that it is bound to are the default ids.
+        images: [B, C, H, W], floating point in [0, 1], B >= 1.
+        labels: [B], class indices.
+        ids: Data-set indices [B]; None means those of the model, else 0 .. B-1.
+
+    Raises:
+        BadInput: naming the first rule that is broken.
+    """
+    check_images(images)
+    if not images.numel():
+        raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
+    if not isinstance(labels, Tensor) or labels.dtype == torch.bool:
+        raise BadInput("labels", "are not a tensor of class indices", "use an int64 tensor")
+    check_labels(labels, len(images))
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    if any(module.training and _couples_rows(module) for module in modules):
+        raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
+    if ids is None:
+        ids = getattr(model, "ids", None)
+    listed = list(range(len(images))) if ids is None else check_ids(ids, len(images))
+    return Batch(
+        images.detach().clamp(0.0, 1.0),
+        labels.to(images.device, torch.int64),
+        torch.tensor(listed, dtype=torch.int64),
+    )
+
+
+def _couples_rows(module: torch.nn.Module) -> bool:
+    return isinstance(
+        module, torch.nn.modules.batchnorm._BatchNorm | torch.nn.modules.dropout._DropoutNd
+    )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Refuse outputs that are no finite logits [B, classes] covering all labels.
+
+    Raises:
+        BadInput: also for probabilities, whose gradient vanishes where the model is confident.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadInput(
+            f"model output of shape {shape}", f"is not [{len(labels)}, classes]", "return logits"
+        )
+    classes, values = logits.shape[1], logits.detach()
+    if int(labels.max()) >= classes:
+        raise BadInput(
+            f"label {int(labels.max())}",
+            f"is outside the {classes} classes of the model",
+            f"use 0 .. {classes - 1}",
+        )
+    if not bool(values.isfinite().all()):
+        raise BadInput("logits", "contain NaN or infinite values", "mend the model or its input")
+    sums_to_one = (values.sum(dim=1) - 1).abs().max() < 1e-3 if classes > 1 else False
+    if sums_to_one and values.min() >= 0:
+        raise BadInput(
+            "model outputs",
+            "look like probabilities (non-negative rows that sum to 1)",
+            "return the logits before the softmax",
+        )
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Answer an attack's questions about a model, without ever touching its parameters.
+
+    Args:
+        model: Images [B, C, H, W] to logits [B, classes]. With a method `at` (a `Defense`) its
+            randomness and gradient mode are under control; otherwise it is just called.
+        settings: Threat model and randomness; `GradientSettings` to ask for gradients.
+    """
+
+    model: Model
+    settings: AttackSettings
+
+    def __post_init__(self) -> None:
+        """Set the gradient mode, and refuse randomness that the settings cannot describe."""
+        gradient = getattr(self.settings, "gradient", None)
+        if not hasattr(self.model, "at"):
+            if gradient is not None:
+                raise BadInput(
+                    f"gradient {gradient!r}",
+                    "cannot be set on a plain callable",
+                    "pass a Defense, or build the approximation into the model",
+                )
+            return
+        if gradient is not None:
+            object.__setattr__(self, "model", cast(Any, self.model).at(gradient=gradient))
+        if self.settings.randomness == "fixed" and getattr(self._xi, "scope", "") == "fresh":
+            raise BadInput(
+                "randomness 'fixed'",
+                "contradicts the defense, whose xi has scope fresh",
+                "use randomness='fresh', or an xi with scope 'sample'",
+            )
+
+    @property
+    def tile(self) -> int | None:
+        """Rows per compute tile of the model, None if it has no such thing."""
+        return cast("int | None", getattr(self.model, "tile", None))
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Forward and backward passes through the model that one gradient of a sample costs."""
+        settings = self._gradient_settings
+        return settings.eot + self._judges_apart, settings.eot
+
+    def slope(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Slope:
+        """Return loss, gradient and verdict at images [B, C, H, W].
+
+        Args:
+            images: Points to ask about.
+            labels: Classes [B].
+            ids: Data-set indices [B].
+            step: Number of the attack step; it selects fresh randomness.
+
+        Returns:
+            Per-sample results, detached. With several passes the loss is their mean (or the loss of
+            the mean logits) and the verdict that of the mean logits, unless samples stop at
+            success: then it is the model's own, at the cost of one more pass.
+
+        Raises:
+            BadInput: for logits or gradients that cannot be used.
+        """
+        views = [self._view(step, draw) for draw in range(self._gradient_settings.eot)]
+
+        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
+            return self._slope(views, images, labels, ids)
+
+        return tiled(ask, self.tile)(images, labels, ids)
+
+    def judge(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Verdict:
+        """Return loss and verdict of one forward pass at images [B, C, H, W], without a gradient.
+
+        With fixed randomness this is the model's own view; with fresh randomness it is one draw of
+        the attack, numbered by the step, which never decides a report.
+        """
+        view = self._own_view if self.settings.randomness == "fixed" else self._view(step, 0)
+
+        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Verdict:
+            with torch.no_grad():
+                logits = self._logits(view, images, labels, ids)
+                return self._verdict(logits, labels)
+
+        return tiled(ask, self.tile)(images, labels, ids)
+
+    @property
+    def _gradient_settings(self) -> GradientSettings:
+        return cast(GradientSettings, self.settings)
+
+    @property
+    def _judges_apart(self) -> bool:
+        return self._gradient_settings.stops and self._gradient_settings.eot > 1
+
+    @property
+    def _xi(self) -> RandomnessConfig | None:
+        return cast("RandomnessConfig | None", getattr(self.model, "xi", None))
+
+    def _own_view(self, images: Tensor, ids: Tensor) -> Tensor:
+        model = cast(Any, self.model)
+        view = model.at(ids=ids) if hasattr(model, "at") else model
+        return cast(Tensor, view(images))
+
+    def _view(self, step: int, draw: int) -> View:
+        xi = self._xi if hasattr(self.model, "at") else None
+        fixed = self.settings.randomness == "fixed"
+        if xi is None or (fixed and self._gradient_settings.eot == 1):
+            return self._own_view
+        if xi.scope == "fresh":
+            xi = dataclasses.replace(xi, scope="sample")
+        folded = xi.fold("eot", draw) if fixed else xi.fold("attack", step, draw)
+        model = cast(Any, self.model)
+        return lambda images, ids: cast(Tensor, model.at(ids=ids, xi=folded)(images))
+
+    def _logits(self, view: View, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
+        logits = view(images, ids)
+        check_logits(logits, labels)
+        return logits
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return LOSSES[self.settings.loss](logits, labels, self.settings.targeted)
+
+    def _verdict(self, logits: Tensor, labels: Tensor) -> Verdict:
+        success = succeeds(logits, labels, self.settings.targeted)
+        return Verdict(self._loss(logits, labels).detach(), success)
+
+    def _slope(self, views: list[View], images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
+        points = images.detach().clone().requires_grad_()
+        share = 1.0 / len(views)
+        with torch.enable_grad():
+            if self._gradient_settings.eot_mode == "logits":
+                passes = [self._logits(view, points, labels, ids) for view in views]
+                mean = torch.stack(passes).mean(dim=0)
+                losses = self._loss(mean, labels)
+                gradient = _gradient(losses, points)
+            else:
+                gradient = torch.zeros_like(points)
+                losses, mean = gradient.new_zeros(len(points)), torch.zeros(())
+                for view in views:
+                    logits = self._logits(view, points, labels, ids)
+                    loss = self._loss(logits, labels)
+                    gradient = gradient + _gradient(loss, points)
+                    losses, mean = losses + loss.detach() * share, mean + logits.detach() * share
+                gradient = gradient * share
+        if not bool(gradient.isfinite().all()):
+            raise BadInput("gradients", "contain NaN or infinite values", "mend the model")
+        if self._judges_apart:
+            with torch.no_grad():
+                mean = self._logits(self._own_view, images, labels, ids)
+        success = succeeds(mean.detach(), labels, self.settings.targeted)
+        return Slope(gradient, losses.detach(), success)
+
+
+def _gradient(losses: Tensor, points: Tensor) -> Tensor:
+    """Return the gradient of the sum; a model that cuts the graph has none, that is zero."""
+    if not losses.requires_grad:
+        return torch.zeros_like(points)
+    (gradient,) = torch.autograd.grad(losses.sum(), points, allow_unused=True)
+    return torch.zeros_like(points) if gradient is None else gradient.detach()

@@ -1,0 +1,149 @@
+"""What an attack returns, and the bookkeeping that leads there."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advpure.attacks.balls import distances, project
+from advpure.attacks.oracle import Batch, Oracle, Slope, Verdict
+from advpure.attacks.settings import AttackSettings
+from advpure.errors import BadInput
+from advpure.tiling import tiled
+
+
+class ZeroGradientWarning(UserWarning):
+    """No undecided sample of a batch has a gradient: the attack is blind, not the model robust."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial images and what is known of each; all but the images on the CPU.
+
+    Attributes:
+        images: [B, C, H, W], in [0, 1] and in the ball, dtype and device of the input.
+        success: [B] bool, tested again on the final images: under the model's own randomness if the
+            attack held it fixed, else by one draw of the attack, which is no report.
+        loss: [B], the loss of the final images in that test.
+        iterations: [B] int64, steps taken.
+        forwards: [B] int64, forward passes through the whole model, tests included.
+        backwards: [B] int64, backward passes.
+        linf: [B] float64, largest change of a pixel, in [0, 1] units.
+        l2: [B] float64, euclidean size of the change, in [0, 1] units.
+        zero_gradient: [B] bool, the first gradient was exactly zero and the sample undecided.
+        settings: The settings that were used.
+    """
+
+    images: Tensor
+    success: Tensor
+    loss: Tensor
+    iterations: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    linf: Tensor
+    l2: Tensor
+    zero_gradient: Tensor
+    settings: AttackSettings
+
+
+class Tally:
+    """Per-sample counts of one attack on one batch, and the images it will return."""
+
+    def __init__(self, batch: Batch) -> None:
+        """Start from unchanged images and no passes."""
+        count = len(batch.images)
+        self.images = batch.images.clone()
+        self.iterations = torch.zeros(count, dtype=torch.int64)
+        self.forwards = torch.zeros(count, dtype=torch.int64)
+        self.backwards = torch.zeros(count, dtype=torch.int64)
+        self.zero_gradient = torch.zeros(count, dtype=torch.bool)
+
+    def count(self, rows: Tensor, forwards: int, backwards: int = 0) -> None:
+        """Add passes to the rows [A]."""
+        self.forwards[rows] += forwards
+        self.backwards[rows] += backwards
+
+    def note_gradients(self, rows: Tensor, slope: Slope) -> None:
+        """Record which first gradients are exactly zero; warn if no undecided row has another."""
+        zero = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
+        undecided = ~slope.success.cpu()
+        self.zero_gradient[rows] = zero & undecided
+        if bool(undecided.any()) and bool(zero[undecided].all()):
+            warnings.warn(
+                f"the gradient is zero for all {int(undecided.sum())} undecided samples; the "
+                "attack cannot see the model (try loss='margin' or gradient='bpda')",
+                ZeroGradientWarning,
+                stacklevel=3,
+            )
+
+
+class Best:
+    """For each sample the iterate with the best verdict: success first, then the larger loss."""
+
+    def __init__(self, images: Tensor) -> None:
+        """Start below every verdict."""
+        self.images = images.clone()
+        self._loss = torch.full((len(images),), -torch.inf, device=images.device)
+        self._success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+
+    def update(self, rows: Tensor, images: Tensor, verdict: Verdict | Slope) -> None:
+        """Offer images [A, C, H, W] for the rows [A]."""
+        old_loss, old_success = self._loss[rows], self._success[rows]
+        loss = verdict.loss.to(old_loss.dtype)
+        better = (verdict.success & ~old_success) | (
+            (verdict.success == old_success) & (loss > old_loss)
+        )
+        chosen = rows[better.cpu()]
+        self.images[chosen] = images[better]
+        self._loss[chosen] = loss[better]
+        self._success[chosen] = verdict.success[better]
+
+
+def starting_point(start: Tensor | None, batch: Batch, settings: AttackSettings) -> Tensor | None:
+    """Check a start given by the caller and pull it into the ball.
+
+    Raises:
+        BadInput: when its shape is not that of the images, or it holds no finite numbers.
+    """
+    if start is None:
+        return None
+    if start.shape != batch.images.shape or not bool(start.isfinite().all()):
+        raise BadInput(
+            f"start of shape {tuple(start.shape)}",
+            f"is not a finite tensor of shape {tuple(batch.images.shape)}",
+            "pass one starting point per image",
+        )
+    return start.detach().to(batch.images)
+
+
+def conclude(tally: Tally, batch: Batch, oracle: Oracle, step: int) -> AttackResult:
+    """Pull the images into ball and box, test them once more, and measure them.
+
+    Args:
+        tally: Counts and final images.
+        batch: The input.
+        oracle: The model under attack.
+        step: A step number that no pass of the attack has used.
+    """
+    settings = oracle.settings
+
+    def bound(points: Tensor, centres: Tensor) -> Tensor:
+        return project(points, centres, settings.eps, settings.norm)
+
+    images = tiled(bound, oracle.tile)(tally.images, batch.images)
+    verdict = oracle.judge(images, batch.labels, batch.ids, step)
+    tally.count(torch.arange(len(images)), 1)
+    linf, l2 = tiled(distances, oracle.tile)(images.cpu(), batch.images.cpu())
+    return AttackResult(
+        images=images,
+        success=verdict.success.cpu(),
+        loss=verdict.loss.cpu(),
+        iterations=tally.iterations,
+        forwards=tally.forwards,
+        backwards=tally.backwards,
+        linf=linf,
+        l2=l2,
+        zero_gradient=tally.zero_gradient,
+        settings=settings,
+    )

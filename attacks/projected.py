@@ -1,0 +1,168 @@
+"""Projected gradient descent, the attack of the paper's protocol.
+
+    x_{k+1} = P(x_k + a s(grad L(x_k)))
+
+with s the sign (l-inf) or the unit direction (l2), P the projection to the ball and the box, and a
+the step. The defaults, 40 steps of epsilon / 30 from a uniform start, last iterate, are foolbox's
+and the paper's; they travel 1.33 epsilon, a weak attack, so also try `step_size` 2/255.
+
+Source: Madry et al. 2018; spec 8.5 and 12-H7.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from advpure.attacks.balls import ascent, draw_in_ball, place, project
+from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
+from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, starting_point
+from advpure.attacks.settings import GradientSettings, positive, resolve
+from advpure.randomness import Ids, RandomnessConfig
+from advpure.tiling import tiled
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDSettings(GradientSettings):
+    """Settings of PGD; those of `GradientSettings` and `AttackSettings` apply as well.
+
+    Args:
+        steps: Gradient steps.
+        step_size: Size of a step in [0, 1] units; None is epsilon / 30.
+        iterate: "last": the final iterate. "best": among all iterates a successful one before an
+            unsuccessful one, then the one with the larger loss; costs one more forward pass. Under
+            fresh randomness each iterate is seen under another draw, so this favours lucky draws.
+    """
+
+    steps: int = 40
+    step_size: float | None = None
+    iterate: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        """Read the step size too."""
+        super().__post_init__()
+        object.__setattr__(self, "step_size", positive(self.step_size, "step size"))
+
+    @property
+    def step(self) -> float:
+        """The size of a step in [0, 1] units."""
+        return self.eps / 30 if self.step_size is None else self.step_size
+
+
+def pgd(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    settings: PGDSettings | None = None,
+    *,
+    ids: Ids | None = None,
+    start: Tensor | None = None,
+    **overrides: Any,
+) -> AttackResult:
+    """Attack with projected gradient descent.
+
+    Args:
+        model: Images [B, C, H, W] in [0, 1] to logits [B, classes].
+        images: [B, C, H, W], floating point in [0, 1].
+        labels: True classes [B], or the classes to reach when targeted.
+        settings: All choices; None for the defaults.
+        ids: Data-set indices [B], the key of all randomness; None means those that the model is
+            bound to, else 0 .. B-1.
+        start: First iterates [B, C, H, W], pulled into the ball; replaces the random start.
+        overrides: Single settings, such as eps="8/255".
+
+    Returns:
+        Adversarial images and per-sample results. A sample's result has the same bits in every
+        batch if the model has a `tile`. Cost: `eot` forward and backward passes per step and
+        sample, one forward pass at the end, and one at the beginning where samples may stop early.
+
+    Raises:
+        BadInput: for settings, images, labels or outputs that cannot be used.
+
+    Example:
+        >>> towards_white = lambda x: torch.stack([x.sum((1, 2, 3)), 1.2 + 0 * x[:, 0, 0, 0]], 1)
+        >>> gray = torch.full((1, 1, 1, 2), 0.5)
+        >>> result = pgd(towards_white, gray, torch.tensor([1]), eps=0.25, random_start=False)
+        >>> result.success.item(), result.iterations.item(), round(result.linf.item(), 3)
+        (True, 13, 0.108)
+    """
+    chosen = resolve(PGDSettings, settings, overrides)
+    batch = check_batch(model, images, labels, ids)
+    oracle = Oracle(model, chosen)
+    tally, best = Tally(batch), Best(batch.images) if chosen.iterate == "best" else None
+    active = begin(oracle, batch, tally, start)
+
+    def advance(points: Tensor, centres: Tensor, gradient: Tensor) -> Tensor:
+        moved = points + ascent(gradient, chosen.norm) * chosen.step
+        return project(moved, centres, chosen.eps, chosen.norm)
+
+    for step in range(chosen.steps):
+        if not len(active):
+            break
+        points = tally.images[active]
+        slope = oracle.slope(points, batch.labels[active], batch.ids[active], step)
+        tally.count(active, *oracle.passes)
+        if step == 0:
+            tally.note_gradients(active, slope)
+        if best is not None:
+            best.update(active, points, slope)
+        gradient = slope.gradient
+        if chosen.stops:
+            going = ~slope.success
+            active, points, gradient = active[going.cpu()], points[going], gradient[going]
+        if not len(active):
+            break
+        moved = tiled(advance, oracle.tile)(points, batch.images[active], gradient)
+        tally.images[active] = moved
+        tally.iterations[active] += 1
+    if best is not None and len(active):
+        offer_last(oracle, batch, tally, best, active, chosen.steps)
+    return conclude(tally, batch, oracle, chosen.steps + 1)
+
+
+def begin(oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None) -> Tensor:
+    """Put the starting points into the tally and return the rows [A] that need an attack.
+
+    Where samples stop at success, those that succeed unchanged are left out.
+    """
+    settings = oracle._gradient_settings
+    active = torch.arange(len(batch.images))
+    points = starting_point(start, batch, settings)
+    moves = points is not None or settings.random_start
+    if settings.stops and moves:
+        clean = oracle.judge(*batch, step=0)
+        tally.count(active, 1)
+        active = active[~clean.success.cpu()]
+    if moves and len(active):
+        tally.images[active] = first_iterates(oracle, batch, points, active)
+    return active
+
+
+def first_iterates(oracle: Oracle, batch: Batch, start: Tensor | None, active: Tensor) -> Tensor:
+    """Return the given or drawn starting points of the rows [A], inside ball and box."""
+    settings, centres = oracle.settings, batch.images[active]
+
+    def bound(points: Tensor, centres: Tensor) -> Tensor:
+        return project(points, centres, settings.eps, settings.norm)
+
+    if start is not None:
+        return tiled(bound, oracle.tile)(start[active], centres)
+
+    def draw(centres: Tensor, offset: Tensor, radius: Tensor | None) -> Tensor:
+        return bound(place(centres, offset, radius), centres)
+
+    xi = RandomnessConfig(settings.seed, "counter").fold("attack", "start")
+    offset, radius = draw_in_ball(xi, batch.ids[active], centres, settings.eps, settings.norm)
+    return tiled(draw, oracle.tile)(centres, offset, radius)
+
+
+def offer_last(
+    oracle: Oracle, batch: Batch, tally: Tally, best: Best, active: Tensor, step: int
+) -> None:
+    """Let the last iterates of the rows [A] compete, then return the best ones."""
+    points = tally.images[active]
+    verdict = oracle.judge(points, batch.labels[active], batch.ids[active], step)
+    tally.count(active, 1)
+    best.update(active, points, verdict)
+    tally.images[active] = best.images[active]

@@ -1,0 +1,44 @@
+"""The attacks by name. A new attack is one file and one line here."""
+
+import types
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
+
+from advpure.attacks.outcome import AttackResult
+from advpure.attacks.settings import AttackSettings
+from advpure.registry import Registry
+
+ATTACKS: Registry[Callable[..., AttackResult]] = Registry("attack")
+_HERE = "advpure.attacks"
+
+ATTACKS.register("pgd", f"{_HERE}.projected:pgd", about="projected gradient descent")
+ATTACKS.register("apgd", f"{_HERE}.autopgd:apgd", about="PGD that chooses its own step")
+ATTACKS.register("pgd-eot", f"{_HERE}.variants:pgd_eot", about="PGD on the mean over randomness")
+ATTACKS.register("bpda", f"{_HERE}.variants:bpda", about="PGD past the purifier's gradient")
+ATTACKS.register("bpda-eot", f"{_HERE}.variants:bpda_eot", about="BPDA on the mean over randomness")
+ATTACKS.register("uniform-noise", f"{_HERE}.noise:uniform_noise", about="noise in the ball")
+
+
+def find(name: str) -> Callable[..., AttackResult]:
+    """Return the attack of a name; blanks and case do not matter, nor - against _.
+
+    Raises:
+        BadInput: for an unknown name, with the nearest known one.
+
+    Example:
+        >>> find("PGD_EOT").__name__
+        'pgd_eot'
+    """
+    return ATTACKS.get(name.strip().lower().replace("_", "-"))
+
+
+def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:
+    """Return the class of an attack's settings, from the annotation of its `settings` argument.
+
+    Example:
+        >>> settings_type(find("bpda")).__name__
+        'BPDASettings'
+    """
+    kinds = get_args(get_type_hints(attack)["settings"])
+    found: type[AttackSettings] = next(kind for kind in kinds if kind is not types.NoneType)
+    return found
