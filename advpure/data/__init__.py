@@ -1,1 +1,14 @@
-"""placeholder."""
+"""Data sets: real images with labels and stable sample ids."""
+
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
+from advpure.data.registry import DATASETS, dataset_info, load_images
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetInfo",
+    "Images",
+    "RawSplit",
+    "dataset_info",
+    "load_images",
+]

@@ -1,1 +1,7 @@
-"""placeholder."""
+"""The networks that advpure trains and ships: a compact U-Net and a small residual classifier."""
+
+from advpure.networks.registry import ARCHITECTURES, build_network
+from advpure.networks.resnet import ResNet, ResNetConfig
+from advpure.networks.unet import UNet, UNetConfig
+
+__all__ = ["ARCHITECTURES", "ResNet", "ResNetConfig", "UNet", "UNetConfig", "build_network"]

@@ -1,0 +1,77 @@
+"""What a data set is: a description that costs nothing, and raw whole-number pixels on demand."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+
+class Images(NamedTuple):
+    """Images with their labels and their places in the split.
+
+    Attributes:
+        images: float32 [n, C, H, W] in [0, 1].
+        labels: int64 [n], class indices.
+        ids: int64 [n], position of each image in its split: the sample id of all randomness.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+class RawSplit(NamedTuple):
+    """One split as stored.
+
+    Attributes:
+        pixels: uint8 [N, C, H, W], whole numbers from 0 to `full_scale`.
+        labels: int64 [N].
+        full_scale: The pixel value that means 1.0.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    full_scale: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What can be said about a data set without reading it.
+
+    Attributes:
+        name: Its name in `load_images`.
+        classes: Class names, in label order.
+        shape: Image shape (C, H, W).
+        splits: Number of images per split.
+        norm: Norm of the default threat model, "linf" or "l2".
+        eps: Radius of the default threat model, in [0, 1] units.
+        tile: Default compute tile: how many rows networks see at once.
+        classifier: Name of the shipped classifier, or None.
+        description: One line for lists.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    splits: Mapping[Split, int]
+    norm: Literal["linf", "l2"]
+    eps: float
+    tile: int
+    classifier: str | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered data set: its description, and how to read one of its splits.
+
+    Attributes:
+        info: The description.
+        read: Reads a whole split.
+    """
+
+    info: DatasetInfo
+    read: Callable[[Split], RawSplit]

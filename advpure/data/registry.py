@@ -1,0 +1,68 @@
+"""The data sets by name; each is one file and one line here, imported when it is first used."""
+
+from advpure.data.base import Dataset, DatasetInfo, Images
+from advpure.data.subsets import parse_subset
+from advpure.errors import BadInput
+from advpure.registry import Registry
+
+DATASETS: Registry[Dataset] = Registry("data set")
+DATASETS.register(
+    "digits", "advpure.data.digits:DATASET", about="handwritten digits 8x8, from scikit-learn"
+)
+DATASETS.register(
+    "cifar10", "advpure.data.cifar10:DATASET", about="CIFAR-10, from a folder that you fill"
+)
+DATASETS.register(
+    "cifar10-sample",
+    "advpure.data.cifar10_sample:DATASET",
+    about="20 CIFAR-10 test images inside foolbox (extra interop)",
+)
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Return the description of a data set: classes, shape, threat model, tile.
+
+    Example:
+        >>> dataset_info("digits").shape
+        (1, 8, 8)
+    """
+    return DATASETS.get(name).info
+
+
+def load_images(dataset: str = "digits", n: int | None = None, subset: str = "test") -> Images:
+    """Load images, labels and sample ids.
+
+    Args:
+        dataset: A name in `DATASETS`.
+        n: How many to keep, from the front of the subset; None keeps all.
+        subset: Which images, see `advpure.data.subsets.parse_subset`.
+
+    Returns:
+        Images: float32 [n, C, H, W] in [0, 1], int64 labels [n], int64 ids [n] (positions in the
+        split: they do not change when another subset holds the same image).
+
+    Raises:
+        BadInput: for an unknown data set or subset, or when fewer than n images are there.
+        MissingExtra: when a package that holds the data is not installed.
+
+    Example:
+        >>> images, labels, ids = load_images("digits", n=2, subset="10:20")
+        >>> images.shape, ids.tolist()
+        (torch.Size([2, 1, 8, 8]), [10, 11])
+    """
+    source = DATASETS.get(dataset)
+    split, indices = parse_subset(subset, source.info.splits)
+    if n is not None:
+        if not 1 <= n <= len(indices):
+            raise BadInput(
+                f"n {n}",
+                f"does not fit, {dataset} {subset} has {len(indices)} images",
+                f"use 1 to {len(indices)}",
+            )
+        indices = indices[:n]
+    raw = source.read(split)
+    return Images(
+        images=raw.pixels[indices].float() / raw.full_scale,
+        labels=raw.labels[indices],
+        ids=indices,
+    )

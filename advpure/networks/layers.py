@@ -1,0 +1,133 @@
+"""The parts that the networks share: noise features, a modulated residual block, attention.
+
+Everything is written with plain differentiable operations, so forward-mode derivatives
+(`torch.func.jvp`), double precision and second derivatives work, and no fused kernel picks its
+rounding from the batch.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advpure.errors import BadInput
+
+
+class NoiseFeatures(nn.Module):
+    """Map a noise level to cosines and sines at geometrically spaced frequencies.
+
+    The input is c_noise = ln(sigma) / 4, which spans about [-1.6, 1.1], so the frequencies run
+    from 1/2 to 16: the slowest is monotonic over the range, the fastest tells neighbouring nodes
+    of an 18-node grid apart.
+
+    Args:
+        count: How many frequencies; the output has twice as many columns.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Keep the number of frequencies; there is nothing to learn."""
+        super().__init__()
+        self.exponents = [-1.0 + 5.0 * k / max(count - 1, 1) for k in range(count)]
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Return the features [B, 2 * count] of the levels [B]."""
+        exponents = torch.tensor(self.exponents, dtype=noise.dtype, device=noise.device)
+        phase = noise[:, None] * torch.exp2(exponents)
+        return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose mask comes from a given generator, never from the global one.
+
+    Args:
+        rate: The probability of zeroing a value, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        """Start without a generator; a trainer supplies one per step."""
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop values while training; return the input itself otherwise.
+
+        Raises:
+            BadInput: when it trains at a positive rate without a generator.
+        """
+        if not self.training or self.rate == 0.0:
+            return x
+        if self.generator is None:
+            raise BadInput(f"dropout {self.rate}", "has no generator", "call seed_dropout first")
+        keep = torch.rand(x.shape, generator=self.generator).to(x.device) >= self.rate
+        return x * keep / (1.0 - self.rate)
+
+
+def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
+    """Give every dropout layer of a network the generator of this training step."""
+    for module in network.modules():
+        if isinstance(module, SeededDropout):
+            module.generator = generator
+
+
+def groups_for(channels: int) -> int:
+    """Return the largest number of groups up to 8 that divides the channels."""
+    return next(g for g in (8, 4, 2, 1) if channels % g == 0)
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over positions, with an explicit softmax, added to its input.
+
+    Args:
+        channels: Width of the feature map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Create the projections; the last one starts at zero."""
+        super().__init__()
+        self.norm = nn.GroupNorm(groups_for(channels), channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x plus what its positions [B, C, H, W] read from one another."""
+        query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
+        mixed = value @ scores.softmax(dim=-1).transpose(1, 2)
+        out: Tensor = x + self.project(mixed.reshape(x.shape))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions around a noise-dependent scale and shift.
+
+    y = skip(x) + conv2(drop(silu(norm(h) * (1 + scale) + shift))), h = conv1(silu(norm(x))).
+
+    Args:
+        before: Channels of the input.
+        after: Channels of the output.
+        dropout: Dropout rate in front of the second convolution.
+        attend: Whether self-attention follows.
+    """
+
+    def __init__(self, before: int, after: int, dropout: float, attend: bool) -> None:
+        """Create the layers; the second convolution starts at zero."""
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups_for(before), before)
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups_for(after), after)
+        self.dropout = SeededDropout(dropout)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
+        self.attention = Attention(after) if attend else nn.Identity()
+        self.modulation_width = 2 * after
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Return features [B, after, H, W] from [B, before, H, W] and [B, 2 * after, 1, 1]."""
+        scale, shift = modulation.chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.norm2(h) * (1.0 + scale) + shift
+        h = self.conv2(self.dropout(F.silu(h)))
+        out: Tensor = self.attention(self.skip(x) + h)
+        return out

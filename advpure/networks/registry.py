@@ -1,0 +1,94 @@
+"""Which architectures a weights file may name, and how to build one without global randomness."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from advpure.errors import BadInput
+from advpure.networks.layers import Attention, ResidualBlock
+from advpure.networks.resnet import ResNet, ResNetConfig
+from advpure.networks.unet import UNet, UNetConfig
+from advpure.registry import Registry
+
+
+class Architecture(NamedTuple):
+    """How to build a kind of network.
+
+    Attributes:
+        make: Maps a configuration to the network.
+        settings: The class of its configuration, a dataclass.
+    """
+
+    make: Callable[[Any], nn.Module]
+    settings: type[Any]
+
+
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+ARCHITECTURES.register("unet", Architecture(UNet, UNetConfig), about="compact U-Net")
+ARCHITECTURES.register("resnet", Architecture(ResNet, ResNetConfig), about="small classifier")
+
+
+def build_network(
+    architecture: str, config: Mapping[str, Any], generator: torch.Generator | None = None
+) -> nn.Module:
+    """Build a network from its name and settings.
+
+    The global generator is left as it was. Without a generator the parameters are meant to be
+    overwritten by loaded ones.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`.
+        config: Fields of its configuration class.
+        generator: Source of the initial parameters.
+
+    Returns:
+        The network, float32, in training mode.
+
+    Raises:
+        BadInput: for an unknown architecture or setting.
+    """
+    make, settings = ARCHITECTURES.get(architecture)
+    known = [field.name for field in dataclasses.fields(settings)]
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise BadInput(
+            f"setting {unknown[0]!r} of {architecture}", "is unknown", f"use {', '.join(known)}"
+        )
+    try:
+        values = settings(**config)
+    except TypeError as error:
+        raise BadInput(
+            f"settings of {architecture}", f"do not fit ({error})", "mend them"
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        network = make(values)
+    if generator is not None:
+        initialise(network, generator)
+    return network
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw initial parameters: He-uniform weights, zero biases, zero last layer of every branch.
+
+    Args:
+        network: Changed in place, one draw per weight in the order of its modules.
+        generator: Where the draws come from.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            bound = math.sqrt(3.0 / fan_in)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.conv2.weight)
+        elif isinstance(module, Attention):
+            nn.init.zeros_(module.project.weight)
+        elif isinstance(module, UNet):
+            nn.init.zeros_(module.leave.weight)

@@ -1,0 +1,132 @@
+"""A compact U-Net F(x, c_noise) for denoisers, in the manner of the EDM family.
+
+One embedding of the noise level gives every block its scale and shift through a single linear
+layer, because on small images the number of operations costs more than the arithmetic. `patch`
+folds patch x patch pixels into channels first, for the same reason.
+
+Source: the raw network F of Karras et al. 2022 (table 1); blocks after Dhariwal & Nichol 2021.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advpure.errors import BadInput
+from advpure.networks.layers import NoiseFeatures, ResidualBlock, groups_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The shape of a U-Net.
+
+    Attributes:
+        image_size: Height and width of the images, in pixels.
+        image_channels: Channels of the images.
+        channels: Width of every level, finest first; each level halves the resolution.
+        blocks: Residual blocks per level on either side.
+        attention: Levels (0 is the finest) whose blocks carry self-attention.
+        dropout: Dropout rate inside the blocks while training.
+        embedding: Width of the noise embedding, even.
+        patch: Side of the pixel squares that are folded into channels at the entrance.
+    """
+
+    image_size: int
+    image_channels: int
+    channels: tuple[int, ...] = (32, 64)
+    blocks: int = 1
+    attention: tuple[int, ...] = ()
+    dropout: float = 0.0
+    embedding: int = 64
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        """Accept lists (JSON, TOML) and refuse shapes that cannot be built.
+
+        Raises:
+            BadInput: naming the setting and the rule.
+        """
+        object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "attention", tuple(self.attention))
+        factor = self.patch * 2 ** (len(self.channels) - 1)
+        if not self.channels or min(self.channels) < 1 or self.blocks < 1:
+            raise BadInput(f"channels {self.channels}", "make no network", "give one width a level")
+        if self.image_size % factor:
+            raise BadInput(
+                f"image size {self.image_size}", f"is not a multiple of {factor}", "drop a level"
+            )
+        if any(not 0 <= level < len(self.channels) for level in self.attention):
+            raise BadInput(f"attention {self.attention}", "names no level", "count levels from 0")
+        if not 0.0 <= self.dropout < 1.0:
+            raise BadInput(f"dropout {self.dropout}", "is outside [0, 1)", "use for example 0.1")
+        if self.embedding < 2 or self.embedding % 2:
+            raise BadInput(f"embedding {self.embedding}", "is odd or small", "use for example 64")
+
+
+class UNet(nn.Module):
+    """The raw network of a denoiser: image and noise level in, image out.
+
+    Args:
+        config: The shape.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Create the layers; the last convolution of the network starts at zero."""
+        super().__init__()
+        self.config = config
+        folded = config.image_channels * config.patch**2
+        widths, top = config.channels, len(config.channels) - 1
+
+        def block(before: int, level: int) -> ResidualBlock:
+            return ResidualBlock(before, widths[level], config.dropout, level in config.attention)
+
+        self.features = NoiseFeatures(config.embedding // 2)
+        self.embed = nn.Linear(config.embedding, config.embedding)
+        self.enter = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        width = widths[0]
+        for level in range(top + 1):
+            for _ in range(config.blocks):
+                self.down.append(block(width, level))
+                width = widths[level]
+        self.middle = block(width, top)
+        for level in reversed(range(top + 1)):
+            for _ in range(config.blocks):
+                self.up.append(block(width + widths[level], level))
+                width = widths[level]
+        self.norm = nn.GroupNorm(groups_for(width), width)
+        self.leave = nn.Conv2d(width, folded, 3, padding=1)
+        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
+        self.modulation_widths = [m.modulation_width for m in blocks]
+        self.modulate = nn.Linear(config.embedding, sum(self.modulation_widths))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Evaluate the network once.
+
+        Args:
+            x: Scaled images c_in * x, [B, C, H, W].
+            noise: c_noise = ln(sigma) / 4 per image, [B].
+
+        Returns:
+            Tensor [B, C, H, W]: the F of D = c_skip x + c_out F.
+        """
+        embedded = F.silu(self.embed(self.features(noise)))
+        modulation = self.modulate(embedded)[:, :, None, None]
+        parts = iter(modulation.split(self.modulation_widths, dim=1))
+        count = self.config.blocks
+        h = F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x
+        h = self.enter(h)
+        skips: list[Tensor] = []
+        for k, block in enumerate(self.down):
+            if k and k % count == 0:
+                h = F.avg_pool2d(h, 2)
+            h = block(h, next(parts))
+            skips.append(h)
+        h = self.middle(h, next(parts))
+        for k, block in enumerate(self.up):
+            if k and k % count == 0:
+                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = block(torch.cat([h, skips.pop()], dim=1), next(parts))
+        h = self.leave(F.silu(self.norm(h)))
+        return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h

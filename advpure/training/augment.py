@@ -1,0 +1,31 @@
+"""Label-preserving changes of training images, drawn from a given generator."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def shift_images(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Move every image by a whole number of pixels, up to `pixels` in each direction.
+
+    Args:
+        images: [B, C, H, W]; what moves in is filled with 0.
+        pixels: Largest distance.
+        generator: CPU generator.
+    """
+    if pixels == 0:
+        return images
+    batch, _, height, width = images.shape
+    offsets = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator).to(images.device)
+    padded = F.pad(images, (pixels,) * 4)
+    rows = offsets[0][:, None] + torch.arange(height, device=images.device)
+    columns = offsets[1][:, None] + torch.arange(width, device=images.device)
+    index = torch.arange(batch, device=images.device)[:, None, None]
+    moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2).contiguous()
+
+
+def flip_images(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every image [B, C, H, W] left to right with probability 1/2."""
+    coins = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    return torch.where(coins[:, None, None, None], images.flip(-1), images)

@@ -1,0 +1,68 @@
+"""Denoising score matching with EDM preconditioning.
+
+Minimise E lambda(s) mean (D(x + s n; s) - x)^2, ln s ~ N(P_mean, P_std^2),
+lambda(s) = (s^2 + s_data^2) / (s s_data)^2, in model units.
+
+Source: Karras et al. 2022, table 1; spec 9.1.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advpure.denoisers import EDMDenoiser
+from advpure.training.randomness import step_generator
+from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.units import to_model
+
+_DEFAULTS = {
+    "sigma_data": 0.5,
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "p_mean": -1.2,
+    "p_std": 1.2,
+}
+
+
+class EDMTask(Task):
+    """Train a denoiser.
+
+    Args:
+        dataset: Data set that is validated on.
+        settings: sigma_data, sigma_min, sigma_max, p_mean, p_std; model units.
+    """
+
+    metric_name = "validation_loss"
+
+    def __init__(self, dataset: str, settings: Mapping[str, Any]) -> None:
+        """Check the settings and read the validation images."""
+        values = take(settings, _DEFAULTS)
+        self.p_mean, self.p_std = float(values.pop("p_mean")), float(values.pop("p_std"))
+        self.range = {name: float(value) for name, value in values.items()}
+        self.held_out = validation_batch(dataset, 256)
+
+    def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the weighted squared error of each image, [B]."""
+        clean = to_model(batch.images)
+        levels = torch.randn(len(clean), generator=generator) * self.p_std + self.p_mean
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        sigma = levels.exp().to(clean.device)
+        denoised = EDMDenoiser(network, **self.range)(
+            clean + sigma[:, None, None, None] * noise, sigma
+        )
+        data = self.range["sigma_data"]
+        weight = (sigma**2 + data**2) / (sigma * data) ** 2
+        return weight * (denoised - clean).square().flatten(1).mean(dim=1)
+
+    def metric(self, network: nn.Module) -> float:
+        """Return the mean loss on held-out images with fixed noise."""
+        device = next(network.parameters()).device
+        batch = Batch(self.held_out.images.to(device), self.held_out.labels.to(device))
+        with torch.no_grad():  # a number for the log: nothing differentiates it
+            return float(self.losses(network, batch, step_generator(0, "validation")).mean())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the noise range and sigma_data, model units."""
+        return dict(self.range)

@@ -1,0 +1,87 @@
+"""From a finished training to the two files that ship: weights and a model card."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from advpure.data import dataset_info
+from advpure.storage import atomic_path
+from advpure.training.quality import Rate, measure_quality
+from advpure.training.recipe import Recipe
+from advpure.weights import load_network, save_network
+
+
+def export_network(
+    recipe: Recipe,
+    network: nn.Module,
+    folder: Path,
+    *,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+    images_seen: int,
+) -> tuple[Path, list[Rate]]:
+    """Store a trained network as `NAME.safetensors` with a card `NAME.md` beside it.
+
+    The quality is measured on the stored (float16) parameters.
+
+    Args:
+        recipe: How it was trained.
+        network: The averaged network.
+        folder: Where both files go.
+        config: Settings that rebuild the architecture.
+        facts: What the task says users must know.
+        images_seen: Training images drawn so far.
+
+    Returns:
+        The path of the weights, and the measured quality.
+    """
+    path = folder / f"{recipe.name}.safetensors"
+    metadata = {
+        "name": recipe.name,
+        "task": recipe.task,
+        "dataset": recipe.dataset,
+        **facts,
+        "images_seen": images_seen,
+        "recipe": dataclasses.asdict(recipe),
+        "torch": torch.__version__,
+    }
+
+    def store() -> None:
+        save_network(
+            path, network, architecture=recipe.architecture, config=config, metadata=metadata
+        )
+
+    store()
+    rates = measure_quality(load_network(path).network, metadata)
+    metadata["quality"] = [rate._asdict() for rate in rates]
+    store()
+    with atomic_path(path.with_suffix(".md")) as scratch:
+        scratch.write_text(_card(recipe, network, metadata, rates))
+    return path, rates
+
+
+def _card(recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: list[Rate]) -> str:
+    """Write the model card."""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    info = dataset_info(recipe.dataset)
+    lines = [
+        f"# {recipe.name}",
+        "",
+        f"{recipe.about}.",
+        "",
+        f"- Rebuild: `advpure train {recipe.name}` (seed {recipe.seed})",
+        f"- Network: {recipe.architecture}, {count:,} parameters, stored as float16",
+        f"- Data: {info.description}; training split, {info.splits['train']:,} images",
+        f"- Training: {recipe.steps:,} steps of {recipe.batch}, "
+        f"{metadata['images_seen']:,} images seen",
+    ]
+    names = ("sigma_data", "sigma_min", "sigma_max", "nodes", "teacher", "teacher_sha256")
+    lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
+    lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]
+    lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]
+    if recipe.task != "classifier":
+        lines += ["", "sigma is in [0, 1] units; a network level of 2 sigma is the same noise."]
+    return "\n".join(lines) + "\n"

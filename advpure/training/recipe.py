@@ -1,0 +1,139 @@
+"""A training recipe: everything that decides the result of a training, as a small TOML file."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from advpure.errors import BadInput
+from advpure.registry import Registry
+
+TaskName = Literal["edm", "consistency", "classifier"]
+OptimizerName = Literal["adam", "adamw", "radam"]
+Decay = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: Name of the recipe and of the weights file that it makes.
+        about: One line for lists.
+        task: Which loss: edm (denoiser), consistency (distillation) or classifier.
+        dataset: Name of the data set; its training split is used.
+        architecture: Name in `advpure.networks.ARCHITECTURES`.
+        network: Settings of the architecture; a consistency student takes its teacher's.
+        loss: Settings of the task, see the modules of the tasks.
+        teacher: Shipped model or weights file to distil from (consistency only).
+        steps: Optimiser steps.
+        batch: Images per step.
+        seed: Decides initial weights, order, noise and augmentation.
+        optimizer: adam, adamw or radam.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled for adamw, added to the gradient otherwise.
+        warmup: Steps of linear growth at the start.
+        decay: Constant, or cosine to zero over `steps`.
+        clip: Largest global gradient norm.
+        ema_half_life: Images after which the weight average has forgotten half.
+        ema_ramp: The half-life is at most this share of the images seen so far.
+        shift: Largest random translation, in pixels, filled with the lowest value.
+        flip: Whether images are mirrored left to right at random.
+        autocast: Whether the network runs in bfloat16 (the loss stays in float32).
+        channels_last: Whether convolutions use the channels-last layout.
+        validate_every: Steps between validations and lines of the log.
+    """
+
+    name: str
+    about: str
+    task: TaskName
+    dataset: str
+    architecture: str
+    steps: int
+    batch: int
+    seed: int
+    network: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    optimizer: OptimizerName = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: int = 100
+    decay: Decay = "cosine"
+    clip: float = 1.0
+    ema_half_life: int = 20_000
+    ema_ramp: float = 0.05
+    shift: int = 0
+    flip: bool = False
+    autocast: bool = False
+    channels_last: bool = False
+    validate_every: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            BadInput: naming the setting and the rule.
+        """
+        for name, choices in (("task", TaskName), ("optimizer", OptimizerName), ("decay", Decay)):
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise BadInput(f"{name} {getattr(self, name)!r}", "is unknown", f"use {known}")
+        for name in ("steps", "batch", "ema_half_life", "validate_every"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} {getattr(self, name)}", "is below 1", "use 1 or more")
+        for name in ("learning_rate", "clip", "ema_ramp"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"{name} {getattr(self, name)}", "is not positive", "raise it")
+        for name in ("seed", "warmup", "weight_decay", "shift"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"{name} {getattr(self, name)}", "is negative", "use 0 or more")
+        if (self.task == "consistency") != (self.teacher is not None):
+            raise BadInput(f"teacher {self.teacher}", "is for consistency alone", "mend the recipe")
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("advpure.training.recipes")))
+
+
+def recipes() -> dict[str, str]:
+    """Return the names of the recipes in the package, with a line about each.
+
+    Example:
+        >>> "digits-edm" in recipes()
+        True
+    """
+    files = sorted(_folder().glob("*.toml"))
+    return {file.stem: str(tomllib.loads(file.read_text())["about"]) for file in files}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe of the package, or a TOML file of the same form.
+
+    Raises:
+        BadInput: for an unknown name, a file that is not TOML, or an unknown or missing setting.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        known: Registry[Path] = Registry("recipe")
+        for file in sorted(_folder().glob("*.toml")):
+            known.register(file.stem, file)
+        path = known.get(str(name))
+    if not path.is_file():
+        raise BadInput(f"recipe {path}", "is missing", "check the path")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"recipe {path}", f"is not TOML ({error})", "mend the file") from None
+    fields = dataclasses.fields(Recipe)
+    unknown = sorted(set(values) - {entry.name for entry in fields})
+    if unknown:
+        names = ", ".join(entry.name for entry in fields)
+        raise BadInput(f"setting {unknown[0]!r} of {path.name}", "is unknown", f"use {names}")
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise BadInput(f"recipe {path}", f"is incomplete ({error})", "add the setting") from None

@@ -1,0 +1,120 @@
+"""Train a network from a recipe: `advpure train NAME` and `advpure.training.train(NAME)`."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from advpure.data import DATASETS
+from advpure.models import model_path
+from advpure.networks import build_network
+from advpure.training.export import export_network
+from advpure.training.quality import Rate
+from advpure.training.randomness import step_generator
+from advpure.training.recipe import Recipe, load_recipe
+from advpure.training.tasks import make_task
+from advpure.training.trainer import Trainer
+from advpure.weights import LoadedNetwork, load_network, sha256
+
+
+class TrainResult(NamedTuple):
+    """What a training made.
+
+    Attributes:
+        name: The recipe.
+        weights: The safetensors file; its card lies beside it.
+        log: The CSV log.
+        steps: Steps done, all runs together.
+        images_seen: Training images drawn.
+        seconds: Time spent, all runs together.
+        quality: Measured rates, possibly none.
+    """
+
+    name: str
+    weights: Path
+    log: Path
+    steps: int
+    images_seen: int
+    seconds: float
+    quality: list[Rate]
+
+
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    resume: bool = True,
+    steps: int | None = None,
+    device: str = "cpu",
+    save_seconds: float = 60.0,
+    progress: bool = True,
+) -> TrainResult:
+    """Train a network, or go on where an earlier call stopped.
+
+    Args:
+        recipe: Name of a recipe, path of a TOML file, or a recipe.
+        out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
+        resume: Whether to continue from the checkpoint in the folder; False starts again.
+        steps: Replaces the recipe's number of steps (and with it the length of its decay).
+        device: Where to compute.
+        save_seconds: Time between checkpoints.
+        progress: Whether to draw a progress bar.
+
+    Returns:
+        TrainResult: Paths and measured quality.
+
+    Raises:
+        BadInput: for a bad recipe, data set, teacher or checkpoint.
+        KeyboardInterrupt: after Ctrl-C, when the state is saved.
+    """
+    plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if steps is not None:
+        plan = dataclasses.replace(plan, steps=steps)
+    folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
+    teacher, origin = _teacher(plan)
+    task = make_task(plan, teacher)
+    network, config = _network(plan, teacher)
+    data = DATASETS.get(plan.dataset).read("train")
+    trainer = Trainer(plan, task, network, data, folder, device)
+    if resume:
+        trainer.resume()
+    trainer.run(plan.steps, save_seconds=save_seconds, progress=progress)
+    images_seen = trainer.step * plan.batch
+    weights, quality = export_network(
+        plan,
+        trainer.average.to("cpu"),
+        folder,
+        config=config,
+        facts={**task.facts(), **origin},
+        images_seen=images_seen,
+    )
+    return TrainResult(
+        plan.name,
+        weights,
+        folder / "log.csv",
+        trainer.step,
+        images_seen,
+        trainer.seconds,
+        quality,
+    )
+
+
+def _teacher(plan: Recipe) -> tuple[LoadedNetwork | None, dict[str, str]]:
+    """Load the teacher, and say which file it was."""
+    if plan.teacher is None:
+        return None, {}
+    given = Path(plan.teacher)
+    path = given if given.suffix == ".safetensors" else model_path(plan.teacher)
+    return load_network(path), {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+
+
+def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, dict[str, object]]:
+    """Build the network: from the seed, or as a copy of the teacher."""
+    if teacher is None:
+        generator = step_generator(plan.seed, "initial weights")
+        return build_network(plan.architecture, plan.network, generator), dict(plan.network)
+    config = dict(teacher.metadata["config"])
+    network = build_network(plan.architecture, config)
+    network.load_state_dict(teacher.network.state_dict())
+    return network, config

@@ -1,0 +1,269 @@
+"""One training loop for every task: resumable, averaged, logged, deterministic.
+
+Step k draws everything (which images, augmentation, noise, dropout) from a generator that depends
+on (seed, k) alone, so a run that was stopped or killed and resumed ends with the same bits as an
+uninterrupted one, at the same thread count. A checkpoint is written whole or not at all.
+"""
+
+import copy
+import csv
+import dataclasses
+import io
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from advpure.data import RawSplit
+from advpure.errors import BadInput
+from advpure.networks.layers import seed_dropout
+from advpure.storage import atomic_path
+from advpure.training.augment import flip_images, shift_images
+from advpure.training.randomness import step_generator
+from advpure.training.recipe import Recipe
+from advpure.training.tasks import Batch, Task
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+}
+
+
+class InBfloat16(nn.Module):
+    """Run a network in bfloat16 where that is safe, and return float32.
+
+    Args:
+        network: The network.
+        enabled: False makes this a plain call.
+    """
+
+    def __init__(self, network: nn.Module, enabled: bool) -> None:
+        """Wrap the network."""
+        super().__init__()
+        self.network, self.enabled = network, enabled
+
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """Call the network."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):
+            out: Tensor = self.network(x, *condition)
+        return out.float()
+
+
+class Trainer:
+    """The state of a training: network, average, optimiser, step, log.
+
+    Args:
+        recipe: What to do.
+        task: The loss and the metric.
+        network: Trained in place.
+        data: Training images.
+        folder: Where `checkpoint.pt` and `log.csv` live.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        network: nn.Module,
+        data: RawSplit,
+        folder: Path,
+        device: str = "cpu",
+    ) -> None:
+        """Set everything up for step 0; `resume` continues from a checkpoint."""
+        self.recipe, self.task, self.data, self.folder = recipe, task, data, folder
+        self.device = torch.device(device)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = _OPTIMIZERS[recipe.optimizer](
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.loss_sum, self.loss_count = 0.0, 0
+        self.rows: list[list[float]] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is stored."""
+        return self.folder / "checkpoint.pt"
+
+    def run(self, until: int, *, save_seconds: float = 60.0, progress: bool = False) -> None:
+        """Train up to a step and save.
+
+        Args:
+            until: The step to stop at.
+            save_seconds: Time between checkpoints.
+            progress: Whether to draw a progress bar.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the current step is finished and saved.
+            BadInput: when the loss stops being finite; the last checkpoint is kept.
+        """
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not progress) as bar, _deferred_interrupt() as stop:
+            line = bar.add_task(self.recipe.name, total=until, completed=self.step)
+            while self.step < until and not stop.is_set():
+                loss = self._one_step()
+                self.seconds = time.monotonic() - started
+                if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
+                    self._log()
+                if time.monotonic() - saved > save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                bar.update(line, completed=self.step, description=f"{self.recipe.name} {loss:.4f}")
+            self.save()
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    def _one_step(self) -> float:
+        """Draw a batch, follow its gradient, move the average."""
+        recipe = self.recipe
+        generator = step_generator(recipe.seed, "step", self.step)
+        batch = self._draw(generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate_factor(recipe, self.step)
+        self.network.train()
+        seed_dropout(self.network, generator)
+        loss = self.task.losses(InBfloat16(self.network, recipe.autocast), batch, generator).mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BadInput(
+                f"loss {value} at step {self.step}", "is not finite", "lower learning_rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        self._move_average()
+        self.loss_sum += value
+        self.loss_count += 1
+        return value
+
+    def _draw(self, generator: torch.Generator) -> Batch:
+        """Draw images with replacement, and augment them."""
+        recipe = self.recipe
+        index = torch.randint(0, len(self.data.pixels), (recipe.batch,), generator=generator)
+        images = self.data.pixels[index].float() / self.data.full_scale
+        images = shift_images(images, recipe.shift, generator)
+        if recipe.flip:
+            images = flip_images(images, generator)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        moved = images.to(self.device).contiguous(memory_format=layout)
+        return Batch(moved, self.data.labels[index].to(self.device))
+
+    def _move_average(self) -> None:
+        """Move the exponential average (parameters and float buffers) towards the network."""
+        recipe = self.recipe
+        half_life = min(recipe.ema_half_life, recipe.ema_ramp * self.step * recipe.batch)
+        keep = 0.5 ** (recipe.batch / half_life)
+        current = self.network.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name], 1.0 - keep)
+            else:
+                value.copy_(current[name])
+
+    def _log(self) -> None:
+        """Validate the average and add a line to the log."""
+        metric = self.task.metric(self.average)
+        mean = self.loss_sum / self.loss_count
+        self.rows.append([self.step, mean, round(self.seconds, 3), metric])
+        self.loss_sum, self.loss_count = 0.0, 0
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", "loss", "seconds", self.task.metric_name])
+        writer.writerows(self.rows)
+        with atomic_path(self.folder / "log.csv") as scratch:
+            scratch.write_text(text.getvalue())
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": [self.loss_sum, self.loss_count],
+            "rows": self.rows,
+        }
+        with atomic_path(self.checkpoint) as scratch:
+            torch.save(state, scratch)
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint of the folder, if there is one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            BadInput: when it is damaged, or belongs to a recipe that differs in more than steps.
+        """
+        if not self.checkpoint.is_file():
+            return False
+        path = self.checkpoint
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            recipe = json.loads(state["recipe"])
+        except Exception:  # a damaged file fails in many ways, all meaning the same
+            raise BadInput(f"checkpoint {path}", "cannot be read", "delete it") from None
+        own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
+        if changed:
+            raise BadInput(
+                f"checkpoint {path}",
+                f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
+                "choose another folder or start again without resuming",
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.loss_sum, self.loss_count = state["loss"]
+        return True
+
+
+def rate_factor(recipe: Recipe, step: int) -> float:
+    """Return the learning rate at a step as a share of its peak: warm-up, then the decay."""
+    warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+    if recipe.decay == "constant":
+        return warm
+    return warm * 0.5 * (1.0 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag, so that a step is never cut in half.
+
+    A second Ctrl-C interrupts at once. Outside the main thread signals are left alone.
+    """
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(_number: int, _frame: object) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
