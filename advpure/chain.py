@@ -61,10 +61,14 @@ class Noise:
     Attributes:
         xi: The configuration; None for purifiers that need none.
         ids: Sample id of every row, [B].
+        draw: Repetition of the forward noise.
+        reverse_draw: Repetition of the reverse noise, the same as `draw` unless given.
     """
 
     xi: RandomnessConfig | None
     ids: Tensor | None
+    draw: int = 0
+    reverse_draw: int | None = None
 
     def of(self, step: Step, like: Tensor) -> Tensor | None:
         """Return the step's noise for every row, in the dtype and on the device of the state."""
@@ -87,7 +91,10 @@ class Noise:
             ids = torch.zeros(like.shape[0], dtype=torch.int64)
         else:
             ids = self.ids
-        return xi.normal(ids, step.phase, step.time, like.shape[1:]).to(like)
+        draw = self.draw
+        if step.phase == "reverse" and self.reverse_draw is not None:
+            draw = self.reverse_draw
+        return xi.normal(ids, step.phase, step.time, like.shape[1:], draw).to(like)
 
 
 class Chain(Sequence[Step]):

@@ -7,7 +7,7 @@ of published networks into it.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,10 @@ class Denoiser(nn.Module):
 
     sigma_min: float = 0.0
     sigma_max: float = math.inf
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...  # noqa: D102
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
         """Return everything the network says about the state."""

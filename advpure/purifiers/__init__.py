@@ -1,1 +1,21 @@
-"""placeholder."""
+"""The purifiers by name. A new one is one file beside these and one line below."""
+
+from advpure.purifiers.base import Recipe
+from advpure.registry import Registry
+
+PURIFIERS: Registry[type[Recipe]] = Registry("defense")
+
+for _name, _target, _about in (
+    ("none", "oneshot:Nothing", "no purification, the undefended classifier"),
+    ("ddpm", "ddpm:DDPM", "DiffPure: t noising and t ancestral reverse steps"),
+    ("reverse", "ddpm:ReverseOnly", "reverse-only: ancestral steps from the image itself"),
+    ("ddim", "ddpm:DDIM", "t noising and t deterministic reverse steps"),
+    ("vpsde", "vpsde:VPSDE", "DiffPure's reverse SDE by Euler-Maruyama"),
+    ("dpm", "dpm:DPM", "DPM-Solver, 20 evaluations"),
+    ("onestep-ddpm", "oneshot:OneStepDDPM", "diffusion denoised smoothing, one evaluation"),
+    ("onestep-edm", "oneshot:OneStepEDM", "one evaluation of the EDM denoiser"),
+    ("pf-ode", "pf_ode:PFODE", "probability-flow ODE by Heun's method, 35 evaluations"),
+    ("cm", "cm:ConsistencyPurification", "consistency purification, one evaluation"),
+    ("densepure", "densepure:DensePure", "reverse passes with a majority vote"),
+):
+    PURIFIERS.register(_name, f"advpure.purifiers.{_target}", about=_about)

@@ -1,0 +1,167 @@
+"""A purifier: a chain between images in [0, 1], bound to a randomness configuration."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from advpure.chain import Chain, Noise, Step
+from advpure.denoisers import Denoiser
+from advpure.gradients import GradientMode, check_mode, run_chain
+from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.tiling import check_tile, tiled
+from advpure.units import check_images, to_model, to_unit
+
+
+class Bound(nn.Module):
+    """A module of images that knows its randomness and which samples a batch holds.
+
+    Args:
+        xi: Randomness configuration, None where nothing random happens.
+        tile: Fixed compute tile: every batch is split and padded to it, so that a row's result
+            does not depend on its neighbours (advpure.tiling); None computes batches as they come.
+
+    Attributes:
+        ids: The sample ids of the rows, [B], or None before `bind`.
+    """
+
+    def __init__(self, xi: RandomnessConfig | None, tile: int | None) -> None:
+        """Start unbound."""
+        super().__init__()
+        check_tile(tile)
+        self.xi, self.tile = xi, tile
+        self.ids: Tensor | None = None
+        self._calls = [0]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor: ...  # noqa: D102
+
+    def bind(self, ids: Ids) -> Self:
+        """Fix which samples the next batches hold, row by row; returns the module itself."""
+        self.ids = torch.tensor(check_ids(ids), dtype=torch.int64)
+        return self
+
+    def at(
+        self,
+        *,
+        ids: Ids | None = None,
+        xi: RandomnessConfig | None = None,
+        gradient: GradientMode | None = None,
+    ) -> Self:
+        """Return a view with other ids, randomness or gradient; weights and module stay shared.
+
+        Args:
+            ids: Sample ids of the rows, or None to keep.
+            xi: Randomness configuration, or None to keep.
+            gradient: Gradient mode, or None to keep.
+        """
+        view = copy.copy(self)
+        view._modules = self._modules.copy()
+        if ids is not None:
+            view.bind(ids)
+        if xi is not None:
+            view.xi = xi
+        if gradient is not None:
+            check_mode(gradient)
+            view._set_gradient(gradient)
+        return view
+
+    def _set_gradient(self, gradient: GradientMode) -> None:
+        raise TypeError(f"{type(self).__name__} is abstract: write _set_gradient()")
+
+    def _resolve(self, images: Tensor) -> tuple[RandomnessConfig | None, Tensor | None]:
+        """Return this call's configuration and ids, one per row."""
+        check_images(images)
+        if self.ids is not None:
+            check_ids(self.ids, images.shape[0])
+        xi = self.xi
+        if xi is not None and xi.scope == "fresh":
+            call = RandomnessConfig(xi.seed, xi.scheme, "sample", xi.path)
+            xi = call.fold("call", self._calls[0])
+            self._calls[0] += 1
+            if self.ids is None:
+                return xi, torch.arange(images.shape[0])
+        return xi, self.ids
+
+
+class Purifier(Bound):
+    """Clean images by running a chain.
+
+    Args:
+        name: The name of the purifier.
+        chain: Its steps, on states in [-1, 1].
+        denoiser: The network behind the steps, registered so that `.to()` reaches it.
+        settings: All its options, for records.
+        surrogate: A shorter chain for surrogate gradients.
+        xi: Randomness configuration.
+        gradient: Gradient mode; by default exact: ``full`` up to four network evaluations,
+            ``checkpoint`` above.
+        tile: Fixed compute tile.
+
+    Example:
+        >>> from advpure.analytic import GaussianDenoiser
+        >>> from advpure.purifiers.oneshot import OneStepEDM
+        >>> network = GaussianDenoiser(torch.zeros(1, 2, 2), 0.25)
+        >>> purifier = Purifier("onestep-edm", OneStepEDM(sigma=0.1).chain(network), network)
+        >>> purifier.at(ids=[0], xi=RandomnessConfig(0))(torch.full((1, 1, 2, 2), 0.5)).shape
+        torch.Size([1, 1, 2, 2])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chain: Chain,
+        denoiser: Denoiser | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        surrogate: Chain | None = None,
+        xi: RandomnessConfig | None = None,
+        gradient: GradientMode | None = None,
+        tile: int | None = None,
+    ) -> None:
+        """Keep the parts; see the class."""
+        super().__init__(xi, tile)
+        self.name, self.chain, self.surrogate = name, chain, surrogate
+        self.denoiser = denoiser
+        self.settings = dict(settings or {})
+        self.gradient: GradientMode = gradient or (
+            "full" if chain.evaluations <= 4 else "checkpoint"
+        )
+        check_mode(self.gradient)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any step consumes noise."""
+        return self.chain.is_random
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Purify.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+
+        Returns:
+            Purified images, [B, C, H, W], near [0, 1] but not clipped to it.
+
+        Raises:
+            BadInput: for images outside the contract, missing randomness or missing ids.
+        """
+        xi, ids = self._resolve(images)
+        return tiled(lambda x, i: self.purify(x, Noise(xi, i)), self.tile)(images, ids)
+
+    def purify(self, images: Tensor, noise: Noise) -> Tensor:
+        """Purify one batch as it is, with given noise: no checks, no tiling."""
+        states = run_chain(self.chain, to_model(images), noise, self.gradient, self.surrogate)
+        return to_unit(states)
+
+    def trajectory(self, images: Tensor) -> Iterator[tuple[Step, Tensor]]:
+        """Yield each step with the state after it in [0, 1] units, unclipped, [B, C, H, W]."""
+        xi, ids = self._resolve(images)
+        for step, state in self.chain.states(to_model(images), Noise(xi, ids)):
+            yield step, to_unit(state)
+
+    def _set_gradient(self, gradient: GradientMode) -> None:
+        self.gradient = gradient

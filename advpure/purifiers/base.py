@@ -1,0 +1,159 @@
+"""What every purifier's settings share: a chain, a strength, and the switches that change results.
+
+A purifier is one frozen settings class in one file, with `chain(denoiser)`, and one line in
+advpure.purifiers. Its fields are its options, on the command line and in Python alike, and all of
+them are stored with each result.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from advpure.chain import Chain, Step
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.schedules import IndexRule, Schedule, ScheduleName, linear_schedule, make_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of a purifier and the chain that they describe.
+
+    Attributes:
+        network: Which shipped network it needs: ``edm``, ``cm`` or None.
+        votes: Reverse passes that a defense built on it votes over by default.
+    """
+
+    network: ClassVar[str | None] = "edm"
+    votes: ClassVar[int] = 1
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the steps. Nothing is computed but tables."""
+        raise TypeError(f"{type(self).__name__} is abstract: write chain()")
+
+    def surrogate(self, denoiser: Denoiser | None) -> Chain | None:
+        """Lay out a shorter chain for surrogate gradients, or None where there is none."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeStrength(Recipe):
+    """Strength of a purifier that walks along a discrete schedule.
+
+    Attributes:
+        t: Number of noising steps, 1 .. T; 100 unless sigma is given.
+        sigma: Noise level in [0, 1] units instead of t.
+        index_rule: How sigma becomes a time index: ``dds``, ``densepure`` or ``nearest``.
+        schedule: ``linear`` (1000 steps) or ``cosine`` (4000 steps).
+        schedule_steps: Another number of steps T of the schedule.
+    """
+
+    t: int | None = None
+    sigma: float | None = None
+    index_rule: IndexRule = "dds"
+    schedule: ScheduleName = "linear"
+    schedule_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the strength."""
+        refuse_two_strengths(self.t, self.sigma)
+        steps = len(self.tables)
+        if self.t is not None and not 1 <= self.t <= steps:
+            raise BadInput(
+                f"t {self.t}", f"is outside the {self.schedule} schedule", f"use 1 .. {steps}"
+            )
+
+    @property
+    def tables(self) -> Schedule:
+        """The schedule's tables."""
+        return make_schedule(self.schedule, self.schedule_steps)
+
+    @property
+    def index(self) -> int:
+        """The index of the noisiest state: t - 1, or the index of sigma."""
+        if self.sigma is not None:
+            return self.tables.index(self.sigma, self.index_rule)
+        return (100 if self.t is None else self.t) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseStrength(Recipe):
+    """Strength of a purifier that adds noise of one level.
+
+    Attributes:
+        sigma: Noise level in [0, 1] units; 0.25 unless t is given.
+        t: Instead of sigma: the level of t steps of the linear 1,000-step schedule.
+    """
+
+    sigma: float | None = None
+    t: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the strength."""
+        refuse_two_strengths(self.t, self.sigma)
+        if self.t is not None and not 1 <= self.t <= 1000:
+            raise BadInput(f"t {self.t}", "is outside the linear schedule", "use 1 .. 1000")
+
+    @property
+    def level(self) -> float:
+        """The noise level in model units: 2 sigma."""
+        if self.t is not None:
+            return float(linear_schedule().sigmas[self.t - 1])
+        return 2.0 * (0.25 if self.sigma is None else self.sigma)
+
+
+def refuse_two_strengths(t: int | None, sigma: float | None) -> None:
+    """Refuse t and sigma together, and a sigma that is no noise level in [0, 1] units."""
+    if t is not None and sigma is not None:
+        raise BadInput(f"t {t} and sigma {sigma}", "are two strengths", "give one of them")
+    if sigma is not None and not 0 < sigma <= 40:
+        raise BadInput(
+            f"sigma {sigma}", "is outside (0, 40], in [0, 1] units", "use for example 0.25"
+        )
+
+
+def need(denoiser: Denoiser | None) -> Denoiser:
+    """Return the denoiser, or say that the purifier has none."""
+    if denoiser is None:
+        raise BadInput("this purifier", "has no denoiser", "pass denoiser=...")
+    return denoiser
+
+
+def smooth(level: float, time: int = 1) -> Step:
+    """Make the step x + level z, with the level in model units."""
+
+    def move(x: Tensor, z: Tensor | None) -> Tensor:
+        assert z is not None
+        return x + level * z
+
+    return Step(
+        name="smooth", phase="forward", time=time, move=move, noisy=True, sigma=level, gain=1.0
+    )
+
+
+def denoise(denoiser: Denoiser, level: float, *, clip: bool = False, time: int = 1) -> Step:
+    """Make the step D(x; level), clipped to [-1, 1] if asked; the level in model units."""
+
+    def move(x: Tensor, z: Tensor | None) -> Tensor:
+        x0 = denoiser(x, level)
+        return x0.clamp(-1.0, 1.0) if clip else x0
+
+    return Step(name="denoise", phase="reverse", time=time, move=move, evaluations=1)
+
+
+def rescale(factor: float, *, scale: float, sigma: float) -> Step:
+    """Make the step x -> factor x, into a state of the given scale and noise level."""
+
+    def move(x: Tensor, z: Tensor | None) -> Tensor:
+        return factor * x
+
+    return Step(
+        name="rescale", phase="forward", time=0, move=move, scale=scale, sigma=sigma, gain=factor
+    )
+
+
+def vp_scale(level: float) -> float:
+    """Return sqrt(abar) at a noise level in model units: 1 / sqrt(1 + level^2)."""
+    return 1.0 / math.sqrt(1.0 + level**2)

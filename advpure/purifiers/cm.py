@@ -1,0 +1,55 @@
+"""``cm``: consistency purification, one or several evaluations of a consistency model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from advpure.chain import Chain
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.purifiers.base import NoiseStrength, denoise, need, smooth
+from advpure.purifiers.oneshot import TimeRule, grid_of, told_level
+from advpure.schedules import nearest_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyPurification(NoiseStrength):
+    """Add noise sigma and map the state to the origin of its trajectory (seed 000, section 3).
+
+    Several steps add noise again, sqrt(tau^2 - sigma_min^2) z, at lower and lower nodes tau and
+    map it again (Consistency models, algorithm 1).
+
+    Attributes:
+        steps: Network evaluations; later nodes are spread evenly between the first and the last
+            of the grid.
+        time_rule: See OneStepEDM; the official code tells the node nearest 2 sigma.
+        nodes: Nodes of the grid.
+        clip: Clip every estimate to [-1, 1]; the official purifier does not.
+    """
+
+    network: ClassVar[str | None] = "cm"
+    steps: int = 1
+    time_rule: TimeRule = "nearest"
+    nodes: int = 18
+    clip: bool = False
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out noise and evaluation, once for each of `steps`."""
+        network = need(denoiser)
+        told = told_level(self.level, self.time_rule, self.nodes, network)
+        chain = [smooth(self.level), denoise(network, told, clip=self.clip)]
+        if self.steps > 1:
+            grid = grid_of(network, self.nodes)
+            start, end = nearest_node(grid, told), len(grid) - 1
+            if not 1 <= self.steps <= end - start:
+                raise BadInput(
+                    f"{self.steps} steps",
+                    f"do not fit the {end - start} nodes below the first",
+                    "lower steps or raise sigma",
+                )
+            for k in range(1, self.steps):
+                level = float(grid[start + round(k * (end - start) / self.steps)])
+                again = (level**2 - network.sigma_min**2) ** 0.5
+                chain += [smooth(again, k + 1), denoise(network, level, clip=self.clip, time=k + 1)]
+        elif self.steps < 1:
+            raise BadInput(f"{self.steps} steps", "purify nothing", "use 1 or more")
+        return Chain(chain)

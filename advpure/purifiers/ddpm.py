@@ -1,0 +1,119 @@
+"""``ddpm`` (DiffPure: noise, then ancestral reverse), ``reverse`` (reverse-only) and ``ddim``."""
+
+from dataclasses import dataclass
+
+from advpure.chain import Chain
+from advpure.denoisers import Denoiser
+from advpure.purifiers.base import TimeStrength, need, rescale
+from advpure.purifiers.vp import (
+    Forward,
+    Variance,
+    ancestral_steps,
+    implicit_steps,
+    kept_indices,
+    noising_steps,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPM(TimeStrength):
+    """Noise for t steps, then ancestral reverse steps (seed 003, equations 3-4; DiffPure).
+
+    Attributes:
+        forward: ``stepwise`` (t draws, seed 003) or ``oneshot`` (one draw, DiffPure).
+        variance: ``large`` (beta), ``small`` (posterior) or ``learned``.
+        clip_x0: Clip x0 to [-1, 1] in every step, as the published PyTorch sampler does.
+        stride: Keep every stride-th reverse step.
+        surrogate_stride: The stride of the shorter chain behind surrogate gradients.
+    """
+
+    forward: Forward = "stepwise"
+    variance: Variance = "large"
+    clip_x0: bool = False
+    stride: int = 1
+    surrogate_stride: int = 10
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out t noising and t / stride ancestral steps."""
+        return self._with_stride(need(denoiser), self.stride)
+
+    def surrogate(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the same chain with fewer reverse steps."""
+        return self._with_stride(need(denoiser), self.surrogate_stride)
+
+    def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
+        indices = kept_indices(self.index, stride)
+        reverse = ancestral_steps(
+            denoiser, self.tables, indices, variance=self.variance, clip_x0=self.clip_x0
+        )
+        return Chain(noising_steps(self.tables, self.index, self.forward) + reverse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseOnly(TimeStrength):
+    """Take the image itself as the noisy state, then ancestral reverse steps (seed 003).
+
+    Attributes:
+        prescale: Multiply the image by sqrt(abar) first, as DensePure does and seed 003 does not
+            say.
+        variance: See DDPM.
+        clip_x0: See DDPM.
+        stride: See DDPM.
+        surrogate_stride: See DDPM.
+    """
+
+    prescale: bool = False
+    variance: Variance = "large"
+    clip_x0: bool = False
+    stride: int = 1
+    surrogate_stride: int = 10
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the reverse steps."""
+        return self._with_stride(need(denoiser), self.stride)
+
+    def surrogate(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the same chain with fewer reverse steps."""
+        return self._with_stride(need(denoiser), self.surrogate_stride)
+
+    def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
+        root = float(self.tables.abar[self.index]) ** 0.5
+        sigma = float(self.tables.sigmas[self.index])
+        steps = [rescale(root, scale=root, sigma=sigma)] if self.prescale else []
+        indices = kept_indices(self.index, stride)
+        steps += ancestral_steps(
+            denoiser, self.tables, indices, variance=self.variance, clip_x0=self.clip_x0
+        )
+        return Chain(steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM(TimeStrength):
+    """Noise for t steps, then implicit reverse steps (spec 3.4).
+
+    Attributes:
+        forward: See DDPM.
+        eta: 0 for a deterministic reverse pass, 1 for the posterior variance.
+        clip_x0: See DDPM.
+        stride: Keep every stride-th reverse step.
+        surrogate_stride: See DDPM.
+    """
+
+    forward: Forward = "stepwise"
+    eta: float = 0.0
+    clip_x0: bool = False
+    stride: int = 1
+    surrogate_stride: int = 10
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out t noising and t / stride implicit steps."""
+        return self._with_stride(need(denoiser), self.stride)
+
+    def surrogate(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the same chain with fewer reverse steps."""
+        return self._with_stride(need(denoiser), self.surrogate_stride)
+
+    def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
+        indices = kept_indices(self.index, stride)
+        reverse = implicit_steps(denoiser, self.tables, indices, eta=self.eta, clip_x0=self.clip_x0)
+        return Chain(noising_steps(self.tables, self.index, self.forward) + reverse)

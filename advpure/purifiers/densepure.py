@@ -1,0 +1,67 @@
+"""``densepure``: noise, scale, a few ancestral reverse steps; the defense votes over passes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from advpure.chain import Chain
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.purifiers.base import TimeStrength, denoise, need, rescale, smooth, vp_scale
+from advpure.purifiers.vp import Variance, ancestral_steps
+from advpure.schedules import IndexRule, ScheduleName
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensePure(TimeStrength):
+    """DensePure's purifier (2211.00322; spec 3.10): a respaced reverse chain on the noisy image.
+
+    The image gets noise sigma and the scale 1 / sqrt(1 + 4 sigma^2), then walks down the indices
+    round(t - k t / b), k = 0 .. b - 1, of the rounded closed form t. One step takes the clipped x0.
+    A defense built on it votes over `votes` = 10 reverse passes, as published.
+
+    Attributes:
+        steps: Reverse steps b; None walks down every index.
+        smoothing: Add the smoothing noise here; False for an input that has it already.
+        variance: ``small``, ``large``, or ``learned`` where the network predicts it, as published.
+        clip_x0: Clip x0 to [-1, 1] in every step.
+    """
+
+    votes: ClassVar[int] = 10
+    schedule: ScheduleName = "cosine"
+    index_rule: IndexRule = "densepure"
+    steps: int | None = 10
+    smoothing: bool = True
+    variance: Variance = "small"
+    clip_x0: bool = True
+    surrogate_steps: int = 3
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out noise, scale and reverse steps."""
+        return self._with_steps(need(denoiser), self.steps)
+
+    def surrogate(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out the same chain with fewer reverse steps."""
+        return self._with_steps(need(denoiser), min(self.surrogate_steps, self.steps or 10**9))
+
+    def _with_steps(self, denoiser: Denoiser, count: int | None) -> Chain:
+        index, schedule = self.index, self.tables
+        level = 2 * self.sigma if self.sigma is not None else float(schedule.sigmas[index])
+        steps = [smooth(level, index + 1)] if self.smoothing else []
+        if count == 1:
+            asked = float(schedule.sigmas[index])
+            return Chain([*steps, denoise(denoiser, asked, clip=True, time=index + 1)])
+        if count is not None and not 1 <= count <= max(index, 1):
+            raise BadInput(
+                f"{count} reverse steps",
+                f"do not fit {index} indices",
+                "use fewer, or None for all",
+            )
+        kept = list(range(index, -1, -1))
+        if count is not None:
+            kept = [round(index - k * index / count) for k in range(count)]
+        root = vp_scale(level)
+        steps.append(rescale(root, scale=root, sigma=level))
+        steps += ancestral_steps(
+            denoiser, schedule, kept, variance=self.variance, clip_x0=self.clip_x0
+        )
+        return Chain(steps)

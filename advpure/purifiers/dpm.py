@@ -1,0 +1,129 @@
+"""``dpm``: DPM-Solver, single step, orders 1 to 3, on a discrete schedule.
+
+With lambda = log(alpha / sigma) the probability-flow ODE is solved exactly in its linear part;
+order p uses p evaluations a step and converges at order p. Order 1 is DDIM.
+
+Source: DPM-Solver (2206.00927); spec 3.8.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from advpure.chain import Chain, Step
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.purifiers.base import TimeStrength, need
+from advpure.purifiers.vp import noising_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPM(TimeStrength):
+    """Noise in one draw, then DPM-Solver from t to the first index.
+
+    Attributes:
+        order: Highest order, 1 to 3.
+        evaluations: Network evaluations in all; groups of the order, the rest by lower orders.
+        spacing: ``time_uniform`` (high resolution) or ``logSNR`` (small images).
+    """
+
+    order: Literal[1, 2, 3] = 3
+    evaluations: int = 20
+    spacing: Literal["time_uniform", "logSNR"] = "time_uniform"
+
+    def __post_init__(self) -> None:
+        """Check the budget."""
+        super().__post_init__()
+        if self.evaluations < 1:
+            raise BadInput(f"{self.evaluations} evaluations", "solve nothing", "use 1 or more")
+        if self.index < 1:
+            raise BadInput("t 1", "leaves the solver no interval", "use t = 2 or more")
+
+    def chain(self, denoiser: Denoiser | None) -> Chain:
+        """Lay out one noising step and one step for every group of evaluations."""
+        network, schedule = need(denoiser), self.tables
+        orders = group_orders(self.order, self.evaluations)
+        start, end = (self.index + 1) / len(schedule), 1 / len(schedule)
+        first, last = _log_snr(schedule.log_alpha(start)), _log_snr(schedule.log_alpha(end))
+        marks = [sum(orders[:k]) / sum(orders) for k in range(len(orders) + 1)]
+        if self.spacing == "time_uniform":
+            times = [start + share * (end - start) for share in marks]
+            snrs = [_log_snr(schedule.log_alpha(time)) for time in times]
+        else:
+            count = len(orders)
+            snrs = [first + k / count * (last - first) for k in range(count + 1)]
+        steps = noising_steps(schedule, self.index, "oneshot")
+        for k, order in enumerate(orders):
+            steps.append(solver_step(network, snrs[k], snrs[k + 1], order, len(orders) - k))
+        return Chain(steps)
+
+
+def group_orders(order: int, evaluations: int) -> list[int]:
+    """Split a budget of evaluations into solver orders, as the published solver does.
+
+    Example:
+        >>> group_orders(3, 20)
+        [3, 3, 3, 3, 3, 3, 2]
+    """
+    whole, rest = divmod(evaluations, order)
+    if order == 3 and rest == 0:
+        return [3] * (whole - 1) + [2, 1]
+    return [order] * whole + ([rest] if rest else [])
+
+
+class _Level(NamedTuple):
+    alpha: float
+    sigma: float
+
+
+def _log_snr(log_alpha: float) -> float:
+    return log_alpha - 0.5 * math.log(-math.expm1(2 * log_alpha))
+
+
+def _level(snr: float) -> _Level:
+    """Return alpha and sigma of lambda = log(alpha / sigma), with alpha^2 + sigma^2 = 1."""
+    return _Level((1 + math.exp(-2 * snr)) ** -0.5, (1 + math.exp(2 * snr)) ** -0.5)
+
+
+def solver_step(denoiser: Denoiser, snr: float, after: float, order: int, number: int) -> Step:
+    """Make one step from lambda = `snr` to `after`.
+
+    Args:
+        denoiser: D(x; sigma); the noise prediction is (x - alpha x0) / sigma.
+        snr: lambda at the start.
+        after: lambda at the end, larger.
+        order: 1, 2 (midpoint, r = 1/2) or 3 (r1 = 1/3, r2 = 2/3).
+        number: The step's time, for trajectories.
+    """
+    h = after - snr
+    here, there = _level(snr), _level(after)
+
+    def epsilon(x: Tensor, at: float) -> Tensor:
+        level = _level(at)
+        x0 = denoiser(x / level.alpha, level.sigma / level.alpha)
+        return (x - level.alpha * x0) / level.sigma
+
+    def linear(x: Tensor, e: Tensor, r: float) -> Tensor:
+        target = _level(snr + r * h)
+        return target.alpha / here.alpha * x - target.sigma * math.expm1(r * h) * e
+
+    def move(x: Tensor, z: Tensor | None) -> Tensor:
+        e = epsilon(x, snr)
+        if order == 1:
+            return linear(x, e, 1.0)
+        if order == 2:
+            middle = epsilon(linear(x, e, 0.5), snr + 0.5 * h)
+            return linear(x, e, 1.0) - there.sigma * math.expm1(h) * (middle - e)
+        r1, r2 = 1 / 3, 2 / 3
+        d1 = epsilon(linear(x, e, r1), snr + r1 * h) - e
+        bend = math.expm1(r2 * h) / (r2 * h) - 1
+        second = linear(x, e, r2) - _level(snr + r2 * h).sigma * r2 / r1 * bend * d1
+        d2 = epsilon(second, snr + r2 * h) - e
+        return linear(x, e, 1.0) - there.sigma / r2 * (math.expm1(h) / h - 1) * d2
+
+    return Step(
+        name=f"dpm-{order}", phase="reverse", time=number, move=move, evaluations=order,
+        scale=there.alpha, sigma=there.sigma / there.alpha,
+    )  # fmt: skip
