@@ -1,3 +1,61 @@
-"""advpure: how robust is a purifier really?"""
+"""advpure: how robust is a purifier really?
+
+A purifier (diffusion model, consistency model) cleans an image before a classifier sees it. This
+package attacks the pair with exact gradients and controlled randomness, and measures why it is or
+is not robust. Names are imported when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from advpure.data import load_images
+    from advpure.defense import Defense, Policy
+    from advpure.errors import BadInput, MissingExtra
+    from advpure.loading import load_classifier, load_defense, load_denoiser, load_purifier
+    from advpure.purifier import Purifier
+    from advpure.randomness import RandomnessConfig
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BadInput",
+    "Defense",
+    "MissingExtra",
+    "Policy",
+    "Purifier",
+    "RandomnessConfig",
+    "load_classifier",
+    "load_defense",
+    "load_denoiser",
+    "load_images",
+    "load_purifier",
+]
+
+_HOME = {
+    "BadInput": "errors",
+    "Defense": "defense",
+    "MissingExtra": "errors",
+    "Policy": "defense",
+    "Purifier": "purifier",
+    "RandomnessConfig": "randomness",
+    "load_classifier": "loading",
+    "load_defense": "loading",
+    "load_denoiser": "loading",
+    "load_images": "data",
+    "load_purifier": "loading",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, so that `import advpure` costs nothing."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"advpure.{_HOME[name]}"), name)
+    if name in ("attacks", "analysis"):
+        return importlib.import_module(f"advpure.{name}")
+    raise AttributeError(f"module 'advpure' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__", "analysis", "attacks"])
