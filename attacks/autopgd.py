@@ -163,7 +163,7 @@ def _first(points: Tensor, slope: Slope, eta: float) -> _State:
         best_gradient=slope.gradient,
         loss=slope.loss,
         best_loss=slope.loss,
-        eta=torch.full_like(slope.loss, eta),
+        eta=slope.gradient.new_full((len(points),), eta),
         rises=torch.zeros_like(slope.loss),
         marked_loss=slope.loss,
         kept=torch.ones_like(slope.success),
