@@ -1,0 +1,81 @@
+"""What a run will cost, before it starts: evaluations counted, seconds and memory calibrated."""
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpure.defense import Defense
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The most that a run can cost.
+
+    Attributes:
+        images: Images still to do.
+        evaluations: Network evaluations forward (denoiser and classifier), at most.
+        backwards: Backward passes through the defense, at most.
+        seconds: Wall time at the speed of one calibrated tile, at most.
+        peak_memory: Bytes at the peak of the calibration, the program itself included.
+    """
+
+    images: int
+    evaluations: int
+    backwards: int
+    seconds: float
+    peak_memory: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def estimate(
+    defense: Defense, images: Tensor, count: int, forwards: int, backwards: int
+) -> Estimate:
+    """Time one forward and one forward-and-backward tile, and scale.
+
+    Args:
+        defense: The defense.
+        images: A few images to calibrate on, [B, C, H, W]; one tile is filled with them.
+        count: Images of the run.
+        forwards: Forward passes per image, those with a gradient included.
+        backwards: Backward passes per image.
+    """
+    rows = defense.tile or len(images)
+    tile = images[torch.arange(rows) % len(images)]
+    view = defense.at(ids=torch.arange(rows))
+    tiles = -(-count // rows)
+    plain, full = _timed(view, tile, False), 0.0
+    if backwards:
+        full = _timed(view, tile, True)
+    seconds = tiles * ((forwards - backwards) * plain + backwards * full)
+    total = count * forwards * defense.evaluations
+    return Estimate(count, total, count * backwards, seconds, _peak_memory(tile.device))
+
+
+def _timed(view: Defense, tile: Tensor, gradient: bool) -> float:
+    """Return the seconds of the second of two calls; the first warms up."""
+    for _ in range(2):
+        start = time.perf_counter()
+        x = tile.detach().clone().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient):
+            y = view(x)
+            if gradient and y.requires_grad:
+                torch.autograd.grad(y.sum(), x)
+        if tile.device.type == "cuda":
+            torch.cuda.synchronize(tile.device)
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,349 @@
+"""How robust is a defense? One run: clean images, noise in the ball, an attack, all recorded."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advpure.attacks import transfer, uniform_noise
+from advpure.attacks.cost import most_passes
+from advpure.attacks.noise import NoiseSettings
+from advpure.attacks.outcome import AttackResult
+from advpure.attacks.registry import find, settings_type
+from advpure.attacks.settings import AttackSettings
+from advpure.data import Images, dataset_info, load_images
+from advpure.defense import Defense
+from advpure.errors import BadInput
+from advpure.estimate import Estimate, estimate
+from advpure.evaluate import (
+    ATTACKS,
+    DECISIONS,
+    Attack,
+    Decisions,
+    Randomness,
+    StageSummary,
+    evaluate,
+    finished,
+    sampled,
+    summarize,
+)
+from advpure.gradients import GradientMode
+from advpure.loading import describe, load_defense
+from advpure.randomness import RandomnessConfig, Scheme
+from advpure.records import RecordStore, collect_context, default_run_folder
+from advpure.stats import Rate
+from advpure.units import parse_eps
+
+NOISE, ADVERSARIAL = "noise", "adversarial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessSettings:
+    """Everything that a robustness run depends on.
+
+    Attributes:
+        defense: Name of the purifier.
+        dataset: Name of the data set.
+        subset: Which images, such as ``test``, ``first-1000``, ``every-20th``, ``100:200``.
+        n: How many of them; None for all.
+        t: Strength in time steps.
+        sigma: Strength as noise level in [0, 1] units, instead of t.
+        options: The purifier's own options.
+        weights: Weights of the denoiser.
+        classifier: Weights of the classifier.
+        attack: Name of the attack.
+        eps: Radius in [0, 1] units, or text such as ``8/255``; None for the data set's.
+        norm: ``linf`` or ``l2``; None for the data set's.
+        attack_options: The attack's own settings.
+        randomness: ``fixed``: attack and decision share xi. ``fresh``: disjoint draws.
+        draws: Decisions per image; None for 1 (fixed) or 10 (fresh).
+        seed: Base seed of the defense's randomness.
+        scheme: ``hash`` (the paper's keys) or ``counter``.
+        source_seed: Craft under this base seed, decide under `seed` (transfer).
+        gradient: Gradient mode; exact by default.
+        policy: ``single``, ``eot:K`` or ``majority:K``.
+        tile: Compute tile; None for the data set's.
+        device: Where networks compute.
+    """
+
+    defense: str = "cm"
+    dataset: str = "digits"
+    subset: str = "test"
+    n: int | None = None
+    t: int | None = None
+    sigma: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    classifier: str | None = None
+    attack: str = "pgd"
+    eps: float | str | None = None
+    norm: str | None = None
+    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    randomness: Randomness = "fixed"
+    draws: int | None = None
+    seed: int = 0
+    scheme: Scheme = "hash"
+    source_seed: int | None = None
+    gradient: GradientMode | None = None
+    policy: str | None = None
+    tile: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is checked and loaded, and has computed nothing yet.
+
+    Attributes:
+        defense: The defense.
+        images: Images, labels, ids.
+        attacks: The stages beside clean images.
+        attack_settings: The resolved settings of the attack.
+        decisions: The protocol.
+        settings: Everything that identifies the run, JSON values.
+    """
+
+    defense: Defense
+    images: Images
+    attacks: Mapping[str, Attack]
+    attack_settings: AttackSettings
+    decisions: Decisions
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """The result of a run, computed from its records.
+
+    Attributes:
+        run: The run folder.
+        settings: Everything that identifies the run.
+        n: Number of images.
+        stages: ``clean``, ``noise`` and ``adversarial`` accuracies.
+        blind: Images whose first gradient was exactly zero.
+        seconds: Wall time of this session.
+        notes: What a careful reader should know, in sentences.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    n: int
+    stages: dict[str, StageSummary]
+    blind: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    def headline(self, stage: str) -> Rate:
+        """Return the accuracy to quote: the one decision if fixed, the mean over draws if not."""
+        fixed = self.settings["decisions"]["randomness"] == "fixed"
+        return self.stages[stage].one_shot if fixed else self.stages[stage].mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object: rates in [0, 1], the 95 % interval of the robust accuracy."""
+        robust = self.headline(ADVERSARIAL)
+        return {
+            "clean_accuracy": self.headline("clean").value,
+            "noise_accuracy": self.headline(NOISE).value,
+            "robust_accuracy": robust.value,
+            "n": self.n,
+            "interval": [robust.low, robust.high],
+            "stages": {
+                stage: {name: getattr(summary, name)._asdict() for name in _RATES}
+                for stage, summary in self.stages.items()
+            },
+            "zero_gradient": self.blind,
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "run": str(self.run),
+        }
+
+
+_RATES = ("one_shot", "mean", "worst", "majority")
+
+
+def prepare(settings: RobustnessSettings) -> Prepared:
+    """Check and load everything that a run needs.
+
+    Raises:
+        BadInput: for the first setting that cannot be used.
+    """
+    info = dataset_info(settings.dataset)
+    norm = settings.norm or info.norm
+    if norm not in ("linf", "l2"):
+        raise BadInput(f"norm {norm!r}", "is not known", "use linf or l2")
+    eps = info.eps if settings.eps is None else parse_eps(settings.eps, norm)  # type: ignore[arg-type]
+    fixed = settings.randomness == "fixed"
+    if settings.randomness not in ("fixed", "fresh"):
+        raise BadInput(f"randomness {settings.randomness!r}", "is not known", "use fixed or fresh")
+    draws = settings.draws if settings.draws is not None else (1 if fixed else 10)
+    decisions = Decisions(randomness=settings.randomness, draws=draws)
+    xi = RandomnessConfig(settings.seed, settings.scheme)
+    defense = load_defense(
+        settings.defense, settings.dataset, t=settings.t, sigma=settings.sigma, xi=xi,
+        gradient=settings.gradient, policy=settings.policy, tile=settings.tile,
+        weights=settings.weights, classifier=settings.classifier, **settings.options,
+    ).to(settings.device)  # fmt: skip
+    images = load_images(settings.dataset, n=settings.n, subset=settings.subset)
+    images = images._replace(
+        images=images.images.to(settings.device), labels=images.labels.to(settings.device)
+    )
+    run = find(settings.attack)
+    kind = settings_type(run)
+    chosen: dict[str, Any] = {"eps": eps, "norm": norm, **settings.attack_options}
+    known = {f.name for f in dataclasses.fields(kind)}
+    if "randomness" in known:
+        chosen.setdefault("randomness", settings.randomness)
+    unknown = sorted(set(chosen) - known)
+    if unknown:
+        listed = ", ".join(sorted(known))
+        raise BadInput(
+            f"option {unknown[0]!r} of {settings.attack}", "is not known", f"known: {listed}"
+        )
+    attack_settings = kind(**chosen)
+    source = None
+    if settings.source_seed is not None:
+        if not fixed:
+            raise BadInput("a source seed", "needs fixed randomness", "use --fix-random")
+        source = RandomnessConfig(settings.source_seed, settings.scheme)
+    noise = NoiseSettings(eps=eps, norm=norm, randomness=settings.randomness)  # type: ignore[arg-type]
+
+    def attack(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
+        if source is not None:
+            return transfer(run, model, x, y, attack_settings, source_xi=source, ids=ids)
+        return run(model, x, y, attack_settings, ids=ids)
+
+    def baseline(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
+        return uniform_noise(model, x, y, noise, ids=ids)
+
+    identity = {
+        "verb": "attack",
+        "dataset": settings.dataset,
+        "subset": settings.subset,
+        "n": len(images.ids),
+        "threat_model": {"norm": norm, "eps": eps},
+        "defense": describe(defense),
+        "attack": {"name": settings.attack, **dataclasses.asdict(attack_settings)},
+        "source_seed": settings.source_seed,
+        "decisions": dataclasses.asdict(decisions),
+        "randomness": {"seed": settings.seed, "scheme": settings.scheme},
+        "device": settings.device,
+    }
+    attacks = {NOISE: baseline, ADVERSARIAL: attack}
+    return Prepared(defense, images, attacks, attack_settings, decisions, identity)
+
+
+def estimate_robustness(prepared: Prepared) -> Estimate:
+    """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
+    passes = most_passes(prepared.attack_settings)
+    decisions = 3 * prepared.decisions.draws + 1
+    return estimate(
+        prepared.defense.at(xi=sampled(prepared.defense.xi or RandomnessConfig(0))),
+        prepared.images.images[:8],
+        len(prepared.images.ids),
+        passes.forwards + decisions,
+        passes.backwards,
+    )
+
+
+def measure_robustness(
+    settings: RobustnessSettings,
+    *,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    keep_images: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> RobustnessReport:
+    """Attack a defense and report its accuracies, resuming a run that was interrupted.
+
+    Args:
+        settings: Everything that the result depends on.
+        out: Run folder; by default one named after the settings, under ``runs``.
+        batch_size: Images in memory at once, a matter of memory only; 8 tiles by default.
+        keep_images: Store attacked images in the run.
+        progress: Called with the number of finished images.
+
+    Returns:
+        The report. Its records are in the run folder.
+
+    Raises:
+        BadInput: for settings that cannot be used, or a run folder of other settings.
+        StorageFull: when the disk is full; what was stored is kept.
+
+    Example:
+        >>> import tempfile
+        >>> settings = RobustnessSettings(defense="none", n=2, attack_options={"steps": 1})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = measure_robustness(settings, out=folder)
+        >>> report.n, report.headline("clean").value
+        (2, 1.0)
+    """
+    import time
+
+    prepared = prepare(settings)
+    folder = Path(out) if out else default_run_folder("runs", "attack", prepared.settings)
+    tile = prepared.defense.tile or 32
+    start = time.perf_counter()
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        open_run(prepared, folder) as store,
+    ):
+        warnings.simplefilter("always")
+        evaluate(
+            prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
+            batch_size=batch_size or 8 * tile, keep_images=keep_images, progress=progress,
+        )  # fmt: skip
+        report = report_robustness(store, time.perf_counter() - start)
+    for other in caught:
+        if other.category.__name__ != "ZeroGradientWarning":
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    return report
+
+
+def open_run(prepared: Prepared, folder: Path) -> RecordStore:
+    """Open the run's records, to begin it or go on with it."""
+    described = prepared.settings["defense"]
+    weights = {
+        part: described[part]["sha256"]
+        for part in ("denoiser", "classifier")
+        if "sha256" in described.get(part, {})
+    }
+    context = collect_context(
+        device=prepared.settings["device"], tile=prepared.defense.tile, weights=weights
+    )
+    return RecordStore.open(
+        folder, schemas=(DECISIONS, ATTACKS), settings=prepared.settings, context=context
+    )
+
+
+def report_robustness(store: RecordStore, seconds: float = 0.0) -> RobustnessReport:
+    """Compute the report of a run from its records alone."""
+    stages = summarize(store)
+    n = len(finished(store, [NOISE, ADVERSARIAL]))
+    rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+    blind = sum(row["zero_gradient"] for row in rows)
+    report = RobustnessReport(store.folder, store.settings, n, stages, blind, seconds, ())
+    return dataclasses.replace(report, notes=tuple(_notes(report)))
+
+
+def _notes(report: RobustnessReport) -> list[str]:
+    notes = []
+    if report.blind:
+        notes.append(
+            f"{report.blind} of {report.n} images had an exactly zero gradient: the attack was "
+            "blind there, which is no robustness; try --loss margin or --gradient bpda"
+        )
+    robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
+    if robust.value > noise.value:
+        notes.append(
+            "the attack did no better than uniform noise in the ball: suspect the attack, not the "
+            "defense"
+        )
+    asked = report.settings["n"]
+    if report.n < asked:
+        notes.append(f"{report.n} of {asked} images are done; the same command goes on")
+    return notes
