@@ -48,7 +48,9 @@ class DatasetInfo:
         splits: Number of images per split.
         norm: Norm of the default threat model, "linf" or "l2".
         eps: Radius of the default threat model, in [0, 1] units.
-        tile: Default compute tile: how many rows networks see at once.
+        tile: Default compute tile: how many rows networks see at once. A multiple of 32, because
+            the vectorised sigmoid and SiLU of the CPU round the last numel % 32 elements in
+            another way, and a row must not notice whether it is among them.
         classifier: Name of the shipped classifier, or None.
         description: One line for lists.
     """

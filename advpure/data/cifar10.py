@@ -36,7 +36,7 @@ INFO = DatasetInfo(
     splits={"train": 50_000, "test": 10_000},
     norm="linf",
     eps=8 / 255,
-    tile=16,
+    tile=32,
     classifier=None,
     description="CIFAR-10, binary version, from $ADVPURE_DATA/cifar10 or ~/.cache/advpure/cifar10",
 )

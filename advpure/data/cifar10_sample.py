@@ -32,7 +32,7 @@ INFO = DatasetInfo(
     splits={"test": 20},
     norm="linf",
     eps=8 / 255,
-    tile=16,
+    tile=32,
     classifier=None,
     description="20 CIFAR-10 test images (0 to 19) inside foolbox; needs the extra interop",
 )

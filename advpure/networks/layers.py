@@ -121,7 +121,6 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
         self.attention = Attention(after) if attend else nn.Identity()
-        self.modulation_width = 2 * after
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """Return features [B, after, H, W] from [B, before, H, W] and [B, 2 * after, 1, 1]."""

@@ -97,8 +97,9 @@ class UNet(nn.Module):
                 width = widths[level]
         self.norm = nn.GroupNorm(groups_for(width), width)
         self.leave = nn.Conv2d(width, folded, 3, padding=1)
-        blocks = [m for m in self.modules() if isinstance(m, ResidualBlock)]
-        self.modulation_widths = [m.modulation_width for m in blocks]
+        levels = [level for level in range(top + 1) for _ in range(config.blocks)]
+        order = [*levels, top, *reversed(levels)]  # as forward consumes them
+        self.modulation_widths = [2 * widths[level] for level in order]
         self.modulate = nn.Linear(config.embedding, sum(self.modulation_widths))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:

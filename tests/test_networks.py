@@ -1,0 +1,168 @@
+"""Networks: shapes, independence of rows, precision, forward-mode derivatives, no global draws."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advpure.errors import BadInput
+from advpure.networks import ResNet, ResNetConfig, UNet, UNetConfig, build_network
+from advpure.networks.layers import Attention, SeededDropout, seed_dropout
+
+SHAPES = [
+    {"image_size": 8, "image_channels": 1, "channels": [8, 16]},
+    {"image_size": 8, "image_channels": 1, "channels": [8, 16], "patch": 2},
+    {"image_size": 8, "image_channels": 3, "channels": [8, 16, 24], "blocks": 2},
+    {"image_size": 8, "image_channels": 2, "channels": [8], "attention": [0], "embedding": 8},
+]
+
+
+def randomised(architecture: str, config: dict[str, object]) -> nn.Module:
+    """Build a network whose zero-initialised layers are not zero."""
+    generator = torch.Generator().manual_seed(0)
+    network = build_network(architecture, config, generator).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def draw(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_unet_keeps_shape_and_depends_on_image_and_noise(config: dict[str, object]) -> None:
+    network = randomised("unet", config)
+    x = draw(3, int(str(config["image_channels"])), 8, 8)
+    out = network(x, torch.zeros(3))
+    assert out.shape == x.shape
+    assert (network(x, torch.full((3,), 0.7)) - out).abs().max() > 1e-3
+    assert (network(x + 0.1, torch.zeros(3)) - out).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_untrained_unet_returns_exactly_zero(config: dict[str, object]) -> None:
+    network = build_network("unet", config, torch.Generator().manual_seed(0))
+    x = draw(2, int(str(config["image_channels"])), 8, 8)
+    assert torch.equal(network(x, torch.zeros(2)), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_unet_rows_are_bit_identical_in_any_slot(config: dict[str, object]) -> None:
+    # 32 rows: the vectorised silu rounds the last numel % 32 elements in another way
+    network = randomised("unet", config)
+    x, noise = draw(32, int(str(config["image_channels"])), 8, 8), draw(32, seed=2)
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(3))
+    x.requires_grad_(True)
+    moved = x.detach()[order].requires_grad_(True)
+    straight, shuffled = network(x, noise), network(moved, noise[order])
+    assert torch.equal(straight[order], shuffled)
+    (one,) = torch.autograd.grad(straight.square().sum(), x)
+    (two,) = torch.autograd.grad(shuffled.square().sum(), moved)
+    assert torch.equal(one[order], two)
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_unet_forward_mode_equals_central_differences_in_float64(config: dict[str, object]) -> None:
+    network = randomised("unet", config).double()
+    x = draw(2, int(str(config["image_channels"])), 8, 8).double()
+    noise, direction, h = draw(2, seed=2).double(), draw(*x.shape, seed=3).double(), 1e-5
+
+    def function(state: Tensor) -> Tensor:
+        out: Tensor = network(state, noise)
+        return out
+
+    _, slope = torch.func.jvp(function, (x,), (direction,))
+    central = (function(x + h * direction) - function(x - h * direction)) / (2 * h)
+    assert slope.dtype == torch.float64
+    # central differences err by h^2 f''' / 6 and by rounding / h: both near 1e-10 here
+    assert (slope - central).norm() / central.norm() < 1e-7
+
+
+def test_attention_of_equal_positions_adds_the_projected_value() -> None:
+    layer = Attention(4).requires_grad_(False)
+    x = draw(1, 4, 1, 1).expand(1, 4, 3, 3)  # one value a channel: every score is equal
+    value = layer.qkv(layer.norm(x)).chunk(3, dim=1)[2]
+    assert torch.allclose(layer(x), x + layer.project(value), atol=1e-6)
+
+
+def test_dropout_keeps_the_mean_needs_a_generator_and_repeats() -> None:
+    layer = SeededDropout(0.25).train()
+    x = torch.ones(200_000)
+    with pytest.raises(BadInput, match="has no generator"):
+        layer(x)
+    seed_dropout(layer, torch.Generator().manual_seed(5))
+    first = layer(x)
+    seed_dropout(layer, torch.Generator().manual_seed(5))
+    assert torch.equal(first, layer(x))
+    # the kept share is a mean of 200,000 coins: 5 standard deviations, alpha 6e-7
+    assert abs(float((first > 0).float().mean()) - 0.75) < 5 * (0.25 * 0.75 / 200_000) ** 0.5
+    assert torch.equal(first.unique(), torch.tensor([0.0, 1 / 0.75]))
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_resnet_classifies_in_both_precisions_and_rows_do_not_mix() -> None:
+    config = {"image_channels": 1, "classes": 10, "channels": [8, 16], "blocks": 2}
+    network = randomised("resnet", config)
+    x = draw(5, 1, 8, 8).sigmoid()
+    logits = network(x)
+    assert logits.shape == (5, 10)
+    changed = torch.cat([x[:4], 1 - x[4:]])
+    assert torch.equal(network(changed)[:4], logits[:4])
+    assert torch.allclose(network.double()(x.double()).float(), logits, atol=1e-4)
+    _, slope = torch.func.jvp(network, (x.double(),), (torch.ones_like(x).double(),))
+    assert slope.abs().max() > 0
+
+
+def test_normalisation_is_inside_the_classifier() -> None:
+    settings = {"image_channels": 2, "classes": 3, "channels": [8]}
+    network = ResNet(ResNetConfig(**settings, mean=(0.25, 0.5), std=(0.5, 0.25))).eval()
+    plain = ResNet(ResNetConfig(**settings, mean=(0, 0), std=(1, 1))).eval()
+    plain.load_state_dict(network.state_dict())
+    x = draw(4, 2, 8, 8).sigmoid()
+    mean, std = torch.tensor([0.25, 0.5]), torch.tensor([0.5, 0.25])
+    normal = (x - mean[:, None, None]) / std[:, None, None]
+    assert torch.allclose(network(x), plain(normal), atol=1e-6)
+
+
+def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first = build_network("unet", SHAPES[0], torch.Generator().manual_seed(3)).state_dict()
+    second = build_network("unet", SHAPES[0], torch.Generator().manual_seed(3)).state_dict()
+    other = build_network("unet", SHAPES[0], torch.Generator().manual_seed(4)).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["enter.weight"], other["enter.weight"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change", "message"),
+    [
+        ("unnet", {}, "did you mean unet"),
+        ("unet", {"chanels": [8]}, "'chanels' of unet is unknown"),
+        ("unet", {"image_size": 9}, "is not a multiple of 2"),
+        ("unet", {"channels": []}, "make no network"),
+        ("unet", {"attention": [2]}, "names no level"),
+        ("unet", {"dropout": 1.0}, "outside"),
+        ("unet", {"embedding": 7}, "is odd"),
+        ("resnet", {}, "'image_size' of resnet is unknown"),
+    ],
+)
+def test_bad_settings_are_refused(
+    architecture: str, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_network(architecture, {**SHAPES[0], **change})
+
+
+def test_missing_and_inconsistent_settings_are_refused() -> None:
+    with pytest.raises(BadInput, match="do not fit"):
+        build_network("unet", {"image_size": 8})
+    with pytest.raises(BadInput, match="does not match the channels"):
+        build_network("resnet", {"image_channels": 3, "classes": 10})
+    with pytest.raises(BadInput, match="is not positive"):
+        ResNetConfig(image_channels=1, classes=10, std=(0.0,))
+
+
+def test_configurations_survive_json() -> None:
+    assert UNetConfig(image_size=8, image_channels=1, channels=[8, 16]).channels == (8, 16)  # type: ignore[arg-type]
+    assert isinstance(build_network("unet", SHAPES[3]), UNet)

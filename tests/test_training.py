@@ -1,0 +1,360 @@
+"""Training: resume equals uninterrupted, losses against closed forms, recipes, refusals."""
+
+import dataclasses
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advpure.analytic import GaussianDenoiser
+from advpure.data import RawSplit
+from advpure.errors import BadInput
+from advpure.networks import build_network
+from advpure.training import Recipe, load_recipe, recipes, train
+from advpure.training.augment import flip_images, shift_images
+from advpure.training.consistency import ConsistencyTask, distance, heun_step
+from advpure.training.edm import EDMTask
+from advpure.training.randomness import step_generator
+from advpure.training.tasks import Batch
+from advpure.training.trainer import Trainer, rate_factor
+from advpure.weights import LoadedNetwork, load_network, load_state
+
+RECIPE = Recipe(
+    name="tiny",
+    about="A tiny denoiser",
+    task="edm",
+    dataset="digits",
+    architecture="unet",
+    network={"image_size": 8, "image_channels": 1, "channels": [8], "dropout": 0.1},
+    steps=12,
+    batch=8,
+    seed=1,
+    warmup=2,
+    shift=1,
+    flip=True,
+    validate_every=4,
+)
+
+
+def trainer(folder: Path, recipe: Recipe = RECIPE) -> Trainer:
+    network = build_network("unet", recipe.network, step_generator(recipe.seed, "initial weights"))
+    pixels = torch.randint(0, 17, (20, 1, 8, 8), generator=step_generator(0)).to(torch.uint8)
+    data = RawSplit(pixels, torch.arange(20) % 10, 16)
+    return Trainer(recipe, EDMTask("digits", {}), network, data, folder)
+
+
+def assert_same(first: Trainer, second: Trainer) -> None:
+    for one, two in ((first.network, second.network), (first.average, second.average)):
+        for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, optimizer: str
+) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+    whole = trainer(tmp_path / "whole", recipe)
+    whole.run(12)
+    for stop in (3, 8, 12):
+        part = trainer(tmp_path / "parts", recipe)
+        assert part.resume() == (stop > 3)
+        part.run(stop)
+    assert_same(whole, part)
+    assert [row[:2] for row in whole.rows] == [row[:2] for row in part.rows]
+    assert [row[3] for row in whole.rows] == [row[3] for row in part.rows]
+    lines = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,loss,seconds,validation_loss"
+    assert [line.split(",")[0] for line in lines[1:]] == ["4", "8", "12"]
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        'name = "tiny"\nabout = "x"\ntask = "classifier"\ndataset = "digits"\n'
+        'architecture = "resnet"\nsteps = 60\nbatch = 16\nseed = 3\nvalidate_every = 20\n'
+        "[network]\nimage_channels = 1\nclasses = 10\nchannels = [8]\n"
+    )
+    whole = train(recipe, out=tmp_path / "whole", progress=False)
+    code = (
+        "import sys; from advpure.training import train;"
+        "train(sys.argv[1], out=sys.argv[2], progress=False, save_seconds=0, steps=60)"
+    )
+    folder = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", code, str(recipe), str(folder)])
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert 0 < state["step"] <= 60
+    resumed = train(recipe, out=folder, progress=False)
+    first, second = load_state(whole.weights), load_state(resumed.weights)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert resumed.steps == 60
+
+
+def test_ctrl_c_finishes_the_step_saves_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path)
+    step = run._one_step
+
+    def interrupted() -> float:
+        if run.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+
+    monkeypatch.setattr(run, "_one_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(12)
+    again = trainer(tmp_path)
+    assert again.resume()
+    assert again.step == 6
+    assert_same(run, again)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_touches_no_global_generator(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    trainer(tmp_path).run(2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_recipe_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path).run(2)
+    with pytest.raises(BadInput, match="another seed"):
+        trainer(tmp_path, dataclasses.replace(RECIPE, seed=2)).resume()
+    assert trainer(tmp_path, dataclasses.replace(RECIPE, steps=20)).resume()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadInput, match="cannot be read"):
+        trainer(tmp_path).resume()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run(2)
+    with torch.no_grad():
+        run.network.get_parameter("enter.bias").fill_(math.nan)
+    with pytest.raises(BadInput, match="at step 2 is not finite"):
+        run.run(4)
+    again = trainer(tmp_path)
+    again.resume()
+    assert again.step == 2
+
+
+def test_the_average_follows_its_formula(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    expected = run.average.state_dict()["enter.weight"].clone()
+    for step in (1, 2, 3):
+        run.run(step)
+        half_life = min(RECIPE.ema_half_life, RECIPE.ema_ramp * step * RECIPE.batch)
+        keep = 0.5 ** (RECIPE.batch / half_life)
+        expected = keep * expected + (1 - keep) * run.network.state_dict()["enter.weight"]
+    assert torch.allclose(run.average.state_dict()["enter.weight"], expected, atol=1e-6)
+
+
+def test_bfloat16_and_channels_last_train_and_resume(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, autocast=True, channels_last=True)
+    whole, part = trainer(tmp_path / "a", recipe), trainer(tmp_path / "b", recipe)
+    whole.run(4)
+    part.run(2)
+    again = trainer(tmp_path / "b", recipe)
+    again.resume()
+    again.run(4)
+    assert_same(whole, again)
+    assert all(p.dtype == torch.float32 for p in whole.network.parameters())
+    plain = trainer(tmp_path / "c")
+    plain.run(4)
+    assert not torch.equal(
+        plain.network.get_parameter("enter.weight"), whole.network.get_parameter("enter.weight")
+    )
+
+
+class OptimalNetwork(nn.Module):
+    """The raw network F of the exact denoiser of N(0, s_data^2) data: zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def test_the_edm_loss_of_the_exact_gaussian_denoiser_is_one() -> None:
+    # c_skip alone is exact for N(0, s_data^2): the error variance is s^2 s_data^2/(s^2+s_data^2),
+    # which the weight lambda turns into exactly 1 at every noise level
+    task = EDMTask("digits", {"sigma_data": 0.5, "p_mean": -0.5, "p_std": 1.0})
+    generator = torch.Generator().manual_seed(7)
+    clean = 0.5 * torch.randn(20_000, 1, 4, 4, generator=generator)
+    losses = task.losses(
+        OptimalNetwork(), Batch((clean + 1) / 2, torch.zeros(20_000)), step_generator(1)
+    )
+    # each loss is chi-squared/16 with 16 degrees of freedom: variance 1/8; 5 standard errors
+    assert abs(float(losses.mean()) - 1) < 5 * math.sqrt(1 / 8 / 20_000)
+    assert abs(float(losses.var()) - 1 / 8) < 0.01
+
+
+def test_heun_step_has_local_error_of_third_order_on_gaussian_data() -> None:
+    denoiser = GaussianDenoiser(torch.zeros(1, 2, 2), 0.25)
+    x = torch.randn(3, 1, 2, 2, generator=step_generator(2), dtype=torch.float64)
+    t = torch.full((3,), 1.0, dtype=torch.float64)
+    errors = []
+    for h in (0.1, 0.05, 0.025):
+        s = t - h
+        exact = x * (((0.25 + s**2) / (0.25 + t**2)) ** 0.5)[:, None, None, None]
+        errors.append(float((heun_step(denoiser, x, t, s) - exact).norm()))
+    slopes = [math.log2(errors[k] / errors[k + 1]) for k in range(2)]
+    assert all(2.8 < slope < 3.2 for slope in slopes)
+
+
+def test_distances() -> None:
+    a, b = torch.zeros(2, 1, 2, 2), torch.tensor([0.0, 3.0])[:, None, None, None].expand(2, 1, 2, 2)
+    assert distance(a, b, "l2").tolist() == [0.0, 9.0]
+    c = 0.00054 * 2
+    assert torch.allclose(
+        distance(a, b, "huber"), torch.tensor([0.0, math.sqrt(36 + c**2) - c]), atol=1e-6
+    )
+
+
+def consistency_task(nodes: int = 18) -> ConsistencyTask:
+    facts = {"task": "edm", "sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}
+    return ConsistencyTask(
+        "digits", {"nodes": nodes}, LoadedNetwork(OptimalNetwork().eval(), facts)
+    )
+
+
+def test_the_consistency_target_gets_no_gradient_and_the_loss_does() -> None:
+    task = consistency_task()
+    network = build_network("unet", RECIPE.network, step_generator(0)).eval()
+    batch = Batch(torch.rand(4, 1, 8, 8, generator=step_generator(1)), torch.zeros(4))
+    task.losses(network, batch, step_generator(2)).sum().backward()  # type: ignore[no-untyped-call]
+    assert network.get_parameter("leave.weight").grad.abs().max() > 0  # type: ignore[union-attr]
+    assert all(parameter.grad is None for parameter in task.teacher.parameters())
+
+
+def test_the_exact_consistency_function_has_a_small_distillation_loss() -> None:
+    # For N(0, s_data^2) data the trajectory of x at t ends at x (s_data^2+e^2)^.5/(s_data^2+t^2)^.5.
+    # Its raw network is linear in c_in x; the loss left is Heun's error, which falls with N.
+    class Exact(nn.Module):
+        def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+            t = (4 * noise).exp()[:, None, None, None]
+            e, d2, total = 0.002, 0.25, 0.25 + t**2
+            skip = d2 / ((t - e) ** 2 + d2)
+            out = 0.5 * (t - e) / total**0.5
+            target = ((d2 + e**2) / total) ** 0.5 - skip
+            scaled: Tensor = torch.where(t > e * 1.001, target / out * total**0.5 * x, 0.0)
+            return scaled
+
+    generator = step_generator(3)
+    batch = Batch((0.5 * torch.randn(256, 1, 8, 8, generator=generator) + 1) / 2, torch.zeros(256))
+    losses = {}
+    for nodes in (18, 72):
+        task = consistency_task(nodes)
+        losses[nodes] = float(task.losses(Exact(), batch, step_generator(4)).mean())
+        zero = float(task.losses(OptimalNetwork(), batch, step_generator(4)).mean())
+        assert losses[nodes] < 0.2 * zero
+    # the local error is of third order in the step: with 4 times the nodes about 1/64, and 1/10
+    # leaves room for the coarse grid's higher orders
+    assert losses[72] < losses[18] / 10
+
+
+def test_augmentations_move_and_mirror() -> None:
+    image = torch.zeros(200, 1, 5, 5)
+    image[:, :, 2, 2] = 1
+    moved = shift_images(image, 1, step_generator(0))
+    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.ones(200))
+    assert torch.equal(moved[:, :, 1:4, 1:4].sum(dim=(1, 2, 3)), torch.ones(200))
+    assert (moved.sum(dim=0)[0, 1:4, 1:4] > 0).all()
+    ramp = torch.arange(4.0).expand(200, 1, 1, 4)
+    mirrored = flip_images(ramp, step_generator(0))
+    count = int((mirrored[:, 0, 0, 0] == 3).sum())
+    assert 65 < count < 135  # binomial(200, 1/2): 35 is 4.9 standard deviations, alpha 1e-6
+
+
+def test_rate_factor_warms_up_and_decays() -> None:
+    recipe = dataclasses.replace(RECIPE, steps=100, warmup=10)
+    assert rate_factor(recipe, 0) == pytest.approx(0.1)
+    assert rate_factor(recipe, 50) == pytest.approx(0.5)
+    assert rate_factor(recipe, 100) == pytest.approx(0.0)
+    assert rate_factor(dataclasses.replace(recipe, decay="constant"), 50) == 1.0
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_of_the_package_is_readable_and_says_what_it_is(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about
+    if recipe.task != "consistency":
+        build_network(recipe.architecture, recipe.network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("task = 'edn'", "'edn' is unknown"),
+        ("stepz = 3", "'stepz' of r.toml is unknown"),
+        ("steps = 0", "steps 0 is below 1"),
+        ("learning_rate = -1.0", "is not positive"),
+        ("teacher = 'digits-edm'", "is for consistency alone"),
+        ("seed = -1", "is negative"),
+        ("= =", "is not TOML"),
+        ("[loss]\nsigma_dat = 1", "loss setting 'sigma_dat' is unknown"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    values = {
+        "name": "'x'",
+        "about": "'x'",
+        "task": "'edm'",
+        "dataset": "'digits'",
+        "architecture": "'unet'",
+        "steps": "1",
+        "batch": "1",
+        "seed": "0",
+    }
+    key = change.split("=")[0].strip()
+    lines = [f"{name} = {value}" for name, value in values.items() if name != key]
+    path.write_text("\n".join([*lines, change]) + "\n")
+    with pytest.raises(BadInput, match=message):
+        train(path, out=tmp_path, progress=False)
+
+
+def test_unknown_and_incomplete_recipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean digits-edm"):
+        load_recipe("digits-ed")
+    with pytest.raises(BadInput, match="is missing"):
+        load_recipe(tmp_path / "none.toml")
+    path = tmp_path / "r.toml"
+    path.write_text("name = 'x'\n")
+    with pytest.raises(BadInput, match="is incomplete"):
+        load_recipe(path)
+
+
+def test_a_teacher_must_be_a_denoiser(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(load_recipe("digits-cm"), teacher="digits-classifier", steps=1)
+    with pytest.raises(BadInput, match="is not a denoiser"):
+        train(recipe, out=tmp_path, progress=False)
+
+
+def test_the_whole_path_from_recipe_to_card(tmp_path: Path) -> None:
+    result = train(dataclasses.replace(RECIPE, steps=2), out=tmp_path, progress=False)
+    network, metadata = load_network(result.weights)
+    assert metadata["task"] == "edm"
+    assert metadata["images_seen"] == result.images_seen == 16
+    assert metadata["recipe"]["seed"] == 1
+    assert [rate["n"] for rate in metadata["quality"]] == [450, 450, 450]
+    assert network(torch.zeros(1, 1, 8, 8), torch.zeros(1)).shape == (1, 1, 8, 8)
+    card = (tmp_path / "tiny.md").read_text()
+    assert "seed 1" in card
+    assert "n=450, 95 % interval" in card
