@@ -14,6 +14,7 @@ Two ways to turn the key into a stream:
 """
 
 import hashlib
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -108,6 +109,9 @@ class RandomnessConfig:
         """
         if not names:
             raise BadInput("fold()", "names no purpose", 'write for example fold("attack", 0)')
+        for name in names:
+            if type(name) not in (str, int):
+                raise BadInput(f"name {name!r} of fold", "is no text or int", "convert it first")
         return replace(self, path=self.path + names)
 
     def normal(
@@ -163,12 +167,9 @@ class RandomnessConfig:
     ) -> Tensor:
         if i > _MASK:
             raise BadInput(f"sample id {i}", "does not fit the hash scheme", "use scheme='counter'")
-        path = self.path
-        if stream == "uniform":
-            path = (*path, "uniform")
-        if draw:
-            path = (*path, "draw", draw)
-        base = _digest((self.seed, *path), 32) if path else self.seed
+        # One nested tuple: no fold can spell the key of another draw or of the uniform stream.
+        purpose = (self.seed, self.path, stream == "uniform", draw)
+        base = _digest(purpose, 32) if any(purpose[1:]) else self.seed
         key = hash_key(base, i, 2 * step + (stream == "reverse"))
         generator = torch.Generator().manual_seed(key)
         make = torch.rand if stream == "uniform" else torch.randn
@@ -194,7 +195,12 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
             )
         listed: list[int] = ids.tolist()
     else:
-        listed = [int(i) for i in ids]
+        try:
+            listed = [operator.index(i) for i in ids]
+        except TypeError:
+            raise BadInput(
+                f"ids {ids!r:.60}", "are not a list of whole numbers", "pass data-set indices"
+            ) from None
     if count is not None and len(listed) != count:
         raise BadInput(
             f"{len(listed)} sample ids",
@@ -202,13 +208,14 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
             "bind one id per row with bind(ids)",
         )
     if listed and not (min(listed) >= 0 and max(listed) < 2**63):
-        raise BadInput(f"sample id {min(listed)}", "is out of range", "count from 0")
+        wrong = min(listed) if min(listed) < 0 else max(listed)
+        raise BadInput(f"sample id {wrong}", "is out of range", "use 0 .. 2**63 - 1")
     return listed
 
 
-def _digest(path: tuple[str | int, ...], bits: int) -> int:
-    text = "\x1f".join(f"{type(name).__name__}:{name}" for name in path)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[: bits // 8], "little")
+def _digest(path: tuple[object, ...], bits: int) -> int:
+    """Hash nested tuples of str and int, whose repr is injective."""
+    return int.from_bytes(hashlib.sha256(repr(path).encode()).digest()[: bits // 8], "little")
 
 
 _Context = tuple[RandomnessConfig, str, int, tuple[int, ...], int]
