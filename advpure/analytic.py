@@ -43,16 +43,16 @@ class GaussianDenoiser(Denoiser):
     basis: Tensor | None
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
-        """Shrink every principal direction by its own signal share."""
-        s = _column(sigma, x)
-        mean, variances = self.mean.to(x), self.variances.to(x)
-        centred = x - mean
+        """Shrink every principal direction by its own signal share, in float64 inside."""
+        wide = x.double()
+        s = _column(sigma, wide)
+        centred = wide - self.mean
         if self.basis is None:
-            return Prediction(mean + variances / (variances + s**2) * centred)
-        basis = self.basis.to(x)
-        weights = variances / (variances + s.reshape(-1, 1) ** 2)
-        rotated = (centred.flatten(1) @ basis) * weights
-        return Prediction(mean + (rotated @ basis.T).reshape(x.shape))
+            share = self.variances / (self.variances + s**2)
+            return Prediction((self.mean + share * centred).to(x.dtype))
+        share = self.variances / (self.variances + s.reshape(-1, 1) ** 2)
+        rotated = (centred.flatten(1) @ self.basis) * share
+        return Prediction((self.mean + (rotated @ self.basis.T).reshape(x.shape)).to(x.dtype))
 
 
 class MixtureDenoiser(Denoiser):
