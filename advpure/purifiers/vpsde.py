@@ -63,7 +63,8 @@ class VPSDE(TimeStrength):
         times = [start - k * dt for k in range(count)] + [_END]
         steps = noising_steps(self.tables, self.index, "oneshot")
         for k in range(count):
-            number = max(round(1000 * times[k]), 1) if dt >= 1e-3 else count - k
+            # Rounded up, two times at least 1/1000 apart never share a number.
+            number = math.ceil(1000 * times[k] - 1e-6) if dt >= 1e-3 else count - k
             steps.append(self._euler(denoiser, times[k], times[k + 1], number))
         return Chain(steps)
 
