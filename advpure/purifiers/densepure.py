@@ -16,14 +16,14 @@ class DensePure(TimeStrength):
     """DensePure's purifier (2211.00322; spec 3.10): a respaced reverse chain on the noisy image.
 
     The image gets noise sigma and the scale 1 / sqrt(1 + 4 sigma^2), then walks down the indices
-    round(t - k t / b), k = 0 .. b - 1, of the rounded closed form t. One step takes the clipped x0.
+    round(t - k t / b), k = 0 .. b - 1, of the closed form t. One step takes x0 itself.
     A defense built on it votes over `votes` = 10 reverse passes, as published.
 
     Attributes:
         steps: Reverse steps b; None walks down every index.
         smoothing: Add the smoothing noise here; False for an input that has it already.
         variance: ``small``, ``large``, or ``learned`` where the network predicts it, as published.
-        clip_x0: Clip x0 to [-1, 1] in every step.
+        clip_x0: Clip x0 to [-1, 1] in every step, as published.
     """
 
     votes: ClassVar[int] = 10
@@ -46,10 +46,15 @@ class DensePure(TimeStrength):
     def _with_steps(self, denoiser: Denoiser, count: int | None) -> Chain:
         index, schedule = self.index, self.tables
         level = 2 * self.sigma if self.sigma is not None else float(schedule.sigmas[index])
+        root = vp_scale(level)
         steps = [smooth(level, index + 1)] if self.smoothing else []
+        steps.append(rescale(root, scale=root, sigma=level))
         if count == 1:
             asked = float(schedule.sigmas[index])
-            return Chain([*steps, denoise(denoiser, asked, clip=True, time=index + 1)])
+            back = 1 / vp_scale(asked)
+            steps.append(rescale(back, scale=root * back, sigma=asked))
+            steps.append(denoise(denoiser, asked, clip=self.clip_x0, time=index + 1))
+            return Chain(steps)
         if count is not None and not 1 <= count <= max(index, 1):
             raise BadInput(
                 f"{count} reverse steps",
@@ -58,9 +63,10 @@ class DensePure(TimeStrength):
             )
         kept = list(range(index, -1, -1))
         if count is not None:
-            kept = [round(index - k * index / count) for k in range(count)]
-        root = vp_scale(level)
-        steps.append(rescale(root, scale=root, sigma=level))
+            top = float(index)
+            if self.sigma is not None and self.index_rule == "densepure":
+                top = min(schedule.closed_form_index(self.sigma), top + 0.5)
+            kept = [index, *(round(top - k * top / count) for k in range(1, count))]
         steps += ancestral_steps(
             denoiser, schedule, kept, variance=self.variance, clip_x0=self.clip_x0
         )
