@@ -154,6 +154,8 @@ class Purifier(Bound):
 
     def purify(self, images: Tensor, noise: Noise) -> Tensor:
         """Purify one batch as it is, with given noise: no checks, no tiling."""
+        if not len(self.chain):
+            return images  # exactly: the way to [-1, 1] and back would round
         states = run_chain(self.chain, to_model(images), noise, self.gradient, self.surrogate)
         return to_unit(states)
 
