@@ -1,0 +1,53 @@
+"""Files appear whole or not at all, and a full disk is said so."""
+
+import errno
+import pickle
+from pathlib import Path
+
+import pytest
+
+from advpure.errors import BadInput
+from advpure.storage import StorageFull, atomic_path, writing
+
+
+def test_a_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "out.txt"
+    for text in ("one", "two"):
+        with atomic_path(target) as scratch:
+            assert scratch.suffix == ".txt"
+            assert scratch.parent == target.parent
+            scratch.write_text(text)
+            assert not target.exists() or target.read_text() == "one"
+        assert target.read_text() == text
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failure_keeps_the_old_file_and_leaves_no_scrap(tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as scratch:  # noqa: PT012
+        scratch.write_text("half")
+        _ = 1 / 0
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_one_clear_line(code: int) -> None:
+    with pytest.raises(StorageFull, match=r"no room left to write x.*everything before is kept"):
+        _fail(code)
+
+
+def test_other_refusals_are_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"x cannot be written \(nope\); choose another path"):
+        _fail(errno.EACCES)
+
+
+def _fail(code: int) -> None:
+    with writing(Path("x")):
+        raise OSError(code, "nope")
+
+
+def test_the_error_crosses_process_borders() -> None:
+    error = StorageFull("runs/a")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
