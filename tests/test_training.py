@@ -21,6 +21,7 @@ from advpure.training.augment import flip_images, shift_images
 from advpure.training.consistency import ConsistencyTask, distance, heun_step
 from advpure.training.edm import EDMTask
 from advpure.training.randomness import step_generator
+from advpure.training.recipe import OptimizerName
 from advpure.training.tasks import Batch
 from advpure.training.trainer import Trainer, rate_factor
 from advpure.weights import LoadedNetwork, load_network, load_state
@@ -57,7 +58,7 @@ def assert_same(first: Trainer, second: Trainer) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, optimizer: str
+    tmp_path: Path, optimizer: OptimizerName
 ) -> None:
     recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
     whole = trainer(tmp_path / "whole", recipe)
@@ -183,10 +184,12 @@ class OptimalNetwork(nn.Module):
     """The raw network F of the exact denoiser of N(0, s_data^2) data: zero."""
 
     def __init__(self) -> None:
+        """Have one parameter, for its device."""
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Return zero."""
         return torch.zeros_like(x)
 
 
@@ -243,7 +246,7 @@ def test_the_consistency_target_gets_no_gradient_and_the_loss_does() -> None:
 
 
 def test_the_exact_consistency_function_has_a_small_distillation_loss() -> None:
-    # For N(0, s_data^2) data the trajectory of x at t ends at x (s_data^2+e^2)^.5/(s_data^2+t^2)^.5.
+    # For N(0, d2) data the trajectory of x at t ends at x ((d2 + e^2) / (d2 + t^2))^.5.
     # Its raw network is linear in c_in x; the loss left is Heun's error, which falls with N.
     class Exact(nn.Module):
         def forward(self, x: Tensor, noise: Tensor) -> Tensor:

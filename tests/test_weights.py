@@ -105,7 +105,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"w": torch.zeros(2)}, path)
     assert load_state(path)["w"].tolist() == [0, 0]
-    for header, message in [
+    cases: list[tuple[object, str]] = [
         (None, "has no advpure header"),
         ("not json", "has no advpure header"),
         ([], "malformed"),
@@ -113,7 +113,8 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
         ({"format": 9, "architecture": "resnet", "config": {}, "metadata": {}}, "format 9"),
         ({"format": 1, "architecture": "resnt", "config": {}, "metadata": {}}, "did you mean"),
         ({"format": 1, "architecture": "resnet", "config": {"a": 1}, "metadata": {}}, "'a' of"),
-    ]:
+    ]
+    for header, message in cases:
         text = header if isinstance(header, str) else json.dumps(header)
         save_file({"w": torch.zeros(2)}, path, None if header is None else {"advpure": text})
         with pytest.raises(BadInput, match=message):
@@ -139,9 +140,11 @@ class RunsCode:
     """A pickle that creates a file when it is loaded without restriction."""
 
     def __init__(self, witness: Path) -> None:
+        """Remember which file."""
         self.witness = witness
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
+        """Ask the unpickler to run a shell command."""
         return os.system, (f"touch {self.witness}",)
 
 
@@ -185,7 +188,7 @@ def test_values_that_are_not_finite_are_refused_on_loading(tmp_path: Path) -> No
     torch.save({"w": torch.tensor([1.0, float("nan")])}, tmp_path / "a.pt")
     save_file({"w": torch.tensor([float("inf")])}, tmp_path / "a.safetensors")
     for name in ("a.pt", "a.safetensors"):
-        with pytest.raises(BadInput, match="'w' of .* is not finite"):
+        with pytest.raises(BadInput, match=r"'w' of .* is not finite"):
             load_state(tmp_path / name)
 
 

@@ -26,7 +26,7 @@ class Recipe:
         task: Which loss: edm (denoiser), consistency (distillation) or classifier.
         dataset: Name of the data set; its training split is used.
         architecture: Name in `advpure.networks.ARCHITECTURES`.
-        network: Settings of the architecture; a consistency student takes its teacher's.
+        network: Settings of the architecture; a consistency student changes its teacher's by them.
         loss: Settings of the task, see the modules of the tasks.
         teacher: Shipped model or weights file to distil from (consistency only).
         steps: Optimiser steps.

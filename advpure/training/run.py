@@ -114,7 +114,7 @@ def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, di
     if teacher is None:
         generator = step_generator(plan.seed, "initial weights")
         return build_network(plan.architecture, plan.network, generator), dict(plan.network)
-    config = dict(teacher.metadata["config"])
+    config = {**teacher.metadata["config"], **plan.network}
     network = build_network(plan.architecture, config)
     network.load_state_dict(teacher.network.state_dict())
     return network, config
