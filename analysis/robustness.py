@@ -33,6 +33,7 @@ from advpure.evaluate import (
 )
 from advpure.gradients import GradientMode
 from advpure.loading import describe, load_defense
+from advpure.options import read_options
 from advpure.randomness import RandomnessConfig, Scheme
 from advpure.records import RecordStore, collect_context, default_run_folder
 from advpure.stats import Rate
@@ -198,13 +199,7 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     known = {f.name for f in dataclasses.fields(kind)}
     if "randomness" in known:
         chosen.setdefault("randomness", settings.randomness)
-    unknown = sorted(set(chosen) - known)
-    if unknown:
-        listed = ", ".join(sorted(known))
-        raise BadInput(
-            f"option {unknown[0]!r} of {settings.attack}", "is not known", f"known: {listed}"
-        )
-    attack_settings = kind(**chosen)
+    attack_settings = read_options(kind, chosen, settings.attack)
     source = None
     if settings.source_seed is not None:
         if not fixed:

@@ -1,0 +1,207 @@
+"""One recorded run of the compression rate: by name, resumable, reported from its records."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from advpure.analysis.compression import (
+    CompressionSettings,
+    compression_evaluations,
+    compression_rows,
+    describe_compression,
+)
+from advpure.analysis.compression_result import (
+    COMPRESSION_SCHEMA,
+    CompressionKey,
+    CompressionResult,
+    CompressionSummary,
+)
+from advpure.analysis.infinitesimal import InfinitesimalResult, infinitesimal_compression_rate
+from advpure.analysis.perturbations import Distribution
+from advpure.data import Images, load_images
+from advpure.estimate import Estimate, estimate
+from advpure.loading import load_purifier
+from advpure.purifier import Purifier
+from advpure.randomness import RandomnessConfig, Scheme
+from advpure.records import RecordStore, collect_context, default_run_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionRun:
+    """Everything that a compression run depends on.
+
+    Attributes:
+        defense: Name of the purifier.
+        dataset: Name of the data set.
+        subset: Which images.
+        n: How many of them; None for all.
+        t: Strength in time steps.
+        sigma: Strength as noise level in [0, 1] units, instead of t.
+        options: The purifier's own options.
+        weights: Weights of the denoiser.
+        eps: Strengths of the perturbations, [0, 1] units, such as ``8/255``.
+        distribution: ``uniform``, ``gaussian`` or ``sign``.
+        perturbations: Perturbations per image, seed and strength.
+        seeds: Base seeds of the purifier's noise.
+        scheme: ``hash`` or ``counter``.
+        clip: Clip perturbed images to [0, 1] and use the realised norm.
+        tile: Compute tile; None for the data set's.
+        device: Where networks compute.
+    """
+
+    defense: str = "cm"
+    dataset: str = "digits"
+    subset: str = "test"
+    n: int | None = None
+    t: int | None = None
+    sigma: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    eps: str | float | Sequence[str | float] = "8/255"
+    distribution: Distribution = "uniform"
+    perturbations: int = 10
+    seeds: int | Sequence[int] = 0
+    scheme: Scheme = "hash"
+    clip: bool = False
+    tile: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """The result of a run, computed from its records.
+
+    Attributes:
+        run: The run folder.
+        settings: Everything that identifies the run.
+        result: Rows and summaries.
+        seconds: Wall time of this session.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    result: CompressionResult
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object; mean, std and n are those of the first strength."""
+        rows = [_summary_json(summary) for summary in self.result.pooled]
+        return {
+            **rows[0],
+            "rows": rows,
+            "by_seed": [_summary_json(summary) for summary in self.result.summaries],
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "run": str(self.run),
+        }
+
+
+def _summary_json(summary: CompressionSummary) -> dict[str, Any]:
+    found = summary._asdict()
+    found["interval"] = list(summary.interval) if summary.interval else None
+    return found
+
+
+@dataclass(frozen=True)
+class PreparedCompression:
+    """A run that is checked and loaded, and has computed nothing yet."""
+
+    purifier: Purifier
+    images: Images
+    perturb: CompressionSettings
+    xi: RandomnessConfig
+    settings: dict[str, Any]
+
+
+def prepare_compression(run: CompressionRun) -> PreparedCompression:
+    """Check and load everything that a run needs.
+
+    Raises:
+        BadInput: for the first setting that cannot be used.
+    """
+    perturb = CompressionSettings(
+        eps=run.eps, distribution=run.distribution, perturbations=run.perturbations,
+        seeds=run.seeds, clip=run.clip,
+    )  # fmt: skip
+    xi = RandomnessConfig(perturb.base_seeds[0], run.scheme)
+    purifier = load_purifier(
+        run.defense, run.dataset, t=run.t, sigma=run.sigma, xi=xi, weights=run.weights,
+        tile=run.tile, **run.options,
+    ).to(run.device)  # fmt: skip
+    images = load_images(run.dataset, n=run.n, subset=run.subset)
+    images = images._replace(images=images.images.to(run.device))
+    settings = {
+        "verb": "cr", "dataset": run.dataset, "subset": run.subset, "n": len(images.ids),
+        **describe_compression(purifier, images.images, perturb, xi), "device": run.device,
+    }  # fmt: skip
+    return PreparedCompression(purifier, images, perturb, xi, settings)
+
+
+def estimate_compression(prepared: PreparedCompression) -> Estimate:
+    """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
+    total = compression_evaluations(prepared.purifier, len(prepared.images.ids), prepared.perturb)
+    each = max(prepared.purifier.chain.evaluations, 1)
+    view = prepared.purifier.at(xi=prepared.xi)
+    return estimate(view, prepared.images.images[:8], len(prepared.images.ids),
+                    -(-total // (each * len(prepared.images.ids))), 0)  # fmt: skip
+
+
+def measure_compression(
+    run: CompressionRun,
+    *,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> CompressionReport:
+    """Measure the expected compression rate, resuming a run that was interrupted.
+
+    Args:
+        run: Everything that the result depends on.
+        out: Run folder; by default one named after the settings, under ``runs``.
+        batch_size: Rows in memory at once; a matter of memory only.
+        progress: Called with the number of finished perturbations.
+
+    Returns:
+        The report. Its records are in the run folder.
+
+    Raises:
+        BadInput: for settings that cannot be used, or a run folder of other settings.
+        StorageFull: when the disk is full; what was stored is kept.
+    """
+    prepared = prepare_compression(run)
+    folder = Path(out) if out else default_run_folder("runs", "cr", prepared.settings)
+    denoiser = prepared.settings.get("denoiser") or {}
+    context = collect_context(
+        device=run.device, tile=prepared.purifier.tile,
+        weights={"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {},
+    )  # fmt: skip
+    table, start = COMPRESSION_SCHEMA.table, time.perf_counter()
+    with RecordStore.open(
+        folder, schemas=(COMPRESSION_SCHEMA,), settings=prepared.settings, context=context
+    ) as store:
+        done: set[CompressionKey] = store.done(table)  # type: ignore[assignment]
+        count = len(done)
+        progress(count)
+        for batch in compression_rows(
+            prepared.purifier, prepared.images.images, prepared.images.ids, prepared.perturb,
+            xi=prepared.xi, batch_size=batch_size, skip=done,
+        ):  # fmt: skip
+            store.append(table, [row._asdict() for row in batch])
+            count += len(batch)
+            progress(count)
+        result = CompressionResult.from_records(store.rows(table), store.settings)
+        return CompressionReport(store.folder, store.settings, result, time.perf_counter() - start)
+
+
+def compression_limit(run: CompressionRun) -> InfinitesimalResult:
+    """Measure the limit of vanishing perturbations for the same images and seeds.
+
+    One directional derivative for every image, seed and perturbation; nothing is recorded.
+    """
+    prepared = prepare_compression(run)
+    return infinitesimal_compression_rate(
+        prepared.purifier, prepared.images.images, ids=prepared.images.ids, xi=prepared.xi,
+        probes=run.perturbations, seeds=run.seeds, distribution=run.distribution,
+    )  # fmt: skip

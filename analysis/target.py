@@ -1,0 +1,144 @@
+"""What an analysis measures: any map from images to images, driven with explicit randomness.
+
+A `Purifier`, a `Defense` (its purifier is measured), an object with `at(ids=, xi=)`, or any
+callable. Perturbed images may leave [0, 1]; a `Purifier` is therefore run below its own input
+check, in its own compute tile, with its true value and derivative whatever its gradient mode.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advpure.chain import Noise
+from advpure.defense import Defense
+from advpure.errors import BadInput
+from advpure.purifier import Purifier
+from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.tiling import tiled
+
+ImageMap = Callable[[Tensor], Tensor]
+Run = Callable[[Tensor, Sequence[int], RandomnessConfig | None], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A map under study.
+
+    Attributes:
+        run: Images [B, C, H, W], the sample id of every row and a configuration to images.
+        tile: Its compute tile, None where a row's last bits may depend on the batch shape.
+        evaluations: Network evaluations per row; 1 for a map whose inside is unknown.
+        xi: The configuration that it is bound to, if any.
+        ids: The sample ids that it is bound to, if any.
+        keyed: Whether its randomness is known to be a function of ids and configuration.
+        settings: What describes it in a record.
+    """
+
+    run: Run
+    tile: int | None = None
+    evaluations: int = 1
+    xi: RandomnessConfig | None = None
+    ids: Tensor | None = None
+    keyed: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
+        """Map images and check the result.
+
+        Raises:
+            BadInput: when the result is no finite float tensor of the shape of the images.
+        """
+        result = self.run(images, ids, xi)
+        if not isinstance(result, Tensor) or not result.is_floating_point():
+            kind = result.dtype if isinstance(result, Tensor) else type(result).__name__
+            raise BadInput(f"a purifier's result of type {kind}", "is no float tensor", _CONTRACT)
+        if result.shape != images.shape:
+            raise BadInput(
+                f"a purifier's result of shape {tuple(result.shape)}",
+                f"does not have the images' shape {tuple(images.shape)}",
+                _CONTRACT,
+            )
+        finite = result.detach().flatten(1).isfinite().all(dim=1)
+        if not bool(finite.all()):
+            wrong = sorted({i for i, good in zip(ids, finite.tolist(), strict=True) if not good})
+            raise BadInput(
+                f"the purified image of sample {wrong[0]} ({len(wrong)} of this batch)",
+                "is not finite",
+                "check the purifier's settings and dtype",
+            )
+        return result
+
+
+_CONTRACT = "pass a map from images [B, C, H, W] to images of the same shape"
+
+
+def as_target(purifier: Purifier | Defense | ImageMap) -> Target:
+    """Make a target of a purifier, a defense, an object with `at`, or a callable.
+
+    Raises:
+        BadInput: for anything that cannot be called.
+    """
+    if isinstance(purifier, Purifier):
+        return _of_purifier(purifier, purifier)
+    if isinstance(purifier, Defense):
+        return _of_purifier(purifier.purifier, purifier)
+    if not callable(purifier):
+        raise BadInput(f"a {type(purifier).__name__}", "cannot be called", _CONTRACT)
+    settings = {"purifier": getattr(purifier, "__name__", type(purifier).__name__)}
+    tile, ids = getattr(purifier, "tile", None), getattr(purifier, "ids", None)
+    at = getattr(purifier, "at", None)
+    if at is None:
+        return Target(run=lambda x, i, xi: purifier(x), tile=tile, settings=settings)
+
+    def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
+        result: Tensor = at(ids=list(ids), xi=xi)(images)
+        return result
+
+    xi = getattr(purifier, "xi", None)
+    return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings)
+
+
+def _of_purifier(purifier: Purifier, owner: Purifier | Defense) -> Target:
+    exact = purifier.at(gradient="full")
+
+    def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
+        def purify(x: Tensor, i: Tensor) -> Tensor:
+            return exact.purify(x, Noise(xi, i))
+
+        rows = torch.tensor(list(ids), dtype=torch.int64)
+        return tiled(purify, owner.tile)(images, rows)
+
+    return Target(
+        run=run, tile=owner.tile, evaluations=purifier.chain.evaluations, xi=owner.xi,
+        ids=owner.ids, keyed=True,
+        settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
+    )  # fmt: skip
+
+
+def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool) -> list[int]:
+    """Return one sample id per row: those given, else the bound ones, else 0 .. B-1.
+
+    Raises:
+        BadInput: for ids that are no ids, do not match the rows, or repeat where `unique`.
+    """
+    count = images.shape[0]
+    if ids is None:
+        ids = target.ids if target.ids is not None else range(count)
+    samples = check_ids(ids, count)
+    if unique and len(set(samples)) != count:
+        twice = next(i for i in samples if samples.count(i) > 1)
+        raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
+    return samples
+
+
+def refuse_fresh(xi: RandomnessConfig | None) -> None:
+    """Refuse a configuration that draws other noise on every call: both sides need the same."""
+    if xi is not None and xi.scope == "fresh":
+        raise BadInput(
+            "a fresh randomness configuration",
+            "purifies the two images of a difference with different noise",
+            "use RandomnessConfig(seed)",
+        )
