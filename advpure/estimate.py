@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advpure.defense import Defense
+from advpure.purifier import Purifier
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Estimate:
 
 
 def estimate(
-    defense: Defense, images: Tensor, count: int, forwards: int, backwards: int
+    defense: Defense | Purifier, images: Tensor, count: int, forwards: int, backwards: int
 ) -> Estimate:
     """Time one forward and one forward-and-backward tile, and scale.
 
     Args:
-        defense: The defense.
+        defense: The defense, or the purifier alone.
         images: A few images to calibrate on, [B, C, H, W]; one tile is filled with them.
         count: Images of the run.
         forwards: Forward passes per image, those with a gradient included.
@@ -55,11 +56,12 @@ def estimate(
     if backwards:
         full = _timed(view, tile, True)
     seconds = tiles * ((forwards - backwards) * plain + backwards * full)
-    total = count * forwards * defense.evaluations
+    each = defense.evaluations if isinstance(defense, Defense) else defense.chain.evaluations
+    total = count * forwards * each
     return Estimate(count, total, count * backwards, seconds, _peak_memory(tile.device))
 
 
-def _timed(view: Defense, tile: Tensor, gradient: bool) -> float:
+def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
     """Return the seconds of the second of two calls; the first warms up."""
     for _ in range(2):
         start = time.perf_counter()

@@ -132,6 +132,9 @@ def evaluate(
         raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
     _check_store(store, decisions)
     done = finished(store, attacks)
+    if keep_images:
+        kept = set(store.blobs())
+        done = {i for i in done if all(f"{stage}/{i}" in kept for stage in attacks)}
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
     progress(len(images.ids) - len(todo))
     for start in range(0, len(todo), batch_size):

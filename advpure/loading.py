@@ -5,12 +5,10 @@ policy, tile, and the SHA-256 of every weights file.
 """
 
 import dataclasses
-import difflib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from advpure.data import dataset_info
@@ -19,6 +17,7 @@ from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.models import list_models, model_path
+from advpure.options import read_options
 from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
@@ -111,27 +110,7 @@ def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
         >>> make_recipe("ddpm", {"t": "50"}).index
         49
     """
-    kind = PURIFIERS.get(name)
-    known = [field.name for field in dataclasses.fields(kind)]
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            listed = ", ".join(known) or "none"
-            raise BadInput(f"option {option!r} of {name}", "is not known", f"{hint}known: {listed}")
-    try:
-        return TypeAdapter(kind).validate_python(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, BadInput):
-            raise cause from None
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(
-            f"{place} {first['input']!r} of {name}",
-            "is not usable",
-            first["msg"][0].lower() + first["msg"][1:],
-        ) from None
+    return read_options(PURIFIERS.get(name), options, name)
 
 
 def load_purifier(

@@ -181,7 +181,7 @@ def measure_compression(
     with RecordStore.open(
         folder, schemas=(COMPRESSION_SCHEMA,), settings=prepared.settings, context=context
     ) as store:
-        done: set[CompressionKey] = store.done(table)  # type: ignore[assignment]
+        done: set[CompressionKey] = store.done(table)
         count = len(done)
         progress(count)
         for batch in compression_rows(

@@ -1,1 +1,95 @@
-"""placeholder."""
+"""The command line: a thin layer over public functions, one file a verb, lazy imports."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from advpure.cli.attack import attack
+from advpure.cli.checkgrad import check_grad
+from advpure.cli.cr import cr
+from advpure.cli.listing import data, export, models
+from advpure.cli.train import train
+
+DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="advpure",
+    help="Measure how robust a purifier really is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(attack)
+app.command()(cr)
+app.command("check-grad")(check_grad)
+app.command()(train)
+app.command()(models)
+app.command()(data)
+app.command()(export)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import advpure
+
+        print(f"advpure {advpure.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Measure how robust a purifier really is."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 done, 1 a check failed, 2 bad input (one line), 130 interrupted with everything
+    so far kept.
+    """
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; errors that users can mend are one line."""
+    # Forward-mode derivatives compile helpers with an interface that torch calls deprecated.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"advpure: {line}", file=sys.stderr)
+        return BAD_INPUT
+    if code == INTERRUPTED:
+        print(
+            "advpure: interrupted; everything finished so far is kept, the same command goes on",
+            file=sys.stderr,
+        )
+    return int(code or DONE)
+
+
+def _one_line(error: Exception) -> str | None:
+    """Return the line for an error that a user can mend, None for a defect of ours."""
+    if hasattr(error, "format_message"):  # wrong usage, found by the argument parser
+        return f"{error.format_message()} See --help.".replace("\n", " ")
+    from advpure.errors import BadInput, MissingExtra
+    from advpure.records import RecordConflict, StorageFull
+
+    if isinstance(error, BadInput | MissingExtra | RecordConflict | StorageFull):
+        return str(error).replace("\n", " ")
+    return None

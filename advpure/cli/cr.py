@@ -1,0 +1,141 @@
+"""``advpure cr``: how much does a purifier compress the neighbourhood of an image?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advpure.cli import options as o
+
+if TYPE_CHECKING:
+    from advpure.analysis.compression_run import CompressionReport
+
+
+def cr(
+    defense: o.Defense = "cm",
+    eps: Annotated[
+        str, typer.Option(help="Strengths in [0, 1] units, a list such as 2/255,8/255.")
+    ] = "8/255",
+    dataset: o.Dataset = "digits",
+    n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
+    subset: o.Subset = "test",
+    t: o.Strength = None,
+    sigma: o.Sigma = None,
+    option: o.Options = None,
+    distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
+    perturbations: Annotated[
+        int, typer.Option(help="Perturbations per image, seed and strength, 1 or more.")
+    ] = 10,
+    seeds: Annotated[str, typer.Option(help="Base seeds, a list such as 0,123,295.")] = "0",
+    scheme: o.Scheme = "hash",
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Clip perturbed images to [0, 1]; realised norms count.")
+    ] = False,
+    limit: Annotated[
+        bool, typer.Option("--limit", help="Also the limit of vanishing strength, by derivatives.")
+    ] = False,
+    weights: o.Weights = None,
+    tile: o.Tile = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = "cpu",
+    out: o.Out = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw a histogram over images: a .png, .svg or .pdf file.")
+    ] = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Print the expected compression rate ||f(x+e) - f(x)|| / ||e|| under fixed randomness.
+
+    Example: advpure cr --defense ddim --t 100 --eps 2/255,8/255,32/255 --plot cr.png
+    """
+    from advpure.analysis.compression_run import (
+        CompressionRun,
+        compression_limit,
+        estimate_compression,
+        measure_compression,
+        prepare_compression,
+    )
+    from advpure.cli import output
+
+    run = CompressionRun(
+        defense=defense, dataset=dataset, subset=subset, n=n or None, t=t, sigma=sigma,
+        options=o.parse_options(option), weights=weights, eps=eps.split(","),
+        distribution=distribution, perturbations=perturbations,  # type: ignore[arg-type]
+        seeds=o.parse_integers(seeds, "seed"), scheme=scheme, clip=clip,  # type: ignore[arg-type]
+        tile=tile, device=device,
+    )  # fmt: skip
+    prepared = prepare_compression(run)
+    if dry_run:
+        output.print_estimate(estimate_compression(prepared), as_json)
+        return
+    p = prepared.perturb
+    total = len(prepared.images.ids) * len(p.strengths) * len(p.base_seeds) * p.perturbations
+    with output.progress("purifying", total, not (quiet or as_json)) as bar:
+        report = measure_compression(run, out=out, batch_size=batch_size, progress=bar)
+    found = report.to_json()
+    if limit:
+        found["limit"] = compression_limit(run).summary()._asdict()
+    if plot is not None:
+        _draw(report, plot)
+    if as_json:
+        output.print_json(found | o.given(plot=plot))
+        return
+    _print(report, found)
+    print(f"records: {report.run}" + (f", histogram: {plot}" if plot else ""))
+
+
+def _print(report: "CompressionReport", found: dict[str, object]) -> None:
+    from advpure.cli import output
+
+    s, result = report.settings, report.result
+    first = result.pooled[0]
+    spread = (
+        "" if first.interval is None else f" [{first.interval.low:.4f}, {first.interval.high:.4f}]"
+    )
+    print(
+        f"{s['dataset']}, {s['distribution']} noise {first.eps:.4g}, defense {s['purifier']}, "
+        f"fixed randomness (seeds {', '.join(map(str, s['seeds']))}): compression rate "
+        f"{first.mean:.4f}{spread} over {first.n} images"
+    )
+    pooled = result.pooled
+    shown = pooled if len(result.seeds) == 1 else [*result.summaries, *pooled]
+    rows = [
+        [
+            f"{r.eps:.5f} ({255 * r.eps:.3g}/255)", ", ".join(map(str, result.seeds)) if r.seed is None else str(r.seed),
+            f"{r.mean:.4f}", "" if r.std is None else f"{r.std:.4f}",
+            "" if r.interval is None else f"[{r.interval.low:.4f}, {r.interval.high:.4f}]",
+            str(r.n), str(r.rates),
+        ]
+        for r in shown
+    ]  # fmt: skip
+    limit = found.get("limit")
+    if isinstance(limit, dict):
+        low_high = limit.get("interval")
+        rows.append(
+            [
+                "limit 0", "all", f"{limit['value']:.4f}",
+                "" if limit["std"] is None else f"{limit['std']:.4f}",
+                "" if low_high is None else f"[{low_high[0]:.4f}, {low_high[1]:.4f}]",
+                str(limit["n"]), "",
+            ]
+        )  # fmt: skip
+    columns = ["epsilon", "seed", "mean", "std over images", "95 % of the mean", "images", "rates"]
+    output.print_table(columns, rows)
+    absent = sum(r.absent for r in pooled)
+    if absent:
+        output.note(f"{absent} perturbations were clipped away whole and have no rate")
+
+
+def _draw(report: "CompressionReport", path: str) -> None:
+    from advpure.figures import histogram
+
+    result, s = report.result, report.settings
+    groups = {f"{255 * e:.3g}/255": list(result.image_means(e).values()) for e in result.eps}
+    histogram(
+        groups, Path(path), xlabel="compression rate of an image",
+        title=f"{s['purifier']} on {s['dataset']}",
+        caption=f"{s['distribution']} noise, {s['perturbations']} perturbations an image, "
+        f"seeds {', '.join(map(str, s['seeds']))}",
+    )  # fmt: skip

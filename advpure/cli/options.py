@@ -1,0 +1,99 @@
+"""The options that several verbs share, each with unit, range and an example in its help."""
+
+from typing import Annotated
+
+import typer
+
+Defense = Annotated[
+    str, typer.Option("--defense", "-d", help="Purifier; `advpure models` lists them.")
+]
+Dataset = Annotated[str, typer.Option(help="Data set; `advpure data` lists them.")]
+Subset = Annotated[
+    str, typer.Option(help="Which images: test, train, first-100, every-20th, 100:200, or a file.")
+]
+Eps = Annotated[
+    str | None,
+    typer.Option(help="Radius in [0, 1] units, above 0, e.g. 8/255. Default: the data set's."),
+]
+Strength = Annotated[
+    int | None, typer.Option("--t", help="Strength in time steps, 1 to 1000, e.g. 100.")
+]
+Sigma = Annotated[
+    float | None, typer.Option(help="Strength as noise level in [0, 1] units, e.g. 0.25.")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="Option of the purifier, e.g. -o clip_x0=true; repeats."),
+]
+Seed = Annotated[int, typer.Option(help="Base seed of the defense's randomness, 0 to 2^32 - 1.")]
+Scheme = Annotated[str, typer.Option(help="Noise keys: hash (the paper's) or counter.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Weights of the denoiser: a .safetensors file or shipped name.")
+]
+Classifier = Annotated[str | None, typer.Option(help="Weights of the classifier.")]
+Tile = Annotated[
+    int | None, typer.Option(help="Images per network call, 1 or more; 0: batches as they come.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images in memory at once, 1 or more; changes no result.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Out = Annotated[
+    str | None, typer.Option(help="Run folder. Default: runs/VERB-HASH of the settings.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print evaluations, time and memory, and stop.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def parse_options(pairs: list[str] | None) -> dict[str, str]:
+    """Split KEY=VALUE options.
+
+    Raises:
+        BadInput: for an option without '='.
+
+    Example:
+        >>> parse_options(["clip_x0=true"])
+        {'clip_x0': 'true'}
+    """
+    from advpure.errors import BadInput
+
+    parsed = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"option {pair!r}", "is not KEY=VALUE", "write -o clip_x0=true")
+        parsed[key.strip().replace("-", "_")] = value.strip()
+    return parsed
+
+
+def given(**options: object) -> dict[str, object]:
+    """Keep the options that were given.
+
+    Example:
+        >>> given(steps=3, loss=None)
+        {'steps': 3}
+    """
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def parse_integers(text: str, what: str) -> list[int]:
+    """Read a comma-separated list of whole numbers.
+
+    Raises:
+        BadInput: naming the entry that is none.
+
+    Example:
+        >>> parse_integers("0,123,295", "seed")
+        [0, 123, 295]
+    """
+    from advpure.errors import BadInput
+
+    numbers = []
+    for entry in text.split(","):
+        if not entry.strip().isdigit():
+            raise BadInput(f"{what} {entry!r}", "is not a whole number", "write 0,1,2")
+        numbers.append(int(entry))
+    return numbers

@@ -1,0 +1,122 @@
+"""What verbs print: one line of result, a table, JSON; progress goes to the error stream."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+
+class Interval(NamedTuple):
+    """A value in [0, 1] with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def percent(value: float) -> str:
+    """Write a rate as per cent with one decimal.
+
+    Example:
+        >>> percent(0.4567)
+        '45.7'
+    """
+    return f"{100 * value:.1f}"
+
+
+def with_interval(rate: Any) -> str:
+    """Write a rate and its interval in per cent; the ends are rounded outwards.
+
+    Example:
+        >>> with_interval(Interval(0.5, 0.41234, 0.58766))
+        '50.0 [41.2, 58.8]'
+    """
+    import math
+
+    low, high = math.floor(1000 * rate.low) / 10, math.ceil(1000 * rate.high) / 10
+    return f"{percent(rate.value)} [{low:.1f}, {high:.1f}]"
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on one line of standard output."""
+    print(json.dumps(value))
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
+) -> None:
+    """Print a table; numbers stand right, the first column left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for k, column in enumerate(columns):
+        table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 140
+    Console(width=width, highlight=False).print(table)
+
+
+def note(text: str) -> None:
+    """Print a remark on the error stream."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on the error stream while the body runs.
+
+    Args:
+        what: What is counted.
+        total: The count at the end.
+        shown: Whether to show anything; it is shown on terminals only.
+
+    Yields:
+        A function that takes the number of finished items.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal),
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_estimate(estimate: Any, as_json: bool) -> None:
+    """Print what a run would cost."""
+    if as_json:
+        print_json({"dry_run": True, **estimate.to_json()})
+        return
+    print(
+        f"at most {estimate.evaluations:,} network evaluations and {estimate.backwards:,} backward "
+        f"passes for {estimate.images} images, about {estimate.seconds:.0f} s here, peak memory "
+        f"about {estimate.peak_memory / 2**20:,.0f} MiB"
+    )
+
+
+def print_list(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print a titled list of names with descriptions."""
+    width = max((len(row[0]) for row in rows), default=0)
+    print(title)
+    for name, about in rows:
+        print(f"  {name:<{width}}  {about}")

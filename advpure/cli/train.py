@@ -1,0 +1,55 @@
+"""``advpure train``: rebuild a shipped network, or train your own from a recipe file."""
+
+from typing import Annotated
+
+import typer
+
+from advpure.cli import options as o
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe name or TOML file; leave out for a list.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder for checkpoint, log and weights. Default: runs/train/NAME."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps instead of the recipe's, 1 or more.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Ignore the checkpoint.")] = False,
+    device: o.Device = "cpu",
+    save_seconds: Annotated[
+        float, typer.Option(help="Seconds between checkpoints, above 0.")
+    ] = 60.0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a network; the same command goes on from the last checkpoint.
+
+    Example: advpure train digits-classifier --out runs/classifier
+    """
+    from advpure.cli import output
+    from advpure.training import load_recipe, recipes
+    from advpure.training import train as run
+
+    if recipe is None:
+        rows = [[name, load_recipe(name).about] for name in recipes()]
+        output.print_list("recipes", rows)
+        return
+    result = run(
+        recipe, out=out, resume=not restart, steps=steps, device=device,
+        save_seconds=save_seconds, progress=not (quiet or as_json),
+    )  # fmt: skip
+    if as_json:
+        output.print_json(
+            {
+                "weights": str(result.weights), "log": str(result.log),
+                "quality": [rate._asdict() for rate in result.quality],
+            }
+        )  # fmt: skip
+        return
+    for rate in result.quality:
+        print(rate)
+    print(f"weights: {result.weights}, log: {result.log}")

@@ -1,0 +1,36 @@
+"""Run all benchmarks: ``make bench``. Writes benchmarks/results.json and prints the table."""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks import loop, memory, usual_way
+from benchmarks.table import render
+
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def main() -> None:
+    """Measure, store, print."""
+    torch.set_num_threads(1)
+    results = {
+        "machine": {
+            "processor": platform.machine(), "cores": os.cpu_count(), "threads": 1,
+            "torch": torch.__version__,
+        },
+        "loop": [
+            loop.measure("cm", {}, steps=10),
+            loop.measure("ddpm", {"t": 20}, steps=3),
+        ],
+        "memory": memory.measure(),
+        "usual_way": usual_way.measure(),
+    }  # fmt: skip
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(render(results))
+
+
+if __name__ == "__main__":
+    main()

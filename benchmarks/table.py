@@ -1,0 +1,45 @@
+"""The table of benchmark results, made from the stored numbers."""
+
+from typing import Any
+
+
+def render(results: dict[str, Any]) -> str:
+    """Write the results as a Markdown table."""
+    machine = results["machine"]
+    lines = [
+        "| what | measured | bound |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| evaluation loop / bare network calls, `{row['defense']}`, tile {row['tile']} | "
+        f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 1.10 |"
+        for row in results["loop"]
+    ]
+    u = results["usual_way"]
+    lines.append(
+        f"| PGD-{u['steps']} through `ddpm` t={u['t']}, {u['n']} digits: usual way / advpure | "
+        f"{u['usual_seconds']:.0f} s / {u['our_seconds']:.0f} s = {u['ratio']:.1f}x faster, robust "
+        f"accuracy {100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
+    )
+    rows = results["memory"]
+    increases = [row["checkpoint_increase_mib"] for row in rows]
+    peaks = [row["checkpoint_peak_mib"] for row in rows]
+    lengths = ", ".join(str(row["t"]) for row in rows)
+    listed = ", ".join(f"{value:.0f}" for value in peaks)
+    lines.append(
+        f"| peak memory of exact gradients at t = {lengths}, tile 64 | {listed} MiB, "
+        f"{max(peaks) / min(peaks):.2f}x | 1.3x |"
+    )
+    grown = ", ".join(f"{value:.0f}" for value in increases)
+    full = ", ".join(
+        f"{row['full_increase_mib']:.0f}" for row in rows if "full_increase_mib" in row
+    )
+    lines.append(
+        f"| the same above the program's own memory (full autograd at the first two) | {grown} MiB "
+        f"({full} MiB) | |"
+    )
+    lines.append(
+        f"\nMeasured with {machine['threads']} thread on {machine['cores']} cores "
+        f"({machine['processor']}), torch {machine['torch']}."
+    )
+    return "\n".join(lines)
