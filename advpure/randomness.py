@@ -50,6 +50,19 @@ def hash_key(seed: int, sample: int, time: int) -> int:
     return (_SEED_FACTOR * seed ^ _ID_FACTOR * sample ^ _TIME_FACTOR * time) & _MASK
 
 
+def counter_key(
+    xi: "RandomnessConfig", stream: str, step: int, draw: int, sample: int
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Return Philox's key and its counter before the first block, as 64-bit words.
+
+    The map is injective for a given path; paths are told apart by 64 bits of SHA-256. The first
+    counter word counts the blocks of one stream, so streams meet after 2**64 blocks at the
+    earliest.
+    """
+    path = _digest(xi.path, 64) if xi.path else 0
+    return (xi.seed, path), (0, draw, 4 * step + _STREAMS[stream], sample)
+
+
 @dataclass(frozen=True)
 class RandomnessConfig:
     """A randomness configuration xi: all the noise that a purifier will ever draw.
@@ -155,9 +168,11 @@ class RandomnessConfig:
     def _draw(self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int) -> Tensor:
         if self.scheme == "hash":
             return self._draw_hashed(stream, step, shape, draw, i)
-        key = np.array([self.seed, _digest(self.path, 64) if self.path else 0], dtype=np.uint64)
-        place = np.array([0, draw, 4 * step + _STREAMS[stream], i], dtype=np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key, counter=place))
+        key, place = counter_key(self, stream, step, draw, i)
+        philox = np.random.Philox(
+            key=np.array(key, dtype=np.uint64), counter=np.array(place, dtype=np.uint64)
+        )
+        generator = np.random.Generator(philox)
         if stream == "uniform":
             return torch.from_numpy(generator.random(shape, dtype=np.float32))
         return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
