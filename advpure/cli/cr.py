@@ -101,9 +101,10 @@ def _print(report: "CompressionReport", found: dict[str, object]) -> None:
     )
     pooled = result.pooled
     shown = pooled if len(result.seeds) == 1 else [*result.summaries, *pooled]
+    seeds = ", ".join(map(str, result.seeds))
     rows = [
         [
-            f"{r.eps:.5f} ({255 * r.eps:.3g}/255)", ", ".join(map(str, result.seeds)) if r.seed is None else str(r.seed),
+            f"{r.eps:.5f} ({255 * r.eps:.3g}/255)", seeds if r.seed is None else str(r.seed),
             f"{r.mean:.4f}", "" if r.std is None else f"{r.std:.4f}",
             "" if r.interval is None else f"[{r.interval.low:.4f}, {r.interval.high:.4f}]",
             str(r.n), str(r.rates),
