@@ -108,6 +108,25 @@ def test_batch_size_order_and_neighbours_change_no_bit(name: str) -> None:
                 assert torch.equal(getattr(part, field), getattr(whole, field)[rows]), field
 
 
+@pytest.mark.parametrize("name", ["pgd", "apgd", "noise"])
+def test_a_model_with_a_tile_sees_nothing_else(name: str) -> None:
+    sizes: set[int] = set()
+
+    class Tiled(nn.Module):
+        tile = 4
+
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.add(len(images))
+            score = images.sum(dim=(1, 2, 3))
+            return torch.stack([score, score * 0 + 33], dim=1)
+
+    attack, settings = ATTACKS[name]
+    labels = (_images(10).sum(dim=(1, 2, 3)) < 33).long()
+    result = attack(Tiled(), _images(10), labels, **{"eps": EPS, **settings})
+    assert int(result.iterations.min()) > 0
+    assert sizes == {4}
+
+
 def test_success_is_that_of_the_defense_with_its_own_randomness() -> None:
     defense, images = _defense(), _images(16)
     ids = torch.arange(100, 116)
