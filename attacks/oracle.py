@@ -159,7 +159,7 @@ class Oracle:
     @property
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes through the model that one gradient of a sample costs."""
-        settings = self._gradient_settings
+        settings = self.gradient_settings
         return settings.eot + self._judges_apart, settings.eot
 
     def slope(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Slope:
@@ -179,7 +179,7 @@ class Oracle:
         Raises:
             BadInput: for logits or gradients that cannot be used.
         """
-        views = [self._view(step, draw) for draw in range(self._gradient_settings.eot)]
+        views = [self._view(step, draw) for draw in range(self.gradient_settings.eot)]
 
         def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
             return self._slope(views, images, labels, ids)
@@ -202,12 +202,13 @@ class Oracle:
         return tiled(ask, self.tile)(images, labels, ids)
 
     @property
-    def _gradient_settings(self) -> GradientSettings:
+    def gradient_settings(self) -> GradientSettings:
+        """The settings, of an attack that follows gradients."""
         return cast(GradientSettings, self.settings)
 
     @property
     def _judges_apart(self) -> bool:
-        return self._gradient_settings.stops and self._gradient_settings.eot > 1
+        return self.gradient_settings.stops and self.gradient_settings.eot > 1
 
     @property
     def _xi(self) -> RandomnessConfig | None:
@@ -221,7 +222,7 @@ class Oracle:
     def _view(self, step: int, draw: int) -> View:
         xi = self._xi if hasattr(self.model, "at") else None
         fixed = self.settings.randomness == "fixed"
-        if xi is None or (fixed and self._gradient_settings.eot == 1):
+        if xi is None or (fixed and self.gradient_settings.eot == 1):
             return self._own_view
         if xi.scope == "fresh":
             xi = dataclasses.replace(xi, scope="sample")
@@ -245,7 +246,7 @@ class Oracle:
         points = images.detach().clone().requires_grad_()
         share = 1.0 / len(views)
         with torch.enable_grad():
-            if self._gradient_settings.eot_mode == "logits":
+            if self.gradient_settings.eot_mode == "logits":
                 passes = [self._logits(view, points, labels, ids) for view in views]
                 mean = torch.stack(passes).mean(dim=0)
                 losses = self._loss(mean, labels)

@@ -126,7 +126,7 @@ def begin(oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None) -> T
 
     Where samples stop at success, those that succeed unchanged are left out.
     """
-    settings = oracle._gradient_settings
+    settings = oracle.gradient_settings
     active = torch.arange(len(batch.images))
     points = starting_point(start, batch, settings)
     moves = points is not None or settings.random_start
