@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from advpure.attacks import transfer, uniform_noise
-from advpure.attacks.cost import most_passes
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
@@ -234,7 +233,7 @@ def prepare(settings: RobustnessSettings) -> Prepared:
 
 def estimate_robustness(prepared: Prepared) -> Estimate:
     """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
-    passes = most_passes(prepared.attack_settings)
+    passes = prepared.attack_settings.most_passes
     decisions = 3 * prepared.decisions.draws + 1
     return estimate(
         prepared.defense.at(xi=sampled(prepared.defense.xi or RandomnessConfig(0))),

@@ -9,7 +9,7 @@ from torch import Tensor
 from advpure.attacks.balls import draw_in_ball, place, project
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
-from advpure.attacks.settings import AttackSettings, resolve, whole
+from advpure.attacks.settings import AttackSettings, Passes, resolve, whole
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.tiling import tiled
 
@@ -29,6 +29,11 @@ class NoiseSettings(AttackSettings):
         """Check the number of draws too."""
         super().__post_init__()
         whole(self.draws, "draws", 1)
+
+    @property
+    def most_passes(self) -> Passes:
+        """One test for each of several draws, and the last."""
+        return Passes(self.draws + 1, 0)
 
 
 def uniform_noise(

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 from advpure.attacks.losses import LossName
 from advpure.errors import BadInput
@@ -42,6 +42,18 @@ def fraction(value: object, what: str) -> None:
         raise BadInput(f"{what} {value!r}", "is not between 0 and 1", "use 0.75")
 
 
+class Passes(NamedTuple):
+    """Passes through the whole defense, per image.
+
+    Attributes:
+        forwards: Forward passes, those with a gradient included.
+        backwards: Backward passes.
+    """
+
+    forwards: int
+    backwards: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
     """The threat model and the attack's view of the defense's randomness.
@@ -75,6 +87,17 @@ class AttackSettings:
         whole(self.seed, "seed", 0)
         if self.seed >= 2**64:
             raise BadInput(f"seed {self.seed}", "does not fit 64 bits", "use 0 .. 2**64 - 1")
+
+    @property
+    def most_passes(self) -> Passes:
+        """Bound the passes on one image from above; samples that are decided take fewer.
+
+        Raises:
+            BadInput: for an attack that does not say.
+        """
+        raise BadInput(
+            f"the cost of {type(self).__name__}", "is not known", "write its most_passes"
+        )
 
     def _check_type(self, name: str, hint: Any) -> None:
         value = getattr(self, name)
@@ -118,6 +141,13 @@ class GradientSettings(AttackSettings):
         super().__post_init__()
         whole(self.steps, "steps", 1)
         whole(self.eot, "eot", 1)
+
+    @property
+    def most_passes(self) -> Passes:
+        """One gradient a step, the test of success apart where it is one, first and last tests."""
+        gradients = self.steps * self.eot
+        apart = self.steps if self.stops and self.eot > 1 else 0
+        return Passes(gradients + apart + 3, gradients)
 
     @property
     def stops(self) -> bool:
