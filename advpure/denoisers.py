@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.errors import BadInput
+from advpure.registry import Registry
 from advpure.schedules import Schedule
 
 
@@ -166,6 +167,16 @@ class EpsilonDenoiser(Denoiser):
             return Prediction(x - s * output)
         epsilon, variance = output.chunk(2, dim=1)
         return Prediction(x - s * epsilon, variance)
+
+
+DENOISERS: Registry[type[Denoiser]] = Registry("kind of denoiser")
+"""What the `task` of a weights file means. A new kind is one file and one line here.
+
+The class is called with the file's network and, by name, with those numbers of the file's metadata
+that its keyword-only arguments ask for.
+"""
+DENOISERS.register("edm", EDMDenoiser, about="EDM's preconditioning")
+DENOISERS.register("consistency", ConsistencyDenoiser, about="consistency function")
 
 
 def _column(sigma: float | Tensor, x: Tensor) -> Tensor:

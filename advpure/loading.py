@@ -5,6 +5,8 @@ policy, tile, and the SHA-256 of every weights file.
 """
 
 import dataclasses
+import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from torch import nn
 
 from advpure.data import dataset_info
 from advpure.defense import Defense, Policy
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
+from advpure.denoisers import DENOISERS, Denoiser
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.models import list_models, model_path
@@ -57,15 +59,24 @@ def load_denoiser(model: str | Path) -> Denoiser:
             denoiser.
     """
     network, metadata, _ = _load(model)
-    kinds = {"edm": EDMDenoiser, "consistency": ConsistencyDenoiser}
-    kind = kinds.get(metadata.get("task", ""))
-    if kind is None:
+    task = str(metadata.get("task"))
+    if task not in DENOISERS:
         raise BadInput(
-            f"network {str(model)!r} of task {metadata.get('task')!r}",
+            f"network {str(model)!r} of task {task!r}",
             "is no denoiser",
             f"use one of {', '.join(name for name in list_models() if 'classifier' not in name)}",
         )
-    span = {name: float(metadata[name]) for name in ("sigma_data", "sigma_min", "sigma_max")}
+    kind: Callable[..., Denoiser] = DENOISERS.get(task)
+    parameters = inspect.signature(kind).parameters.values()
+    wanted = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    for name in wanted:
+        if name not in metadata:
+            raise BadInput(
+                f"network {str(model)!r} of task {task!r}",
+                f"does not say its {name}",
+                f"store {', '.join(wanted)} in its metadata",
+            )
+    span = {name: float(metadata[name]) for name in wanted}
     return kind(network, **span).eval()
 
 
