@@ -16,7 +16,7 @@ from advpure.analytic import GaussianDenoiser
 from advpure.data import RawSplit
 from advpure.errors import BadInput
 from advpure.networks import build_network
-from advpure.training import Recipe, load_recipe, recipes, train
+from advpure.training import Recipe, list_recipes, load_recipe, train
 from advpure.training.augment import flip_images, shift_images
 from advpure.training.consistency import ConsistencyTask, distance, heun_step
 from advpure.training.edm import EDMTask
@@ -292,7 +292,7 @@ def test_rate_factor_warms_up_and_decays() -> None:
     assert rate_factor(dataclasses.replace(recipe, decay="constant"), 50) == 1.0
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_of_the_package_is_readable_and_says_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name

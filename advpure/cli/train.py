@@ -31,11 +31,11 @@ def train(
     Example: advpure train digits-classifier --out runs/classifier
     """
     from advpure.cli import output
-    from advpure.training import load_recipe, recipes
+    from advpure.training import list_recipes
     from advpure.training import train as run
 
     if recipe is None:
-        rows = [[name, load_recipe(name).about] for name in recipes()]
+        rows = [list(entry) for entry in list_recipes().items()]
         output.print_list("recipes", rows)
         return
     result = run(

@@ -99,11 +99,11 @@ def _folder() -> Path:
     return Path(str(resources.files("advpure.training.recipes")))
 
 
-def recipes() -> dict[str, str]:
+def list_recipes() -> dict[str, str]:
     """Return the names of the recipes in the package, with a line about each.
 
     Example:
-        >>> "digits-edm" in recipes()
+        >>> "digits-edm" in list_recipes()
         True
     """
     files = sorted(_folder().glob("*.toml"))
