@@ -66,7 +66,7 @@ class GaussianField:
 
     def _log_energies(self, steps: npt.NDArray[np.int64]) -> Floats:
         """Return log mean_i factor_i^(2 k) for every k, without underflow."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             logs = 2.0 * np.log(np.abs(self.factors))
             powers = np.where(steps[:, None] == 0, 0.0, steps[:, None] * logs)
             top = powers.max(axis=1, keepdims=True)

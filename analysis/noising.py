@@ -87,8 +87,8 @@ def resized_noise_factor(source: int, target: int, *, antialias: bool = False) -
     """
     if source < 1 or target < 1:
         raise BadInput(f"sides {source} and {target}", "hold no pixel", "use 1 or more")
-    columns: Tensor = torch.eye(source, dtype=torch.float64).reshape(1, source, source, 1)
+    rows: Tensor = torch.eye(source, dtype=torch.float64).reshape(source, 1, 1, source)
     weights = torch.nn.functional.interpolate(
-        columns, size=(target, 1), mode="bilinear", align_corners=False, antialias=antialias
+        rows, size=(1, target), mode="bilinear", align_corners=False, antialias=antialias
     )
-    return float(weights.square().sum(1).mean())
+    return float(weights.square().sum(0).mean())
