@@ -165,8 +165,8 @@ def expected_compression_rate(
 
     Args:
         purifier: A purifier, a defense (its purifier is measured) or any map of images. A map
-            with `at(ids=, xi=)` is driven through it; a plain callable is just called, and refused
-            if it answers one batch in two ways.
+            with `at(ids=, xi=)` is driven through it; a plain callable is just called. Both answer
+            the first clean batch twice, and are refused if the answers differ.
         images: [B, C, H, W] in [0, 1].
         eps: See CompressionSettings, as for all up to `clip`.
         distribution: See there.
@@ -257,7 +257,7 @@ def compression_evaluations(
     *,
     batch_size: int | None = None,
 ) -> int:
-    """Count the network evaluations of a whole run, the padding of tiles included.
+    """Count the network evaluations of a whole run, with padded tiles and the check of callables.
 
     Args:
         purifier: What is measured; a map whose inside is unknown counts 1 per image.
@@ -267,7 +267,7 @@ def compression_evaluations(
 
     Example:
         >>> compression_evaluations(lambda x: x, 8, CompressionSettings(seeds=[0, 1]))
-        176
+        184
     """
     target = as_target(purifier)
     batch, tile = _batch_rows(target, batch_size), target.tile or 1
@@ -276,7 +276,10 @@ def compression_evaluations(
     for start in range(0, count, batch):
         chunk = min(batch, count - start)
         total += -(-chunk // tile) * tile + -(-chunk * each // tile) * tile
-    return total * len(settings.base_seeds) * target.evaluations
+    total *= len(settings.base_seeds)
+    if not target.keyed:
+        total += -(-min(batch, count) // tile) * tile
+    return total * target.evaluations
 
 
 def describe_compression(

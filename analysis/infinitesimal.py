@@ -10,6 +10,7 @@ operation has none, it comes from differentiating the vector-Jacobian product (t
 Where the purifier clips, the derivative is that of the side it is on; at steps of rounding it is 0.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -182,7 +183,10 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
         [6.0]
     """
     try:
-        with torch.no_grad(), forward_ad.dual_level():
+        with warnings.catch_warnings(), torch.no_grad(), forward_ad.dual_level():
+            # torch compiles its own derivative formulas with a function that it deprecates.
+            warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
+            warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
             result = function(forward_ad.make_dual(x, v))  # type: ignore[no-untyped-call]
             pushed: Tensor | None = forward_ad.unpack_dual(result).tangent  # type: ignore[no-untyped-call]
             pushed = None if pushed is None else pushed.clone()

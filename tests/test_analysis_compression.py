@@ -222,6 +222,19 @@ def test_evaluations_are_counted_before_they_are_made(count: int, batch_size: in
     assert set(seen) == {16}
 
 
+def test_calls_of_a_plain_map_are_counted_with_the_check_that_it_repeats_itself() -> None:
+    seen: list[int] = []
+
+    def halve(y: Tensor) -> Tensor:
+        seen.append(len(y))
+        return y / 2
+
+    settings = CompressionSettings(perturbations=3, seeds=[0, 1])
+    list(compression_rows(halve, _images(5), None, settings, batch_size=2))
+    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 2
+    assert max(seen) == 2
+
+
 def test_a_defense_is_measured_by_its_purifier_in_its_own_tile_and_randomness() -> None:
     purifier, x = _random_purifier(tile=None), _images(3, torch.float32)
     defense = Defense(purifier, torch.nn.Identity(), xi=RandomnessConfig(5), tile=16).bind(
