@@ -29,6 +29,7 @@ from advpure.analysis.infinitesimal import (
     infinitesimal_compression_rate,
     push_forward,
 )
+from advpure.analysis.metrics import METRICS, Measurements, measure
 from advpure.analysis.noising import (
     forward_compression_rate,
     noised_distance,
@@ -39,6 +40,7 @@ from advpure.analysis.perturbations import Distribution, directions
 
 __all__ = [
     "COMPRESSION_SCHEMA",
+    "METRICS",
     "CompressionKey",
     "CompressionResult",
     "CompressionRow",
@@ -48,6 +50,7 @@ __all__ = [
     "DivergingStep",
     "GaussianField",
     "InfinitesimalResult",
+    "Measurements",
     "ProbeRow",
     "compression_evaluations",
     "compression_rate",
@@ -58,6 +61,7 @@ __all__ = [
     "forward_compression_rate",
     "gaussian_field_compression",
     "infinitesimal_compression_rate",
+    "measure",
     "noised_distance",
     "push_forward",
     "resized_noise_factor",

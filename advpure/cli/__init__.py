@@ -11,6 +11,7 @@ from advpure.cli.attack import attack
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
 from advpure.cli.listing import data, export, models
+from advpure.cli.measure import measure
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(attack)
 app.command()(cr)
+app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.command()(models)

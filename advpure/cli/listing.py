@@ -13,10 +13,11 @@ def models(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """List purifiers, attacks and shipped networks, or show one network's card.
+    """List purifiers, attacks, metrics and shipped networks, or show one network's card.
 
     Example: advpure models digits-edm
     """
+    from advpure.analysis import METRICS
     from advpure.attacks import ATTACKS
     from advpure.cli import output
     from advpure.models import list_models, model_path
@@ -31,7 +32,7 @@ def models(
         else:
             print(path.with_suffix(".md").read_text(), end="")
         return
-    kinds = {"purifiers": PURIFIERS, "attacks": ATTACKS}
+    kinds = {"purifiers": PURIFIERS, "attacks": ATTACKS, "metrics": METRICS}
     if as_json:
         listed: dict[str, object] = {
             kind: {entry: registry.about(entry) for entry in registry.names()}  # type: ignore[attr-defined]
