@@ -76,6 +76,14 @@ def _recompute(x: Tensor, chain: Chain, noise: Noise) -> Tensor:
     return result
 
 
+def _pull_back(y: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient at x, zero where y does not depend on it, as plain autograd has it."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    (pulled,) = torch.autograd.grad(y, x, gradient, materialize_grads=True)
+    return pulled
+
+
 class _Replace(torch.autograd.Function):
     """The value of one function with the vector-Jacobian product of another."""
 
@@ -96,7 +104,7 @@ class _Replace(torch.autograd.Function):
             y = ctx.chain(x)
             if y is x:
                 return gradient, None, None
-            (pulled,) = torch.autograd.grad(y, x, gradient)
+            pulled = _pull_back(y, x, gradient)
         return pulled, None, None
 
 
@@ -138,5 +146,5 @@ class _Recompute(torch.autograd.Function):
                 with torch.enable_grad():
                     x = states[k].detach().requires_grad_()
                     y = step.move(x, ctx.noise.of(step, x))
-                    (gradient,) = torch.autograd.grad(y, x, gradient)
+                    gradient = _pull_back(y, x, gradient)
         return gradient, None, None

@@ -1,0 +1,211 @@
+"""The gradient check passes every purifier and catches gradients that are wrong on purpose."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from advpure.chain import Chain, Step
+from advpure.checkgrad import Bounds, GradientCheck, PurifierFactory, check_gradients
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.loading import load_purifier
+from advpure.purifier import Purifier
+from advpure.purifiers import PURIFIERS
+
+MakeDenoiser = Callable[..., Denoiser]
+Move = Callable[[Tensor, Tensor | None], Tensor]
+
+STRENGTH: dict[str, dict[str, object]] = {
+    "ddpm": {"t": 6, "schedule_steps": 30}, "reverse": {"t": 6, "schedule_steps": 30},
+    "ddim": {"t": 6, "schedule_steps": 30}, "vpsde": {"t": 150, "dt": 0.025},
+    "dpm": {"t": 250, "evaluations": 8}, "pf-ode": {"nodes": 5}, "cm": {"steps": 2},
+    "densepure": {"steps": 3},
+}  # fmt: skip
+
+
+def _built(name: str, make: MakeDenoiser, **options: object) -> PurifierFactory:
+    return lambda dtype: load_purifier(name, denoiser=make(dtype=dtype), tile=0, **options)
+
+
+@pytest.mark.parametrize("name", PURIFIERS.names())
+def test_every_purifier_passes(name: str, toy_denoiser: MakeDenoiser) -> None:
+    factory = _built(name, toy_denoiser, **STRENGTH.get(name, {}))
+    (check,) = check_gradients(factory, n=2, directions=4)
+    assert check.passed, check
+    assert (check.defense, check.pairs) == (name, 8)
+    assert check.evaluations == factory(torch.float64).chain.evaluations
+    assert check.full_difference.cosine == pytest.approx(1.0, abs=1e-9)
+    # The approximations are told apart from gradients of f, except where they are exact.
+    assert check.bpda.cosine is not None
+    if name == "none":
+        assert check.bpda.error == 0.0
+    else:
+        assert check.bpda.error > 0.1
+    assert (check.surrogate is not None) == (
+        name in ("ddpm", "reverse", "ddim", "vpsde", "densepure")
+    )
+
+
+def test_shipped_networks_pass_by_name_and_stay_as_they_were() -> None:
+    from advpure.loading import load_denoiser
+
+    network = load_denoiser("digits-edm")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    checks = check_gradients(["ddpm", "onestep-edm"], n=1, directions=2, t=4)
+    assert [check.defense for check in checks] == ["ddpm", "onestep-edm"]
+    assert [check.evaluations for check in checks] == [4, 1]
+    assert all(check.passed for check in checks)
+    after = load_denoiser("digits-edm").state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert {value.dtype for value in after.values() if value.is_floating_point()} == {torch.float32}
+
+
+def _with_step(move: Move, gain: float | None = None, noisy: bool = False) -> PurifierFactory:
+    """A purifier of three smooth steps with one of our own in the middle."""
+
+    def smooth(x: Tensor, z: Tensor | None) -> Tensor:
+        return x + 0.2 * torch.sin(2 * x)
+
+    def chain() -> Chain:
+        ends = [Step(name="s", phase="reverse", time=k, move=smooth) for k in (3, 1)]
+        own = Step(name="own", phase="reverse", time=2, move=move, gain=gain, noisy=noisy)
+        return Chain([ends[0], own, ends[1]])
+
+    return lambda dtype: Purifier("own", chain())
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity with a gradient that is four times too small."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient / 4
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return (8 * x).round() / 8
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def _one(factory: PurifierFactory) -> GradientCheck:
+    return check_gradients(factory, n=2, directions=6)[0]
+
+
+def test_an_honest_step_of_our_own_passes() -> None:
+    assert _one(_with_step(lambda x, z: 0.5 * x, gain=0.5)).passed
+    assert _one(_with_step(lambda x, z: x + 0.1 * z, noisy=True)).passed
+
+
+def test_a_detached_part_is_caught() -> None:
+    check = _one(_with_step(lambda x, z: 0.5 * x + 0.5 * x.detach()))
+    assert not check.passed
+    assert check.checkpoint.error == 0.0  # both modes share the fault; only differences see it
+    assert check.full_difference.error == pytest.approx(0.5, abs=0.01)
+    assert check.checkpoint_difference.error == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_detached_whole_is_caught() -> None:
+    check = _one(_with_step(lambda x, z: x.detach()))
+    assert not check.passed
+    assert check.full_difference.error == 1.0
+    assert check.full_difference.cosine is None
+
+
+def test_a_gradient_four_times_too_small_is_caught_although_its_direction_is_right() -> None:
+    check = _one(_with_step(lambda x, z: _Scaled.apply(x)))
+    assert not check.passed
+    assert check.full_difference.cosine == pytest.approx(1.0)
+    assert check.full_difference.error == pytest.approx(0.75, abs=1e-6)
+
+
+def test_a_wrong_gain_is_caught_in_checkpoint_alone() -> None:
+    check = _one(_with_step(lambda x, z: 0.5 * x, gain=0.6))
+    assert not check.passed
+    assert check.full_difference.error < 1e-6
+    assert check.checkpoint.error == pytest.approx(0.2)
+    assert check.checkpoint_difference.error == pytest.approx(0.2, abs=1e-6)
+
+
+def test_noise_that_is_not_replayed_is_caught() -> None:
+    def factory(dtype: torch.dtype) -> Purifier:
+        calls = itertools.count()
+
+        def move(x: Tensor, z: Tensor | None) -> Tensor:
+            generator = torch.Generator().manual_seed(next(calls))
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            return x + 0.3 * noise * x
+
+        return _with_step(move)(dtype)
+
+    check = _one(factory)
+    assert not check.passed
+    assert check.checkpoint.error > 0.01
+    assert check.kinks > 0  # and its values change from call to call
+
+
+def test_a_straight_through_gradient_is_caught() -> None:
+    check = _one(_with_step(lambda x, z: _StraightThrough.apply(x)))
+    assert not check.passed
+
+
+def test_clipping_is_differentiated_where_it_has_a_derivative() -> None:
+    # Half of the pixels of digits are 0, so clipping at -1 is active all over the image.
+    check = _one(_with_step(lambda x, z: (1.4 * x).clamp(-1, 1)))
+    assert check.passed
+    assert check.full_difference.error < 1e-6
+
+
+def test_pairs_at_a_kink_are_counted_and_left_out() -> None:
+    # 2000 teeth per unit: every step size of the ladder but the last meets some of them.
+    def saw(x: Tensor, z: Tensor | None) -> Tensor:
+        return (2000 * x - (2000 * x).round()).abs() / 2000
+
+    def rare(x: Tensor, z: Tensor | None) -> Tensor:
+        teeth = torch.zeros_like(x)
+        teeth[..., :1, :2] = 1.0
+        return x + teeth * (saw(x, z) - x)
+
+    many, few = _one(_with_step(saw)), _one(_with_step(rare))
+    assert 0 <= few.kinks <= many.kinks
+    assert few.passed
+    assert few.full_difference.error < 1e-6
+
+
+def test_bounds_decide() -> None:
+    factory = _with_step(lambda x, z: 0.5 * x)
+    strict = Bounds(checkpoint=0.0, checkpoint_float32=0.0, difference=1e-30)
+    checks = [check_gradients(factory, n=1, directions=2, bounds=b)[0] for b in (Bounds(), strict)]
+    assert [check.passed for check in checks] == [True, False]
+
+
+def test_randomness_is_keyed_and_leaves_the_global_state_alone(toy_denoiser: MakeDenoiser) -> None:
+    factory = _built("onestep-edm", toy_denoiser)
+    state = torch.get_rng_state()
+    first, second = (check_gradients(factory, n=1, directions=2) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("settings", [{"n": 0}, {"directions": 0}, {"n": 10**6}])
+def test_nothing_to_check_is_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(BadInput):
+        check_gradients("none", **settings)  # type: ignore[arg-type]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="did you mean ddpm"):
+        check_gradients("ddpn")
