@@ -1,9 +1,15 @@
 """One fixed compute tile, so that a row's result never depends on its neighbours.
 
 Kernels choose their algorithm by the shape of the batch, and round differently for different
-shapes; a sign step turns such a last bit into another attack. Within one shape a row's bits are the
-same in any slot and beside any neighbours. So every rounding computation on rows sees batches of
-one shape: split into tiles, the last one padded.
+shapes; a sign step turns such a last bit into another attack. So every rounding computation on rows
+sees batches of one shape, layout and alignment: split into tiles, the last one padded.
+
+What that gives, for a given machine, number of threads and package versions: a row's bits never
+depend on how many rows there are or on what the neighbours hold. They do not depend on the slot
+within the tile either when the tile is a power of two and every layer's row holds a multiple of 32
+numbers, as for images whose sides are multiples of 8. Otherwise a matrix product or a vectorised
+function treats the last rows or numbers of a batch by another kernel (seen with tiles of 7, and
+with 9 x 9 images), and only a tile of 1 gives the guarantee.
 """
 
 from collections.abc import Callable
@@ -13,6 +19,8 @@ import torch
 from torch import Tensor
 
 from advpure.errors import BadInput
+
+_ALIGNMENT = 64  # bytes, what torch gives to new tensors on the CPU
 
 T = TypeVar("T", bound=Tensor | tuple[Tensor, ...])
 
@@ -46,7 +54,7 @@ def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
     def run(*tensors: Tensor | None) -> T:
         rows = next(t.shape[0] for t in tensors if t is not None)
         if rows == tile:
-            return function(*tensors)
+            return function(*(_pad(t, 0, tile) for t in tensors))
         parts: list[T] = [
             _unpad(function(*(_pad(t, start, tile) for t in tensors)), min(tile, rows - start))
             for start in range(0, max(rows, 1), tile)
@@ -62,10 +70,22 @@ def _pad(tensor: Tensor | None, start: int, tile: int) -> Tensor | None:
         return None
     chunk = tensor[start : start + tile]
     missing = tile - chunk.shape[0]
-    if not missing:
-        return chunk
-    first = chunk[:1] if chunk.shape[0] else tensor.new_zeros((1, *tensor.shape[1:]))
-    return torch.cat([chunk, first.detach().expand(missing, *chunk.shape[1:])])
+    if missing:
+        first = chunk[:1] if chunk.shape[0] else tensor.new_zeros((1, *tensor.shape[1:]))
+        chunk = torch.cat([chunk, first.detach().expand(missing, *chunk.shape[1:])])
+    return _canonical(chunk)
+
+
+def _canonical(tensor: Tensor) -> Tensor:
+    """Give a tensor the strides and the alignment of a new one.
+
+    Strides of an axis of length 1 are free, so a grey image can pass for channels-last, for which
+    kernels round differently; flattening settles them.
+    """
+    flat = tensor.reshape(-1)
+    if flat.data_ptr() % _ALIGNMENT:
+        flat = flat.clone()
+    return flat.view(tensor.shape)
 
 
 def _rebuild(like: Any, parts: list[Tensor]) -> Any:
