@@ -7,7 +7,7 @@ of published networks into it.
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +88,20 @@ class EDMDenoiser(Denoiser):
         self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
-        """Denoise; see the class for the equation."""
-        s = _column(sigma, x)
+        """Denoise; see the class for the equation. One level for all rows costs no tensor."""
+        s: Any = _column(sigma, x) if isinstance(sigma, Tensor) else float(sigma)
+        if isinstance(s, Tensor):
+            condition = (s.log() / 4).flatten().expand(x.shape[0])
+        else:
+            condition = x.new_full((x.shape[0],), math.log(s) / 4)
+        skip, out = self.weights(s)
+        scaled = x * (s**2 + self.sigma_data**2) ** -0.5
+        return Prediction(skip * x + out * self.network(scaled, condition))
+
+    def weights(self, s: Any) -> tuple[Any, Any]:
+        """Return c_skip and c_out at a noise level, a number or [1 or B, 1, 1, 1]."""
         total = s**2 + self.sigma_data**2
-        skip = self.sigma_data**2 / total
-        out = s * self.sigma_data / total**0.5
-        condition = (s.log() / 4).flatten().expand(x.shape[0])
-        return Prediction(skip * x + out * self.network(x / total**0.5, condition))
+        return self.sigma_data**2 / total, s * self.sigma_data / total**0.5
 
 
 class ConsistencyDenoiser(EDMDenoiser):
@@ -105,15 +112,11 @@ class ConsistencyDenoiser(EDMDenoiser):
     Source: Consistency models (2303.01469), appendix C; spec 3.2.
     """
 
-    def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
-        """Denoise; see the class for the coefficients."""
-        s = _column(sigma, x)
-        total = s**2 + self.sigma_data**2
-        shifted = s - self.sigma_min
+    def weights(self, s: Any) -> tuple[Any, Any]:
+        """Return c_skip and c_out, shifted to keep the boundary condition."""
+        total, shifted = s**2 + self.sigma_data**2, s - self.sigma_min
         skip = self.sigma_data**2 / (shifted**2 + self.sigma_data**2)
-        out = self.sigma_data * shifted / total**0.5
-        condition = (s.log() / 4).flatten().expand(x.shape[0])
-        return Prediction(skip * x + out * self.network(x / total**0.5, condition))
+        return skip, self.sigma_data * shifted / total**0.5
 
 
 class EpsilonDenoiser(Denoiser):

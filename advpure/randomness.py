@@ -19,6 +19,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -228,6 +229,7 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
     return listed
 
 
+@lru_cache(maxsize=4096)
 def _digest(path: tuple[object, ...], bits: int) -> int:
     """Hash nested tuples of str and int, whose repr is injective."""
     return int.from_bytes(hashlib.sha256(repr(path).encode()).digest()[: bits // 8], "little")
