@@ -148,6 +148,12 @@ def make_schedule(name: str, steps: int | None = None) -> Schedule:
         raise BadInput(f"schedule {name!r}", "is not known", "use linear or cosine")
     if steps is not None and steps < 2:
         raise BadInput(f"a schedule of {steps} steps", "is too short", "use 2 or more")
+    if name == "linear" and steps is not None and steps <= 20:
+        raise BadInput(
+            f"a linear schedule of {steps} steps",
+            "would need a beta of 1 or more",
+            "use 21 or more",
+        )
     if name == "linear":
         return linear_schedule(steps or 1000)
     return cosine_schedule(steps or 4000)
