@@ -32,9 +32,7 @@ Metric = Callable[[Purifier, Tensor], Tensor]
 METRICS: Registry[Metric] = Registry("metric")
 _HERE = "advpure.analysis"
 
-METRICS.register(
-    "distance", f"{_HERE}.distance:distance", about="L2 distance to the image after every step"
-)
+METRICS.register("distance", f"{_HERE}.distance:distance", about="L2 distance after every step")
 
 MEASUREMENTS = Schema("measurements", {"sample": int, "place": int}, {"value": float})
 """Place counts the values of one image from 0; what they are, the metric says."""

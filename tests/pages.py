@@ -1,0 +1,127 @@
+"""Run a page of documentation as it stands: `python pages.py PAGE TREE`, in an empty folder.
+
+The fenced blocks run in order. What a block does follows from its first word, its info string:
+
+* ``python PATH``, ``toml PATH``: the file of that path, written into the source tree TREE (or into
+  the empty folder, for a path without a folder);
+* ``diff PATH``: lines added (+) to a file of TREE, below the line that stands before them; what
+  follows sees the changed package, as a new interpreter would;
+* ``python``: code, run in one namespace until the next diff;
+* ``sh``: commands, each of which must succeed; lines after ``#`` are comments;
+* ``text``: what the block before it printed; ``...`` stands for any text, also over lines.
+
+A block marked ``<!-- not run: REASON -->`` in the line above its fence is left out.
+"""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SKIP = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its path or "", its text, its line, why it is not run."""
+
+    language: str
+    path: str
+    text: str
+    line: int
+    skipped: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the fenced blocks of a page in order."""
+    for match in _FENCE.finditer(page):
+        before = page[: match.start()]
+        skip = _SKIP.search(before)
+        yield Block(
+            match[1], match[2] or "", match[3], before.count("\n") + 1, skip[1] if skip else ""
+        )
+
+
+def add_lines(text: str, diff: str) -> str:
+    """Add the + lines of a diff below the line that precedes them, which must occur once."""
+    lines = text.splitlines()
+    place = None
+    for line in diff.splitlines():
+        mark, content = line[:1], line[1:]
+        if mark == "+":
+            if place is None:
+                raise ValueError(f"no line before {line!r}")
+            place += 1
+            lines.insert(place, content)
+        elif mark == " ":
+            if lines.count(content) != 1:
+                raise ValueError(f"line {content!r} occurs {lines.count(content)} times")
+            place = lines.index(content)
+        else:
+            raise ValueError(f"line {line!r} of a diff begins with neither blank nor +")
+    return "\n".join(lines) + "\n"
+
+
+def same(printed: str, expected: str) -> bool:
+    """Compare output with its template, where ... stands for anything; blanks at ends are free."""
+    tidy = ["\n".join(line.rstrip() for line in text.splitlines()) for text in (printed, expected)]
+    pattern = ".*?".join(re.escape(part) for part in tidy[1].split("..."))
+    return re.fullmatch(pattern, tidy[0], re.DOTALL) is not None
+
+
+def run(page: Path, tree: Path, folder: Path) -> None:
+    """Run every block; the first that fails raises, naming its line."""
+    namespace: dict[str, Any] = {"__name__": "__page__"}
+    printed = ""
+    for block in blocks(page.read_text()):
+        if block.skipped:
+            continue
+        try:
+            printed = _run(block, tree, folder, namespace, printed)
+        except BaseException as error:
+            error.add_note(f"in the block at line {block.line} of {page.name}")
+            raise
+
+
+def _run(block: Block, tree: Path, folder: Path, namespace: dict[str, Any], printed: str) -> str:
+    if block.language == "text":
+        assert same(printed, block.text), f"printed:\n{printed}\nexpected:\n{block.text}"
+        return printed
+    if block.language == "diff":
+        target = tree / block.path
+        target.write_text(add_lines(target.read_text(), block.text))
+        _forget(namespace)
+        return ""
+    if block.path:
+        target = (tree if "/" in block.path else folder) / block.path
+        assert not target.exists(), f"{block.path} exists already"
+        target.write_text(block.text)
+        return ""
+    if block.language == "python":
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(block.text, f"line {block.line}", "exec"), namespace)
+        return output.getvalue()
+    if block.language == "sh":
+        done = subprocess.run(
+            ["sh", "-ec", block.text], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+    raise ValueError(f"a block of language {block.language!r} cannot be run")
+
+
+def _forget(namespace: dict[str, Any]) -> None:
+    """Begin as a new interpreter would, since the package has changed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "advpure"]:
+        del sys.modules[name]
+    namespace.clear()
+    namespace["__name__"] = "__page__"
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]), Path.cwd())
