@@ -21,7 +21,7 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Ignore the checkpoint.")] = False,
     device: o.Device = "cpu",
     save_seconds: Annotated[
-        float, typer.Option(help="Seconds between checkpoints, above 0.")
+        float, typer.Option(help="Seconds between checkpoints, 0 or more.", min=0)
     ] = 60.0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -31,6 +31,7 @@ def train(
     Example: advpure train digits-classifier --out runs/classifier
     """
     from advpure.cli import output
+    from advpure.devices import check_device
     from advpure.training import list_recipes
     from advpure.training import train as run
 
@@ -39,7 +40,7 @@ def train(
         output.print_list("recipes", rows)
         return
     result = run(
-        recipe, out=out, resume=not restart, steps=steps, device=device,
+        recipe, out=out, resume=not restart, steps=steps, device=check_device(device),
         save_seconds=save_seconds, progress=not (quiet or as_json),
     )  # fmt: skip
     if as_json:
