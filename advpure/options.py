@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from advpure.errors import BadInput
+from advpure.purifiers import PURIFIERS
 from advpure.units import parse_number
 
 S = TypeVar("S")
@@ -30,15 +31,7 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         >>> read_options(DDPM, {"t": "50", "clip_x0": "true"}, "ddpm").clip_x0
         True
     """
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            listed = ", ".join(known) or "none"
-            raise BadInput(
-                f"option {option!r} of {owner}", "is not known", f"{hint}known: {listed}"
-            )
+    check_names(kind, options, owner)
     values = {
         name: parse_number(value, name) if isinstance(value, str) and "/" in value else value
         for name, value in options.items()
@@ -56,3 +49,51 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
             "is not usable",
             first["msg"][0].lower() + first["msg"][1:],
         ) from None
+
+
+def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None:
+    """Refuse options that are no field of a settings dataclass.
+
+    Raises:
+        BadInput: for the first unknown option, with the nearest name.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            listed = ", ".join(known) or "none"
+            raise BadInput(
+                f"option {option!r} of {owner}", "is not known", f"{hint}known: {listed}"
+            )
+
+
+def purifier_options(
+    name: str, options: Mapping[str, Any], **strengths: float | None
+) -> dict[str, Any]:
+    """Join a purifier's options with its strength, so that no other keyword slips in.
+
+    Args:
+        name: The purifier's name.
+        options: Its own options.
+        strengths: t and sigma, None where not given.
+
+    Returns:
+        Keyword arguments for `advpure.loading.load_purifier` and `load_defense`.
+
+    Raises:
+        BadInput: for an unknown name or option, or a strength that is given twice.
+
+    Example:
+        >>> purifier_options("ddpm", {"clip_x0": "true"}, t=50, sigma=None)
+        {'clip_x0': 'true', 't': 50}
+    """
+    check_names(PURIFIERS.get(name), options, name)
+    given = {key: value for key, value in strengths.items() if value is not None}
+    for key in given.keys() & options.keys():
+        raise BadInput(
+            f"{key} {given[key]} beside option {key}={options[key]}",
+            "sets one strength twice",
+            "leave one of them out",
+        )
+    return {**options, **given}

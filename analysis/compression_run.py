@@ -21,8 +21,10 @@ from advpure.analysis.compression_result import (
 from advpure.analysis.infinitesimal import InfinitesimalResult, infinitesimal_compression_rate
 from advpure.analysis.perturbations import Distribution
 from advpure.data import Images, load_images
+from advpure.devices import check_device
 from advpure.estimate import Estimate, estimate
 from advpure.loading import load_purifier
+from advpure.options import purifier_options
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig, Scheme
 from advpure.records import RecordStore, collect_context, default_run_folder
@@ -127,9 +129,9 @@ def prepare_compression(run: CompressionRun) -> PreparedCompression:
     )  # fmt: skip
     xi = RandomnessConfig(perturb.base_seeds[0], run.scheme)
     purifier = load_purifier(
-        run.defense, run.dataset, t=run.t, sigma=run.sigma, xi=xi, weights=run.weights,
-        tile=run.tile, **run.options,
-    ).to(run.device)  # fmt: skip
+        run.defense, run.dataset, xi=xi, weights=run.weights, tile=run.tile,
+        **purifier_options(run.defense, run.options, t=run.t, sigma=run.sigma),
+    ).to(check_device(run.device))  # fmt: skip
     images = load_images(run.dataset, n=run.n, subset=run.subset)
     images = images._replace(images=images.images.to(run.device))
     settings = {

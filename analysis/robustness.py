@@ -16,6 +16,7 @@ from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
 from advpure.data import Images, dataset_info, load_images
 from advpure.defense import Defense
+from advpure.devices import check_device
 from advpure.errors import BadInput
 from advpure.estimate import Estimate, estimate
 from advpure.evaluate import (
@@ -32,7 +33,7 @@ from advpure.evaluate import (
 )
 from advpure.gradients import GradientMode
 from advpure.loading import describe, load_defense
-from advpure.options import read_options
+from advpure.options import purifier_options, read_options
 from advpure.randomness import RandomnessConfig, Scheme
 from advpure.records import RecordStore, collect_context, default_run_folder
 from advpure.stats import Rate
@@ -60,7 +61,8 @@ class RobustnessSettings:
         norm: ``linf`` or ``l2``; None for the data set's.
         attack_options: The attack's own settings.
         randomness: ``fixed``: attack and decision share xi. ``fresh``: disjoint draws.
-        draws: Decisions per image; None for 1 (fixed) or 10 (fresh).
+        draws: Decisions per image; None for 10 if randomness is fresh and the defense random, for
+            1 if not.
         seed: Base seed of the defense's randomness.
         scheme: ``hash`` (the paper's keys) or ``counter``.
         source_seed: Craft under this base seed, decide under `seed` (transfer).
@@ -176,29 +178,35 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     norm = settings.norm or info.norm
     if norm not in ("linf", "l2"):
         raise BadInput(f"norm {norm!r}", "is not known", "use linf or l2")
+    if settings.eps is None and norm != info.norm:
+        raise BadInput(
+            f"norm {norm}",
+            f"has no default radius on {settings.dataset}",
+            "give one with --eps, such as 0.5",
+        )
     eps = info.eps if settings.eps is None else parse_eps(settings.eps, norm)  # type: ignore[arg-type]
     fixed = settings.randomness == "fixed"
     if settings.randomness not in ("fixed", "fresh"):
         raise BadInput(f"randomness {settings.randomness!r}", "is not known", "use fixed or fresh")
-    draws = settings.draws if settings.draws is not None else (1 if fixed else 10)
-    decisions = Decisions(randomness=settings.randomness, draws=draws)
     xi = RandomnessConfig(settings.seed, settings.scheme)
     defense = load_defense(
-        settings.defense, settings.dataset, t=settings.t, sigma=settings.sigma, xi=xi,
-        gradient=settings.gradient, policy=settings.policy, tile=settings.tile,
-        weights=settings.weights, classifier=settings.classifier, **settings.options,
-    ).to(settings.device)  # fmt: skip
+        settings.defense, settings.dataset, xi=xi, gradient=settings.gradient,
+        policy=settings.policy, tile=settings.tile, weights=settings.weights,
+        classifier=settings.classifier,
+        **purifier_options(
+            settings.defense, settings.options, t=settings.t, sigma=settings.sigma
+        ),
+    ).to(check_device(settings.device))  # fmt: skip
+    draws = settings.draws
+    if draws is None:
+        draws = 1 if fixed or not defense.is_random else 10
+    decisions = Decisions(randomness=settings.randomness, draws=draws)
     images = load_images(settings.dataset, n=settings.n, subset=settings.subset)
     images = images._replace(
         images=images.images.to(settings.device), labels=images.labels.to(settings.device)
     )
     run = find(settings.attack)
-    kind = settings_type(run)
-    chosen: dict[str, Any] = {"eps": eps, "norm": norm, **settings.attack_options}
-    known = {f.name for f in dataclasses.fields(kind)}
-    if "randomness" in known:
-        chosen.setdefault("randomness", settings.randomness)
-    attack_settings = read_options(kind, chosen, settings.attack)
+    attack_settings = _attack_settings(settings, settings_type(run), eps, norm)
     source = None
     if settings.source_seed is not None:
         if not fixed:
@@ -229,6 +237,27 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     }
     attacks = {NOISE: baseline, ADVERSARIAL: attack}
     return Prepared(defense, images, attacks, attack_settings, decisions, identity)
+
+
+def _attack_settings(
+    settings: RobustnessSettings, kind: type[AttackSettings], eps: float, norm: str
+) -> AttackSettings:
+    """Resolve the attack's settings; the threat model and the labels are the run's, not its own."""
+    for name in settings.attack_options.keys() & {"eps", "norm"}:
+        raise BadInput(
+            f"attack option {name}={settings.attack_options[name]}",
+            "belongs to the threat model of the whole run",
+            f"use --{name}",
+        )
+    chosen = {"randomness": settings.randomness, **settings.attack_options}
+    resolved = read_options(kind, {"eps": eps, "norm": norm, **chosen}, settings.attack)
+    if resolved.targeted:
+        raise BadInput(
+            "attack option targeted=true",
+            "has no classes to reach in a run that measures accuracy",
+            f"call advpure.attacks.{find(settings.attack).__name__} with the labels to reach",
+        )
+    return resolved
 
 
 def estimate_robustness(prepared: Prepared) -> Estimate:
@@ -289,7 +318,8 @@ def measure_robustness(
         warnings.simplefilter("always")
         evaluate(
             prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
-            batch_size=batch_size or 8 * tile, keep_images=keep_images, progress=progress,
+            batch_size=8 * tile if batch_size is None else batch_size,
+            keep_images=keep_images, progress=progress,
         )  # fmt: skip
         report = report_robustness(store, time.perf_counter() - start)
     for other in caught:

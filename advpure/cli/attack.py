@@ -104,17 +104,15 @@ def attack(
     )
     from advpure.cli import output
 
+    own = o.given(
+        steps=steps, step_size=step_size, loss=loss, eot=eot, iterate=iterate, stop=stop,
+        seed=attack_seed,
+    )  # fmt: skip
     settings = RobustnessSettings(
         defense=defense, dataset=dataset, subset=subset, n=n or None, t=t, sigma=sigma,
         options=o.parse_options(option), weights=weights, classifier=classifier, attack=attack,
         eps=eps, norm=norm,
-        attack_options={
-            **o.parse_options(attack_option),
-            **o.given(
-                steps=steps, step_size=step_size, loss=loss, eot=eot, iterate=iterate, stop=stop,
-                seed=attack_seed,
-            ),
-        },
+        attack_options=o.joined(o.parse_options(attack_option), own),
         randomness="fixed" if fix_random else "fresh", draws=draws, seed=seed,
         scheme=scheme, source_seed=transfer_from, gradient=gradient,  # type: ignore[arg-type]
         policy=policy, tile=tile, device=device,
@@ -132,26 +130,29 @@ def attack(
     if as_json:
         output.print_json(report.to_json() | o.given(images=picture))
         return
-    _print(report, picture)
+    _print(report, picture, prepared.defense.is_random)
 
 
-def _print(report: "RobustnessReport", picture: str | None) -> None:
+def _print(report: "RobustnessReport", picture: str | None, is_random: bool) -> None:
     from advpure.cli import output
 
     s = report.settings
     model, fixed = s["threat_model"], s["decisions"]["randomness"] == "fixed"
+    draws = s["decisions"]["draws"]
     how = f"fixed randomness (seed {s['randomness']['seed']})"
     if not fixed:
-        how = f"fresh randomness ({s['decisions']['draws']} decisions an image)"
+        how = f"fresh randomness (seed {s['randomness']['seed']}, {draws} decisions an image)"
+    if not is_random:
+        how = "no randomness"
     print(
         f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense {s['defense']['purifier']}, "
         f"attack {s['attack']['name']}, {how}: robust accuracy "
         f"{output.with_interval(report.headline('adversarial'))} % on {report.n} images"
     )
-    names = ("one_shot",) if fixed else ("one_shot", "mean", "worst", "majority")
+    names = ("one_shot",) if draws == 1 else ("one_shot", "mean", "worst", "majority")
     heads = {
-        "one_shot": "accuracy %" if fixed else "one-shot %", "mean": "mean over draws %",
-        "worst": f"worst of {s['decisions']['draws']} %", "majority": "majority vote %",
+        "one_shot": "accuracy %" if draws == 1 else "one-shot %", "mean": "mean over draws %",
+        "worst": f"worst of {draws} %", "majority": "majority vote %",
     }  # fmt: skip
     rows = [
         [

@@ -52,7 +52,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
     """Split KEY=VALUE options.
 
     Raises:
-        BadInput: for an option without '='.
+        BadInput: for an option without '=', or one that is given twice.
 
     Example:
         >>> parse_options(["clip_x0=true"])
@@ -65,7 +65,10 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BadInput(f"option {pair!r}", "is not KEY=VALUE", "write -o clip_x0=true")
-        parsed[key.strip().replace("-", "_")] = value.strip()
+        name = key.strip().replace("-", "_")
+        if name in parsed:
+            raise BadInput(f"option {name!r}", "is given twice", "keep one of them")
+        parsed[name] = value.strip()
     return parsed
 
 
@@ -77,6 +80,23 @@ def given(**options: object) -> dict[str, object]:
         {'steps': 3}
     """
     return {name: value for name, value in options.items() if value is not None}
+
+
+def joined(listed: dict[str, str], own: dict[str, object]) -> dict[str, object]:
+    """Join KEY=VALUE options with those that have a flag of their own.
+
+    Raises:
+        BadInput: for one that is given in both ways.
+    """
+    from advpure.errors import BadInput
+
+    for name in listed.keys() & own.keys():
+        raise BadInput(
+            f"attack option {name}={listed[name]}",
+            "is given a second time",
+            f"keep --{name.replace('_', '-')} {own[name]} alone, or leave that out",
+        )
+    return {**listed, **own}
 
 
 def parse_integers(text: str, what: str) -> list[int]:
