@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, TextIO
 
 import typer
 
@@ -62,21 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; errors that users can mend are one line."""
-    # Forward-mode derivatives compile helpers with an interface that torch calls deprecated.
-    warnings.filterwarnings("ignore", message=".*torch.jit.script")
-    try:
-        code = app(args=arguments, standalone_mode=False)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except Exception as error:
-        line = _one_line(error)
-        if line is None:
-            raise
-        print(f"advpure: {line}", file=sys.stderr)
-        return BAD_INPUT
+    with warnings.catch_warnings():
+        # Forward-mode derivatives compile helpers with an interface that torch calls deprecated.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script")
+        warnings.showwarning = _note
+        try:
+            code = app(args=arguments, prog_name="advpure", standalone_mode=False)
+            sys.stdout.flush()
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except (BrokenPipeError, SystemExit):  # the parser exits when nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except Exception as error:
+            line = _one_line(error)
+            if line is None:
+                raise
+            print(f"advpure: {line}", file=sys.stderr)
+            return BAD_INPUT
     if code == INTERRUPTED:
         print(
             "advpure: interrupted; everything finished so far is kept, the same command goes on",
@@ -85,13 +89,37 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return int(code or DONE)
 
 
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as a remark, without the place in the code that means nothing to users."""
+    print(f"note: {message}", file=sys.stderr)
+
+
 def _one_line(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, None for a defect of ours."""
-    if hasattr(error, "format_message"):  # wrong usage, found by the argument parser
-        return f"{error.format_message()} See --help.".replace("\n", " ")
+    if hasattr(error, "format_message"):
+        return _wrong_usage(error).replace("\n", " ")
     from advpure.errors import BadInput, MissingExtra
     from advpure.records import RecordConflict, StorageFull
 
     if isinstance(error, BadInput | MissingExtra | RecordConflict | StorageFull):
         return str(error).replace("\n", " ")
     return None
+
+
+def _wrong_usage(error: Any) -> str:
+    """Name the option, its value and the help page, for what the argument parser refuses."""
+    context = getattr(error, "ctx", None)
+    page = f"see {context.command_path if context else 'advpure'} --help"
+    refused = getattr(error.__cause__ or error.__context__, "errors", None)
+    if refused is None or getattr(error, "param", None) is None:
+        return f"{error.format_message().rstrip('.')}; {page}"
+    first = refused()[0]
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    return f"{error.param.opts[0]} {first['input']!r} is not usable, {rule}; {page}"

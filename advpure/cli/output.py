@@ -109,9 +109,22 @@ def print_estimate(estimate: Any, as_json: bool) -> None:
         return
     print(
         f"at most {estimate.evaluations:,} network evaluations and {estimate.backwards:,} backward "
-        f"passes for {estimate.images} images, about {estimate.seconds:.0f} s here, peak memory "
-        f"about {estimate.peak_memory / 2**20:,.0f} MiB"
+        f"passes for {estimate.images} images, about {_seconds(estimate.seconds)} here, "
+        f"peak memory about {estimate.peak_memory / 2**20:,.0f} MiB"
     )
+
+
+def _seconds(seconds: float) -> str:
+    """Write a duration with two digits below a minute, with minutes and hours above.
+
+    Example:
+        >>> _seconds(0.3456), _seconds(75.4), _seconds(7384.0)
+        ('0.35 s', '1 min 15 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def print_list(title: str, rows: Sequence[Sequence[str]]) -> None:
