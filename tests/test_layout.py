@@ -1,0 +1,140 @@
+"""The house keeps its shape: packages, links, import names, and who may import whom."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"advpure": "advpure", "advpure.attacks": "attacks", "advpure.analysis": "analysis"}
+
+
+def _setuptools() -> dict[str, object]:
+    text = (ROOT / "pyproject.toml").read_text()
+    settings: dict[str, object] = tomllib.loads(text)["tool"]["setuptools"]
+    return settings
+
+
+def _packages(folder: Path, name: str) -> set[str]:
+    """Packages below a folder, links not followed."""
+    found = {name}
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink() and (child / "__init__.py").is_file():
+            found |= _packages(child, f"{name}.{child.name}")
+    return found
+
+
+def test_the_listed_packages_are_the_folders_that_exist() -> None:
+    settings = _setuptools()
+    assert settings["package-dir"] == FOLDERS
+    listed = settings["packages"]
+    assert isinstance(listed, list)
+    assert len(set(listed)) == len(listed)
+    existing = set().union(*(_packages(ROOT / path, name) for name, path in FOLDERS.items()))
+    assert set(listed) == existing
+
+
+@pytest.mark.parametrize("name", ["attacks", "analysis"])
+def test_the_links_point_to_their_folders(name: str) -> None:
+    link = ROOT / "advpure" / name
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{name}"
+    assert link.resolve() == (ROOT / name).resolve()
+    assert (link / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["attacks", "analysis"])
+def test_no_other_import_name_is_accepted(name: str) -> None:
+    path = ROOT / name / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.raises(ImportError, match=f"this package is advpure.{name}, not {name}"):
+        spec.loader.exec_module(module)
+
+
+def _modules() -> dict[str, Path]:
+    """Module name to file, for everything that ships."""
+    found = {}
+    for name, folder in FOLDERS.items():
+        base = ROOT / folder
+        for path in base.rglob("*.py"):
+            inner = path.relative_to(base)
+            if any((base / part).is_symlink() for part in inner.parts[:1]):
+                continue
+            parts = inner.with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join([name, *parts])] = path
+    return found
+
+
+def _imports(source: str) -> list[str]:
+    """Every module named in an import statement, relative ones marked by a leading dot."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _layer(module: str) -> str:
+    for layer in ("attacks", "analysis", "cli"):
+        if module == f"advpure.{layer}" or module.startswith(f"advpure.{layer}."):
+            return layer
+    return "core"
+
+
+FORBIDDEN = {
+    "core": ("attacks", "analysis", "cli"),
+    "attacks": ("analysis", "cli"),
+    "analysis": ("cli",),
+    "cli": (),
+}
+
+
+@pytest.mark.parametrize("module", sorted(_modules()))
+def test_dependencies_point_one_way(module: str) -> None:
+    imported = _imports(_modules()[module].read_text())
+    assert not [name for name in imported if name.startswith(".")], "imports are absolute"
+    for name in imported:
+        if name.split(".")[0] != "advpure":
+            assert name.split(".")[0] not in ("attacks", "analysis", "experiments", "tests")
+            continue
+        assert _layer(name) not in FORBIDDEN[_layer(module)], name
+
+
+def test_the_modules_are_found_and_sorted_into_layers() -> None:
+    layers = {_layer(name) for name in _modules()}
+    assert layers == {"core", "attacks", "analysis", "cli"}
+    assert len(_modules()) > 50
+    assert _imports("from .x import y\nimport a.b\nfrom c import d") == [
+        ".x", ".x.y", "a.b", "c", "c.d",
+    ]  # fmt: skip
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = (
+        "import sys, advpure\n"
+        "heavy = [m for m in ('torch', 'numpy', 'scipy', 'sklearn', 'matplotlib') "
+        "if m in sys.modules]\n"
+        "print(heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_project_says_what_it_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "MIT"
+    extras = project["optional-dependencies"]
+    assert {"metrics", "hub", "interop", "ray", "all"} <= set(extras)
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert (ROOT / "advpure" / "py.typed").is_file()
