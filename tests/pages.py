@@ -15,13 +15,17 @@ A block marked ``<!-- not run: REASON -->`` in the line above its fence is left 
 
 import contextlib
 import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+ROOT = Path(__file__).parents[1]
+_SOURCES = ("advpure", "attacks", "analysis")
 _FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SKIP = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 
@@ -71,6 +75,29 @@ def same(printed: str, expected: str) -> bool:
     tidy = ["\n".join(line.rstrip() for line in text.splitlines()) for text in (printed, expected)]
     pattern = ".*?".join(re.escape(part) for part in tidy[1].split("..."))
     return re.fullmatch(pattern, tidy[0], re.DOTALL) is not None
+
+
+def copy_sources(tree: Path) -> None:
+    """Copy the package, links kept, so that a page can add to it."""
+    for name in _SOURCES:
+        shutil.copytree(
+            ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+
+
+def environment(tree: Path) -> dict[str, str]:
+    """Put the tree first on Python's path, and a command `advpure` that runs it on the shell's."""
+    commands = tree / "bin"
+    commands.mkdir()
+    command = commands / "advpure"
+    start = "from advpure.cli import main; main()"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{start}" "$@"\n')
+    command.chmod(0o755)
+    path = f"{commands}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        **os.environ, "PYTHONPATH": str(tree), "PATH": path, "OMP_NUM_THREADS": "1",
+        "COLUMNS": "100",
+    }  # fmt: skip
 
 
 def run(page: Path, tree: Path, folder: Path) -> None:

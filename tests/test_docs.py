@@ -1,41 +1,16 @@
 """Every page in docs/ does what it says: its files, registry lines, code and commands are run."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pages import blocks, copy_sources, environment
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 RUNNER = Path(__file__).with_name("pages.py")
-SOURCES = ("advpure", "attacks", "analysis")
-
-
-def copy_sources(tree: Path) -> None:
-    """Copy the package, links kept, so that a page can add to it."""
-    for name in SOURCES:
-        shutil.copytree(
-            ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
-
-
-def environment(tree: Path) -> dict[str, str]:
-    """Put the tree first on Python's path, and a command `advpure` that runs it on the shell's."""
-    commands = tree / "bin"
-    commands.mkdir()
-    command = commands / "advpure"
-    start = "from advpure.cli import main; main()"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{start}" "$@"\n')
-    command.chmod(0o755)
-    path = f"{commands}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {
-        **os.environ, "PYTHONPATH": str(tree), "PATH": path, "OMP_NUM_THREADS": "1",
-        "COLUMNS": "100",
-    }  # fmt: skip
 
 
 def run_page(page: Path, folder: Path) -> None:
@@ -55,6 +30,7 @@ def test_there_is_a_page_for_each_thing_that_can_be_added() -> None:
     assert {f"new-{thing}" for thing in ("purifier", "attack", "denoiser", "metric")} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_runs(page: Path, tmp_path: Path) -> None:
     run_page(page, tmp_path)
@@ -70,11 +46,6 @@ def test_page_names_every_file_that_it_shows(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_on_pages_keep_the_style(page: Path, tmp_path: Path) -> None:
-    sys.path.insert(0, str(RUNNER.parent))
-    try:
-        from pages import blocks
-    finally:
-        sys.path.pop(0)
     for block in blocks(page.read_text()):
         if block.language != "python":
             continue

@@ -1,0 +1,145 @@
+"""Fill the README's numbers from committed files: ``python -m benchmarks.readme``.
+
+Every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is written by the function of
+that name below, from ``experiments/measured/*.json`` (outputs of ``advpure ... --json``, made by
+``python -m benchmarks.readme --measure``), ``benchmarks/results.json`` and the registries. So no
+number of the README is typed by hand.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advpure.cli.output import with_interval
+from advpure.loading import load_purifier
+from advpure.purifiers import PURIFIERS
+from advpure.stats import Rate
+from benchmarks.table import render as render_benchmarks
+
+ROOT = Path(__file__).parents[1]
+MEASURED = ROOT / "experiments" / "measured"
+COMMANDS = {
+    "attack-cm": "advpure attack --defense cm --fix-random",
+    "attack-cm-fresh": "advpure attack --defense cm",
+    "attack-cm-transfer": "advpure attack --defense cm --fix-random --transfer-from 1",
+    "attack-none": "advpure attack --defense none --fix-random",
+    "attack-onestep-edm": "advpure attack --defense onestep-edm --fix-random",
+    "attack-onestep-ddpm": "advpure attack --defense onestep-ddpm --fix-random",
+    "attack-dpm": "advpure attack --defense dpm --fix-random",
+    "cr-cm": "advpure cr --eps 8/255",
+}
+_BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def measure(name: str) -> None:
+    """Run the command of a name and store what it printed, without the place it ran in."""
+    command = COMMANDS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Any] = {}
+        for key, extra in (("json", ["--json"]), ("text", [])):
+            done = subprocess.run(
+                [sys.executable, "-c", "from advpure.cli import main; main()",
+                 *shlex.split(command)[1:], *extra],
+                cwd=folder, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            found[key] = json.loads(done.stdout) if key == "json" else done.stdout.splitlines()
+        if Path(found["json"]["run"]).is_absolute():
+            raise ValueError(f"{command} names a place of this machine")
+    del found["json"]["seconds"]
+    stored = {"command": command, "printed": found["text"], "result": found["json"]}
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    (MEASURED / f"{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def _stored(name: str) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((MEASURED / f"{name}.json").read_text())
+    return stored
+
+
+def _rate(stored: dict[str, Any], stage: str) -> str:
+    result = stored["result"]
+    fixed = result["settings"]["decisions"]["randomness"] == "fixed"
+    return with_interval(Rate(**result["stages"][stage]["one_shot" if fixed else "mean"]))
+
+
+def first_results() -> str:
+    """Show what the two main commands print."""
+    lines = ["```text"]
+    for name in ("attack-cm", "cr-cm"):
+        stored = _stored(name)
+        lines += [f"$ {stored['command']}", *(line.rstrip() for line in stored["printed"])]
+    return "\n".join([*lines, "```"])
+
+
+def accuracies() -> str:
+    """Tabulate the stored attacks."""
+    names = [name for name in COMMANDS if name.startswith("attack-")]
+    rows = [_stored(name) for name in names]
+    lines = ["| command | clean % | noise % | attacked % | n |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| `{row['command']}` | {_rate(row, 'clean')} | {_rate(row, 'noise')} | "
+        f"{_rate(row, 'adversarial')} | {row['result']['n']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def defenses() -> str:
+    """Tabulate the purifiers with their default strength's cost."""
+    lines = ["| name | what | network evaluations |", "| --- | --- | --- |"]
+    for name in PURIFIERS:
+        purifier = load_purifier(name)
+        random = "" if purifier.is_random else ", no noise"
+        lines.append(
+            f"| `{name}` | {PURIFIERS.about(name)} | {purifier.chain.evaluations}{random} |"
+        )
+    return "\n".join(lines)
+
+
+def benchmarks() -> str:
+    """Show the benchmarks' table."""
+    return render_benchmarks(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "first-results": first_results,
+    "accuracies": accuracies,
+    "defenses": defenses,
+    "benchmarks": benchmarks,
+}
+
+
+def render(text: str) -> str:
+    """Return the README with every generated block made anew.
+
+    A block whose file has not been made yet says so.
+    """
+
+    def fill(block: re.Match[str]) -> str:
+        try:
+            body = MAKERS[block[2]]()
+        except FileNotFoundError as error:
+            path = Path(error.filename).relative_to(ROOT).as_posix()
+            body = f"Not measured yet: `{path}` is missing."
+        return f"{block[1]}{body}\n{block[4]}"
+
+    return _BLOCK.sub(fill, text)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure if asked (all, or the names given), then fill the README."""
+    if arguments[:1] == ["--measure"]:
+        for name in arguments[1:] or COMMANDS:
+            measure(name)
+    readme = ROOT / "README.md"
+    readme.write_text(render(readme.read_text()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,93 @@
+"""The README keeps its word: its commands and code run, its numbers come from files."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import ROOT, copy_sources, environment
+
+README = ROOT / "README.md"
+TEXT = README.read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+"""Commands of the README in their order; those of make set the environment up that tests run in."""
+
+
+def test_setup_commands_are_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {line.split()[1] for line in COMMANDS if line.startswith("make ")}
+    assert named == {"run", "test"}
+    assert named | set(re.findall(r"`make (\w+)`", TEXT)) <= targets
+
+
+def test_there_are_commands_and_no_other_programs() -> None:
+    assert {line.split()[0] for line in COMMANDS} == {"make", "advpure"}
+
+
+@pytest.mark.slow
+def test_commands_run_one_after_another(tmp_path: Path) -> None:
+    tree, scratch = tmp_path / "tree", tmp_path / "scratch"
+    tree.mkdir()
+    scratch.mkdir()
+    copy_sources(tree)
+    for line in COMMANDS:
+        if line.startswith("make "):
+            continue  # it would make a second environment inside this one's test
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=scratch, env=environment(tree), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), line
+    assert (scratch / "runs" / "pictures" / "images.png").stat().st_size > 1000
+    assert (scratch / "cr.png").stat().st_size > 1000
+    assert len((scratch / "records.csv").read_text().splitlines()) == 1 + 3 * 16
+
+
+def test_python_example_runs_and_is_short() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), {})
+    robust, rate = (float(line.split(":")[1]) for line in output.getvalue().splitlines())
+    assert 0 <= robust <= 1
+    assert 0 < rate < 1
+
+
+def test_table_of_verbs_is_the_command_line() -> None:
+    from typer.main import get_command
+
+    from advpure.cli import app
+
+    section = TEXT.split("## The command line")[1].split("```")[0]
+    listed = re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)
+    assert set(listed) == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_generated_blocks_are_what_the_script_renders() -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.readme import MAKERS, render
+    finally:
+        sys.path.remove(str(ROOT))
+    assert set(re.findall(r"<!-- generated: ([\w-]+) -->", TEXT)) == set(MAKERS)
+    assert render(TEXT) == TEXT, "run python -m benchmarks.readme"
+
+
+def test_measured_files_name_no_machine() -> None:
+    files = sorted((ROOT / "experiments" / "measured").glob("*.json"))
+    assert files
+    for path in files:
+        stored = json.loads(path.read_text())
+        assert stored["command"].startswith("advpure ")
+        assert not Path(stored["result"]["run"]).is_absolute()
+        assert not re.search(r'"/|/home/|/tmp/', path.read_text()), path.name
