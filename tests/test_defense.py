@@ -317,3 +317,21 @@ def test_the_trajectory_of_a_purifier_ends_at_its_result(defense: Defense, pictu
     states = list(purifier.bind([0, 1]).trajectory(images))
     assert [step.phase for step, _ in states] == ["forward"] * 4 + ["reverse"] * 4
     assert torch.equal(states[-1][1], purifier(images))
+
+
+@pytest.mark.slow
+def test_shipped_defenses_are_bit_identical_for_any_batch_size_and_order() -> None:
+    from advpure import load_defense, load_images
+
+    images, _, ids = load_images("digits", n=64)
+    for name, options in (("ddpm", {"t": 10}), ("cm", {}), ("none", {})):
+        defense = load_defense(name, xi=XI, **options)  # type: ignore[arg-type]
+        logits, gradients = _answer(defense, images, ids)
+        for size in (1, 7):
+            parts = [_answer(defense, images[a : a + size], ids[a : a + size])
+                     for a in range(0, 28, size)]  # fmt: skip
+            assert torch.equal(torch.cat([part[0] for part in parts]), logits[:28])
+            assert torch.equal(torch.cat([part[1] for part in parts]), gradients[:28])
+        flipped = _answer(defense, images.flip(0), ids.flip(0))
+        assert torch.equal(flipped[0].flip(0), logits)
+        assert torch.equal(flipped[1].flip(0), gradients)

@@ -277,3 +277,13 @@ def test_second_derivatives_are_refused_rather_than_wrong(
     (gradient,) = torch.autograd.grad(purifier(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         gradient.sum().backward()
+
+
+@pytest.mark.slow
+def test_memory_stays_constant_through_the_shipped_network() -> None:
+    from advpure.loading import load_denoiser
+
+    network = load_denoiser("digits-edm").network
+    assert isinstance(network, nn.Module)
+    peaks = [_peak(t, "checkpoint", network) for t in (10, 100, 1000)]
+    assert max(peaks) <= 1.3 * min(peaks), peaks
