@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -238,33 +238,48 @@ def _digest(path: tuple[object, ...], bits: int) -> int:
 _Context = tuple[RandomnessConfig, str, int, tuple[int, ...], int]
 
 
+class _Drawn(NamedTuple):
+    """The rows of one context that were drawn: values [K, *shape], and the place of each id."""
+
+    values: Tensor
+    places: dict[int, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes held, about 200 a row beside the numbers themselves."""
+        return 4 * self.values.numel() + 200 * len(self.places)
+
+
 class _NoiseCache:
     """Rows of noise that were drawn before, least recently used contexts leaving first.
 
-    A cache never changes a result: rows are pure functions of their key.
+    A cache never changes a result: rows are pure functions of their key. Each context keeps one
+    tensor, since thousands of small ones would weigh more than their numbers.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit, self._bytes = limit, 0
-        self._contexts: OrderedDict[_Context, dict[int, Tensor]] = OrderedDict()
+        self._contexts: OrderedDict[_Context, _Drawn] = OrderedDict()
         self._lock = threading.Lock()
 
     def rows(self, context: _Context, samples: list[int]) -> Tensor:
         xi, stream, step, shape, draw = context
         with self._lock:
-            known = self._contexts.pop(context, {})
-            rows = []
-            for i in samples:
-                row = known.get(i)
-                if row is None:
-                    row = known[i] = xi._draw(stream, step, shape, draw, i)
-                    self._bytes += 4 * row.numel()
-                rows.append(row)
-            self._contexts[context] = known
+            drawn = self._contexts.pop(context, None) or _Drawn(torch.empty((0, *shape)), {})
+            self._bytes -= drawn.size
+            missing = [i for i in dict.fromkeys(samples) if i not in drawn.places]
+            if missing:
+                fresh = torch.stack([xi._draw(stream, step, shape, draw, i) for i in missing])
+                places = drawn.places | {i: len(drawn.places) + k for k, i in enumerate(missing)}
+                drawn = _Drawn(torch.cat([drawn.values, fresh]), places)
+            self._contexts[context] = drawn
+            self._bytes += drawn.size
             while self._bytes > self.limit and self._contexts:
                 _, gone = self._contexts.popitem(last=False)
-                self._bytes -= sum(4 * row.numel() for row in gone.values())
-        return torch.stack(rows) if rows else torch.empty((0, *shape))
+                self._bytes -= gone.size
+        if samples == list(drawn.places):  # the same batch again, the common case
+            return drawn.values.clone()
+        return drawn.values[[drawn.places[i] for i in samples]]
 
     def clear(self) -> None:
         with self._lock:
