@@ -1,0 +1,66 @@
+"""Options as text: converted, checked against a settings class, and never another keyword."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from advpure.errors import BadInput
+from advpure.options import check_names, purifier_options, read_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of every kind that options have."""
+
+    count: int = 1
+    size: float = 0.5
+    clip: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Have a rule of its own."""
+        if self.count > 9:
+            raise BadInput(f"count {self.count}", "is above 9", "use 9")
+
+
+def test_text_becomes_what_the_field_holds() -> None:
+    read = read_options(Settings, {"count": "3", "size": "2/8", "clip": "true"}, "mine")
+    assert read == Settings(count=3, size=0.25, clip=True)
+    assert read_options(Settings, {"count": 3, "name": None}, "mine") == Settings(count=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cuont": 1}, ["option 'cuont' of mine", "did you mean count?", "known: count, size"]),
+        ({"count": "x"}, ["count 'x' of mine", "is not usable", "valid integer"]),
+        ({"count": "1/2"}, ["count 0.5 of mine", "is not usable"]),
+        ({"size": "1/0"}, ["size '1/0'", "is not a number"]),
+        ({"clip": "perhaps"}, ["clip 'perhaps' of mine", "valid boolean"]),
+        ({"count": "12"}, ["count 12 is above 9; use 9"]),
+    ],
+)
+def test_refusals_name_value_and_rule(options: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_options(Settings, options, "mine")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_names_alone_can_be_checked() -> None:
+    check_names(Settings, {"count": "anything"}, "mine")
+    with pytest.raises(BadInput, match="is not known"):
+        check_names(Settings, {"xi": 1}, "mine")
+
+
+def test_strength_is_given_once() -> None:
+    assert purifier_options("ddpm", {}, t=None, sigma=0.2) == {"sigma": 0.2}
+    assert purifier_options("ddpm", {"t": "9"}, t=None, sigma=None) == {"t": "9"}
+    with pytest.raises(BadInput, match="t 5 beside option t=9 sets one strength twice"):
+        purifier_options("ddpm", {"t": "9"}, t=5, sigma=None)
+
+
+@pytest.mark.parametrize("name", ["xi", "gradient", "tile", "weights", "denoiser", "name"])
+def test_no_option_passes_as_a_keyword_of_the_loader(name: str) -> None:
+    with pytest.raises(BadInput, match=f"option '{name}' of ddpm is not known"):
+        purifier_options("ddpm", {name: "x"}, t=None, sigma=None)

@@ -1,0 +1,170 @@
+"""A robustness run by name: what identifies it, what it reports, what it warns of."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from advpure.analysis.robustness import (
+    ADVERSARIAL,
+    RobustnessSettings,
+    measure_robustness,
+    open_run,
+    prepare,
+    report_robustness,
+)
+from advpure.errors import BadInput
+from advpure.evaluate import ATTACKS, DECISIONS, evaluate
+from advpure.records import RecordStore
+
+QUICK: dict[str, Any] = {"n": 6, "attack_options": {"steps": 3}}
+
+
+def test_settings_resolve_every_default() -> None:
+    prepared = prepare(RobustnessSettings(**QUICK, eps="8/255", t=None))
+    known = prepared.settings
+    assert known["threat_model"] == {"norm": "linf", "eps": 8 / 255}
+    assert known["attack"]["steps"] == 3
+    assert known["attack"]["eps"] == 8 / 255
+    assert known["attack"]["step_size"] is None
+    assert known["attack"]["randomness"] == "fixed"
+    assert known["decisions"] == {"randomness": "fixed", "draws": 1}
+    assert known["defense"]["purifier"] == "cm"
+    assert len(known["defense"]["denoiser"]["sha256"]) == 64
+    assert len(known["defense"]["classifier"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 1}, "randomness"),
+        ({"scheme": "counter"}, "randomness"),
+        ({"randomness": "fresh"}, "decisions"),
+        ({"eps": 0.1}, "threat_model"),
+        ({"sigma": 0.1}, "defense"),
+        ({"gradient": "bpda"}, "defense"),
+        ({"policy": "eot:2"}, "defense"),
+        ({"tile": 8}, "defense"),
+        ({"n": 5}, "n"),
+        ({"subset": "first-20"}, "subset"),
+        ({"attack": "apgd"}, "attack"),
+        ({"source_seed": 4}, "source_seed"),
+        ({"attack_options": {"steps": 4}}, "attack"),
+    ],
+)
+def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any], key: str) -> None:
+    base = prepare(RobustnessSettings(**QUICK)).settings
+    other = prepare(RobustnessSettings(**{**QUICK, **change})).settings
+    assert base[key] != other[key]
+
+
+def test_report_comes_from_the_records_alone(tmp_path: Path) -> None:
+    settings = RobustnessSettings(**QUICK, randomness="fresh", draws=4)
+    report = measure_robustness(settings, out=tmp_path / "run")
+    with RecordStore.read(tmp_path / "run") as store:
+        assert report_robustness(store, report.seconds) == report
+        rows = store.rows(DECISIONS.table, {"stage": ADVERSARIAL})
+        assert len(store.rows(ATTACKS.table)) == 12
+    stage = report.stages[ADVERSARIAL]
+    by_sample = [[row["correct"] for row in rows[4 * k : 4 * k + 4]] for k in range(6)]
+    assert stage.one_shot.value == sum(draws[0] for draws in by_sample) / 6
+    assert stage.mean.value == pytest.approx(sum(map(sum, by_sample)) / 24)
+    assert stage.worst.value == sum(map(all, by_sample)) / 6
+    for summary in report.stages.values():
+        assert summary.worst.value <= summary.mean.value
+        for rate in (summary.one_shot, summary.mean, summary.worst, summary.majority):
+            assert 0 <= rate.low <= rate.value <= rate.high <= 1
+            assert rate.n == 6
+    assert report.headline(ADVERSARIAL) == stage.mean
+    found = report.to_json()
+    assert found["interval"] == [stage.mean.low, stage.mean.high]
+
+
+def test_transfer_equals_crafting_apart_and_deciding_apart(tmp_path: Path) -> None:
+    moved = RobustnessSettings(**QUICK, seed=1, source_seed=0)
+    measure_robustness(moved, out=tmp_path / "moved", keep_images=True)
+    own = RobustnessSettings(**QUICK, seed=0)
+    measure_robustness(own, out=tmp_path / "own", keep_images=True)
+    prepared = prepare(moved)
+    with RecordStore.read(tmp_path / "moved") as there, RecordStore.read(tmp_path / "own") as here:
+        names = [f"adversarial/{i}" for i in range(6)]
+        crafted = torch.stack([there.get_blob(name) for name in names])
+        assert crafted.equal(torch.stack([here.get_blob(name) for name in names]))
+        said = prepared.defense.at(ids=range(6))(crafted).argmax(1).tolist()
+        rows = there.rows(DECISIONS.table, {"stage": ADVERSARIAL})
+        assert [row["prediction"] for row in rows] == said
+    with pytest.raises(BadInput, match="a source seed needs fixed randomness"):
+        prepare(RobustnessSettings(randomness="fresh", source_seed=0))
+
+
+class Blind(nn.Module):
+    """Cut the gradient."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        """Wrap a classifier."""
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same logits."""
+        logits: torch.Tensor = self.inner(x.detach())
+        return logits
+
+
+def test_zero_gradients_are_flagged_and_explained(tmp_path: Path) -> None:
+    prepared = prepare(RobustnessSettings(**QUICK))
+    prepared.defense.classifier = Blind(prepared.defense.classifier)
+    with open_run(prepared, tmp_path) as store:
+        with pytest.warns(UserWarning, match="the gradient is zero for all 6 undecided samples"):
+            evaluate(
+                prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
+                batch_size=6,
+            )  # fmt: skip
+        report = report_robustness(store)
+    assert report.blind == report.to_json()["zero_gradient"] == 6
+    assert "6 of 6 images had an exactly zero gradient" in report.notes[0]
+    assert "no robustness" in report.notes[0]
+
+
+def test_an_attack_below_noise_is_suspected(tmp_path: Path) -> None:
+    # Steps of no length from the image itself leave it clean; noise in a wide ball does not.
+    options = {"steps": 1, "step_size": 1e-9, "random_start": False, "stop": "never"}
+    settings = RobustnessSettings(n=20, eps=0.9, attack_options=options)
+    report = measure_robustness(settings, out=tmp_path / "run")
+    assert report.headline(ADVERSARIAL).value > report.headline("noise").value
+    assert any("suspect the attack, not the defense" in note for note in report.notes)
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    def stop(done: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    settings = RobustnessSettings(**QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        measure_robustness(settings, out=tmp_path, batch_size=2, progress=stop)
+    with RecordStore.read(tmp_path) as store:
+        report = report_robustness(store)
+    assert report.n == 2
+    assert "2 of 6 images are done; the same command goes on" in report.notes
+
+
+def test_randomness_decides_how_often_to_draw() -> None:
+    fresh: dict[str, Any] = {"randomness": "fresh"}
+    assert prepare(RobustnessSettings(**QUICK, **fresh)).decisions.draws == 10
+    assert prepare(RobustnessSettings(**QUICK, defense="none", **fresh)).decisions.draws == 1
+    assert prepare(RobustnessSettings(**QUICK)).decisions.draws == 1
+
+
+def test_kept_images_lie_in_ball_and_box(tmp_path: Path) -> None:
+    settings = RobustnessSettings(**QUICK, norm="l2", eps=0.4)
+    measure_robustness(settings, out=tmp_path, keep_images=True)
+    images = prepare(settings).images
+    with RecordStore.read(tmp_path) as store:
+        for i, clean in zip(images.ids.tolist(), images.images, strict=True):
+            for stage in ("noise", "adversarial"):
+                moved = store.get_blob(f"{stage}/{i}")
+                assert float((moved - clean).norm()) <= 0.4 + 1e-6
+                assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
