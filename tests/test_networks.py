@@ -5,9 +5,18 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from advpure.errors import BadInput
-from advpure.networks import ResNet, ResNetConfig, UNet, UNetConfig, build_network
+from advpure.networks import (
+    ConvNet,
+    ConvNetConfig,
+    ResNet,
+    ResNetConfig,
+    UNet,
+    UNetConfig,
+    build_network,
+)
 from advpure.networks.layers import Attention, SeededDropout, seed_dropout
 
 SHAPES = [
@@ -128,6 +137,64 @@ def test_normalisation_is_inside_the_classifier() -> None:
     assert torch.allclose(network(x), plain(normal), atol=1e-6)
 
 
+CONVNET = {
+    "image_channels": 2,
+    "classes": 3,
+    "channels": [8, 16],
+    "mean": [0.5, 0.25],
+    "std": [0.5, 0.25],
+}
+
+
+def test_whitening_makes_patches_white() -> None:
+    # Correlated pixels: after the fit, patches of the normalised images have the identity as
+    # second-moment matrix, up to the 5e-4 that is added to every eigenvalue.
+    network = ConvNet(ConvNetConfig(**CONVNET)).double()  # type: ignore[arg-type]
+    noise = draw(50, 2, 8, 8).double()
+    images = (noise + noise.roll(1, 3) + noise.roll(1, 1)).div(6).add(0.5)
+    network.fit(images)
+    mean, std = torch.tensor([0.5, 0.25])[:, None, None], torch.tensor([0.5, 0.25])[:, None, None]
+    filtered = F.conv2d((images - mean) / std, network.whitening)
+    half = len(network.whitening) // 2
+    assert torch.equal(filtered[:, half:], -filtered[:, :half])
+    flat = filtered[:, :half].transpose(0, 1).flatten(1)
+    assert torch.allclose(flat @ flat.T / flat.shape[1], torch.eye(half).double(), atol=0.02)
+
+
+def test_convnet_rows_are_bit_identical_in_any_slot_and_differentiable() -> None:
+    network = randomised("convnet", CONVNET)
+    x = draw(32, 2, 12, 12).sigmoid()
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(3))
+    x.requires_grad_(True)
+    moved = x.detach()[order].requires_grad_(True)
+    straight, shuffled = network(x), network(moved)
+    assert straight.shape == (32, 3)
+    assert torch.equal(straight[order], shuffled)
+    (one,) = torch.autograd.grad(straight.square().sum(), x)
+    (two,) = torch.autograd.grad(shuffled.square().sum(), moved)
+    assert torch.equal(one[order], two)
+    assert one.abs().max() > 0
+
+
+def test_convnet_forward_mode_equals_central_differences_in_float64() -> None:
+    network = randomised("convnet", CONVNET).double()
+    x, direction, h = draw(3, 2, 12, 12).double().sigmoid(), draw(3, 2, 12, 12).double(), 1e-6
+    slope = torch.func.jvp(network, (x,), (direction,))[1]
+    central = (network(x + h * direction) - network(x - h * direction)) / (2 * h)
+    # rounding over h leaves about 1e-10; a maximum that changes hands would show as more
+    assert (slope - central).norm() / central.norm() < 1e-6
+
+
+def test_an_untrained_convnet_passes_its_first_channels_on() -> None:
+    network = build_network("convnet", CONVNET, torch.Generator().manual_seed(0))
+    assert isinstance(network, ConvNet)
+    first = network.get_parameter("blocks.0.conv2.weight")
+    assert torch.equal(first, nn.init.dirac_(torch.empty_like(first)))
+    assert float(network.leave.weight.detach().std()) == pytest.approx(1.0, abs=1e-5)
+    names = dict(network.named_parameters())
+    assert not any(name.endswith(("norm1.weight", "whitening")) for name in names)
+
+
 def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     first = build_network("unet", SHAPES[0], torch.Generator().manual_seed(3)).state_dict()
@@ -149,6 +216,7 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
         ("unet", {"dropout": 1.0}, "outside"),
         ("unet", {"embedding": 7}, "is odd"),
         ("resnet", {}, "'image_size' of resnet is unknown"),
+        ("convnet", {}, "'image_size' of convnet is unknown"),
     ],
 )
 def test_bad_settings_are_refused(
@@ -165,6 +233,12 @@ def test_missing_and_inconsistent_settings_are_refused() -> None:
         build_network("resnet", {"image_channels": 3, "classes": 10})
     with pytest.raises(BadInput, match="is not positive"):
         ResNetConfig(image_channels=1, classes=10, std=(0.0,))
+    with pytest.raises(BadInput, match="is not positive"):
+        ConvNetConfig(image_channels=1, classes=10, std=(0.0,))
+    with pytest.raises(BadInput, match="does not match the channels"):
+        ConvNetConfig(image_channels=3, classes=10)
+    with pytest.raises(BadInput, match="make no network"):
+        ConvNetConfig(image_channels=1, classes=10, channels=())
 
 
 def test_configurations_survive_json() -> None:

@@ -1,6 +1,7 @@
 """Training: resume equals uninterrupted, losses against closed forms, recipes, refusals."""
 
 import dataclasses
+import json
 import math
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from advpure.training import Recipe, list_recipes, load_recipe, train
 from advpure.training.augment import flip_images, shift_images
 from advpure.training.consistency import ConsistencyTask, distance, heun_step
 from advpure.training.edm import EDMTask
+from advpure.training.order import epoch_batch
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import OptimizerName
 from advpure.training.tasks import Batch
@@ -56,11 +58,11 @@ def assert_same(first: Trainer, second: Trainer) -> None:
             assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "sgd"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, optimizer: OptimizerName
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, bias_rate=2.0, order="epochs")
     whole = trainer(tmp_path / "whole", recipe)
     whole.run(12)
     for stop in (3, 8, 12):
@@ -284,12 +286,76 @@ def test_augmentations_move_and_mirror() -> None:
     assert 65 < count < 135  # binomial(200, 1/2): 35 is 4.9 standard deviations, alpha 1e-6
 
 
+def test_reflecting_shifts_lose_no_colour() -> None:
+    ramp = torch.arange(1.0, 6.0).expand(100, 1, 5, 5)
+    plain = shift_images(ramp, 2, step_generator(0))
+    mirrored = shift_images(ramp, 2, step_generator(0), reflect=True)
+    assert plain.min() == 0
+    assert mirrored.min() == 1
+    kept = plain != 0
+    assert torch.equal(plain[kept], mirrored[kept])
+
+
+def test_an_epoch_shows_every_image_once_and_two_epochs_show_both_sides() -> None:
+    places = [epoch_batch(3, step, 4, 18) for step in range(8)]
+    first, second = (torch.cat([p.positions for p in places[k : k + 4]]) for k in (0, 4))
+    assert len(first.unique()) == len(second.unique()) == 16
+    assert not torch.equal(first, second)
+    sides: dict[int, list[bool]] = {}
+    for place in places:
+        for index, side in zip(place.positions.tolist(), place.mirrored.tolist(), strict=True):
+            sides.setdefault(index, []).append(side)
+    assert all(set(pair) == {True, False} for pair in sides.values() if len(pair) == 2)
+    assert len({pair[0] for pair in sides.values()}) == 2
+    with pytest.raises(BadInput, match="larger than the 3 images"):
+        epoch_batch(0, 0, 4, 3)
+
+
+def test_offsets_learn_faster_and_decay_alike(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer="sgd", bias_rate=8.0, weight_decay=0.1)
+    run = trainer(tmp_path, recipe)
+    weights, offsets = run.optimizer.param_groups
+    assert run.rates == [recipe.learning_rate, 8 * recipe.learning_rate]
+    assert weights["lr"] * weights["weight_decay"] == offsets["lr"] * offsets["weight_decay"]
+    assert all(parameter.ndim > 1 for parameter in weights["params"])
+    assert all(parameter.ndim == 1 for parameter in offsets["params"])
+
+
+def test_a_checkpoint_from_before_a_setting_existed_resumes(tmp_path: Path) -> None:
+    trainer(tmp_path).run(2)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    recipe = json.loads(state["recipe"])
+    del recipe["order"], recipe["bias_rate"]
+    torch.save({**state, "recipe": json.dumps(recipe)}, path)
+    assert trainer(tmp_path).resume()
+    with pytest.raises(BadInput, match="another order"):
+        trainer(tmp_path, dataclasses.replace(RECIPE, order="epochs")).resume()
+
+
+def test_a_classifier_learns_through_every_option(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        load_recipe("cifar10-classifier"),
+        dataset="digits",
+        network={"image_channels": 1, "classes": 10, "channels": [16, 32]},
+        steps=60, batch=64, warmup=20, learning_rate=0.2, shift=1, flip=False, validate_every=30,
+    )  # fmt: skip
+    result = train(recipe, out=tmp_path, progress=False)
+    (rate,) = result.quality
+    assert rate.n == 450
+    assert rate.correct > 400  # an untrained network has about 45
+
+
 def test_rate_factor_warms_up_and_decays() -> None:
     recipe = dataclasses.replace(RECIPE, steps=100, warmup=10)
     assert rate_factor(recipe, 0) == pytest.approx(0.1)
     assert rate_factor(recipe, 50) == pytest.approx(0.5)
     assert rate_factor(recipe, 100) == pytest.approx(0.0)
     assert rate_factor(dataclasses.replace(recipe, decay="constant"), 50) == 1.0
+    linear = dataclasses.replace(recipe, decay="linear")
+    assert rate_factor(linear, 10) == pytest.approx(1.0)
+    assert rate_factor(linear, 55) == pytest.approx(0.5)
+    assert rate_factor(linear, 100) == 0.0
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -310,6 +376,8 @@ def test_every_recipe_of_the_package_is_readable_and_says_what_it_is(name: str) 
         ("learning_rate = -1.0", "is not positive"),
         ("teacher = 'digits-edm'", "is for consistency alone"),
         ("seed = -1", "is negative"),
+        ("momentum = 1.0", "momentum 1.0 is outside"),
+        ("order = 'sorted'", "use random, epochs"),
         ("= =", "is not TOML"),
         ("[loss]\nsigma_dat = 1", "loss setting 'sigma_dat' is unknown"),
     ],

@@ -1,7 +1,17 @@
-"""The networks that advpure trains and ships: a compact U-Net and a small residual classifier."""
+"""The networks that advpure trains and ships: a compact U-Net and two small classifiers."""
 
+from advpure.networks.convnet import ConvNet, ConvNetConfig
 from advpure.networks.registry import ARCHITECTURES, build_network
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
 
-__all__ = ["ARCHITECTURES", "ResNet", "ResNetConfig", "UNet", "UNetConfig", "build_network"]
+__all__ = [
+    "ARCHITECTURES",
+    "ConvNet",
+    "ConvNetConfig",
+    "ResNet",
+    "ResNetConfig",
+    "UNet",
+    "UNetConfig",
+    "build_network",
+]

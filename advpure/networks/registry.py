@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from advpure.errors import BadInput
+from advpure.networks.convnet import ConvNet, ConvNetConfig, initialise_convnet
 from advpure.networks.layers import Attention, ResidualBlock
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
@@ -30,6 +31,9 @@ class Architecture(NamedTuple):
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 ARCHITECTURES.register("unet", Architecture(UNet, UNetConfig), about="compact U-Net")
 ARCHITECTURES.register("resnet", Architecture(ResNet, ResNetConfig), about="small classifier")
+ARCHITECTURES.register(
+    "convnet", Architecture(ConvNet, ConvNetConfig), about="classifier that trains in minutes"
+)
 
 
 def build_network(
@@ -92,3 +96,5 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(module.project.weight)
         elif isinstance(module, UNet):
             nn.init.zeros_(module.leave.weight)
+        elif isinstance(module, ConvNet):
+            initialise_convnet(module)

@@ -5,19 +5,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def shift_images(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+def shift_images(
+    images: Tensor, pixels: int, generator: torch.Generator, *, reflect: bool = False
+) -> Tensor:
     """Move every image by a whole number of pixels, up to `pixels` in each direction.
 
     Args:
-        images: [B, C, H, W]; what moves in is filled with 0.
+        images: [B, C, H, W].
         pixels: Largest distance.
         generator: CPU generator.
+        reflect: Whether what moves in mirrors the image; otherwise it is 0.
     """
     if pixels == 0:
         return images
     batch, _, height, width = images.shape
     offsets = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator).to(images.device)
-    padded = F.pad(images, (pixels,) * 4)
+    padded = F.pad(images, (pixels,) * 4, mode="reflect" if reflect else "constant")
     rows = offsets[0][:, None] + torch.arange(height, device=images.device)
     columns = offsets[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(batch, device=images.device)[:, None, None]
@@ -27,5 +30,9 @@ def shift_images(images: Tensor, pixels: int, generator: torch.Generator) -> Ten
 
 def flip_images(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image [B, C, H, W] left to right with probability 1/2."""
-    coins = torch.rand(len(images), generator=generator).to(images.device) < 0.5
-    return torch.where(coins[:, None, None, None], images.flip(-1), images)
+    return mirror(images, torch.rand(len(images), generator=generator) < 0.5)
+
+
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the chosen ([B], bool) of the images [B, C, H, W] left to right."""
+    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)

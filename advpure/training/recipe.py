@@ -12,8 +12,9 @@ from advpure.errors import BadInput
 from advpure.registry import Registry
 
 TaskName = Literal["edm", "consistency", "classifier"]
-OptimizerName = Literal["adam", "adamw", "radam"]
-Decay = Literal["constant", "cosine"]
+OptimizerName = Literal["adam", "adamw", "radam", "sgd"]
+Decay = Literal["constant", "cosine", "linear"]
+Order = Literal["random", "epochs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +33,23 @@ class Recipe:
         steps: Optimiser steps.
         batch: Images per step.
         seed: Decides initial weights, order, noise and augmentation.
-        optimizer: adam, adamw or radam.
+        optimizer: adam, adamw, radam or sgd (Nesterov).
+        momentum: Momentum of sgd.
         learning_rate: Peak learning rate.
+        bias_rate: Factor on the learning rate of offsets (parameters of one dimension); their
+            weight decay is divided by it, so that the decay of a step is that of the weights.
         weight_decay: Decoupled for adamw, added to the gradient otherwise.
         warmup: Steps of linear growth at the start.
-        decay: Constant, or cosine to zero over `steps`.
+        decay: Constant, or cosine or linear to zero over `steps`.
         clip: Largest global gradient norm.
         ema_half_life: Images after which the weight average has forgotten half.
         ema_ramp: The half-life is at most this share of the images seen so far.
-        shift: Largest random translation, in pixels, filled with the lowest value.
-        flip: Whether images are mirrored left to right at random.
+        order: `random` draws every image anew; `epochs` goes through all images before any of
+            them comes again, and drops the incomplete batch at the end.
+        shift: Largest random translation, in pixels.
+        reflect: Whether what moves in mirrors the image; otherwise it has the lowest value.
+        flip: Whether images are mirrored left to right: at random, or with `epochs` every other
+            time that an image comes.
         autocast: Whether the network runs in bfloat16 (the loss stays in float32).
         channels_last: Whether convolutions use the channels-last layout.
         validate_every: Steps between validations and lines of the log.
@@ -59,14 +67,18 @@ class Recipe:
     loss: Mapping[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     optimizer: OptimizerName = "adam"
+    momentum: float = 0.9
     learning_rate: float = 1e-3
+    bias_rate: float = 1.0
     weight_decay: float = 0.0
     warmup: int = 100
     decay: Decay = "cosine"
     clip: float = 1.0
     ema_half_life: int = 20_000
     ema_ramp: float = 0.05
+    order: Order = "random"
     shift: int = 0
+    reflect: bool = False
     flip: bool = False
     autocast: bool = False
     channels_last: bool = False
@@ -78,21 +90,37 @@ class Recipe:
         Raises:
             BadInput: naming the setting and the rule.
         """
-        for name, choices in (("task", TaskName), ("optimizer", OptimizerName), ("decay", Decay)):
+        for name, choices in (
+            ("task", TaskName),
+            ("optimizer", OptimizerName),
+            ("decay", Decay),
+            ("order", Order),
+        ):
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(get_args(choices))
                 raise BadInput(f"{name} {getattr(self, name)!r}", "is unknown", f"use {known}")
         for name in ("steps", "batch", "ema_half_life", "validate_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} {getattr(self, name)}", "is below 1", "use 1 or more")
-        for name in ("learning_rate", "clip", "ema_ramp"):
+        for name in ("learning_rate", "bias_rate", "clip", "ema_ramp"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} {getattr(self, name)}", "is not positive", "raise it")
         for name in ("seed", "warmup", "weight_decay", "shift"):
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} {getattr(self, name)}", "is negative", "use 0 or more")
+        if not 0 <= self.momentum < 1:
+            raise BadInput(f"momentum {self.momentum}", "is outside [0, 1)", "use for example 0.9")
         if (self.task == "consistency") != (self.teacher is not None):
             raise BadInput(f"teacher {self.teacher}", "is for consistency alone", "mend the recipe")
+
+
+def defaults() -> dict[str, Any]:
+    """Return the settings that a recipe may leave out, with the values that they then have."""
+    return {
+        entry.name: entry.default
+        for entry in dataclasses.fields(Recipe)
+        if entry.default is not dataclasses.MISSING
+    }
 
 
 def _folder() -> Path:

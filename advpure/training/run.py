@@ -8,7 +8,7 @@ from torch import nn
 
 from advpure.data import DATASETS
 from advpure.models import model_path
-from advpure.networks import build_network
+from advpure.networks import ConvNet, build_network
 from advpure.training.export import export_network
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
@@ -16,6 +16,9 @@ from advpure.training.recipe import Recipe, load_recipe
 from advpure.training.tasks import make_task
 from advpure.training.trainer import Trainer
 from advpure.weights import LoadedNetwork, load_network, sha256
+
+_FIT = 5000
+"""How many training images the fixed first layer of a classifier is fitted to."""
 
 
 class TrainResult(NamedTuple):
@@ -76,6 +79,8 @@ def train(
     task = make_task(plan, teacher)
     network, config = _network(plan, teacher)
     data = DATASETS.get(plan.dataset).read("train")
+    if isinstance(network, ConvNet):
+        network.fit(data.pixels[:_FIT].float() / data.full_scale)
     trainer = Trainer(plan, task, network, data, folder, device)
     if resume:
         trainer.resume()

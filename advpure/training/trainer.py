@@ -8,6 +8,7 @@ uninterrupted one, at the same thread count. A checkpoint is written whole or no
 import copy
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -27,15 +28,17 @@ from advpure.data import RawSplit
 from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
 from advpure.storage import atomic_path
-from advpure.training.augment import flip_images, shift_images
+from advpure.training.augment import flip_images, mirror, shift_images
+from advpure.training.order import epoch_batch
 from advpure.training.randomness import step_generator
-from advpure.training.recipe import Recipe
+from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "radam": torch.optim.RAdam,
+    "sgd": functools.partial(torch.optim.SGD, nesterov=True),
 }
 
 
@@ -86,9 +89,7 @@ class Trainer:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = _OPTIMIZERS[recipe.optimizer](
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.rates, self.optimizer = make_optimizer(recipe, self.network)
         self.step = 0
         self.seconds = 0.0
         self.loss_sum, self.loss_count = 0.0, 0
@@ -133,8 +134,8 @@ class Trainer:
         recipe = self.recipe
         generator = step_generator(recipe.seed, "step", self.step)
         batch = self._draw(generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate_factor(recipe, self.step)
+        for peak, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            group["lr"] = peak * rate_factor(recipe, self.step)
         self.network.train()
         seed_dropout(self.network, generator)
         loss = self.task.losses(InBfloat16(self.network, recipe.autocast), batch, generator).mean()
@@ -154,12 +155,18 @@ class Trainer:
         return value
 
     def _draw(self, generator: torch.Generator) -> Batch:
-        """Draw images with replacement, and augment them."""
-        recipe = self.recipe
-        index = torch.randint(0, len(self.data.pixels), (recipe.batch,), generator=generator)
+        """Choose images and augment them."""
+        recipe, size = self.recipe, len(self.data.pixels)
+        mirrored: Tensor | None = None
+        if recipe.order == "epochs":
+            index, mirrored = epoch_batch(recipe.seed, self.step, recipe.batch, size)
+        else:
+            index = torch.randint(0, size, (recipe.batch,), generator=generator)
         images = self.data.pixels[index].float() / self.data.full_scale
-        images = shift_images(images, recipe.shift, generator)
-        if recipe.flip:
+        images = shift_images(images, recipe.shift, generator, reflect=recipe.reflect)
+        if recipe.flip and mirrored is not None:
+            images = mirror(images, mirrored)
+        elif recipe.flip:
             images = flip_images(images, generator)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         moved = images.to(self.device).contiguous(memory_format=layout)
@@ -223,6 +230,7 @@ class Trainer:
         except Exception:  # a damaged file fails in many ways, all meaning the same
             raise BadInput(f"checkpoint {path}", "cannot be read", "delete it") from None
         own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        recipe = {**defaults(), **recipe}
         changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
         if changed:
             raise BadInput(
@@ -243,7 +251,32 @@ def rate_factor(recipe: Recipe, step: int) -> float:
     warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
     if recipe.decay == "constant":
         return warm
+    if recipe.decay == "linear":
+        left = (recipe.steps - step) / max(recipe.steps - recipe.warmup, 1)
+        return min(warm, max(left, 0.0))
     return warm * 0.5 * (1.0 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
+
+
+def make_optimizer(recipe: Recipe, network: nn.Module) -> tuple[list[float], torch.optim.Optimizer]:
+    """Return the peak learning rate of every group of parameters, and the optimiser over them.
+
+    Offsets make a group of their own only where `bias_rate` is not 1.
+    """
+    make = _OPTIMIZERS[recipe.optimizer]
+    if recipe.optimizer == "sgd":
+        make = functools.partial(make, momentum=recipe.momentum)
+    parameters = list(network.parameters())
+    groups = [(1.0, parameters)]
+    if recipe.bias_rate != 1.0:
+        offsets = [parameter for parameter in parameters if parameter.ndim < 2]
+        others = [parameter for parameter in parameters if parameter.ndim >= 2]
+        groups = [(1.0, others), (recipe.bias_rate, offsets)]
+    rates = [recipe.learning_rate * factor for factor, _ in groups]
+    settings = [
+        {"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay / factor}
+        for rate, (factor, chosen) in zip(rates, groups, strict=True)
+    ]
+    return rates, make(settings, lr=recipe.learning_rate)
 
 
 @contextmanager
