@@ -55,7 +55,7 @@ def test_rows_are_bit_identical_for_any_batch_size_and_order(
     scheme: Scheme, policy: Policy, defense: Defense, pictures: Draw, normals: Draw
 ) -> None:
     defense = Defense(defense.purifier, defense.classifier, xi=RandomnessConfig(1, scheme),
-                      policy=policy, tile=16)  # fmt: skip
+                      policy=policy, tile=4)  # fmt: skip
     images, ids = pictures(64, 1, 8, 8), torch.arange(100, 164)
     logits, gradients = _answer(defense, images, ids)
     for size in (1, 7, 64):
