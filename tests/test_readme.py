@@ -38,11 +38,12 @@ def test_commands_run_one_after_another(tmp_path: Path) -> None:
     tree.mkdir()
     scratch.mkdir()
     copy_sources(tree)
+    variables = environment(tree)
     for line in COMMANDS:
         if line.startswith("make "):
             continue  # it would make a second environment inside this one's test
         done = subprocess.run(
-            ["sh", "-c", line], cwd=scratch, env=environment(tree), capture_output=True, text=True,
+            ["sh", "-c", line], cwd=scratch, env=variables, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
