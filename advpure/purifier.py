@@ -1,6 +1,5 @@
 """A purifier: a chain between images in [0, 1], bound to a randomness configuration."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,7 +8,9 @@ from torch import Tensor, nn
 
 from advpure.chain import Chain, Noise, Step
 from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
 from advpure.gradients import GradientMode, check_mode, run_chain
+from advpure.purifiers.base import Recipe
 from advpure.randomness import Ids, RandomnessConfig, check_ids
 from advpure.tiling import check_tile, tiled
 from advpure.units import check_images, to_model, to_unit
@@ -58,7 +59,8 @@ class Bound(nn.Module):
             xi: Randomness configuration, or None to keep.
             gradient: Gradient mode, or None to keep.
         """
-        view = copy.copy(self)
+        view = type(self).__new__(type(self))
+        view.__dict__.update(self.__dict__)
         view._modules = self._modules.copy()
         if ids is not None:
             view.bind(ids)
@@ -96,6 +98,8 @@ class Purifier(Bound):
         denoiser: The network behind the steps, registered so that `.to()` reaches it.
         settings: All its options, for records.
         surrogate: A shorter chain for surrogate gradients.
+        recipe: What the chains were laid out from; with it a purifier can be copied and pickled,
+            since the copy lays them out again around its own denoiser.
         xi: Randomness configuration.
         gradient: Gradient mode; by default exact: ``full`` up to four network evaluations,
             ``checkpoint`` above.
@@ -118,6 +122,7 @@ class Purifier(Bound):
         *,
         settings: Mapping[str, Any] | None = None,
         surrogate: Chain | None = None,
+        recipe: Recipe | None = None,
         xi: RandomnessConfig | None = None,
         gradient: GradientMode | None = None,
         tile: int | None = None,
@@ -125,7 +130,7 @@ class Purifier(Bound):
         """Keep the parts; see the class."""
         super().__init__(xi, tile)
         self.name, self.chain, self.surrogate = name, chain, surrogate
-        self.denoiser = denoiser
+        self.denoiser, self.recipe = denoiser, recipe
         self.settings = dict(settings or {})
         self.gradient: GradientMode = gradient or (
             "full" if chain.evaluations <= 4 else "checkpoint"
@@ -167,3 +172,21 @@ class Purifier(Bound):
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.gradient = gradient
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the chains, whose steps hold the denoiser, where the recipe can renew them."""
+        if self.recipe is None and self.denoiser is not None:
+            raise BadInput(
+                f"purifier {self.name!r} without a recipe",
+                "cannot be copied, since its steps hold its denoiser",
+                "pass recipe=..., or build another one",
+            )
+        chains = () if self.recipe is None else ("chain", "surrogate")
+        return {name: value for name, value in self.__dict__.items() if name not in chains}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Lay out the chains around the copied denoiser."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.recipe is not None:
+            self.chain = self.recipe.chain(self.denoiser)
+            self.surrogate = self.recipe.surrogate(self.denoiser)

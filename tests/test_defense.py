@@ -1,6 +1,7 @@
 """A defense is a plain module: its answers depend on image, id and configuration, nothing else."""
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -8,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from advpure.analytic import GaussianDenoiser
+from advpure.data import load_images
 from advpure.defense import Defense, Policy, _votes
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
-from advpure.loading import load_purifier
+from advpure.loading import load_defense, load_purifier
+from advpure.purifier import Purifier
+from advpure.purifiers.oneshot import OneStepEDM
 from advpure.randomness import RandomnessConfig, Scheme
 
 Draw = Callable[..., Tensor]
@@ -335,3 +339,22 @@ def test_shipped_defenses_are_bit_identical_for_any_batch_size_and_order() -> No
         flipped = _answer(defense, images.flip(0), ids.flip(0))
         assert torch.equal(flipped[0].flip(0), logits)
         assert torch.equal(flipped[1].flip(0), gradients)
+
+
+def test_a_copied_or_pickled_defense_computes_with_its_own_network() -> None:
+    images, _, ids = load_images("digits", n=2)
+    defense = load_defense("ddpm", t=3, xi=RandomnessConfig(0)).bind(ids)
+    expected = defense(images)
+    twin = pickle.loads(pickle.dumps(defense))
+    assert torch.equal(twin(images), expected)
+    wide = copy.deepcopy(defense).double()
+    assert wide(images.double()).dtype == torch.float64
+    assert torch.allclose(wide(images.double()), expected.double(), atol=1e-3)
+    assert torch.equal(defense(images), expected)  # the original's network kept its precision
+
+
+def test_a_purifier_whose_steps_hold_a_foreign_network_is_not_copied() -> None:
+    network = GaussianDenoiser(torch.zeros(1, 2, 2), 0.25)
+    purifier = Purifier("mine", OneStepEDM(sigma=0.1).chain(network), network)
+    with pytest.raises(BadInput, match="cannot be copied"):
+        copy.deepcopy(purifier)
