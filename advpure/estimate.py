@@ -1,6 +1,7 @@
 """What a run will cost, before it starts: evaluations counted, seconds and memory calibrated."""
 
 import resource
+import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -62,8 +63,12 @@ def estimate(
 
 
 def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
-    """Return the seconds of the second of two calls; the first warms up."""
-    for _ in range(2):
+    """Return the median seconds of a few calls after one that warms up.
+
+    A call that takes over two seconds is timed once, so that an estimate stays quick.
+    """
+    taken: list[float] = []
+    while len(taken) < 2 or (len(taken) < 4 and taken[-1] < 2.0):
         start = time.perf_counter()
         x = tile.detach().clone().requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
@@ -72,8 +77,8 @@ def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
                 torch.autograd.grad(y.sum(), x)
         if tile.device.type == "cuda":
             torch.cuda.synchronize(tile.device)
-        seconds = time.perf_counter() - start
-    return seconds
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
 
 
 def _peak_memory(device: torch.device) -> int:

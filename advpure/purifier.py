@@ -12,7 +12,7 @@ from advpure.errors import BadInput
 from advpure.gradients import GradientMode, check_mode, run_chain
 from advpure.purifiers.base import Recipe
 from advpure.randomness import Ids, RandomnessConfig, check_ids
-from advpure.tiling import check_tile, tiled
+from advpure.tiling import check_tile, split_tiles, tiled
 from advpure.units import check_images, to_model, to_unit
 
 
@@ -165,10 +165,22 @@ class Purifier(Bound):
         return to_unit(states)
 
     def trajectory(self, images: Tensor) -> Iterator[tuple[Step, Tensor]]:
-        """Yield each step with the state after it in [0, 1] units, unclipped, [B, C, H, W]."""
+        """Yield each step with the state after it in [0, 1] units, unclipped, [B, C, H, W].
+
+        States have the same bits as within `forward`: each tile walks on its own, in step.
+        """
         xi, ids = self._resolve(images)
-        for step, state in self.chain.states(to_model(images), Noise(xi, ids)):
-            yield step, to_unit(state)
+        tiles = list(split_tiles(images, ids, tile=self.tile))
+        walks = [self._walk(xi, *tile.tensors) for tile in tiles]
+        for moves in zip(*walks, strict=True):
+            kept = [to_unit(x)[: tile.rows] for (_, x), tile in zip(moves, tiles, strict=True)]
+            yield moves[0][0], torch.cat(kept)
+
+    def _walk(
+        self, xi: RandomnessConfig | None, images: Tensor | None, ids: Tensor | None
+    ) -> Iterator[tuple[Step, Tensor]]:
+        assert images is not None
+        return self.chain.states(to_model(images), Noise(xi, ids))
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.gradient = gradient

@@ -12,8 +12,8 @@ function treats the last rows or numbers of a batch by another kernel (seen with
 with 9 x 9 images), and only a tile of 1 gives the guarantee.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,17 +52,40 @@ def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
         return function
 
     def run(*tensors: Tensor | None) -> T:
-        rows = next(t.shape[0] for t in tensors if t is not None)
-        if rows == tile:
-            return function(*(_pad(t, 0, tile) for t in tensors))
-        parts: list[T] = [
-            _unpad(function(*(_pad(t, start, tile) for t in tensors)), min(tile, rows - start))
-            for start in range(0, max(rows, 1), tile)
-        ]
+        tiles = list(split_tiles(*tensors, tile=tile))
+        if len(tiles) == 1 and tiles[0].rows == tile:
+            return function(*tiles[0].tensors)
+        parts: list[T] = [_unpad(function(*each.tensors), each.rows) for each in tiles]
         result: T = parts[0] if len(parts) == 1 else _join(parts)
         return result
 
     return run
+
+
+class Tile(NamedTuple):
+    """A batch's tensors cut and padded to one tile, and how many of its rows are real."""
+
+    tensors: tuple[Tensor | None, ...]
+    rows: int
+
+
+def split_tiles(*tensors: Tensor | None, tile: int | None) -> Iterator[Tile]:
+    """Cut tensors that share their first axis into padded tiles.
+
+    Args:
+        tensors: [B, ...] each; None is passed through.
+        tile: Rows per tile; None yields the tensors as they are.
+
+    Yields:
+        The tiles, at least one even where B = 0.
+    """
+    rows = next(t.shape[0] for t in tensors if t is not None)
+    if tile is None:
+        yield Tile(tensors, rows)
+        return
+    for start in range(0, max(rows, 1), tile):
+        padded = tuple(_pad(t, start, tile) for t in tensors)
+        yield Tile(padded, min(tile, rows - start))
 
 
 def _pad(tensor: Tensor | None, start: int, tile: int) -> Tensor | None:
