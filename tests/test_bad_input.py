@@ -1,0 +1,338 @@
+"""Bad input ends in one line that names the value, the rule and the fix, with exit code 2."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from advpure.attacks import ZeroGradientWarning, pgd
+from advpure.cli import run
+from advpure.data import load_images
+from advpure.errors import BadInput
+from advpure.loading import load_classifier, load_defense
+from advpure.models import model_path
+from advpure.randomness import RandomnessConfig
+from advpure.records import RecordStore
+
+Refused = Callable[..., str]
+
+ATTACK: list[tuple[str, list[str]]] = [
+    ("--defense ddmp", ["defense 'ddmp'", "is not known", "did you mean ddpm"]),
+    ("--defense zzz", ["defense 'zzz'", "is not known", "known: none, ddpm"]),
+    ("--eps 8", ["epsilon 8", "ambiguous", "8/255", "8.0"]),
+    ("--eps 0", ["epsilon 0", "is not positive", "8/255"]),
+    ("--eps -0.1", ["epsilon -0.1", "is not positive", "8/255"]),
+    ("--eps nan", ["epsilon nan", "is not finite", "8/255"]),
+    ("--eps inf", ["epsilon inf", "is not finite", "8/255"]),
+    ("--eps abc", ["epsilon 'abc'", "is not a number", "8/255"]),
+    ("--eps 8/0", ["epsilon '8/0'", "is not a number", "8/255"]),
+    ("--eps 8 --norm l2", ["epsilon 8", "ambiguous", "8/255", "8.0"]),
+    ("--norm l1", ["norm 'l1'", "is not known", "use linf or l2"]),
+    ("--norm l2", ["norm l2", "has no default radius on digits", "--eps"]),
+    ("--dataset digit", ["data set 'digit'", "is not known", "did you mean digits"]),
+    ("--subset tets", ["subset 'tets'", "is not understood", "did you mean 'test'"]),
+    ("--subset 440:460", ["subset '440:460'", "has 450", "stay within 0:450"]),
+    ("-n 451", ["n 451", "does not fit", "use 1 to 450"]),
+    ("-n -1", ["n -1", "does not fit", "use 1 to 450"]),
+    ("-n x", ["'x'", "integer", "--help"]),
+    ("--attack pdg", ["attack 'pdg'", "is not known", "did you mean pgd"]),
+    ("-o foo=1", ["option 'foo' of cm", "is not known", "known: "]),
+    ("-d ddpm -o clipx0=1", ["option 'clipx0' of ddpm", "is not known", "did you mean clip_x0"]),
+    ("-d ddpm -o clip_x0=perhaps", ["clip_x0 'perhaps'", "is not usable", "boolean"]),
+    ("-o clip_x0", ["option 'clip_x0'", "is not KEY=VALUE", "write"]),
+    ("-o xi=1", ["option 'xi' of cm", "is not known", "known: "]),
+    ("--t 9 -o t=5", ["t 9 beside option t=5", "sets one strength twice", "leave one"]),
+    ("--attack-option foo=1", ["option 'foo' of pgd", "is not known", "known: "]),
+    ("--attack-option eps=0.9", ["attack option eps=0.9", "threat model", "use --eps"]),
+    ("--steps 2 --attack-option steps=3", ["steps=3", "a second time", "keep --steps 2"]),
+    ("--attack-option targeted=true", ["targeted", "no classes to reach", "attacks.pgd"]),
+    ("--loss mse", ["loss 'mse'", "is not usable", "'ce', 'margin' or 'dlr'"]),
+    ("--gradient exact", ["gradient 'exact'", "is not known", "full, checkpoint, bpda"]),
+    ("-d onestep-edm --gradient surrogate", ["'surrogate'", "has no shorter chain", "bpda"]),
+    ("--policy often", ["policy 'often'", "is not known", "single, eot or majority"]),
+    ("--policy eot:x", ["policy 'eot:x'", "has no number of draws", "eot:10"]),
+    ("--policy eot:0", ["0 draws", "do not fit eot", "1 or more"]),
+    ("--t 5 --sigma 0.2", ["t 5 and sigma 0.2", "are two strengths", "give one"]),
+    ("-d ddpm --t 0", ["t 0", "is outside the linear schedule", "use 1 .. 1000"]),
+    ("-d ddpm --t 1001", ["t 1001", "is outside the linear schedule", "use 1 .. 1000"]),
+    ("-d onestep-edm --sigma 80", ["sigma 80.0", "is outside (0, 40]", "use"]),
+    ("-d onestep-edm --sigma nan", ["sigma nan", "is outside (0, 40]", "use"]),
+    ("-d none --t 5", ["t 5", "means nothing to none", "leave out t"]),
+    ("--seed -1", ["seed -1", "does not fit the hash scheme's 32 bits", "use 0 .."]),
+    ("--seed 4294967296", ["seed 4294967296", "does not fit", "use 0 .. 2**32 - 1"]),
+    ("--seed one", ["'one'", "integer", "--help"]),
+    ("--scheme md5", ["scheme 'md5'", "is not known", "hash or counter"]),
+    ("--attack-seed -1", ["seed -1", "is not a whole number", "use 0"]),
+    ("--steps 0", ["steps 0", "is not a whole number >= 1", "use 1"]),
+    ("--step-size 0", ["step size 0", "is not positive", "2/255"]),
+    ("--eot 0", ["eot 0", "is not a whole number >= 1", "use 1"]),
+    ("--iterate first", ["iterate 'first'", "is not usable", "'last' or 'best'"]),
+    ("--draws 0", ["0 draws", "decide nothing", "use 1 or more"]),
+    ("--fix-random --draws 5", ["5 draws", "do not fit fixed randomness", "--draws"]),
+    ("--transfer-from 3", ["a source seed", "needs fixed randomness", "--fix-random"]),
+    ("--fix-random --transfer-from -3", ["seed -3", "does not fit", "use 0 .."]),
+    ("--batch-size 0", ["batch size 0", "holds no image", "use 1 or more"]),
+    ("--tile -1", ["tile -1", "holds no image", "use 1 or more"]),
+    ("--device gpu", ["device 'gpu'", "is not known", "cpu, cuda, cuda:1 or mps"]),
+    ("--device cuda:x", ["device 'cuda:x'", "is not known", "cpu, cuda, cuda:1 or mps"]),
+    ("--device cuda:99", ["device 'cuda:99'", " is ", "; "]),
+    ("--weights missing.safetensors", ["missing.safetensors", "is missing", "check the path"]),
+    ("--weights nothere", ["model 'nothere'", "is not shipped", "digits-edm"]),
+    ("--weights digits-classifier", ["'digits-classifier'", "is no denoiser", "digits-edm"]),
+    ("--epss 3", ["--epss", "--eps", "--help"]),
+    ("extra", ["extra", "--help"]),
+]
+
+OTHERS: list[tuple[str, list[str]]] = [
+    ("cr --eps 8", ["epsilon 8", "ambiguous", "8/255"]),
+    ("cr --eps 0", ["epsilon 0", "is not positive", "8/255"]),
+    ("cr --eps 8/255,", ["epsilon ''", "is not a number", "8/255"]),
+    ("cr --eps 0.1,0.1", ["0.1, 0.1", "repeat a value", "once"]),
+    ("cr --eps 1e-9", ["epsilon 1e-09", "is below", "float64"]),
+    ("cr --distribution cauchy", ["distribution 'cauchy'", "is not known", "uniform"]),
+    ("cr --perturbations 0", ["0 perturbations", "is no positive", "use 10"]),
+    ("cr --seeds a", ["seed 'a'", "is not a whole number", "0,1,2"]),
+    ("cr --seeds 0,0", ["seeds [0, 0]", "repeat a value", "once"]),
+    ("cr --batch-size 0", ["batch size 0", "holds no image", "use 1 or more"]),
+    ("cr --defense ddmp", ["defense 'ddmp'", "is not known", "did you mean ddpm"]),
+    ("cr --device gpu", ["device 'gpu'", "is not known", "cpu, cuda"]),
+    ("cr -o tile=3", ["option 'tile' of cm", "is not known", "known: "]),
+    ("cr -n 2 --perturbations 1 --plot x.doc", ["x.doc", "is no picture", ".png"]),
+    ("attck", ["attck", "attack", "--help"]),
+    ("--foo", ["--foo", "--help"]),
+    ("export nothere --to x.csv", ["nothere", "is no run folder", "records.sqlite"]),
+    ("export nothere", ["--to", "--help"]),
+    ("models digits-cmm", ["'digits-cmm'", "is not "]),
+    ("train digits-x", ["recipe 'digits-x'", "is not known", "did you mean"]),
+    ("train digits-cm --steps 0", ["steps 0", "is below 1", "1 or more"]),
+    ("train digits-cm --save-seconds -1", ["-1", "0", "--help"]),
+    ("train digits-cm --device gpu", ["device 'gpu'", "is not known", "cpu, cuda"]),
+]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
+    """Return a runner that checks the form of a refusal and returns its line."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> str:
+        capsys.readouterr()
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        assert code == 2, err
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.startswith("advpure: ")
+        assert "Traceback" not in err
+        return err
+
+    return call
+
+
+@pytest.mark.parametrize(("line", "words"), ATTACK, ids=[line for line, _ in ATTACK])
+def test_attack_refuses(refused: Refused, tmp_path: Path, line: str, words: list[str]) -> None:
+    told = refused("attack", *line.split())
+    assert [word for word in words if word not in told] == [], told
+    if "--batch-size" not in line and "surrogate" not in line:
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("line", "words"), OTHERS, ids=[line for line, _ in OTHERS])
+def test_other_verbs_refuse(refused: Refused, line: str, words: list[str]) -> None:
+    told = refused(*line.split())
+    assert [word for word in words if word not in told] == [], told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("verb", ["attack", "cr", "train"])
+def test_cuda_where_there_is_none(refused: Refused, verb: str) -> None:
+    more = ["digits-cm"] if verb == "train" else []
+    told = refused(verb, *more, "--device", "cuda")
+    assert told == "advpure: device 'cuda' is not available here; use --device cpu\n"
+
+
+class Trap:
+    """A pickle that makes a folder when it is loaded the naive way."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder."""
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        """Ask the unpickler to run code."""
+        return os.mkdir, (str(self.folder),)
+
+
+def damaged_files(folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Write every kind of file that is no network of ours."""
+    good = model_path("digits-edm").read_bytes()
+    noise = torch.randint(0, 255, (999,), generator=torch.Generator().manual_seed(0)).tolist()
+    bytes_of = {
+        "garbage": bytes(noise), "empty": b"", "cut": good[: len(good) // 2], "head": good[:100],
+        "flipped": good[:20] + b"\xff" + good[21:], "text": b"hello, these are no weights\n",
+        "pickle": pickle.dumps({"weight": Trap(folder / "trapped")}),
+    }  # fmt: skip
+    files = {}
+    for name, content in bytes_of.items():
+        files[name] = folder / f"{name}.safetensors"
+        files[name].write_bytes(content)
+    files["foreign"] = folder / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, files["foreign"])
+    files["odd"] = folder / "odd.safetensors"
+    header = {"format": 1, "architecture": "vgg", "config": {}, "metadata": {}}
+    save_file({"w": torch.zeros(3)}, files["odd"], {"advpure": json.dumps(header)})
+    torch.save({"weight": Trap(folder / "trapped")}, folder / "trap.pt")
+    files["torch"] = folder / "trap.pt"
+    words = {name: ["weights file", "obtain it again"] for name in files}
+    words["foreign"] = ["has no advpure header", "advpure train"]
+    words["odd"] = ["'vgg'", "is not known"]
+    return {name: (path, words[name]) for name, path in files.items()}
+
+
+@pytest.mark.parametrize("option", ["--weights", "--classifier"])
+def test_no_bad_weights_file_gets_in_and_no_pickle_runs(
+    refused: Refused, tmp_path: Path, option: str
+) -> None:
+    for name, (path, words) in damaged_files(tmp_path).items():
+        told = refused("attack", option, str(path))
+        assert [word for word in words if word not in told] == [], (name, told)
+    assert not (tmp_path / "trapped").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_trap_would_snap(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(tmp_path / "trapped")))
+    assert (tmp_path / "trapped").is_dir()
+
+
+def test_out_that_is_no_folder_of_this_run(refused: Refused, tmp_path: Path) -> None:
+    small = ("attack", "--fix-random", "-n", "2", "--steps", "1", "--out")
+    (tmp_path / "file").write_text("mine")
+    assert "file cannot be written" in refused(*small, "file")
+    assert "file/run cannot be written" in refused(*small, "file/run")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert run([*small, "run"]) == 0
+    before = (tmp_path / "run" / "records.sqlite").read_bytes()
+    told = refused(*small, "run", "--eps", "0.1")
+    assert "0.1 differs from 0.15 of the run in run; choose another --out" in told
+    assert "choose another --out" in refused("cr", "--out", "run")
+    assert (tmp_path / "run" / "records.sqlite").read_bytes() == before
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "records.sqlite").write_bytes(b"no database" * 99)
+    assert "is not a readable database" in refused(*small, "broken")
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+from advpure.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("verb", ["attack", pytest.param("cr", marks=pytest.mark.slow)])
+def test_a_full_disk_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    job = {
+        "attack": ["attack", "-d", "none", "--fix-random", "--steps", "1", "-n", "0"],
+        "cr": ["cr", "-d", "none", "-n", "0", "--perturbations", "4"],
+    }[verb]
+    job += ["--batch-size", "16", "--out", "mine"]
+    command = [sys.executable, "-c", LIMITED, str(120 * 1024), *job]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "advpure: no room left to write mine/records.sqlite; everything before is kept: "
+        "free space and run it again\n"
+    )
+    with RecordStore.read(tmp_path / "mine") as store:
+        table = store.schemas[0].table
+        kept = store.rows(table)
+    assert kept
+    monkeypatch.chdir(tmp_path)
+    assert run(job) == 0
+    with RecordStore.read(tmp_path / "mine") as store:
+        rows = store.rows(table)
+    assert len(rows) == {"attack": 450 * 3, "cr": 450 * 4}[verb]
+    assert [row for row in rows if row in kept] == kept
+
+
+def test_images_that_are_none() -> None:
+    defense = load_defense("cm", xi=RandomnessConfig(0))
+    images, labels, ids = load_images(n=3)
+    defense.bind(ids)
+    cases: list[tuple[Tensor, str]] = [
+        (images * 255, r"images with values in \[0, 255\] leave \[0, 1\]; divide by 255"),
+        (images * 2 - 1, r"leave \[0, 1\]; map them with \(x \+ 1\) / 2"),
+        (images.where(images < 0.5, torch.nan), "remove the NaN"),
+        (images[0], r"images of shape \(1, 8, 8\) are not \[B, C, H, W\]"),
+        (images.long(), "images of dtype torch.int64 are not floating point"),
+        (images[:2], "3 sample ids do not match a batch of 2 images"),
+    ]
+    for wrong, words in cases:
+        with pytest.raises(BadInput, match=words):
+            defense(wrong)
+        with pytest.raises(BadInput, match=words):
+            pgd(defense, wrong, labels[: len(wrong)], eps=0.1, steps=1)
+    for bad_labels, words in (
+        (labels[:2], "do not match 3 images"),
+        (labels.float(), "are not class indices"),
+        (labels - 9, "is negative"),
+        (labels + 9, "is outside the 10 classes"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            pgd(defense, images, bad_labels, eps=0.1, steps=1)
+
+
+class Bent(nn.Module):
+    """A classifier with something done to its answer."""
+
+    def __init__(self, bend: Callable[[Tensor], Tensor]) -> None:
+        """Load the classifier."""
+        super().__init__()
+        self.inner, self.bend = load_classifier("digits"), bend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the bent answer."""
+        return self.bend(self.inner(x))
+
+
+def attack_bent(bend: Callable[[Tensor], Tensor]) -> Any:
+    defense = load_defense("cm", xi=RandomnessConfig(0), classifier=Bent(bend))
+    images, labels, ids = load_images(n=3)
+    return pgd(defense, images, labels, ids=ids, eps=0.1, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("bend", "words"),
+    [
+        (lambda y: y.softmax(1), "look like probabilities .* return the logits"),
+        (lambda y: y * torch.nan, "logits contain NaN or infinite values; mend the model"),
+        (lambda y: y / 0, "logits contain NaN or infinite values; mend the model"),
+        (lambda y: y[:, 0], r"model output of shape .* is not \[\d+, classes\]; return logits"),
+    ],
+    ids=["probabilities", "nan", "infinite", "one-dimensional"],
+)
+def test_answers_that_are_no_logits(bend: Callable[[Tensor], Tensor], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        attack_bent(bend)
+
+
+def test_zero_gradients_are_a_warning_and_a_flag() -> None:
+    with pytest.warns(ZeroGradientWarning, match="the attack cannot see the model"):
+        result = attack_bent(torch.Tensor.detach)
+    assert result.zero_gradient.tolist() == [True, True, True]
+    assert not attack_bent(lambda y: y).zero_gradient.any()

@@ -1,0 +1,117 @@
+"""What a run will cost is counted before it starts, and never less than what it then costs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advpure.analysis.compression_run import (
+    CompressionRun,
+    estimate_compression,
+    measure_compression,
+    prepare_compression,
+)
+from advpure.analysis.robustness import (
+    RobustnessSettings,
+    estimate_robustness,
+    measure_robustness,
+    prepare,
+)
+from advpure.estimate import Estimate, estimate
+from advpure.evaluate import ATTACKS, DECISIONS
+from advpure.loading import load_defense, load_purifier
+from advpure.randomness import RandomnessConfig
+from advpure.records import RecordStore
+
+CASES: list[dict[str, Any]] = [
+    {"attack_options": {"steps": 4}},
+    {"attack_options": {"steps": 4, "stop": "never"}},
+    {"attack_options": {"steps": 4, "iterate": "best"}},
+    {"attack_options": {"steps": 3, "eot": 3}},
+    {"attack_options": {"steps": 4}, "randomness": "fresh", "draws": 3},
+    {"attack_options": {"steps": 4}, "source_seed": 1},
+    {"attack": "apgd", "attack_options": {"steps": 5, "stop": "never"}},
+    {"attack": "apgd", "attack_options": {"steps": 3}, "randomness": "fresh"},
+    {"attack": "pgd-eot", "attack_options": {"steps": 3, "eot": 3}},
+    {"attack": "bpda", "attack_options": {"steps": 3}},
+    {"attack": "bpda-eot", "attack_options": {"steps": 2, "eot": 2}, "randomness": "fresh"},
+    {"attack": "uniform-noise", "attack_options": {"draws": 5}},
+    {"attack_options": {"steps": 2}, "policy": "majority:3"},
+    {"attack_options": {"steps": 2}, "defense": "ddpm", "t": 4},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_counted_passes_bound_those_that_happen(tmp_path: Path, case: dict[str, Any]) -> None:
+    settings = RobustnessSettings(n=5, **case)
+    prepared = prepare(settings)
+    most = estimate_robustness(prepared)
+    measure_robustness(settings, out=tmp_path)
+    with RecordStore.read(tmp_path) as store:
+        attacks = store.rows(ATTACKS.table)
+        passes = sum(row["forwards"] for row in attacks) + store.count(DECISIONS.table)
+    backwards = sum(row["backwards"] for row in attacks)
+    assert 0 < passes * prepared.defense.evaluations <= most.evaluations
+    assert 0 <= backwards <= most.backwards
+    assert most.images == 5
+    if case["attack_options"].get("stop") == "never":
+        # The bound is no wild guess: what may be saved is a few tests an image.
+        assert most.evaluations <= passes * prepared.defense.evaluations + 5 * 4 * 2
+        assert most.backwards <= backwards + 5
+
+
+class Counter(nn.Module):
+    """Count the rows that a network sees."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        """Wrap a network."""
+        super().__init__()
+        self.inner, self.rows = inner, 0
+
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
+        """Return what the network returns."""
+        self.rows += len(x)
+        answer: Tensor = self.inner(x, *rest)
+        return answer
+
+
+@pytest.mark.parametrize(("name", "evaluations"), [("cm", 1), ("ddpm", 4), ("none", 0)])
+def test_evaluations_are_what_the_network_sees(name: str, evaluations: int) -> None:
+    t = 4 if name == "ddpm" else None
+    purifier = load_purifier(name, xi=RandomnessConfig(0), t=t)
+    assert purifier.chain.evaluations == evaluations
+    if purifier.denoiser is None:
+        return
+    denoiser: Any = purifier.denoiser
+    network = denoiser.network = Counter(denoiser.network)
+    purifier.at(ids=range(32))(torch.full((32, 1, 8, 8), 0.5))
+    assert network.rows == 32 * evaluations
+
+
+def test_a_compression_run_costs_what_was_counted(tmp_path: Path) -> None:
+    run = CompressionRun(n=5, eps=["2/255", "8/255"], perturbations=3, seeds=[0, 1])
+    most = estimate_compression(prepare_compression(run))
+    report = measure_compression(run, out=tmp_path)
+    rates = len(report.result.rows)
+    assert rates == 5 * 2 * 3 * 2
+    assert rates + 5 * 2 <= most.evaluations
+    assert most.backwards == 0
+
+
+def test_seconds_grow_with_images_and_memory_is_that_of_the_process() -> None:
+    defense = load_defense("cm", xi=RandomnessConfig(0))
+    images = torch.full((3, 1, 8, 8), 0.5)
+    small = estimate(defense, images, 32, 10, 5)
+    large = estimate(defense, images, 3200, 10, 5)
+    assert (large.evaluations, large.backwards) == (3200 * 10 * 2, 3200 * 5)
+    assert large.seconds > 5 * small.seconds > 0
+    assert small.peak_memory > 50 * 2**20
+    assert Estimate(**small.to_json()) == small
+
+
+def test_random_defenses_can_be_calibrated_without_a_configuration_of_their_own() -> None:
+    fresh = RandomnessConfig(0, scope="fresh")
+    found = estimate(load_defense("cm", xi=fresh), torch.full((1, 1, 8, 8), 0.5), 1, 1, 0)
+    assert found.evaluations == 2
