@@ -1,14 +1,12 @@
 """Data sets: splits, ids, subset words, integrity, refusals."""
 
-import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from advpure.data import DATASETS, cifar10, dataset_info, load_images
+from advpure.data import DATASETS, dataset_info, load_images
 from advpure.data.base import Split
 from advpure.data.subsets import parse_subset
 from advpure.errors import BadInput
@@ -123,22 +121,3 @@ def test_unknown_data_set_and_impossible_n_are_refused() -> None:
     for n in (0, -1, 451):
         with pytest.raises(BadInput, match="use 1 to 450"):
             load_images("digits", n=n)
-
-
-def test_cifar10_reads_the_binary_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "cifar10"
-    folder.mkdir()
-    records = np.arange(10 * 3073, dtype=np.uint32).astype(np.uint8).reshape(10, 3073)
-    records[:, 0] = range(10)
-    (folder / "test_batch.bin").write_bytes(records.tobytes())
-    digest = hashlib.sha1(records.tobytes()).hexdigest()
-    monkeypatch.setenv("ADVPURE_DATA", str(tmp_path))
-    monkeypatch.setitem(cifar10.SHA1, "test_batch.bin", digest)
-    raw = cifar10.read("test")
-    assert raw.labels.tolist() == list(range(10))
-    assert raw.pixels[3, 2, 5, 7] == records[3, 1 + 2 * 1024 + 5 * 32 + 7]
-    (folder / "test_batch.bin").write_bytes(bytes(10 * 3073))
-    with pytest.raises(BadInput, match="wrong SHA1"):
-        cifar10.read("test")
-    with pytest.raises(BadInput, match=r"data_batch_1\.bin is missing; unpack"):
-        cifar10.read("train")

@@ -45,12 +45,13 @@ class DatasetInfo:
         name: Its name in `load_images`.
         classes: Class names, in label order.
         shape: Image shape (C, H, W).
-        splits: Number of images per split.
+        splits: Number of images per split; of a data set that users bring, in the official one.
         norm: Norm of the default threat model, "linf" or "l2".
         eps: Radius of the default threat model, in [0, 1] units.
-        tile: Default compute tile: how many rows networks see at once. A multiple of 32, because
-            the vectorised sigmoid and SiLU of the CPU round the last numel % 32 elements in
-            another way, and a row must not notice whether it is among them.
+        tile: Default compute tile: how many rows networks see at once. Rows times pixels are a
+            multiple of 32, because the vectorised sigmoid and SiLU of the CPU round the last
+            numel % 32 elements in another way, and a row must not notice whether it is among
+            them; a network's small inner maps ask for a tile that is a multiple of 32 itself.
         classifier: Name of the shipped classifier, or None.
         description: One line for lists.
     """
@@ -73,7 +74,12 @@ class Dataset:
     Attributes:
         info: The description.
         read: Reads a whole split.
+        sizes: Counts the images that are there, where that can differ from the description.
+        pick: Reads images by their positions (int64 [n]) in a split, where a whole one may not
+            fit in memory.
     """
 
     info: DatasetInfo
     read: Callable[[Split], RawSplit]
+    sizes: Callable[[], Mapping[Split, int]] | None = None
+    pick: Callable[[Split, Tensor], RawSplit] | None = None

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its binary version, read from a folder that the user fills.
+"""CIFAR-10 in its binary version, from the folder that `advpure data cifar10` fills.
 
 The folder is `$ADVPURE_DATA/cifar10` or else `~/.cache/advpure/cifar10`. Six files of 10,000
 records, each a label byte and 3,072 bytes in channel, row, column order. Their SHA1 sums are
@@ -10,7 +10,6 @@ Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images"
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 from advpure.data.cifar10_sample import CIFAR10_CLASSES
+from advpure.data.place import data_root
 from advpure.errors import BadInput
 
 SHA1 = {
@@ -29,6 +29,9 @@ SHA1 = {
     "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
 
+RECORDS = 10_000
+"""Images in each file."""
+
 INFO = DatasetInfo(
     name="cifar10",
     classes=CIFAR10_CLASSES,
@@ -38,14 +41,13 @@ INFO = DatasetInfo(
     eps=8 / 255,
     tile=32,
     classifier=None,
-    description="CIFAR-10, binary version, from $ADVPURE_DATA/cifar10 or ~/.cache/advpure/cifar10",
+    description="CIFAR-10, all 60,000 images; `advpure data cifar10` obtains it",
 )
 
 
 def folder() -> Path:
     """Return where the files are expected."""
-    root = os.environ.get("ADVPURE_DATA")
-    return (Path(root) if root else Path.home() / ".cache" / "advpure") / "cifar10"
+    return data_root() / "cifar10"
 
 
 def read(split: Split) -> RawSplit:
@@ -55,7 +57,7 @@ def read(split: Split) -> RawSplit:
         BadInput: when a file is absent or is not the official one.
     """
     names = [name for name in SHA1 if name.startswith("test") == (split == "test")]
-    records = np.concatenate([_read_file(folder() / name, SHA1[name]) for name in names])
+    records = np.concatenate([_read_file(folder() / name, split) for name in names])
     return RawSplit(
         torch.from_numpy(records[:, 1:].reshape(-1, *INFO.shape).copy()),
         torch.from_numpy(records[:, 0].astype(np.int64)),
@@ -63,24 +65,49 @@ def read(split: Split) -> RawSplit:
     )
 
 
-def _read_file(path: Path, expected: str) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def is_right(place: Path, name: str) -> bool:
+    """Say whether a file of a folder is there and is the official one."""
+    path = place / name
+    if not path.is_file() or path.stat().st_size != RECORDS * 3073:
+        return False
+    if not _is_sealed(path):
+        if hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest() != SHA1[name]:
+            return False
+        seal(path)
+    return True
+
+
+def seal(path: Path) -> None:
+    """Note beside a file that its sum was right, so that it is not computed at every start."""
+    with contextlib.suppress(OSError):  # a read-only folder: check again next time
+        _seal(path).write_text(_stamp(path))
+
+
+def _seal(path: Path) -> Path:
+    return path.parent / f".{path.name}.checked"
+
+
+def _stamp(path: Path) -> str:
+    """Describe a file so that a change shows: expected sum, size, time of change."""
+    stat = path.stat()
+    return json.dumps([SHA1[path.name], stat.st_size, stat.st_mtime_ns])
+
+
+def _is_sealed(path: Path) -> bool:
+    seal_file = _seal(path)
+    return seal_file.is_file() and seal_file.read_text() == _stamp(path)
+
+
+def _read_file(path: Path, split: Split) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Read one file of records [10000, 3073] after checking it once."""
     if not path.is_file():
-        raise BadInput(
-            f"CIFAR-10 file {path}",
-            "is missing",
-            "unpack cifar-10-binary.tar.gz (six .bin files) there or set ADVPURE_DATA",
-        )
-    data = path.read_bytes()
-    stat = path.stat()
-    seal = path.parent / f".{path.name}.checked"
-    stamp = json.dumps([expected, stat.st_size, stat.st_mtime_ns])
-    if not (seal.is_file() and seal.read_text() == stamp):
-        if hashlib.sha1(data, usedforsecurity=False).hexdigest() != expected:
-            raise BadInput(f"CIFAR-10 file {path}", "has a wrong SHA1 sum", "unpack it again")
-        with contextlib.suppress(OSError):  # a read-only folder: check again next time
-            seal.write_text(stamp)
-    return np.frombuffer(data, dtype=np.uint8).reshape(-1, 3073)
+        sample = ", or use cifar10-sample (20 test images, offline)" if split == "test" else ""
+        raise BadInput(f"CIFAR-10 file {path}", "is missing", f"run advpure data cifar10{sample}")
+    if not is_right(path.parent, path.name):
+        size = path.stat().st_size
+        rule = "has a wrong SHA1 sum" if size == RECORDS * 3073 else f"has {size:,} bytes"
+        raise BadInput(f"CIFAR-10 file {path}", rule, "run advpure data cifar10 to replace it")
+    return np.frombuffer(path.read_bytes(), dtype=np.uint8).reshape(-1, 3073)
 
 
 DATASET = Dataset(INFO, read)

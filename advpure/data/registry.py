@@ -1,6 +1,6 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
-from advpure.data.base import Dataset, DatasetInfo, Images
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
 from advpure.errors import BadInput
 from advpure.registry import Registry
@@ -10,12 +10,18 @@ DATASETS.register(
     "digits", "advpure.data.digits:DATASET", about="handwritten digits 8x8, from scikit-learn"
 )
 DATASETS.register(
-    "cifar10", "advpure.data.cifar10:DATASET", about="CIFAR-10, from a folder that you fill"
+    "cifar10", "advpure.data.cifar10:DATASET", about="CIFAR-10; `advpure data cifar10` obtains it"
 )
 DATASETS.register(
     "cifar10-sample",
     "advpure.data.cifar10_sample:DATASET",
     about="20 CIFAR-10 test images inside foolbox (extra interop)",
+)
+DATASETS.register(
+    "imagenet", "advpure.data.imagenet:DATASET", about="ImageNet 224x224, from your folder"
+)
+DATASETS.register(
+    "imagenet64", "advpure.data.imagenet64:DATASET", about="ImageNet 64x64, from your npz batches"
 )
 
 
@@ -51,7 +57,8 @@ def load_images(dataset: str = "digits", n: int | None = None, subset: str = "te
         (torch.Size([2, 1, 8, 8]), [10, 11])
     """
     source = DATASETS.get(dataset)
-    split, indices = parse_subset(subset, source.info.splits)
+    sizes = source.sizes() if source.sizes is not None else source.info.splits
+    split, indices = parse_subset(subset, sizes)
     if n is not None:
         if not 1 <= n <= len(indices):
             raise BadInput(
@@ -60,9 +67,9 @@ def load_images(dataset: str = "digits", n: int | None = None, subset: str = "te
                 f"use 1 to {len(indices)}",
             )
         indices = indices[:n]
-    raw = source.read(split)
-    return Images(
-        images=raw.pixels[indices].float() / raw.full_scale,
-        labels=raw.labels[indices],
-        ids=indices,
-    )
+    if source.pick is not None:
+        raw = source.pick(split, indices)
+    else:
+        whole = source.read(split)
+        raw = RawSplit(whole.pixels[indices], whole.labels[indices], whole.full_scale)
+    return Images(images=raw.pixels.float() / raw.full_scale, labels=raw.labels, ids=indices)
