@@ -8,6 +8,7 @@ tensors only: safetensors, or PyTorch files through the restricted unpickler (`w
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,6 +154,32 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
+def read_torch(path: str | Path) -> Any:
+    """Read a PyTorch file through the restricted unpickler: tensors and plain containers only.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whatever it holds, tensors on the CPU.
+
+    Raises:
+        BadInput: when it is missing, damaged or would run code.
+    """
+    path = _existing(path)
+    try:
+        # By its content: for some suffixes torch would choose the format by the name.
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if any(sign in str(error).lower() for sign in _CODE_SIGNS) and not _is_garbage(path):
+            raise BadInput(f"weights file {path}", "would run code when loaded", _CONVERT) from None
+        raise _damaged(path) from None
+    except Exception:  # the unpickler fails on damaged input in many ways, all meaning the same
+        raise _damaged(path) from None
+
+
 def _existing(path: str | Path) -> Path:
     """Return the path of an existing file."""
     path = Path(path)
@@ -197,15 +224,8 @@ def _parse_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _parse_torch(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch file through the restricted unpickler."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if any(sign in str(error).lower() for sign in _CODE_SIGNS) and not _is_garbage(path):
-            raise BadInput(f"weights file {path}", "would run code when loaded", _CONVERT) from None
-        raise _damaged(path) from None
-    except Exception:  # the unpickler fails on damaged input in many ways, all meaning the same
-        raise _damaged(path) from None
+    """Read named tensors of a PyTorch file."""
+    content = read_torch(path)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
