@@ -5,14 +5,15 @@ policy, tile, and the SHA-256 of every weights file.
 """
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from advpure.checkpoints.loader import fetch, load_checkpoint, split_reference
 from advpure.data import dataset_info
 from advpure.defense import Defense, Policy
 from advpure.denoisers import DENOISERS, Denoiser
@@ -24,7 +25,10 @@ from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
+from advpure.tiling import check_tile
 from advpure.weights import load_network, sha256
+
+OFFICIAL = "official checkpoint"
 
 
 class _Loaded(NamedTuple):
@@ -34,32 +38,53 @@ class _Loaded(NamedTuple):
 
 
 def _load(model: str | Path) -> _Loaded:
-    """Load a shipped network by name, or a weights file by path."""
+    """Load a shipped network by name, a weights file by path, or NAME:FILE of a checkpoint.
+
+    Every call makes a module of its own, so that `.double()` on one changes no other.
+    """
+    official = split_reference(model)
+    if official is not None:
+        name, path = official.entry.name, official.path or fetch(official.entry)
+        identity = {"name": name, "sha256": sha256(path)}
+        return _Loaded(load_checkpoint(name, path), {"task": OFFICIAL}, identity)
     path = Path(model)
     if not path.suffix:
         path = model_path(str(model))
-    stamp = path.stat() if path.is_file() else None
-    return _load_file(path, (stamp.st_size, stamp.st_mtime_ns) if stamp else None)
-
-
-@lru_cache(maxsize=16)
-def _load_file(path: Path, stamp: tuple[int, int] | None) -> _Loaded:
     network, metadata = load_network(path)
     return _Loaded(network, metadata, {"name": path.stem, "sha256": sha256(path)})
+
+
+def _identity(module: nn.Module) -> dict[str, str]:
+    """Describe a module that came as an object: its class, and a digest of its state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return {"name": type(module).__name__, "sha256": digest.hexdigest()}
 
 
 def load_denoiser(model: str | Path) -> Denoiser:
     """Load a denoiser D(x; sigma) -> x0.
 
     Args:
-        model: Name of a shipped network, such as ``digits-edm``, or a path to a weights file.
+        model: Name of a shipped network, such as ``digits-edm``, a path to a weights file, or
+            ``NAME:FILE`` for an official checkpoint, such as
+            ``pesser-ddpm-cifar10:model-790000.ckpt`` (`advpure models list` names them all; those
+            on the model hub need no file).
 
     Raises:
         BadInput: for an unknown name, a file that cannot be used, or a network that is no
             denoiser.
     """
-    network, metadata, _ = _load(model)
+    return _load_denoiser(model)[0]
+
+
+def _load_denoiser(model: str | Path) -> tuple[Denoiser, dict[str, str]]:
+    """Load a denoiser and what identifies it."""
+    network, metadata, identity = _load(model)
     task = str(metadata.get("task"))
+    if isinstance(network, Denoiser):
+        return network, identity
     if task not in DENOISERS:
         raise BadInput(
             f"network {str(model)!r} of task {task!r}",
@@ -77,7 +102,7 @@ def load_denoiser(model: str | Path) -> Denoiser:
                 f"store {', '.join(wanted)} in its metadata",
             )
     span = {name: float(metadata[name]) for name in wanted}
-    return kind(network, **span).eval()
+    return kind(network, **span).eval(), identity
 
 
 def load_classifier(dataset: str = "digits", weights: str | Path | None = None) -> nn.Module:
@@ -85,17 +110,25 @@ def load_classifier(dataset: str = "digits", weights: str | Path | None = None) 
 
     Args:
         dataset: A data set's name.
-        weights: Another weights file or shipped name.
+        weights: Another weights file or shipped name, or ``NAME:FILE`` for an official
+            checkpoint, such as ``resnet56-cifar10:resnet56-4bfd9763.th``.
 
     Raises:
-        BadInput: when the data set has no shipped classifier and none is given.
+        BadInput: when the data set has no shipped classifier and none is given, or a denoiser is.
 
     Example:
         >>> from advpure import load_images
         >>> load_classifier("digits")(load_images("digits", n=1).images).argmax(1).tolist()
         [0]
     """
-    return _load(_classifier_name(dataset, weights)).module
+    return _load_judge(_classifier_name(dataset, weights)).module
+
+
+def _load_judge(name: str | Path) -> _Loaded:
+    loaded = _load(name)
+    if isinstance(loaded.module, Denoiser):
+        raise BadInput(f"checkpoint {str(name)!r}", "is no classifier", "pass it as weights")
+    return loaded
 
 
 def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
@@ -147,7 +180,7 @@ def load_purifier(
         xi: Randomness configuration.
         gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``; exact by default.
         tile: Compute tile; the data set's by default, 0 for none.
-        weights: Another weights file or shipped network for the denoiser.
+        weights: Another weights file, shipped network or official ``NAME:FILE`` for the denoiser.
         denoiser: A denoiser object instead.
         options: The purifier's own options.
 
@@ -171,16 +204,18 @@ def load_purifier(
     settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
     if denoiser is None and recipe.network is not None:
         model = weights or f"{dataset}-{recipe.network}"
-        denoiser = load_denoiser(model)
-        settings["denoiser"] = _load(model).identity
+        denoiser, settings["denoiser"] = _load_denoiser(model)
     elif denoiser is not None:
-        settings["denoiser"] = {"name": type(denoiser).__name__}
+        settings["denoiser"] = _identity(denoiser)
+    elif weights is not None:
+        raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
     return Purifier(
         name,
         recipe.chain(denoiser),
         denoiser,
         settings=settings,
         surrogate=recipe.surrogate(denoiser),
+        recipe=recipe,
         xi=xi,
         gradient=gradient,
         tile=_tile(dataset, tile),
@@ -214,9 +249,9 @@ def load_defense(
         policy: ``single``, ``eot:K``, ``majority:K`` or a `Policy`; by default single, and
             DensePure's own vote.
         tile: Compute tile; the data set's by default, 0 for none.
-        weights: Weights of the denoiser.
+        weights: Weights of the denoiser: a file, a shipped name or an official ``NAME:FILE``.
         denoiser: A denoiser object instead.
-        classifier: A module from [0, 1] images to logits, a weights file or a shipped name.
+        classifier: A module from [0, 1] images to logits, or as `weights`.
         options: The purifier's own options.
 
     Raises:
@@ -234,9 +269,9 @@ def load_defense(
         tile=0, **options,
     )  # fmt: skip
     if isinstance(classifier, nn.Module):
-        judge, identity = classifier, {"name": type(classifier).__name__}
+        judge, identity = classifier, _identity(classifier)
     else:
-        judge, _, identity = _load(_classifier_name(dataset, classifier))
+        judge, _, identity = _load_judge(_classifier_name(dataset, classifier))
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
@@ -258,4 +293,13 @@ def describe(defense: Defense) -> dict[str, Any]:
 
 
 def _tile(dataset: str, tile: int | None) -> int | None:
-    return dataset_info(dataset).tile if tile is None else tile or None
+    if tile is None:
+        return dataset_info(dataset).tile
+    check_tile(tile or None)
+    if tile & (tile - 1):
+        raise BadInput(
+            f"tile {tile}",
+            "is no power of two, and only then do a row's bits not depend on its place",
+            f"use {1 << tile.bit_length() - 1} or {1 << tile.bit_length()}",
+        )
+    return tile or None

@@ -11,8 +11,9 @@ import typer
 from advpure.cli.attack import attack
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
-from advpure.cli.listing import data, export, models
+from advpure.cli.listing import data, export
 from advpure.cli.measure import measure
+from advpure.cli.models import models
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -30,7 +31,7 @@ app.command()(cr)
 app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)
-app.command()(models)
+app.add_typer(models, name="models")
 app.command()(data)
 app.command()(export)
 

@@ -1,56 +1,10 @@
-"""``advpure models``, ``advpure data`` and ``advpure export``: look around, and take rows away."""
+"""``advpure data`` and ``advpure export``: look around, and take rows away."""
 
 from typing import Annotated
 
 import typer
 
 from advpure.cli import options as o
-
-
-def models(
-    name: Annotated[
-        str | None, typer.Argument(help="A shipped network; leave out for a list.")
-    ] = None,
-    as_json: o.Json = False,
-) -> None:
-    """List purifiers, attacks, metrics and shipped networks, or show one network's card.
-
-    Example: advpure models digits-edm
-    """
-    from advpure.analysis import METRICS
-    from advpure.attacks import ATTACKS
-    from advpure.cli import output
-    from advpure.models import list_models, model_path
-    from advpure.purifiers import PURIFIERS
-
-    if name is not None:
-        path = model_path(name)
-        if as_json:
-            from advpure.weights import load_network
-
-            output.print_json(load_network(path).metadata)
-        else:
-            print(path.with_suffix(".md").read_text(), end="")
-        return
-    kinds = {"purifiers": PURIFIERS, "attacks": ATTACKS, "metrics": METRICS}
-    if as_json:
-        listed: dict[str, object] = {
-            kind: {entry: registry.about(entry) for entry in registry.names()}  # type: ignore[attr-defined]
-            for kind, registry in kinds.items()
-        }
-        output.print_json(listed | {"networks": list_models()})
-        return
-    for kind, registry in kinds.items():
-        rows = [[entry, registry.about(entry)] for entry in registry.names()]  # type: ignore[attr-defined]
-        output.print_list(kind, rows)
-    output.print_list("networks", [[entry, _first_fact(entry)] for entry in list_models()])
-
-
-def _first_fact(name: str) -> str:
-    from advpure.models import model_path
-
-    lines = model_path(name).with_suffix(".md").read_text().splitlines()
-    return next((line.rstrip(".") for line in lines[1:] if line.strip()), "")
 
 
 def data(as_json: o.Json = False) -> None:

@@ -1,0 +1,185 @@
+"""Read the tensors of an EDM pickle without running a line of it.
+
+EDM's files carry the source of their classes and execute it on loading. Here every name that the
+pickle asks for is either on the short list below, which only puts tensors, arrays and plain
+containers together, or the file is refused. The recorded source is skipped unread.
+
+Source: the persistence format of NVlabs/edm; spec 11.4.
+"""
+
+import collections
+import io
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advpure.errors import BadInput
+
+
+def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
+    """Read the averaged network of an EDM pickle.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its parameters and buffers by name.
+
+    Raises:
+        BadInput: when the file is missing, damaged, asks for anything but tensors and containers,
+            or holds no network under ``ema``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"weights file {path}", "is missing", "check the path")
+    try:
+        with path.open("rb") as stream:
+            content = _TensorsOnly(stream).load()
+    except _Refused as refusal:
+        raise BadInput(
+            f"weights file {path}",
+            f"asks for {refusal}, which is no tensor or container",
+            "do not trust it; obtain it from its official source",
+        ) from None
+    except Exception:  # a damaged pickle fails in many ways, all meaning the same
+        raise BadInput(
+            f"weights file {path}", "is damaged or no EDM pickle", "obtain it again"
+        ) from None
+    network = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(network, _Recorded):
+        raise BadInput(f"weights file {path}", "has no network under 'ema'", "use an EDM pickle")
+    tensors: dict[str, Tensor] = {}
+    _collect(network, "", tensors)
+    return tensors
+
+
+class _Refused(Exception):
+    """A name that is not on the list."""
+
+
+class _Recorded:
+    """The recorded state of a module; its class is never looked up."""
+
+    state: dict[str, Any]
+
+    def __init__(self, meta: dict[str, Any] | None = None) -> None:
+        self.state = dict(meta["state"]) if meta is not None else {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = dict(state)
+
+
+class _Dictionary(dict[str, Any]):
+    """A dictionary with attributes, as EDM stores its settings."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
+class _Numbers(NamedTuple):
+    """The memory behind tensors."""
+
+    dtype: torch.dtype
+    memory: torch.UntypedStorage
+
+
+def _storage(content: bytes) -> _Numbers:
+    """Read a serialised storage through torch's restricted unpickler."""
+    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(stored, torch.storage.TypedStorage):
+        raise _Refused("a storage that is none")
+    return _Numbers(stored.dtype, stored._untyped_storage)
+
+
+def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
+    """Return the data of a parameter."""
+    return data
+
+
+def _tensor(storage: _Numbers, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
+    """Put a tensor together from its storage, within the storage's bounds."""
+    empty = torch.empty(0, dtype=storage.dtype)
+    count = len(storage.memory) // empty.element_size()
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride, 0) < 0 or last >= max(count, 1):
+        raise _Refused("numbers outside a tensor's storage")
+    return empty.set_(storage.memory, offset, tuple(size), tuple(stride))
+
+
+class _Array:
+    """A numpy array in the making."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.array: np.ndarray[Any, Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        if dtype.hasobject or not isinstance(content, bytes):
+            raise _Refused("an array of objects")
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        self.array = np.ndarray(shape, dtype, content, order=order)
+
+
+def _dtype(kind: str, align: bool = False, copy: bool = True) -> np.dtype[Any]:
+    """Make a number type, never one of objects."""
+    dtype = np.dtype(kind)
+    if dtype.hasobject:
+        raise _Refused("an array of objects")
+    return dtype
+
+
+def _scalar(dtype: np.dtype[Any], content: bytes) -> float:
+    """Read a number."""
+    return float(np.frombuffer(content, dtype=dtype)[0])
+
+
+_RECORDED_MODULES = ("torch.nn.modules.",)
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Recorded,
+    ("dnnlib.util", "EasyDict"): _Dictionary,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): _Array,
+    ("builtins", "set"): set,
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _ALLOWED[_module, "scalar"] = _scalar
+    _ALLOWED[_module, "_reconstruct"] = _Array
+
+
+class _TensorsOnly(pickle.Unpickler):
+    """An unpickler that knows the names above and no others."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a name, or refuse it."""
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module.startswith(_RECORDED_MODULES) and name.isidentifier():
+            return _Recorded
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, identifier: Any) -> Any:
+        """Refuse references to things outside the file."""
+        raise _Refused("something outside the file")
+
+
+def _collect(module: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Gather parameters, buffers and those of inner modules."""
+    if not isinstance(module, _Recorded):
+        return
+    for group in ("_parameters", "_buffers"):
+        for name, value in dict(module.state.get(group) or {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}{name}"] = value
+    for name, inner in dict(module.state.get("_modules") or {}).items():
+        _collect(inner, f"{prefix}{name}.", tensors)

@@ -1,0 +1,172 @@
+"""``advpure models``: what there is, and the official checkpoints: info, verify, convert."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from advpure.cli import options as o
+
+FAILED = 1
+
+
+class _NameOrCommand(TyperGroup):
+    """Let ``advpure models NAME`` mean ``advpure models info NAME``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put `info` in front of what is no command."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["info", *args]
+        return super().resolve_command(ctx, args)
+
+
+models = typer.Typer(cls=_NameOrCommand)
+Entry = Annotated[str, typer.Argument(help="An official checkpoint; `advpure models` lists them.")]
+
+
+@models.callback(invoke_without_command=True)
+def everything(ctx: typer.Context, as_json: o.Json = False) -> None:
+    """List purifiers, attacks, metrics, networks, official checkpoints; check and convert them.
+
+    Example: advpure models
+    """
+    if ctx.invoked_subcommand is None:
+        listing(as_json)
+
+
+@models.command("list")
+def listing(as_json: o.Json = False) -> None:
+    """List everything by name.
+
+    Example: advpure models list --json
+    """
+    from advpure.analysis import METRICS
+    from advpure.attacks import ATTACKS
+    from advpure.checkpoints.catalogue import CHECKPOINTS
+    from advpure.cli import output
+    from advpure.models import list_models
+    from advpure.purifiers import PURIFIERS
+
+    kinds: dict[str, Any] = {"purifiers": PURIFIERS, "attacks": ATTACKS, "metrics": METRICS}
+    named = {
+        kind: {name: registry.about(name) for name in registry.names()}
+        for kind, registry in kinds.items()
+    }
+    official = {name: CHECKPOINTS.about(name) for name in CHECKPOINTS.names()}
+    if as_json:
+        output.print_json({**named, "networks": list_models(), "checkpoints": official})
+        return
+    for kind, entries in named.items():
+        output.print_list(kind, list(entries.items()))
+    output.print_list("networks", [(name, _first_fact(name)) for name in list_models()])
+    output.print_list("official checkpoints, as NAME:FILE", list(official.items()))
+
+
+@models.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A shipped network or an official checkpoint.")],
+    as_json: o.Json = False,
+) -> None:
+    """Show a shipped network's card, or where an official checkpoint comes from.
+
+    Example: advpure models info pesser-ddpm-cifar10
+    """
+    from advpure.checkpoints.catalogue import CHECKPOINTS
+    from advpure.cli import output
+    from advpure.models import list_models, model_path
+
+    if name in list_models():
+        path = model_path(name)
+        if as_json:
+            from advpure.weights import load_network
+
+            output.print_json(load_network(path).metadata)
+        else:
+            print(path.with_suffix(".md").read_text(), end="")
+        return
+    facts = _facts(CHECKPOINTS.get(name))
+    if as_json:
+        output.print_json(facts)
+        return
+    for fact, value in facts.items():
+        if value is not None:
+            print(f"{fact:<11} {value:,}" if isinstance(value, int) else f"{fact:<11} {value}")
+    if str(facts["source"]).startswith("hf:"):
+        print(f"use         --weights {name} (from the hub), or --weights {name}:FILE")
+    else:
+        option = "--weights" if facts["kind"] == "denoiser" else "--classifier"
+        print(f"use         {option} {name}:FILE")
+
+
+@models.command()
+def verify(
+    entry: Entry,
+    weights: Annotated[str | None, typer.Option(help="The file that is meant to be it.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Prove the full network, not a narrow one: minutes.")
+    ] = False,
+    as_json: o.Json = False,
+) -> int:
+    """Check a checkpoint: checksum, parameters, keys, and our network against official outputs.
+
+    The stored outputs were computed by the official code from random weights that are drawn again
+    here, so the network can be checked without the file.
+
+    Example: advpure models verify resnet56-cifar10 --weights resnet56-4bfd9763.th
+    """
+    from advpure.checkpoints.catalogue import CHECKPOINTS
+    from advpure.checkpoints.verify import verify as check
+    from advpure.cli import output
+
+    found = check(CHECKPOINTS.get(entry), weights, "full" if full else "small")
+    if as_json:
+        keys = found.keys._asdict() if found.keys is not None else None
+        output.print_json({**vars(found), "keys": keys, "passed": found.passed})
+        return 0 if found.passed else FAILED
+    print(f"network     {found.parameters:,} parameters, {found.expected_parameters:,} expected")
+    print(f"wiring      {found.deviation:.1e} from the official code's outputs, 1e-5 allowed")
+    if found.keys is not None:
+        told = {True: "as published", False: "NOT the published one", None: "none is published"}
+        print(f"checksum    {told[found.checksum]}")
+        print(f"file        {found.tensors:,} tensors, {found.file_parameters:,} parameters")
+        for fault, names in found.keys._asdict().items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            print(f"{fault:<11} {len(names)}{': ' if names else ''}{', '.join(names[:3])}{more}")
+    print(f"{entry} {'passes' if found.passed else 'FAILS'}")
+    return 0 if found.passed else FAILED
+
+
+@models.command()
+def convert(
+    file: Annotated[str, typer.Argument(help="An official file.")],
+    entry: Annotated[str, typer.Option("--as", help="Which official checkpoint it is.")],
+    to: Annotated[str, typer.Option(help="Target, a .safetensors file.")],
+    any_checksum: Annotated[
+        bool, typer.Option("--any-checksum", help="Take a file that is meant to differ.")
+    ] = False,
+) -> None:
+    """Store an official file's tensors as safetensors; no code of the file runs.
+
+    Example: advpure models convert edm.pkl --as edm-cifar10-uncond-vp --to edm.safetensors
+    """
+    from advpure.checkpoints.catalogue import CHECKPOINTS
+    from advpure.checkpoints.files import convert as store
+
+    count = store(CHECKPOINTS.get(entry), file, to, any_checksum=any_checksum)
+    print(f"{count} tensors of {entry} in {to}; use it with --weights {to}")
+
+
+def _first_fact(name: str) -> str:
+    from advpure.models import model_path
+
+    lines = model_path(name).with_suffix(".md").read_text().splitlines()
+    return next((line.rstrip(".") for line in lines[1:] if line.strip()), "")
+
+
+def _facts(entry: Any) -> dict[str, Any]:
+    """Return what there is to know about an entry, without building anything."""
+    names = (
+        "name", "about", "kind", "dataset", "source", "licence", "parameters", "tensors",
+        "quality", "accuracy", "bytes", "checksum",
+    )  # fmt: skip
+    return {name: getattr(entry, name) for name in names}
