@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from advpure.analysis.compression_run import CompressionRun, measure_compression
 from advpure.analysis.robustness import RobustnessSettings, measure_robustness
 from advpure.cli import output, run
+from advpure.errors import BadInput
 from advpure.evaluate import ATTACKS, DECISIONS
 from advpure.records import RecordStore
 from advpure.schema import Row
@@ -41,10 +43,9 @@ def wait_for_rows(folder: Path, process: "subprocess.Popen[str]", more_than: int
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         count = 0
-        if (folder / "records.sqlite").is_file():
-            with RecordStore.read(folder) as store:
-                if "decisions" in {schema.table for schema in store.schemas}:
-                    count = store.count(DECISIONS.table)
+        with suppress(BadInput), RecordStore.read(folder) as store:  # not begun yet
+            if "decisions" in {schema.table for schema in store.schemas}:
+                count = store.count(DECISIONS.table)
         if count > more_than or process.poll() is not None:
             return count
         time.sleep(0.005)
