@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import advpure
 from advpure import RandomnessConfig, load_classifier, load_defense, load_images, load_purifier
+from advpure.analytic import GaussianDenoiser
 from advpure.defense import Policy
 from advpure.denoisers import Denoiser, EDMDenoiser
 from advpure.errors import BadInput
@@ -79,7 +80,7 @@ def test_an_own_classifier_and_own_weights(tmp_path: Path, toy_denoiser: MakeDen
             return x.flatten(1)[:, :2]
 
     defense = load_defense("none", classifier=Two())
-    assert describe(defense)["classifier"] == {"name": "Two"}
+    assert describe(defense)["classifier"]["name"] == "Two"
     assert defense(torch.full((1, 1, 8, 8), 0.5)).shape == (1, 2)
     made = toy_denoiser()
     config = {
@@ -101,8 +102,7 @@ def test_an_own_classifier_and_own_weights(tmp_path: Path, toy_denoiser: MakeDen
     assert load_denoiser(path).sigma_min == 0.02
 
 
-def test_networks_are_loaded_once_and_shared() -> None:
-    assert load_classifier() is load_classifier()
+def test_networks_come_frozen_and_ready_for_evaluation() -> None:
     assert all(not p.requires_grad for p in load_classifier().parameters())
     assert not load_classifier().training
 
@@ -137,3 +137,26 @@ def test_public_names_are_there_and_unknown_ones_are_not() -> None:
     assert set(advpure.__all__) <= set(dir(advpure))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = advpure.nothing
+
+
+def test_every_load_makes_networks_of_its_own() -> None:
+    first, second = load_denoiser("digits-edm"), load_denoiser("digits-edm")
+    first.double()
+    assert all(p.dtype == torch.float32 for p in second.parameters())
+
+
+def test_a_denoiser_object_is_identified_by_its_state() -> None:
+    grey, black = (GaussianDenoiser(torch.full((1, 8, 8), m), 0.5) for m in (0.0, -1.0))
+    names = [load_purifier("onestep-edm", denoiser=d).settings["denoiser"] for d in (grey, black)]
+    assert names[0]["name"] == names[1]["name"] == "GaussianDenoiser"
+    assert names[0]["sha256"] != names[1]["sha256"]
+
+
+def test_weights_for_a_purifier_without_a_network_are_refused() -> None:
+    with pytest.raises(BadInput, match="mean nothing to none"):
+        load_defense("none", weights="digits-edm")
+
+
+def test_a_tile_that_is_no_power_of_two_is_refused() -> None:
+    with pytest.raises(BadInput, match="use 4 or 8"):
+        load_defense("none", tile=6)
