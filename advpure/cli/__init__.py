@@ -11,7 +11,8 @@ import typer
 from advpure.cli.attack import attack
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
-from advpure.cli.listing import data, export
+from advpure.cli.data import data
+from advpure.cli.export import export
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.train import train

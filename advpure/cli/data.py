@@ -1,0 +1,87 @@
+"""``advpure data``: list the data sets, or obtain one."""
+
+from typing import Annotated
+
+import typer
+
+from advpure.cli import options as o
+
+
+def data(
+    name: Annotated[
+        str | None, typer.Argument(help="A data set to obtain; leave out for a list.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Folder or archive: binary or python batches, PNG files, an npz. "
+            "Default: download (extra metrics).",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="Folder that ADVPURE_DATA names. Default: ~/.cache/advpure."),
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the data sets with their images and default threat models, or obtain one.
+
+    Example: advpure data cifar10 --from cifar-10-binary.tar.gz
+    """
+    if name is None:
+        _list(as_json)
+    else:
+        _obtain(name, source, to, as_json, quiet)
+
+
+def _list(as_json: bool) -> None:
+    """Print what is known of every data set."""
+    from advpure.cli import output
+    from advpure.data import DATASETS
+
+    infos = [DATASETS.get(name).info for name in DATASETS.names()]
+    if as_json:
+        output.print_json(
+            {
+                i.name: {
+                    "classes": list(i.classes), "shape": list(i.shape), "splits": dict(i.splits),
+                    "norm": i.norm, "eps": i.eps, "tile": i.tile, "about": i.description,
+                }
+                for i in infos
+            }
+        )  # fmt: skip
+        return
+    rows = [
+        [
+            i.name, "x".join(map(str, i.shape)),
+            ", ".join(f"{count:,} {split}" for split, count in i.splits.items()),
+            f"{i.norm} {i.eps:.4g}", i.description,
+        ]
+        for i in infos
+    ]  # fmt: skip
+    output.print_table(["data set", "shape", "images", "threat model", "what"], rows)
+
+
+def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet: bool) -> None:
+    """Obtain a data set and say where it is."""
+    from advpure.cli import output
+    from advpure.data import dataset_info
+    from advpure.data.obtain import FILES, obtain_cifar10
+    from advpure.data.place import data_root
+    from advpure.errors import BadInput
+
+    info = dataset_info(name)
+    if name != "cifar10":
+        raise BadInput(f"data set {name}", "is not obtained by this command", info.description)
+    with output.progress("files", FILES, not (quiet or as_json)) as tell:
+        done = obtain_cifar10(source, to, tell=tell)
+    if as_json:
+        output.print_json(
+            {"folder": str(done.folder), "source": done.source, "written": done.written}
+        )
+        return
+    print(f"{FILES} files with the right SHA1 sums in {done.folder}, from {done.source}")
+    if done.folder.parent.resolve() != data_root().resolve():
+        print(f"set ADVPURE_DATA={done.folder.parent} to use them")
