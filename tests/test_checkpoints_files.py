@@ -1,5 +1,6 @@
 """Official files: every format comes back exactly, and everything doubtful is one clear line."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -431,6 +432,29 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"ema": Beyond()}))
     with pytest.raises(BadInput, match="numbers outside a tensor's storage"):
         load_edm_pickle(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_random_damage_is_refused_or_harmless(
+    tmp_path: Path, edm_pickle: Callable[..., Path]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    path = edm_pickle({"model.a.weight": torch.ones(2), "model.map_noise.freqs": torch.ones(2)})
+    edm = path.read_bytes()
+    refused = 0
+    for k in range(300):
+        whole, load = ((edm, load_edm_pickle), (FLAX, load_flax))[k % 2]
+        places = torch.randint(len(whole), (3,), generator=generator).tolist()
+        changed = bytearray(whole)
+        for place in places:
+            changed[place] = int(torch.randint(256, (1,), generator=generator))
+        path.write_bytes(changed)
+        with contextlib.suppress(BadInput):
+            load(path)
+            continue
+        refused += 1
+    assert refused > 100
+    assert not (tmp_path / "ran").exists()
 
 
 # Wrong files

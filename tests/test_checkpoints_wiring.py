@@ -11,7 +11,7 @@ from advpure.checkpoints.adapters import AsClassifier, AsDenoiser, ContinuousDen
 from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.layout import Layout, assemble, compare, part
-from advpure.checkpoints.proof import deviation, load_proofs
+from advpure.checkpoints.proof import deviation, load_proofs, recipe_weights
 from advpure.checkpoints.song import SongConfig
 from advpure.checkpoints.unet2d import UNet2D, UNet2DConfig
 from advpure.checkpoints.verify import TOLERANCE
@@ -25,11 +25,16 @@ NAMES = CHECKPOINTS.names()
 PROOFS = {CHECKPOINTS.get(name).proof: name for name in reversed(NAMES)}
 
 
+BUILT: dict[str, tuple[nn.Module, Layout]] = {}
+
+
 def skeleton(entry: Checkpoint) -> tuple[nn.Module, Layout]:
     try:
-        return entry.skeleton()
+        if entry.proof not in BUILT:
+            BUILT[entry.proof] = entry.skeleton()
     except MissingExtra as missing:
         pytest.skip(str(missing))
+    return BUILT[entry.proof]
 
 
 def listed(proof: str) -> dict[str, tuple[int, ...]]:
@@ -78,7 +83,13 @@ def test_official_tensors_load_key_by_key(name: str) -> None:
         assemble(layout, {**state, first: torch.zeros(1, 1, 1, 1, 1)}, name)
 
 
-@pytest.mark.parametrize("proof", sorted(PROOFS))
+SLOW = {"beit-imagenet", "scoresde"}  # seconds each, and the others cover their code
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in sorted(PROOFS)],
+)
 def test_a_narrow_network_answers_as_the_official_code_does(proof: str) -> None:
     entry = CHECKPOINTS.get(PROOFS[proof])
     skeleton(entry)
@@ -241,6 +252,34 @@ def test_a_network_without_extra_says_what_to_install(monkeypatch: pytest.Monkey
     ):  # fmt: skip
         with pytest.raises(MissingExtra, match=rf"advpure\[{extra}\]"):
             CHECKPOINTS.get(name).skeleton()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("iddpm-cifar10", {"channels": (32, 64, 64, 64), "layers": 1}),
+        ("edm-cifar10-uncond-ve", {"width": 16, "blocks": 1}),
+    ],
+)
+def test_networks_have_both_derivatives_and_ignore_their_neighbours(
+    name: str, change: dict[str, object]
+) -> None:
+    entry = CHECKPOINTS.get(name)
+    entry = replace(entry, config=replace(entry.config, **change))
+    try:
+        _, layout = entry.skeleton()
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+    state = recipe_weights(layout.official(), 0)
+    denoiser = entry.adapt(entry.network(assemble(layout, state, name))).double()
+    generator = torch.Generator().manual_seed(0)
+    x, v, u = torch.randn(3, 2, 3, 16, 16, generator=generator, dtype=torch.float64)
+    _, forward = torch.func.jvp(lambda x: denoiser(x, 0.5), (x,), (v,))
+    leaf = x.clone().requires_grad_()
+    (backward,) = torch.autograd.grad(denoiser(leaf, 0.5), leaf, u)
+    assert float((u * forward).sum()) == pytest.approx(float((backward * v).sum()), rel=1e-9)
+    beside = torch.stack([x[0], u[0]])
+    assert torch.equal(denoiser(x, 0.5)[0], denoiser(beside, 0.5)[0])
 
 
 def test_song_networks_agree_on_their_parameters_under_every_name() -> None:

@@ -11,7 +11,7 @@ import collections
 import io
 import pickle
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as stream:
             content = _TensorsOnly(stream).load()
+        network = content.get("ema") if isinstance(content, dict) else None
+        tensors: dict[str, Tensor] = {}
+        _collect(network, "", tensors)
     except _Refused as refusal:
         raise BadInput(
             f"weights file {path}",
@@ -49,11 +52,8 @@ def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
         raise BadInput(
             f"weights file {path}", "is damaged or no EDM pickle", "obtain it again"
         ) from None
-    network = content.get("ema") if isinstance(content, dict) else None
     if not isinstance(network, _Recorded):
         raise BadInput(f"weights file {path}", "has no network under 'ema'", "use an EDM pickle")
-    tensors: dict[str, Tensor] = {}
-    _collect(network, "", tensors)
     return tensors
 
 
@@ -66,8 +66,10 @@ class _Recorded:
 
     state: dict[str, Any]
 
-    def __init__(self, meta: dict[str, Any] | None = None) -> None:
-        self.state = dict(meta["state"]) if meta is not None else {}
+    def __new__(cls, meta: dict[str, Any] | None = None) -> "_Recorded":
+        made = super().__new__(cls)
+        made.state = dict(meta["state"]) if meta is not None else {}
+        return made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.state = dict(state)
@@ -126,7 +128,7 @@ class _Array:
 
 def _dtype(kind: str, align: bool = False, copy: bool = True) -> np.dtype[Any]:
     """Make a number type, never one of objects."""
-    dtype = np.dtype(kind)
+    dtype = np.dtype(kind, copy=True)
     if dtype.hasobject:
         raise _Refused("an array of objects")
     return dtype
@@ -154,11 +156,11 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _ALLOWED[_module, "_reconstruct"] = _Array
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """An unpickler that knows the names above and no others."""
+class _TensorsOnly(pickle._Unpickler):
+    """An unpickler that knows the names above and no others.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        super().__init__(stream)
+    The one in Python, because the one in C reserves memory for any index that a file names.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name, or refuse it."""
