@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from advpure.checkpoints import cifar_classifiers as cifar
-from advpure.checkpoints import song, unet2d, vision
+from advpure.checkpoints import song, song_names, unet2d, unet2d_names, vision
 from advpure.checkpoints.adapters import AsClassifier, AsDenoiser
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.song import SongConfig
@@ -40,11 +40,11 @@ def _add(entry: Checkpoint) -> None:
 
 
 def _unet(**settings: Any) -> Checkpoint:
-    return Checkpoint(kind="denoiser", build=unet2d.build, layout=unet2d.layout, **settings)
+    return Checkpoint(kind="denoiser", build=unet2d.build, layout=unet2d_names.layout, **settings)
 
 
 def _song(**settings: Any) -> Checkpoint:
-    return Checkpoint(kind="denoiser", build=song.build, layout=song.layout, **settings)
+    return Checkpoint(kind="denoiser", build=song.build, layout=song_names.layout, **settings)
 
 
 def _vision(**settings: Any) -> Checkpoint:
@@ -257,6 +257,25 @@ for _short, _what, _place, _quality in (
             source=f"{_OPENAI}/consistency/jcm_checkpoints/{_place}",
             quality=_quality,
             adapt=AsDenoiser(kind="edm" if _short == "edm" else "consistency"),
+        )
+    )
+for _short, _step in (
+    ("continuous-cd-l2", 40),
+    ("continuous-cd-l2-stopgrad", 40),
+    ("continuous-cd-lpips-stopgrad", 40),
+    ("continuous-ct-l2", 80),
+    ("continuous-ct-lpips", 40),
+):
+    _folder = _short if "ct" in _short else f"cifar10-{_short}"
+    _add(
+        replace(
+            _jcm,
+            name=f"jcm-cifar10-{_short}",
+            about=f"continuous-time consistency model ({_short.partition('-')[2]}) on CIFAR-10, "
+            "NCSN++ in JAX",
+            source=f"{_OPENAI}/consistency/jcm_checkpoints/{_folder}/checkpoints/"
+            f"checkpoint_{_step}",
+            quality="in the paper's appendix",
         )
     )
 _add(

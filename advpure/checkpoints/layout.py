@@ -211,10 +211,9 @@ def part(name: str, tensor: Tensor, k: int, order: Order, heads: int, *trailing:
     return Source((name,), (shape,), make)
 
 
-def identity(network: nn.Module, prefix: str = "") -> Layout:
+def identity(network: nn.Module) -> Layout:
     """Lay out a network whose own names are the official ones."""
-    state = network.state_dict()
-    return Layout({name: same(prefix + name, value) for name, value in state.items()})
+    return Layout({name: same(name, value) for name, value in network.state_dict().items()})
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from advpure.checkpoints.layout import Layout, Source, same, stacked
+from advpure.checkpoints.layout import Layout, Source, identity, same, stacked
 from advpure.errors import MissingExtra
 
 
@@ -77,7 +77,7 @@ def layout(network: nn.Module, config: VisionConfig) -> Layout:
     """Lay out the official file."""
     state = network.state_dict()
     if config.names == "own":
-        return Layout({name: same(name, value) for name, value in state.items()})
+        return identity(network)
     sources: dict[str, Source] = {}
     for name, value in state.items():
         module, _, leaf = name.rpartition(".")
