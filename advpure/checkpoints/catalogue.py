@@ -330,6 +330,19 @@ _add(
     )
 )
 _add(
+    replace(
+        _ve,
+        name="edm-cifar10-cond-ve",
+        about="EDM on CIFAR-10, class-conditional, NCSN++",
+        source=f"{_EDM}/edm-cifar10-32x32-cond-ve.pkl",
+        parameters=56_400_643,
+        tensors=434,
+        quality="FID 1.79 with 35 evaluations (published)",
+        config=replace(_ve.config, classes=10),
+        proof="edm-cond-ve",
+    )
+)
+_add(
     _unet(
         name="edm-imagenet64-cond",
         about="EDM on ImageNet-64, class-conditional, ADM",
