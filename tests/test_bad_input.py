@@ -109,6 +109,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("cr -n 2 --perturbations 1 --plot x.doc", ["x.doc", "is no picture", ".png"]),
     ("attck", ["attck", "attack", "--help"]),
     ("--foo", ["--foo", "--help"]),
+    ("check-grad --foo", ["--foo", "see advpure check-grad --help"]),
     ("export nothere --to x.csv", ["nothere", "is no run folder", "records.sqlite"]),
     ("export nothere", ["--to", "--help"]),
     ("models digits-cmm", ["'digits-cmm'", "is not "]),

@@ -233,6 +233,12 @@ def test_help_answers_within_half_a_second(tmp_path: Path) -> None:
     assert statistics.median(times) < 0.5
 
 
+def test_a_missing_verb_shows_what_there_is(cli: Cli) -> None:
+    code, out, err = cli()
+    assert (code, err) == (2, "advpure: a verb is missing; see advpure --help\n")
+    assert "check-grad" in out
+
+
 @pytest.mark.parametrize("verb", ["attack", "cr", "train", "models", "export"])
 def test_help_of_a_verb_has_an_example(cli: Cli, verb: str) -> None:
     code, out, _ = cli(verb, "--help")

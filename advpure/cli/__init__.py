@@ -121,7 +121,7 @@ def _wrong_usage(error: Any) -> str:
     page = f"see {context.command_path if context else 'advpure'} --help"
     refused = getattr(error.__cause__ or error.__context__, "errors", None)
     if refused is None or getattr(error, "param", None) is None:
-        return f"{error.format_message().rstrip('.')}; {page}"
+        return f"{error.format_message().rstrip('.') or 'a verb is missing'}; {page}"
     first = refused()[0]
     rule = first["msg"][0].lower() + first["msg"][1:]
     return f"{error.param.opts[0]} {first['input']!r} is not usable, {rule}; {page}"

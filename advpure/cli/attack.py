@@ -33,7 +33,7 @@ def attack(
         typer.Option("--attack", "-a", help="pgd, apgd, pgd-eot, bpda, bpda-eot or uniform-noise."),
     ] = "pgd",
     steps: Annotated[
-        int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40.")
+        int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40; 100 for apgd.")
     ] = None,
     step_size: Annotated[
         str | None, typer.Option(help="Step in [0, 1] units. Default: eps / 30.")
