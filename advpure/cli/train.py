@@ -18,6 +18,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Steps instead of the recipe's, 1 or more.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Network to start from instead of the recipe's: shipped name or file."),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Ignore the checkpoint.")] = False,
     device: o.Device = "cpu",
     save_seconds: Annotated[
@@ -40,8 +44,8 @@ def train(
         output.print_list("recipes", rows)
         return
     result = run(
-        recipe, out=out, resume=not restart, steps=steps, device=check_device(device),
-        save_seconds=save_seconds, progress=not (quiet or as_json),
+        recipe, out=out, resume=not restart, steps=steps, teacher=teacher,
+        device=check_device(device), save_seconds=save_seconds, progress=not (quiet or as_json),
     )  # fmt: skip
     if as_json:
         output.print_json(

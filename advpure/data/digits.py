@@ -16,7 +16,7 @@ INFO = DatasetInfo(
     splits={"train": 1347, "test": 450},
     norm="linf",
     eps=0.15,
-    tile=32,
+    tile=64,
     classifier="digits-classifier",
     description="scikit-learn's handwritten digits, 8x8 grey, real, ships with scikit-learn",
 )

@@ -1,9 +1,10 @@
-"""Read a python-pickled CIFAR batch without running anything that it asks for.
+"""Read pickles of plain values and arrays without running anything that they ask for.
 
-The format uses dictionaries, lists, numbers, bytes and one array. The few numpy names that rebuild
-an array are answered by inert stand-ins of our own; any other name is refused.
+Dictionaries, lists, numbers, text and bytes are built by the unpickler itself. The few numpy names
+that rebuild an array are answered by inert stand-ins of our own; any other name is refused.
 
-Source: the layout of the official python version: keys `data` [n, 3072] uint8 and `labels`.
+Source: the layout of the official python version of CIFAR-10: keys `data` [n, 3072] uint8 and
+`labels`.
 """
 
 import io
@@ -16,50 +17,57 @@ from numpy.typing import NDArray
 from advpure.errors import BadInput
 
 _CORES = ("numpy.core", "numpy._core")
+_KINDS: dict[object, str] = {"u1": "u1", b"u1": "u1", "f4": "<f4", b"f4": "<f4"}
 
 
 class _Refused(Exception):
-    """A name that a batch has no business with."""
+    """A name that plain values have no business with."""
 
 
 class _Type:
-    """What a pickled dtype says: its code."""
+    """What a pickled dtype says: its code and its byte order."""
 
-    __slots__ = ("code",)
+    __slots__ = ("code", "order")
 
     def __init__(self, code: object) -> None:
-        self.code = code
+        self.code, self.order = code, "|"
 
-    def __setstate__(self, state: object) -> None:
-        """Ignore byte order and fields: only bytes are accepted."""
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
 
 
-class _Array:
-    """What a pickled array says: shape, dtype and data."""
+class PickledArray:
+    """What a pickled array says: version, shape, dtype, column order, data."""
 
     __slots__ = ("state",)
 
     def __init__(self) -> None:
+        """Start empty; the unpickler sets the state."""
         self.state: tuple[Any, ...] = ()
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Keep what the pickle says."""
         self.state = state
 
-    def bytes_(self) -> NDArray[np.uint8]:
-        """Return the array if it is one of unsigned bytes in row order."""
-        _, shape, kind, fortran, data = self.state
-        if getattr(kind, "code", None) not in ("u1", b"u1") or fortran:
-            raise ValueError("not bytes in row order")
+    def array(self) -> NDArray[Any]:
+        """Return the array if it holds bytes or little-endian float32 in row order.
+
+        Raises:
+            ValueError: for any other array.
+        """
+        _, shape, kind, by_columns, data = self.state
+        if kind.code not in _KINDS or kind.order in (">", b">") or by_columns:
+            raise ValueError("another kind of array")
         raw = data.encode("latin1") if isinstance(data, str) else data
-        return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+        return np.frombuffer(raw, dtype=_KINDS[kind.code]).reshape(shape)
 
 
-def _make_array(*_ignored: object) -> _Array:
-    return _Array()
+def _make_array(*_ignored: object) -> PickledArray:
+    return PickledArray()
 
 
-def _wrap(data: bytes, kind: object, shape: object, order: str) -> _Array:
-    array = _Array()
+def _wrap(data: bytes, kind: object, shape: object, order: str) -> PickledArray:
+    array = PickledArray()
     array.state = (1, shape, kind, order != "C", bytes(data))
     return array
 
@@ -93,8 +101,28 @@ class _Reader(pickle.Unpickler):
         raise _Refused(f"{module}.{name}")
 
 
+def read_plain(content: bytes, where: str) -> Any:
+    """Return what a pickle of plain values holds; arrays are `PickledArray`.
+
+    Args:
+        content: The pickle.
+        where: Its file, for messages.
+
+    Raises:
+        BadInput: when it is damaged or asks for anything but arrays.
+    """
+    try:
+        return _Reader(io.BytesIO(content), encoding="bytes").load()
+    except _Refused as refusal:
+        raise BadInput(
+            where, f"asks for {refusal}, which plain data never needs", "do not trust it"
+        ) from None
+    except Exception:  # damaged pickles fail in many ways, all meaning the same
+        raise BadInput(where, "is damaged or no pickle", "obtain it again") from None
+
+
 def read_batch(content: bytes, where: str) -> NDArray[np.uint8]:
-    """Return the records of a batch.
+    """Return the records of a batch of CIFAR-10.
 
     Args:
         content: The pickle.
@@ -106,17 +134,13 @@ def read_batch(content: bytes, where: str) -> NDArray[np.uint8]:
     Raises:
         BadInput: when it is damaged, no such batch, or asks for anything but an array.
     """
+    batch = read_plain(content, where)
     try:
-        batch = _Reader(io.BytesIO(content), encoding="bytes").load()
         plain = {key if isinstance(key, str) else key.decode(): batch[key] for key in batch}
-        pixels = plain["data"].bytes_()
+        pixels = plain["data"].array()
         labels = np.asarray(plain["labels"], dtype=np.uint8)
-        if pixels.shape != (len(labels), 3072):
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
             raise ValueError(pixels.shape)
-    except _Refused as refusal:
-        raise BadInput(
-            where, f"asks for {refusal}, which no batch needs", "do not trust it"
-        ) from None
-    except Exception:  # damaged pickles fail in many ways, all meaning the same
+    except Exception:  # anything else than the known layout, in many ways
         raise BadInput(where, "is damaged or no CIFAR-10 batch", "obtain it again") from None
     return np.concatenate([labels[:, None], pixels], axis=1)

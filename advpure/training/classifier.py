@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {"noise": 0.0, "label_smoothing": 0.0}
 
@@ -19,11 +20,14 @@ class ClassifierTask(Task):
         dataset: Data set that is validated on.
         settings: noise (largest standard deviation, [0, 1] units; each image draws its own
             between 0 and it) and label_smoothing.
+        teacher: None.
     """
 
     metric_name = "test_accuracy"
 
-    def __init__(self, dataset: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
+    ) -> None:
         """Check the settings and read the validation images."""
         values = take(settings, _DEFAULTS)
         self.noise, self.smoothing = float(values["noise"]), float(values["label_smoothing"])
@@ -42,10 +46,10 @@ class ClassifierTask(Task):
 
     def metric(self, network: nn.Module) -> float:
         """Return the accuracy on up to 1,000 held-out images."""
-        device = next(network.parameters()).device
+        batch = self.held_out.to(network)
         with torch.no_grad():  # a number for the log: nothing differentiates it
-            predicted = network(self.held_out.images.to(device)).argmax(dim=1).cpu()
-        return float((predicted == self.held_out.labels).float().mean())
+            predicted = network(batch.images).argmax(dim=1)
+        return float((predicted == batch.labels).float().mean())
 
     def facts(self) -> dict[str, Any]:
         """Return nothing: images go in as they are."""

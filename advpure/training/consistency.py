@@ -2,13 +2,11 @@
 
 Pick neighbouring nodes t > s of the Karras grid, x_t = x + t z, one Heun step of the teacher's
 probability-flow ODE to x_s, and minimise d(f(x_t, t), stop_gradient f(x_s, s)). The target uses
-the current parameters.
+the current parameters and, where there is dropout, the same mask.
 
 Source: Song et al. 2023, algorithm 2; the released JAX code's stop-gradient target; spec 9.2.
-The pseudo-Huber distance is that of Song & Dhariwal 2023, c = 0.00054 sqrt(d).
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,12 +16,14 @@ from torch import Tensor, nn
 from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.errors import BadInput
 from advpure.schedules import karras_grid
+from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
 from advpure.units import to_model
 from advpure.weights import LoadedNetwork
 
-_DEFAULTS = {"nodes": 18, "distance": "huber"}
+_DEFAULTS = {"nodes": 18, **SETTINGS}
+RANGE = ("sigma_data", "sigma_min", "sigma_max")
 
 
 def heun_step(teacher: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -45,19 +45,15 @@ def heun_step(teacher: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     return x + gap * (slope + corrected) / 2
 
 
-def distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    """Return the distance of each pair of images, [B].
+def noise_range(teacher: LoadedNetwork, task: str) -> dict[str, float]:
+    """Return sigma_data, sigma_min and sigma_max of a network, model units.
 
-    Args:
-        a: Images [B, C, H, W].
-        b: Images [B, C, H, W].
-        kind: `l2` (mean squared error) or `huber` (sqrt(|a - b|^2 + c^2) - c over the image).
+    Raises:
+        BadInput: when it was trained for another task than the one that is needed.
     """
-    squared = (a - b).square().flatten(1)
-    if kind == "l2":
-        return squared.mean(dim=1)
-    c = 0.00054 * math.sqrt(squared.shape[1])
-    return (squared.sum(dim=1) + c**2).sqrt() - c
+    if teacher.metadata.get("task") != task:
+        raise BadInput("teacher", f"is not a denoiser of the {task} task", f"give an {task} one")
+    return {name: float(teacher.metadata[name]) for name in RANGE}
 
 
 class ConsistencyTask(Task):
@@ -65,22 +61,21 @@ class ConsistencyTask(Task):
 
     Args:
         dataset: Data set that is validated on.
-        settings: nodes (of the grid), distance (`huber` or `l2`).
+        settings: nodes (of the grid), and those of `advpure.training.distances`.
         teacher: A network that the EDM task trained; its noise range is taken over.
     """
 
     metric_name = "validation_loss"
 
-    def __init__(self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork) -> None:
+    def __init__(
+        self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
+    ) -> None:
         """Check the settings and the teacher, read the validation images."""
         values = take(settings, _DEFAULTS)
-        if values["distance"] not in ("huber", "l2"):
-            raise BadInput(f"distance {values['distance']!r}", "is unknown", "use huber or l2")
-        if teacher.metadata.get("task") != "edm":
-            raise BadInput("teacher", "is not a denoiser of the edm task", "give an EDM network")
-        self.kind, self.nodes = str(values["distance"]), int(values["nodes"])
-        names = ("sigma_data", "sigma_min", "sigma_max")
-        self.range = {name: float(teacher.metadata[name]) for name in names}
+        assert teacher is not None
+        self.range = noise_range(teacher, "edm")
+        self.distance, self.nodes = make_distance(values), int(values["nodes"])
+        self.kind = str(values["distance"])
         self.teacher = EDMDenoiser(teacher.network, **self.range)
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
         self.grid = torch.as_tensor(grid, dtype=torch.float32)
@@ -94,18 +89,19 @@ class ConsistencyTask(Task):
         t, s = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         student = ConsistencyDenoiser(network, **self.range)
         noisy = clean + t[:, None, None, None] * noise
+        mask = generator.get_state()
         with torch.no_grad():  # the target is a constant: that is the method's stop-gradient
             self.teacher.to(clean.device)
             target = student(heun_step(self.teacher, noisy, t, s), s)
-        return distance(student(noisy, t), target, self.kind)
+        generator.set_state(mask)
+        return self.distance(student(noisy, t), target)
 
     def metric(self, network: nn.Module) -> float:
         """Return the mean loss on held-out images with fixed noise."""
-        device = next(network.parameters()).device
-        batch = Batch(self.held_out.images.to(device), self.held_out.labels.to(device))
+        batch = self.held_out.to(network)
         with torch.no_grad():  # a number for the log: nothing differentiates it
             return float(self.losses(network, batch, step_generator(0, "validation")).mean())
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the number of nodes, model units."""
-        return {**self.range, "nodes": self.nodes}
+        return {**self.range, "nodes": self.nodes, "distance": self.kind}

@@ -1,9 +1,10 @@
 """Denoising score matching with EDM preconditioning.
 
 Minimise E lambda(s) mean (D(x + s n; s) - x)^2, ln s ~ N(P_mean, P_std^2),
-lambda(s) = (s^2 + s_data^2) / (s s_data)^2, in model units.
+lambda(s) = (s^2 + s_data^2) / (s s_data)^2, in model units. Restricted to a few noise levels or an
+interval of them, s is drawn from there instead.
 
-Source: Karras et al. 2022, table 1; spec 9.1.
+Source: Karras et al. 2022, table 1; spec 9.1. Restricted noise: seed 001, table 4; spec 5.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from advpure.denoisers import EDMDenoiser
+from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
 from advpure.units import to_model
+from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {
     "sigma_data": 0.5,
@@ -23,6 +26,7 @@ _DEFAULTS = {
     "sigma_max": 80.0,
     "p_mean": -1.2,
     "p_std": 1.2,
+    **LEVELS,
 }
 
 
@@ -31,24 +35,29 @@ class EDMTask(Task):
 
     Args:
         dataset: Data set that is validated on.
-        settings: sigma_data, sigma_min, sigma_max, p_mean, p_std; model units.
+        settings: sigma_data, sigma_min, sigma_max, p_mean, p_std, model units; sigmas or
+            sigma_range (see `advpure.training.levels`, [0, 1] units) instead of the last two.
+        teacher: None.
     """
 
     metric_name = "validation_loss"
 
-    def __init__(self, dataset: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
+    ) -> None:
         """Check the settings and read the validation images."""
         values = take(settings, _DEFAULTS)
         self.p_mean, self.p_std = float(values.pop("p_mean")), float(values.pop("p_std"))
+        chosen = {name: values.pop(name) for name in LEVELS}
+        self.levels = Levels.of(chosen) if any(chosen.values()) else None
         self.range = {name: float(value) for name, value in values.items()}
         self.held_out = validation_batch(dataset, 256)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the weighted squared error of each image, [B]."""
         clean = to_model(batch.images)
-        levels = torch.randn(len(clean), generator=generator) * self.p_std + self.p_mean
+        sigma = self._draw(len(clean), generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        sigma = levels.exp().to(clean.device)
         denoised = EDMDenoiser(network, **self.range)(
             clean + sigma[:, None, None, None] * noise, sigma
         )
@@ -56,13 +65,21 @@ class EDMTask(Task):
         weight = (sigma**2 + data**2) / (sigma * data) ** 2
         return weight * (denoised - clean).square().flatten(1).mean(dim=1)
 
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw noise levels [count], model units."""
+        if self.levels is not None:
+            lowest = torch.tensor(self.range["sigma_min"])
+            return torch.maximum(2.0 * self.levels.draw(count, generator), lowest)
+        return (torch.randn(count, generator=generator) * self.p_std + self.p_mean).exp()
+
     def metric(self, network: nn.Module) -> float:
         """Return the mean loss on held-out images with fixed noise."""
-        device = next(network.parameters()).device
-        batch = Batch(self.held_out.images.to(device), self.held_out.labels.to(device))
+        batch = self.held_out.to(network)
         with torch.no_grad():  # a number for the log: nothing differentiates it
             return float(self.losses(network, batch, step_generator(0, "validation")).mean())
 
     def facts(self) -> dict[str, Any]:
-        """Return the noise range and sigma_data, model units."""
-        return dict(self.range)
+        """Return the noise range and sigma_data, model units, and a restriction of the noise."""
+        if self.levels is None:
+            return dict(self.range)
+        return {**self.range, "trained_sigma": str(self.levels)}

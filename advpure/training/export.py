@@ -78,10 +78,13 @@ def _card(recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: l
         f"- Training: {recipe.steps:,} steps of {recipe.batch}, "
         f"{metadata['images_seen']:,} images seen",
     ]
-    names = ("sigma_data", "sigma_min", "sigma_max", "nodes", "teacher", "teacher_sha256")
+    names = (
+        "sigma_data", "sigma_min", "sigma_max", "nodes", "distance", "trained_sigma", "teacher",
+        "teacher_sha256", "denoiser", "denoiser_sha256",
+    )  # fmt: skip
     lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
     lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]
     lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]
-    if recipe.task != "classifier":
+    if metadata["task"] != "classifier":
         lines += ["", "sigma is in [0, 1] units; a network level of 2 sigma is the same noise."]
     return "\n".join(lines) + "\n"

@@ -16,11 +16,11 @@ from advpure.data import Images, dataset_info, load_images
 from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.models import list_models, model_path
 from advpure.randomness import RandomnessConfig
-from advpure.schedules import karras_grid
+from advpure.schedules import karras_grid, nearest_node
 from advpure.units import to_model, to_unit
 from advpure.weights import load_network
 
-SIGMAS = (0.17, 0.25, 0.5)
+SIGMAS = (0.17, 0.25, 0.5, 1.0)
 _LIMIT = 1000
 _CHUNK = 250
 _NOISE_SEED = 2026
@@ -50,38 +50,48 @@ class Rate(NamedTuple):
 
 
 def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rate]:
-    """Measure a network on test images: a classifier on all, a denoiser on the first 1,000.
+    """Measure a network on test images.
 
     Args:
         network: In evaluation mode.
         metadata: task, dataset and, for denoisers, the noise range.
 
     Returns:
-        One rate for a classifier, one per noise level for a denoiser; none for a denoiser of a
-        data set that has no shipped classifier.
+        For a classifier its rate on all test images; one that was trained behind a denoiser also
+        has its rates there. For a denoiser the rates of the shipped classifier behind it, on the
+        first 1,000 images, one per noise level; none where no classifier ships.
     """
     data = load_images(metadata["dataset"])
+    first = Images(*(part[:_LIMIT] for part in data))
     if metadata["task"] == "classifier":
-        return [_count("test accuracy", network, data.images, data.labels)]
-    data = Images(*(part[:_LIMIT] for part in data))
+        rates = [_count("test accuracy", network, data.images, data.labels)]
+        if "denoiser" in metadata:
+            from advpure.loading import load_denoiser
+
+            rates += _behind(load_denoiser(metadata["denoiser"]), 0, network, first)
+        return rates
     judge = dataset_info(metadata["dataset"]).classifier
     if judge is None or judge not in list_models():
         return []
     classifier = load_network(model_path(judge)).network
     names = ("sigma_data", "sigma_min", "sigma_max")
     span = {name: float(metadata[name]) for name in names}
-    denoiser: Denoiser
     if metadata["task"] == "consistency":
-        denoiser = ConsistencyDenoiser(network, **span)
-        grid = karras_grid(int(metadata["nodes"]), span["sigma_min"], span["sigma_max"])
-        nodes = [float(min(grid, key=lambda node: abs(node - 2 * s))) for s in SIGMAS]
-    else:
-        denoiser = EDMDenoiser(network, **span)
-        nodes = [2 * sigma for sigma in SIGMAS]
+        nodes = int(metadata["nodes"])
+        return _behind(ConsistencyDenoiser(network, **span), nodes, classifier, first)
+    return _behind(EDMDenoiser(network, **span), 0, classifier, first)
+
+
+def _behind(denoiser: Denoiser, nodes: int, classifier: nn.Module, data: Images) -> list[Rate]:
+    """Measure a classifier behind a denoiser, asked at the nearest of so many nodes, 0 for any."""
     rates = []
-    for sigma, node in zip(SIGMAS, nodes, strict=True):
-        denoised = one_shot(denoiser, data, sigma, node)
-        what = f"accuracy after one-shot denoising of sigma {sigma} (network level {node:.4g})"
+    for sigma in SIGMAS:
+        level = 2 * sigma
+        if nodes:
+            grid = karras_grid(nodes, denoiser.sigma_min, denoiser.sigma_max)
+            level = float(grid[nearest_node(grid, level)])
+        denoised = one_shot(denoiser, data, sigma, level)
+        what = f"accuracy after one-shot denoising of sigma {sigma} (network level {level:.4g})"
         rates.append(_count(what, classifier, denoised, data.labels))
     return rates
 
@@ -99,9 +109,13 @@ def one_shot(denoiser: Denoiser, data: Images, sigma: float, node: float) -> Ten
         Denoised images [n, C, H, W], [0, 1] units, not clipped.
     """
     xi = RandomnessConfig(_NOISE_SEED)
-    noise = xi.normal(data.ids, "forward", 0, tuple(data.images.shape[1:]))
+    parts = []
     with torch.no_grad():  # a measurement: nothing differentiates it
-        return to_unit(denoiser(to_model(data.images) + 2 * sigma * noise, node))
+        for start in range(0, len(data.ids), _CHUNK):
+            images, ids = data.images[start : start + _CHUNK], data.ids[start : start + _CHUNK]
+            noise = xi.normal(ids, "forward", 0, tuple(images.shape[1:]))
+            parts.append(to_unit(denoiser(to_model(images) + 2 * sigma * noise, node)))
+    return torch.cat(parts)
 
 
 def _count(what: str, classifier: nn.Module, images: Tensor, labels: Tensor) -> Rate:

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 from advpure.errors import BadInput
 from advpure.registry import Registry
 
-TaskName = Literal["edm", "consistency", "classifier"]
 OptimizerName = Literal["adam", "adamw", "radam", "sgd"]
 Decay = Literal["constant", "cosine", "linear"]
 Order = Literal["random", "epochs"]
@@ -24,12 +23,12 @@ class Recipe:
     Attributes:
         name: Name of the recipe and of the weights file that it makes.
         about: One line for lists.
-        task: Which loss: edm (denoiser), consistency (distillation) or classifier.
+        task: Which loss, a name in `advpure.training.tasks.TASKS`.
         dataset: Name of the data set; its training split is used.
         architecture: Name in `advpure.networks.ARCHITECTURES`.
-        network: Settings of the architecture; a consistency student changes its teacher's by them.
+        network: Settings of the architecture; a student changes its teacher's by them.
         loss: Settings of the task, see the modules of the tasks.
-        teacher: Shipped model or weights file to distil from (consistency only).
+        teacher: Shipped model or weights file that the network starts as a copy of.
         steps: Optimiser steps.
         batch: Images per step.
         seed: Decides initial weights, order, noise and augmentation.
@@ -57,7 +56,7 @@ class Recipe:
 
     name: str
     about: str
-    task: TaskName
+    task: str
     dataset: str
     architecture: str
     steps: int
@@ -91,7 +90,6 @@ class Recipe:
             BadInput: naming the setting and the rule.
         """
         for name, choices in (
-            ("task", TaskName),
             ("optimizer", OptimizerName),
             ("decay", Decay),
             ("order", Order),
@@ -110,8 +108,6 @@ class Recipe:
                 raise BadInput(f"{name} {getattr(self, name)}", "is negative", "use 0 or more")
         if not 0 <= self.momentum < 1:
             raise BadInput(f"momentum {self.momentum}", "is outside [0, 1)", "use for example 0.9")
-        if (self.task == "consistency") != (self.teacher is not None):
-            raise BadInput(f"teacher {self.teacher}", "is for consistency alone", "mend the recipe")
 
 
 def defaults() -> dict[str, Any]:
@@ -134,16 +130,33 @@ def list_recipes() -> dict[str, str]:
         >>> "digits-edm" in list_recipes()
         True
     """
-    files = sorted(_folder().glob("*.toml"))
-    return {file.stem: str(tomllib.loads(file.read_text())["about"]) for file in files}
+    return {file.stem: str(_read(file)[1]["about"]) for file in sorted(_folder().glob("*.toml"))}
 
 
 def load_recipe(name: str | Path) -> Recipe:
     """Read a recipe of the package, or a TOML file of the same form.
 
+    A recipe may start from another one of the package, or from a file beside it, that `base`
+    names: what it does not say itself is taken from there, in its tables too; the table of the
+    loss only where the task is the same.
+
     Raises:
         BadInput: for an unknown name, a file that is not TOML, or an unknown or missing setting.
     """
+    path, values = _read(name)
+    fields = dataclasses.fields(Recipe)
+    unknown = sorted(set(values) - {entry.name for entry in fields})
+    if unknown:
+        names = ", ".join(entry.name for entry in fields)
+        raise BadInput(f"setting {unknown[0]!r} of {path.name}", "is unknown", f"use {names}")
+    try:
+        return Recipe(**values)
+    except TypeError as error:
+        raise BadInput(f"recipe {path}", f"is incomplete ({error})", "add the setting") from None
+
+
+def _read(name: str | Path, depth: int = 0) -> tuple[Path, dict[str, Any]]:
+    """Read the settings of a recipe, those of its base included."""
     path = Path(name)
     if path.suffix != ".toml":
         known: Registry[Path] = Registry("recipe")
@@ -156,12 +169,16 @@ def load_recipe(name: str | Path) -> Recipe:
         values = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"recipe {path}", f"is not TOML ({error})", "mend the file") from None
-    fields = dataclasses.fields(Recipe)
-    unknown = sorted(set(values) - {entry.name for entry in fields})
-    if unknown:
-        names = ", ".join(entry.name for entry in fields)
-        raise BadInput(f"setting {unknown[0]!r} of {path.name}", "is unknown", f"use {names}")
-    try:
-        return Recipe(**values)
-    except TypeError as error:
-        raise BadInput(f"recipe {path}", f"is incomplete ({error})", "add the setting") from None
+    base = values.pop("base", None)
+    if base is None:
+        return path, values
+    if depth == 4:
+        raise BadInput(f"recipe {path}", "has too long a line of bases", "shorten it")
+    given = path.parent / base if str(base).endswith(".toml") else base
+    inherited = _read(given, depth + 1)[1]
+    if values.get("task", inherited.get("task")) != inherited.get("task"):
+        inherited.pop("loss", None)
+    for key, value in values.items():
+        table = isinstance(value, dict) and isinstance(inherited.get(key), dict)
+        inherited[key] = {**inherited[key], **value} if table else value
+    return path, inherited

@@ -49,6 +49,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = True,
     steps: int | None = None,
+    teacher: str | None = None,
     device: str = "cpu",
     save_seconds: float = 60.0,
     progress: bool = True,
@@ -60,6 +61,7 @@ def train(
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
+        teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         device: Where to compute.
         save_seconds: Time between checkpoints.
         progress: Whether to draw a progress bar.
@@ -74,12 +76,14 @@ def train(
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps)
+    if teacher is not None:
+        plan = dataclasses.replace(plan, teacher=teacher)
     folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
-    teacher, origin = _teacher(plan)
-    task = make_task(plan, teacher)
-    network, config = _network(plan, teacher)
+    start, origin = _teacher(plan)
+    task = make_task(plan, start)
+    network, config = _network(plan, start)
     data = DATASETS.get(plan.dataset).read("train")
-    if isinstance(network, ConvNet):
+    if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     trainer = Trainer(plan, task, network, data, folder, device)
     if resume:

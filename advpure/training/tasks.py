@@ -1,7 +1,7 @@
 """What a task is: a loss per sample, a fixed validation metric, and what must be stored with it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from advpure.data import load_images
 from advpure.errors import BadInput
+from advpure.registry import Registry
 from advpure.training.recipe import Recipe
 from advpure.weights import LoadedNetwork
 
@@ -19,9 +20,18 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    def to(self, network: nn.Module) -> "Batch":
+        """Return the batch on the device of a network."""
+        device = next(network.parameters()).device
+        return Batch(self.images.to(device), self.labels.to(device))
+
 
 class Task(ABC):
-    """A way to train a network; one subclass a file."""
+    """A way to train a network; one subclass a file, called with dataset, settings and teacher.
+
+    The trainer calls `start` once, and at every step `begin_step`, `losses`, `end_step`. A task
+    that keeps tensors of its own from step to step gives them to `state` for the checkpoint.
+    """
 
     metric_name: str
     """Name of the validation metric, for the log."""
@@ -36,7 +46,23 @@ class Task(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return what users of the weights must know, JSON values."""
+        """Return what users of the weights must know, JSON values; may replace the task's name."""
+
+    def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
+        """See the network before the first step."""
+
+    def begin_step(self, step: int, steps: int) -> None:  # noqa: B027
+        """Prepare for a step, counted from 0, of a training of so many."""
+
+    def end_step(self, network: nn.Module) -> None:  # noqa: B027
+        """See the network after a step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what has to survive an interruption."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Take up a stored state."""
 
 
 def take(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,21 +85,48 @@ def validation_batch(dataset: str, limit: int) -> Batch:
     return Batch(images[:limit], labels[:limit])
 
 
+TASKS: Registry[Callable[..., Task]] = Registry("task")
+"""What a recipe's `task` means. A new one is one file and one line here."""
+_HERE = "advpure.training"
+TASKS.register("edm", f"{_HERE}.edm:EDMTask", about="denoiser by EDM's loss")
+TASKS.register(
+    "consistency", f"{_HERE}.consistency:ConsistencyTask", about="distillation into one step"
+)
+TASKS.register(
+    "consistency-training",
+    f"{_HERE}.consistency_training:ConsistencyTrainingTask",
+    about="one-step model without a teacher, original or improved",
+)
+TASKS.register(
+    "consistency-tuning",
+    f"{_HERE}.consistency_tuning:ConsistencyTuningTask",
+    about="one-step model pulled towards clean images",
+)
+TASKS.register("classifier", f"{_HERE}.classifier:ClassifierTask", about="cross-entropy")
+TASKS.register(
+    "classifier-denoised",
+    f"{_HERE}.classifier_denoised:DenoisedClassifierTask",
+    about="classifier fine-tuned behind a denoiser",
+)
+NEEDS_TEACHER = {"consistency", "consistency-tuning", "classifier-denoised"}
+"""Tasks that start from a trained network."""
+
+
 def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:
     """Build the task of a recipe.
 
     Args:
         recipe: The recipe.
-        teacher: The network to distil from, where the task needs one.
-    """
-    from advpure.training.classifier import ClassifierTask
-    from advpure.training.consistency import ConsistencyTask
-    from advpure.training.edm import EDMTask
+        teacher: The network to start from, where the task needs one.
 
-    if recipe.task == "edm":
-        return EDMTask(recipe.dataset, recipe.loss)
-    if recipe.task == "classifier":
-        return ClassifierTask(recipe.dataset, recipe.loss)
-    if teacher is None:
-        raise BadInput(f"recipe {recipe.name}", "has no teacher", "give one")
-    return ConsistencyTask(recipe.dataset, recipe.loss, teacher)
+    Raises:
+        BadInput: for an unknown task, and when there is a teacher without need or none in need.
+    """
+    make = TASKS.get(recipe.task)
+    if (recipe.task in NEEDS_TEACHER) != (teacher is not None):
+        raise BadInput(
+            f"teacher {recipe.teacher} of task {recipe.task}",
+            f"is for {', '.join(sorted(NEEDS_TEACHER))} alone, which need one",
+            "mend the recipe",
+        )
+    return make(recipe.dataset, recipe.loss, teacher)

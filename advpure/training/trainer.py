@@ -90,6 +90,7 @@ class Trainer:
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.rates, self.optimizer = make_optimizer(recipe, self.network)
+        task.start(self.network)
         self.step = 0
         self.seconds = 0.0
         self.loss_sum, self.loss_count = 0.0, 0
@@ -136,6 +137,7 @@ class Trainer:
         batch = self._draw(generator)
         for peak, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             group["lr"] = peak * rate_factor(recipe, self.step)
+        self.task.begin_step(self.step, recipe.steps)
         self.network.train()
         seed_dropout(self.network, generator)
         loss = self.task.losses(InBfloat16(self.network, recipe.autocast), batch, generator).mean()
@@ -149,6 +151,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimizer.step()
         self.step += 1
+        self.task.end_step(self.network)
         self._move_average()
         self.loss_sum += value
         self.loss_count += 1
@@ -204,6 +207,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "task": self.task.state(),
             "step": self.step,
             "seconds": self.seconds,
             "loss": [self.loss_sum, self.loss_count],
@@ -241,6 +245,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.task.restore(state.get("task", {}))
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self.loss_sum, self.loss_count = state["loss"]
         return True

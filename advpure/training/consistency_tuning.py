@@ -1,0 +1,74 @@
+"""Consistency fine-tuning: pull one-step outputs towards the clean images.
+
+Minimise E d(x, f(x + t0 z, t*)) with t0 = 2 sigma, sigma drawn for each image from a short list or
+uniformly from an interval, and t* the node of the grid nearest to t0. Only f itself is trained.
+
+Source: seed 000 (Consistency Purification), section 3.3 and its released code; spec 6.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advpure.denoisers import ConsistencyDenoiser
+from advpure.schedules import karras_grid
+from advpure.training.consistency import noise_range
+from advpure.training.distances import SETTINGS, make_distance
+from advpure.training.levels import LEVELS, Levels
+from advpure.training.randomness import step_generator
+from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.units import to_model
+from advpure.weights import LoadedNetwork
+
+_DEFAULTS = {**SETTINGS, **LEVELS, "distance": "lpips", "sigmas": (0.25, 0.5, 1.0)}
+
+
+class ConsistencyTuningTask(Task):
+    """Fine-tune a one-step model.
+
+    Args:
+        dataset: Data set that is validated on.
+        settings: sigmas or sigma_range (see `advpure.training.levels`, [0, 1] units), and those of
+            `advpure.training.distances`.
+        teacher: The consistency model to start from; its grid and noise range are taken over.
+    """
+
+    metric_name = "validation_loss"
+
+    def __init__(
+        self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
+    ) -> None:
+        """Check the settings and read the validation images."""
+        base = {**_DEFAULTS, "sigmas": ()} if settings.get("sigma_range") else _DEFAULTS
+        values = take(settings, base)
+        assert teacher is not None
+        self.range = noise_range(teacher, "consistency")
+        self.nodes = int(teacher.metadata["nodes"])
+        self.levels = Levels.of(values)
+        self.kind, self.distance = str(values["distance"]), make_distance(values)
+        grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
+        self.grid = torch.as_tensor(grid, dtype=torch.float32)
+        self.held_out = validation_batch(dataset, 256)
+
+    def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the distance of each image to its one-step output, [B]."""
+        clean = to_model(batch.images)
+        level = 2.0 * self.levels.draw(len(clean), generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        node = (self.grid[None, :] - level[:, None]).abs().argmin(dim=1)
+        noisy = clean + level.to(clean.device)[:, None, None, None] * noise
+        student = ConsistencyDenoiser(network, **self.range)
+        return self.distance(student(noisy, self.grid[node].to(clean.device)), clean)
+
+    def metric(self, network: nn.Module) -> float:
+        """Return the mean loss on held-out images with fixed noise."""
+        batch = self.held_out.to(network)
+        with torch.no_grad():  # a number for the log: nothing differentiates it
+            return float(self.losses(network, batch, step_generator(0, "validation")).mean())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the noise range, the grid, and what was drawn."""
+        shared = {**self.range, "nodes": self.nodes, "distance": self.kind}
+        return {**shared, "task": "consistency", "trained_sigma": str(self.levels)}
