@@ -219,7 +219,7 @@ def load_purifier(
         xi=xi,
         gradient=gradient,
         tile=_tile(dataset, tile),
-    )
+    ).eval()
 
 
 def load_defense(
@@ -278,7 +278,8 @@ def load_defense(
     if policy is None and votes > 1:
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity
-    return Defense(purifier, judge, xi=xi, policy=policy, tile=_tile(dataset, tile))
+    tile = _tile(dataset, tile)
+    return Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
 
 
 def describe(defense: Defense) -> dict[str, Any]:

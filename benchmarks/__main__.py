@@ -22,7 +22,7 @@ def main() -> None:
             "torch": torch.__version__,
         },
         "loop": [
-            loop.measure("cm", {}, steps=10),
+            loop.measure("cm", {}, steps=40),
             loop.measure("ddpm", {"t": 20}, steps=3),
         ],
         "memory": memory.measure(),

@@ -47,7 +47,7 @@ def measure(
 ) -> dict[str, object]:
     """Time the loop and the bare calls in turn; the ratio is the median over the pairs."""
     settings = RobustnessSettings(
-        defense=defense, n=64, attack_options={"steps": steps, "stop": "never"}, **options
+        defense=defense, n=128, attack_options={"steps": steps, "stop": "never"}, **options
     )
     prepared = prepare(settings)
     modules = [prepared.defense.classifier]
@@ -58,7 +58,7 @@ def measure(
         with tempfile.TemporaryDirectory() as folder, open_run(prepared, folder) as store:
             evaluate(
                 prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
-                batch_size=64,
+                batch_size=128,
             )  # fmt: skip
 
     calls = [Calls(module) for module in modules]

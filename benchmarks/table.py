@@ -17,9 +17,10 @@ def render(results: dict[str, Any]) -> str:
     ]
     u = results["usual_way"]
     lines.append(
-        f"| PGD-{u['steps']} through `ddpm` t={u['t']}, {u['n']} digits: usual way / advpure | "
-        f"{u['usual_seconds']:.0f} s / {u['our_seconds']:.0f} s = {u['ratio']:.1f}x faster, robust "
-        f"accuracy {100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
+        f"| PGD-{u['steps']} through `ddpm` t={u['t']}, seconds a digit: usual way "
+        f"(n={u['usual_n']}) / advpure (n={u['n']}, tile {u['tile']}) | {u['usual_seconds']:.2f} / "
+        f"{u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; robust accuracy on the same "
+        f"{u['usual_n']}: {100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
     )
     rows = results["memory"]
     increases = [row["checkpoint_increase_mib"] for row in rows]
