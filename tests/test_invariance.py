@@ -97,8 +97,8 @@ def test_attack_records_of_other_settings(tmp_path: Path, settings: dict[str, An
 def test_attack_records_over_several_tiles(
     tmp_path: Path, name: str, protocol: dict[str, Any]
 ) -> None:
-    options = {"steps": 10}
-    strength = {"t": 10} if name == "ddpm" else {}
+    options = {"steps": 10 if name == "cm" else 4}
+    strength = {"t": 4, "tile": 16} if name == "ddpm" else {}
     check_attack(tmp_path, 70, 33, defense=name, **strength, **protocol, attack_options=options)
 
 
