@@ -39,6 +39,7 @@ from advpure.header import (
     collect_context,
     default_run_folder,
     run_id,
+    source_digests,
 )
 from advpure.schema import Row, Schema
 from advpure.storage import StorageFull, writing
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "ALREADY_COMPLETE",
     "RecordConflict",
     "RecordStore",
     "Row",
@@ -56,9 +58,11 @@ __all__ = [
     "collect_context",
     "default_run_folder",
     "run_id",
+    "source_digests",
 ]
 
 FILE_NAME = "records.sqlite"
+ALREADY_COMPLETE = "already complete, reported from records; nothing was computed"
 _HEADER = (
     "CREATE TABLE _meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE _sessions (id INTEGER PRIMARY KEY, started TEXT NOT NULL, context TEXT NOT NULL)",

@@ -26,8 +26,15 @@ from advpure.estimate import Estimate, estimate
 from advpure.loading import load_purifier
 from advpure.options import purifier_options
 from advpure.purifier import Purifier
+from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
-from advpure.records import RecordStore, collect_context, default_run_folder
+from advpure.records import (
+    ALREADY_COMPLETE,
+    RecordStore,
+    collect_context,
+    default_run_folder,
+    source_digests,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +87,14 @@ class CompressionReport:
         settings: Everything that identifies the run.
         result: Rows and summaries.
         seconds: Wall time of this session.
+        notes: What a careful reader should know, in sentences.
     """
 
     run: Path
     settings: dict[str, Any]
     result: CompressionResult
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; mean, std and n are those of the first strength."""
@@ -94,6 +103,7 @@ class CompressionReport:
             **rows[0],
             "rows": rows,
             "by_seed": [_summary_json(summary) for summary in self.result.summaries],
+            "notes": list(self.notes),
             "seconds": self.seconds,
             "settings": self.settings,
             "run": str(self.run),
@@ -178,13 +188,14 @@ def measure_compression(
     context = collect_context(
         device=run.device, tile=prepared.purifier.tile,
         weights={"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {},
+        sources=source_digests(PURIFIERS.get(run.defense)),
     )  # fmt: skip
     table, start = COMPRESSION_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
         folder, schemas=(COMPRESSION_SCHEMA,), settings=prepared.settings, context=context
     ) as store:
         done: set[CompressionKey] = store.done(table)
-        count = len(done)
+        before = count = len(done)
         progress(count)
         for batch in compression_rows(
             prepared.purifier, prepared.images.images, prepared.images.ids, prepared.perturb,
@@ -194,7 +205,10 @@ def measure_compression(
             count += len(batch)
             progress(count)
         result = CompressionResult.from_records(store.rows(table), store.settings)
-        return CompressionReport(store.folder, store.settings, result, time.perf_counter() - start)
+        notes = (ALREADY_COMPLETE,) if count == before else ()
+        return CompressionReport(
+            store.folder, store.settings, result, time.perf_counter() - start, notes
+        )
 
 
 def compression_limit(run: CompressionRun) -> InfinitesimalResult:

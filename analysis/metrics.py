@@ -20,7 +20,13 @@ from advpure.data import Images
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import check_ids
-from advpure.records import RecordStore, collect_context, default_run_folder
+from advpure.records import (
+    ALREADY_COMPLETE,
+    RecordStore,
+    collect_context,
+    default_run_folder,
+    source_digests,
+)
 from advpure.registry import Registry
 from advpure.schema import Row, Schema
 from advpure.stats import Mean, mean_interval
@@ -46,11 +52,13 @@ class Measurements:
         run: The run folder.
         settings: What identifies the run, JSON values.
         rows: {sample, place, value}, sorted by sample and place.
+        notes: What a careful reader should know, in sentences.
     """
 
     run: Path
     settings: dict[str, Any]
     rows: list[Row]
+    notes: tuple[str, ...] = ()
 
     def means(self) -> dict[int, Mean]:
         """Return the mean over images by place, with n and a 95 % interval (Student's t)."""
@@ -65,7 +73,12 @@ class Measurements:
             {"place": place, **mean._asdict(), "interval": mean.interval and list(mean.interval)}
             for place, mean in self.means().items()
         ]
-        return {"places": places, "settings": self.settings, "run": str(self.run)}
+        return {
+            "places": places,
+            "notes": list(self.notes),
+            "settings": self.settings,
+            "run": str(self.run),
+        }
 
 
 def measure(
@@ -109,7 +122,7 @@ def measure(
     if batch_size < 1:
         raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
     listed = check_ids(images.ids, len(images.images))
-    settings, context = _describe(metric, purifier, images)
+    settings, context = _describe(metric, function, purifier, images)
     folder = Path(out) if out else default_run_folder("runs", "measure", settings)
     with RecordStore.open(
         folder, schemas=(MEASUREMENTS,), settings=settings, context=context
@@ -127,7 +140,8 @@ def measure(
             ]
             store.append(MEASUREMENTS.table, rows)
             progress(len(listed) - len(todo) + start + len(chosen))
-        return Measurements(folder, settings, store.rows(MEASUREMENTS.table))
+        notes = () if todo else (ALREADY_COMPLETE,)
+        return Measurements(folder, settings, store.rows(MEASUREMENTS.table), notes)
 
 
 def _values(
@@ -136,24 +150,35 @@ def _values(
     def ask(x: Tensor, ids: Tensor) -> Tensor:
         view = purifier.at(ids=ids)
         view.tile = None  # x is a tile already
-        return function(view, x)
+        values = function(view, x)
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if not isinstance(values, Tensor) or values.ndim not in (1, 2) or len(values) != len(x):
+            raise BadInput(
+                f"metric {metric!r} of shape {shape} for {len(x)} images",
+                f"is not [{len(x)}] or [{len(x)}, places]",
+                "return one row of values per image",
+            )
+        return values
 
     with torch.no_grad():  # a measurement, not a gradient
         found = tiled(ask, purifier.tile)(images.images[rows], images.ids[rows])
-    if found.ndim not in (1, 2) or len(found) != len(rows) or not bool(found.isfinite().all()):
-        raise BadInput(
-            f"metric {metric!r} of shape {tuple(found.shape)}",
-            f"is not finite, or not [{len(rows)}] or [{len(rows)}, places]",
-            "return one row of values per image",
-        )
     if not found.numel():
         raise BadInput(f"metric {metric!r}", "has no value here", "measure a purifier with steps")
+    finite = found.isfinite().reshape(len(rows), -1).all(1).tolist()
+    wrong = [int(images.ids[k]) for k, good in zip(rows, finite, strict=True) if not good]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
+        raise BadInput(
+            f"metric {metric!r} of {len(wrong)} of {len(rows)} samples ({shown})",
+            "is not finite",
+            "leave them out, or let the metric say what it means there",
+        )
     values: list[list[float]] = (found[:, None] if found.ndim == 1 else found).double().tolist()
     return values
 
 
 def _describe(
-    metric: str, purifier: Purifier, images: Images
+    metric: str, function: Metric, purifier: Purifier, images: Images
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what identifies the run, and where it is computed."""
     xi = purifier.xi
@@ -171,5 +196,6 @@ def _describe(
     denoiser = purifier.settings.get("denoiser") or {}
     weights = {"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {}
     return settings, collect_context(
-        device=str(images.images.device), tile=purifier.tile, weights=weights
-    )
+        device=str(images.images.device), tile=purifier.tile, weights=weights,
+        sources=source_digests(type(purifier.recipe), function),
+    )  # fmt: skip

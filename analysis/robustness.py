@@ -34,8 +34,15 @@ from advpure.evaluate import (
 from advpure.gradients import GradientMode
 from advpure.loading import describe, load_defense
 from advpure.options import purifier_options, read_options
+from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
-from advpure.records import RecordStore, collect_context, default_run_folder
+from advpure.records import (
+    ALREADY_COMPLETE,
+    RecordStore,
+    collect_context,
+    default_run_folder,
+    source_digests,
+)
 from advpure.stats import Rate
 from advpure.units import parse_eps
 
@@ -105,6 +112,7 @@ class Prepared:
         images: Images, labels, ids.
         attacks: The stages beside clean images.
         attack_settings: The resolved settings of the attack.
+        sources: Digests of the files of purifier and attack.
         decisions: The protocol.
         settings: Everything that identifies the run, JSON values.
     """
@@ -113,6 +121,7 @@ class Prepared:
     images: Images
     attacks: Mapping[str, Attack]
     attack_settings: AttackSettings
+    sources: Mapping[str, str]
     decisions: Decisions
     settings: dict[str, Any]
 
@@ -236,7 +245,8 @@ def prepare(settings: RobustnessSettings) -> Prepared:
         "device": settings.device,
     }
     attacks = {NOISE: baseline, ADVERSARIAL: attack}
-    return Prepared(defense, images, attacks, attack_settings, decisions, identity)
+    sources = source_digests(PURIFIERS.get(settings.defense), run)
+    return Prepared(defense, images, attacks, attack_settings, sources, decisions, identity)
 
 
 def _attack_settings(
@@ -309,7 +319,12 @@ def measure_robustness(
 
     prepared = prepare(settings)
     folder = Path(out) if out else default_run_folder("runs", "attack", prepared.settings)
-    tile = prepared.defense.tile or 32
+    tile, counts = prepared.defense.tile or 32, []
+
+    def watch(done: int) -> None:
+        counts.append(done)
+        progress(done)
+
     start = time.perf_counter()
     with (
         warnings.catch_warnings(record=True) as caught,
@@ -319,12 +334,14 @@ def measure_robustness(
         evaluate(
             prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
             batch_size=8 * tile if batch_size is None else batch_size,
-            keep_images=keep_images, progress=progress,
+            keep_images=keep_images, progress=watch,
         )  # fmt: skip
         report = report_robustness(store, time.perf_counter() - start)
     for other in caught:
         if other.category.__name__ != "ZeroGradientWarning":
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if counts[0] == len(prepared.images.ids):
+        report = dataclasses.replace(report, notes=(*report.notes, ALREADY_COMPLETE))
     return report
 
 
@@ -337,8 +354,9 @@ def open_run(prepared: Prepared, folder: Path) -> RecordStore:
         if "sha256" in described.get(part, {})
     }
     context = collect_context(
-        device=prepared.settings["device"], tile=prepared.defense.tile, weights=weights
-    )
+        device=prepared.settings["device"], tile=prepared.defense.tile, weights=weights,
+        sources=prepared.sources,
+    )  # fmt: skip
     return RecordStore.open(
         folder, schemas=(DECISIONS, ATTACKS), settings=prepared.settings, context=context
     )
@@ -362,7 +380,7 @@ def _notes(report: RobustnessReport) -> list[str]:
             "blind there, which is no robustness; try --loss margin or --gradient bpda"
         )
     robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
-    if robust.value > noise.value:
+    if robust.value >= noise.value > 0:
         notes.append(
             "the attack did no better than uniform noise in the ball: suspect the attack, not the "
             "defense"

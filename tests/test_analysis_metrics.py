@@ -65,8 +65,12 @@ def test_rows_resume_and_do_not_depend_on_batches(images: Images, tmp_path: Path
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        (lambda p, x: x, "is not finite"),
-        (lambda p, x: torch.full((len(x),), torch.nan), "is not finite"),
+        (lambda p, x: x, r"of shape \(4, 1, 2, 2\) for 4 images is not \[4\] or \[4, places\]"),
+        (lambda p, x: x.sum(), r"of shape \(\) for 4 images"),
+        (lambda p, x: x.flatten(1)[:3], r"of shape \(3, 4\) for 4 images"),
+        (lambda p, x: 1.0, "of shape float for 4 images"),
+        (lambda p, x: torch.where(p.ids == 11, torch.nan, 1.0), r"1 of 6 samples \(11\) is not"),
+        (lambda p, x: torch.full((len(x),), torch.nan), r"6 of 6 samples \(10, 11, 12, 13, 14, 1"),
         (lambda p, x: x.new_zeros((len(x), 0)), "has no value"),
     ],
 )

@@ -1,5 +1,7 @@
 """Records: exact round trips, nothing overwritten, nothing lost to kills or full disks."""
 
+import hashlib
+import importlib
 import json
 import math
 import random
@@ -29,6 +31,7 @@ from advpure.records import (
     collect_context,
     default_run_folder,
     run_id,
+    source_digests,
 )
 
 SCHEMA = Schema("draws", {"sample": int, "draw": int}, {"correct": bool, "loss": float | None})
@@ -264,6 +267,29 @@ def test_the_same_context_does_not_warn(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _open(tmp_path, context={**CONTEXT, "python": "4.0"}).close()
+
+
+def test_other_code_warns_and_absent_digests_do_not(tmp_path: Path) -> None:
+    sources = {"advpure.cm": "aa", "advpure.pgd": "bb"}
+    _open(tmp_path, context={**CONTEXT, "sources": sources}).close()
+    with pytest.warns(RuntimeWarning, match=r"the code of advpure.pgd changed .* rows are kept"):
+        _open(tmp_path, context={**CONTEXT, "sources": {**sources, "advpure.pgd": "cc"}}).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (sources, {"advpure.cm": "aa"}, {}):
+            _open(tmp_path, context={**CONTEXT, "sources": same}).close()
+        _open(tmp_path).close()
+
+
+def test_the_digest_of_code_is_that_of_its_file(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "advpure_own_code.py"
+    path.write_text("def own():\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module("advpure_own_code").own
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert source_digests(own, None, len, 3) == {"advpure_own_code": expected}
+    path.write_text("def own():\n    return 2\n")
+    assert source_digests(own)["advpure_own_code"] != expected
 
 
 def test_other_weights_or_data_are_refused(tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ from torch import nn
 
 from advpure.analysis.robustness import (
     ADVERSARIAL,
+    RobustnessReport,
     RobustnessSettings,
+    _notes,
     measure_robustness,
     open_run,
     prepare,
     report_robustness,
 )
 from advpure.errors import BadInput
-from advpure.evaluate import ATTACKS, DECISIONS, evaluate
+from advpure.evaluate import ATTACKS, DECISIONS, StageSummary, evaluate
 from advpure.records import RecordStore
+from advpure.stats import Rate
 
 QUICK: dict[str, Any] = {"n": 6, "attack_options": {"steps": 3}}
 
@@ -135,6 +138,23 @@ def test_an_attack_below_noise_is_suspected(tmp_path: Path) -> None:
     report = measure_robustness(settings, out=tmp_path / "run")
     assert report.headline(ADVERSARIAL).value > report.headline("noise").value
     assert any("suspect the attack, not the defense" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("robust", "noise", "suspected"),
+    [(1.0, 1.0, True), (0.9, 0.8, True), (0.5, 0.6, False), (0.0, 0.0, False)],
+)
+def test_an_attack_as_weak_as_noise_is_suspected_unless_both_fool_all(
+    robust: float, noise: float, suspected: bool
+) -> None:
+    def stage(value: float) -> StageSummary:
+        rate = Rate(value, 10, 0.0, 1.0, "wilson")
+        return StageSummary(rate, rate, rate, rate)
+
+    stages = {"clean": stage(1.0), "noise": stage(noise), ADVERSARIAL: stage(robust)}
+    settings = {"decisions": {"randomness": "fixed"}, "n": 10}
+    notes = _notes(RobustnessReport(Path(), settings, 10, stages, 0, 0.0, ()))
+    assert any("suspect the attack" in note for note in notes) is suspected
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:

@@ -82,11 +82,13 @@ def cr(
     if as_json:
         output.print_json(found | o.given(plot=plot))
         return
-    _print(report, found)
+    _print(report, found, prepared.purifier.chain.is_random)
+    for text in report.notes:
+        output.note(text)
     print(f"records: {report.run}" + (f", histogram: {plot}" if plot else ""))
 
 
-def _print(report: "CompressionReport", found: dict[str, object]) -> None:
+def _print(report: "CompressionReport", found: dict[str, object], is_random: bool) -> None:
     from advpure.cli import output
 
     s, result = report.settings, report.result
@@ -94,9 +96,12 @@ def _print(report: "CompressionReport", found: dict[str, object]) -> None:
     spread = (
         "" if first.interval is None else f" [{first.interval.low:.4f}, {first.interval.high:.4f}]"
     )
+    how = f"fixed randomness (seeds {', '.join(map(str, s['seeds']))})"
+    if not is_random:
+        how = "no randomness"
     print(
         f"{s['dataset']}, {s['distribution']} noise {first.eps:.4g}, defense {s['purifier']}, "
-        f"fixed randomness (seeds {', '.join(map(str, s['seeds']))}): compression rate "
+        f"{how}: compression rate "
         f"{first.mean:.4f}{spread} over {first.n} images"
     )
     pooled = result.pooled

@@ -57,4 +57,6 @@ def measure(
         for place, mean in found.means().items()
     ]  # fmt: skip
     output.print_table(["place", "mean", "std over images", "95 % interval", "n"], rows)
+    for text in found.notes:
+        output.note(text)
     print(f"records: {found.run}")
