@@ -420,3 +420,32 @@ def test_the_whole_path_from_recipe_to_card(tmp_path: Path) -> None:
     card = (tmp_path / "tiny.md").read_text()
     assert "seed 1" in card
     assert "n=450, 95 % interval" in card
+    assert "2 steps of 8, 16 images seen" in card
+
+
+def test_a_run_may_stop_early_say_so_and_go_on(tmp_path: Path) -> None:
+    whole = train(RECIPE, out=tmp_path / "whole", progress=False)
+    early = train(RECIPE, out=tmp_path / "parts", until=5, progress=False)
+    card = (tmp_path / "parts" / "tiny.md").read_text()
+    assert "5 of 12 steps (unfinished) of 8, 40 images seen" in card
+    assert early.steps == load_network(early.weights).metadata["steps"] == 5
+    assert train(RECIPE, out=tmp_path / "parts", until=1, progress=False).steps == 5
+    late = train(RECIPE, out=tmp_path / "parts", progress=False)
+    one, two = load_state(whole.weights), load_state(late.weights)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_card_shows_the_validation_curve(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=30, validate_every=1)
+    train(recipe, out=tmp_path, progress=False)
+    log = (tmp_path / "log.csv").read_text().splitlines()
+    card = (tmp_path / "tiny.md").read_text().splitlines()
+    start = card.index("| images seen | training loss | validation_loss |")
+    rows = [line.strip("| ").split(" | ") for line in card[start + 2 :]]
+    assert len(rows) == 12
+    assert rows[-1][0] == "240"
+    for images, loss, metric in rows:
+        step, true_loss, _, true_metric = log[int(images) // 8].split(",")
+        assert int(step) * 8 == int(images)
+        assert float(loss) == pytest.approx(float(true_loss), rel=1e-3)
+        assert float(metric) == pytest.approx(float(true_metric), rel=1e-3)

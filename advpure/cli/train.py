@@ -18,6 +18,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Steps instead of the recipe's, 1 or more.")
     ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(help="Stop at this step and write the weights; without it the run goes on."),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Network to start from instead of the recipe's: shipped name or file."),
@@ -44,7 +48,7 @@ def train(
         output.print_list("recipes", rows)
         return
     result = run(
-        recipe, out=out, resume=not restart, steps=steps, teacher=teacher,
+        recipe, out=out, resume=not restart, steps=steps, until=until, teacher=teacher,
         device=check_device(device), save_seconds=save_seconds, progress=not (quiet or as_json),
     )  # fmt: skip
     if as_json:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,6 +13,21 @@ from advpure.training.quality import Rate, measure_quality
 from advpure.training.recipe import Recipe
 from advpure.weights import load_network, save_network
 
+_CURVE = 12
+"""The most lines of a validation curve in a card."""
+
+
+class Curve(NamedTuple):
+    """How a training went.
+
+    Attributes:
+        metric_name: What the last column is.
+        rows: Step, mean training loss since the row before, seconds, validation metric.
+    """
+
+    metric_name: str
+    rows: list[list[float]]
+
 
 def export_network(
     recipe: Recipe,
@@ -21,7 +36,8 @@ def export_network(
     *,
     config: dict[str, Any],
     facts: dict[str, Any],
-    images_seen: int,
+    steps: int,
+    curve: Curve,
 ) -> tuple[Path, list[Rate]]:
     """Store a trained network as `NAME.safetensors` with a card `NAME.md` beside it.
 
@@ -33,7 +49,8 @@ def export_network(
         folder: Where both files go.
         config: Settings that rebuild the architecture.
         facts: What the task says users must know.
-        images_seen: Training images drawn so far.
+        steps: Steps done so far.
+        curve: The validation curve.
 
     Returns:
         The path of the weights, and the measured quality.
@@ -44,7 +61,8 @@ def export_network(
         "task": recipe.task,
         "dataset": recipe.dataset,
         **facts,
-        "images_seen": images_seen,
+        "steps": steps,
+        "images_seen": steps * recipe.batch,
         "recipe": dataclasses.asdict(recipe),
         "torch": torch.__version__,
     }
@@ -59,11 +77,13 @@ def export_network(
     metadata["quality"] = [rate._asdict() for rate in rates]
     store()
     with atomic_path(path.with_suffix(".md")) as scratch:
-        scratch.write_text(_card(recipe, network, metadata, rates))
+        scratch.write_text(_card(recipe, network, metadata, rates, curve))
     return path, rates
 
 
-def _card(recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: list[Rate]) -> str:
+def _card(
+    recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: list[Rate], curve: Curve
+) -> str:
     """Write the model card."""
     count = sum(parameter.numel() for parameter in network.parameters())
     info = dataset_info(recipe.dataset)
@@ -75,7 +95,7 @@ def _card(recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: l
         f"- Rebuild: `advpure train {recipe.name}` (seed {recipe.seed})",
         f"- Network: {recipe.architecture}, {count:,} parameters, stored as float16",
         f"- Data: {info.description}; training split, {info.splits['train']:,} images",
-        f"- Training: {recipe.steps:,} steps of {recipe.batch}, "
+        f"- Training: {_progress(metadata['steps'], recipe.steps)} of {recipe.batch}, "
         f"{metadata['images_seen']:,} images seen",
     ]
     names = (
@@ -87,4 +107,22 @@ def _card(recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: l
     lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]
     if metadata["task"] != "classifier":
         lines += ["", "sigma is in [0, 1] units; a network level of 2 sigma is the same noise."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_table(recipe, curve)]) + "\n"
+
+
+def _progress(done: int, planned: int) -> str:
+    """Say how far a training came."""
+    return f"{done:,} steps" if done == planned else f"{done:,} of {planned:,} steps (unfinished)"
+
+
+def _table(recipe: Recipe, curve: Curve) -> list[str]:
+    """Write the validation curve in at most a dozen lines."""
+    if not curve.rows:
+        return []
+    count = min(len(curve.rows), _CURVE)
+    chosen = {round((k + 1) * len(curve.rows) / count) - 1 for k in range(count)}
+    head = ["", f"| images seen | training loss | {curve.metric_name} |", "| --- | --- | --- |"]
+    rows = [curve.rows[k] for k in sorted(chosen)]
+    return head + [
+        f"| {int(row[0]) * recipe.batch:,} | {row[1]:.4g} | {row[3]:.4g} |" for row in rows
+    ]

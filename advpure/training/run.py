@@ -9,7 +9,7 @@ from torch import nn
 from advpure.data import DATASETS
 from advpure.models import model_path
 from advpure.networks import ConvNet, build_network
-from advpure.training.export import export_network
+from advpure.training.export import Curve, export_network
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, load_recipe
@@ -49,6 +49,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = True,
     steps: int | None = None,
+    until: int | None = None,
     teacher: str | None = None,
     device: str = "cpu",
     save_seconds: float = 60.0,
@@ -61,6 +62,8 @@ def train(
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
+        until: Stops at this step, or at once when it is reached already, and exports what there
+            is; the same call without it goes on. None goes to the end.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         device: Where to compute.
         save_seconds: Time between checkpoints.
@@ -88,22 +91,26 @@ def train(
     trainer = Trainer(plan, task, network, data, folder, device)
     if resume:
         trainer.resume()
-    trainer.run(plan.steps, save_seconds=save_seconds, progress=progress)
-    images_seen = trainer.step * plan.batch
+    trainer.run(
+        plan.steps if until is None else min(until, plan.steps),
+        save_seconds=save_seconds,
+        progress=progress,
+    )
     weights, quality = export_network(
         plan,
         trainer.average.to("cpu"),
         folder,
         config=config,
         facts={**task.facts(), **origin},
-        images_seen=images_seen,
+        steps=trainer.step,
+        curve=Curve(task.metric_name, trainer.rows),
     )
     return TrainResult(
         plan.name,
         weights,
         folder / "log.csv",
         trainer.step,
-        images_seen,
+        trainer.step * plan.batch,
         trainer.seconds,
         quality,
     )
