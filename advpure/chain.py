@@ -7,7 +7,7 @@ trajectories, composition and cutting of chains, and the cost of a run before it
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import get_args, overload
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class Step:
         sigma: The noise level after the step in model units, of the state divided by `scale`.
         gain: The derivative, for a step that is a scalar times the state plus noise; else None.
         stream: Keeps apart steps of composed chains that share phase and time.
+
+    Raises:
+        BadInput: for an unknown phase.
     """
 
     name: str
@@ -47,6 +50,15 @@ class Step:
     sigma: float = 0.0
     gain: float | None = None
     stream: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the phase."""
+        if self.phase not in get_args(Phase):
+            raise BadInput(
+                f"phase {self.phase!r} of step {self.name!r}",
+                "is not known",
+                "use forward (before denoising) or reverse",
+            )
 
     @property
     def key(self) -> tuple[int, Phase, int]:

@@ -139,3 +139,9 @@ def test_missing_randomness_and_missing_ids_name_the_rule() -> None:
     noise = Chain([add(1)]).run(x, Noise(shared, None))
     assert torch.equal(noise[0], noise[1])
     assert torch.equal(Chain([shrink(0.5)]).run(x, Noise(None, None)), x)
+
+
+@pytest.mark.parametrize("phase", ["backward", "Reverse", ""])
+def test_a_step_of_an_unknown_phase_is_refused(phase: str) -> None:
+    with pytest.raises(BadInput, match=f"phase '{phase}' of step 'own' is not known; use forward"):
+        Step(name="own", phase=phase, time=1, move=lambda x, z: x)  # type: ignore[arg-type]
