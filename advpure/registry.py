@@ -68,18 +68,32 @@ class Registry(Generic[T]):
         """Return the object behind a name, importing it if need be.
 
         Raises:
-            BadInput: when the name is not known; the message names the nearest known ones.
-            ImportError: from the target's own import, for instance a missing extra.
-            AttributeError: when the target's module has no such attribute.
+            BadInput: when the name is not known (the message names the nearest known ones), or its
+                line names a module or an attribute that does not exist.
+            ImportError: from the target's own imports, for instance a missing extra.
         """
         target = self._entry(name).target
         if not isinstance(target, str):
             return target
         module, _, attribute = target.partition(":")
-        found: object = importlib.import_module(module)
+        try:
+            found: object = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there; it is one of its own imports that is missing
+            raise self._stale(name, error.name) from None
         for part in attribute.split("."):
+            if not hasattr(found, part):
+                raise self._stale(name, target)
             found = getattr(found, part)
         return cast(T, found)
+
+    def _stale(self, name: str, missing: str) -> BadInput:
+        return BadInput(
+            f"{self.kind} {name!r}",
+            f"names {missing}, which does not exist",
+            "check its registry line",
+        )
 
     def about(self, name: str) -> str:
         """Return the description of a name; nothing is imported.

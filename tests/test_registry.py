@@ -75,8 +75,38 @@ def test_unusable_registrations_are_refused(name: str, target: str) -> None:
         _defenses().register(name, target)
 
 
-def test_a_stale_target_fails_loudly() -> None:
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        ("math:no_such_function", "math:no_such_function"),
+        ("pathlib:Path.no_such_method", "pathlib:Path.no_such_method"),
+        ("advpure.purifiers.blured:Blurred", "advpure.purifiers.blured"),
+        ("no_such_package.module:name", "no_such_package"),
+    ],
+)
+def test_a_stale_registry_line_is_one_line(target: str, missing: str) -> None:
     registry = _defenses()
-    registry.register("stale", "math:no_such_function")
-    with pytest.raises(AttributeError, match="no_such_function"):
+    registry.register("stale", target)
+    with pytest.raises(BadInput) as caught:
         registry.get("stale")
+    said = f"defense 'stale' names {missing}, which does not exist; check its registry line"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("import no_such_extra", ModuleNotFoundError),
+        ("from math import no_such_function", ImportError),
+        ("import math; math.no_such_function", AttributeError),
+    ],
+)
+def test_what_is_missing_inside_the_target_surfaces_as_itself(
+    line: str, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "advpure_probe_inner.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = _defenses()
+    registry.register("own", "advpure_probe_inner:thing")
+    with pytest.raises(kind, match="no_such"):
+        registry.get("own")
