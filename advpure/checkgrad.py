@@ -21,13 +21,19 @@ never at a gradient, so it cannot excuse a wrong one. A check that leaves out mo
 pairs has not passed. A kink exactly at the image would look smooth from both sides alike, so the
 images are drawn a hundredth towards grey and jittered by up to 0.005, which moves black and white
 pixels off the bounds that purifiers clip to.
+
+A gradient may be exact and yet useless: rounding has slope zero wherever it has one. The pairs of
+images whose whole gradient is exactly zero are counted as blind; gradients show attacks nothing
+there.
 """
 
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +43,7 @@ from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode, run_chain
 from advpure.loading import load_denoiser, load_purifier
+from advpure.options import purifier_options
 from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig
@@ -85,6 +92,7 @@ class GradientCheck:
         evaluations: Network evaluations of one purification.
         pairs: (image, direction) pairs asked for.
         kinks: Pairs left out because the purifier has no derivative there.
+        blind: Pairs of images whose gradient is exactly zero; a bound may hold all the same.
         checkpoint: ``checkpoint`` against ``full``, float64.
         checkpoint_float32: The same in float32.
         full_difference: ``full`` against central differences, float64.
@@ -99,6 +107,7 @@ class GradientCheck:
     evaluations: int
     pairs: int
     kinks: int
+    blind: int
     checkpoint: Agreement
     checkpoint_float32: Agreement
     full_difference: Agreement
@@ -126,6 +135,9 @@ def check_gradients(
     n: int = 3,
     directions: int = 8,
     t: int | None = None,
+    sigma: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
     xi: RandomnessConfig | None = None,
     bounds: Bounds | None = None,
 ) -> list[GradientCheck]:
@@ -137,7 +149,11 @@ def check_gradients(
         dataset: Where the images and the shipped networks come from.
         n: Number of images.
         directions: Random directions per image.
-        t: Strength in time steps for the purifiers that have one; their own default otherwise.
+        t: Strength in time steps for the named purifiers that have one; their own default
+            otherwise.
+        sigma: Strength as noise level in [0, 1] units instead, likewise.
+        options: Options of every named purifier.
+        weights: Weights of the denoiser, for the named purifiers that have one.
         xi: The fixed randomness; seed 0 by default.
         bounds: What passes.
 
@@ -148,7 +164,7 @@ def check_gradients(
     n x directions images (4 more for every smaller h that kinks ask for), in float64.
 
     Raises:
-        BadInput: for an unknown name or data set, or fewer than one image or direction.
+        BadInput: for an unknown name, option or data set, or fewer than one image or direction.
 
     Example:
         >>> check_gradients("none", n=1, directions=2)[0].passed
@@ -161,24 +177,35 @@ def check_gradients(
     chosen = RandomnessConfig(0) if xi is None else xi
     return [
         _check(
-            _factory(defense, dataset, t) if isinstance(defense, str) else defense,
+            _factory(defense, dataset, {"t": t, "sigma": sigma}, options or {}, weights)
+            if isinstance(defense, str)
+            else defense,
             images, Noise(chosen, ids), chosen.fold("check-grad"), directions, bounds or Bounds(),
         )
         for defense in listed
     ]  # fmt: skip
 
 
-def _factory(name: str, dataset: str, t: int | None) -> PurifierFactory:
+def _factory(
+    name: str,
+    dataset: str,
+    strengths: Mapping[str, float | None],
+    options: Mapping[str, Any],
+    weights: str | Path | None,
+) -> PurifierFactory:
     """Make a registered purifier around a copy of its network, since loaded ones are shared."""
     kind = PURIFIERS.get(name)
-    has_time = any(field.name == "t" for field in dataclasses.fields(kind))
+    known = {field.name for field in dataclasses.fields(kind)}
+    chosen = purifier_options(
+        name, options, **{key: value for key, value in strengths.items() if key in known}
+    )
 
     def make(dtype: torch.dtype) -> Purifier:
         denoiser = None
         if kind.network is not None:
-            denoiser = copy.deepcopy(load_denoiser(f"{dataset}-{kind.network}")).to(dtype)
-        strength = t if has_time else None
-        return load_purifier(name, dataset, t=strength, denoiser=denoiser, tile=0)
+            network = load_denoiser(weights or f"{dataset}-{kind.network}")
+            denoiser = copy.deepcopy(network).to(dtype)
+        return load_purifier(name, dataset, denoiser=denoiser, tile=0, **chosen)
 
     return make
 
@@ -221,6 +248,7 @@ def _check(
         evaluations=purifier.chain.evaluations,
         pairs=count * directions,
         kinks=int((~smooth).sum()),
+        blind=directions * int((full == 0).flatten(1).all(dim=1).sum()),
         checkpoint=_agree(recomputed, full),
         checkpoint_float32=_agree(narrow_recomputed, narrow_full),
         full_difference=_agree(projected(full), slopes[smooth]),

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,11 +11,16 @@ from torch import Tensor
 
 from advpure.chain import Chain, Step
 from advpure.checkgrad import Bounds, GradientCheck, PurifierFactory, check_gradients
+from advpure.cli import run
+from advpure.data import load_images
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
 from advpure.loading import load_purifier
 from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
+from advpure.purifiers.base import Recipe
+from advpure.registry import _Entry
+from advpure.units import to_model
 
 MakeDenoiser = Callable[..., Denoiser]
 Move = Callable[[Tensor, Tensor | None], Tensor]
@@ -123,6 +130,68 @@ def test_a_detached_whole_is_caught() -> None:
     assert not check.passed
     assert check.full_difference.error == 1.0
     assert check.full_difference.cosine is None
+
+
+def test_a_purifier_without_a_slope_is_exact_but_blind() -> None:
+    check = _one(_with_step(lambda x, z: (8 * x).round() / 8))
+    assert (check.passed, check.blind, check.pairs) == (True, 12, 12)
+    assert _one(_with_step(lambda x, z: 0.5 * x)).blind == 0
+    between = 0.98 * to_model(load_images("digits", n=2).images).sum().item() / 2
+
+    def darken(x: Tensor, z: Tensor | None) -> Tensor:
+        return x * (x.sum((1, 2, 3), keepdim=True) > between)
+
+    step = Step(name="darken", phase="reverse", time=1, move=darken)
+    assert _one(lambda dtype: Purifier("half", Chain([step]))).blind == 6
+
+
+def test_options_strength_and_weights_reach_the_purifier() -> None:
+    plain = check_gradients("cm", n=1, directions=1)[0]
+    steps = check_gradients("cm", n=1, directions=1, options={"steps": "3"}, sigma=0.1)[0]
+    assert (plain.evaluations, steps.evaluations) == (1, 3)
+    assert steps.passed
+    with pytest.raises(BadInput, match="option 'stepz' of cm is not known; did you mean steps"):
+        check_gradients("cm", options={"stepz": 3})
+    with pytest.raises(BadInput, match=r"t 5 and sigma 0\.2 are two strengths"):
+        check_gradients("onestep-edm", t=5, sigma=0.2)
+    with pytest.raises(BadInput, match="is not shipped"):
+        check_gradients("cm", weights="nowhere")
+    assert check_gradients("none", n=1, directions=1, weights="nowhere", sigma=0.2)[0].passed
+
+
+@pytest.mark.parametrize(
+    ("move", "code", "words"),
+    [
+        (lambda x, z: 0.5 * x, 0, ["all gradients are exact\n", "ok"]),
+        (
+            lambda x, z: (8 * x).round() / 8, 0,
+            ["all gradients are exact, but some are zero", "exact but blind", "in 4 of 4 pairs"],
+        ),
+        (lambda x, z: x.detach(), 1, ["a gradient is WRONG", "BROKEN", "the graph is cut"]),
+    ],
+)  # fmt: skip
+def test_the_command_says_exact_blind_or_wrong(
+    move: Move,
+    code: int,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Own(Recipe):
+        """One step of our own."""
+
+        network: ClassVar[str | None] = None
+
+        def chain(self, denoiser: Denoiser | None) -> Chain:
+            """Lay it out."""
+            return Chain([Step(name="own", phase="reverse", time=1, move=move)])
+
+    monkeypatch.setitem(PURIFIERS._entries, "own", _Entry(Own, "our own"))
+    assert run(["check-grad", "-d", "own", "-n", "2", "--directions", "2"]) == code
+    out = capsys.readouterr().out
+    assert [word for word in words if word not in out] == [], out
+    assert ("ckpt/full differs" in out) == (code == 1)
 
 
 def test_a_gradient_four_times_too_small_is_caught_although_its_direction_is_right() -> None:

@@ -19,6 +19,9 @@ def check_grad(
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more.")] = 3,
     directions: Annotated[int, typer.Option(help="Random directions an image, 1 or more.")] = 8,
     t: o.Strength = None,
+    sigma: o.Sigma = None,
+    option: o.Options = None,
+    weights: o.Weights = None,
     seed: o.Seed = 0,
     scheme: o.Scheme = "hash",
     as_json: o.Json = False,
@@ -27,7 +30,8 @@ def check_grad(
     """Compare recomputed gradients with full autograd, and both with central differences.
 
     Prints a row per purifier and exits with 1 when a bound is broken. bpda and surrogate are
-    approximations: their cosine to the exact gradient is shown and bounded by nothing.
+    approximations: their cosine to the exact gradient is shown and bounded by nothing. t, sigma
+    and weights are used by the purifiers that have them; options must fit every one.
 
     Example: advpure check-grad --defense ddpm --t 20
     """
@@ -35,24 +39,31 @@ def check_grad(
 
     from advpure.checkgrad import check_gradients
     from advpure.cli import output
+    from advpure.options import check_names
     from advpure.purifiers import PURIFIERS
     from advpure.randomness import RandomnessConfig
 
-    names = defense or list(PURIFIERS.names())
+    names, options = defense or list(PURIFIERS.names()), o.parse_options(option)
     for name in names:
-        PURIFIERS.get(name)
+        check_names(PURIFIERS.get(name), options, name)
     xi = RandomnessConfig(seed, scheme)  # type: ignore[arg-type]
     checks = []
     with output.progress("checking", len(names), not (quiet or as_json)) as bar:
         for k, name in enumerate(names):
-            checks += check_gradients(name, dataset, n=n, directions=directions, t=t, xi=xi)
+            checks += check_gradients(
+                name, dataset, n=n, directions=directions, t=t, sigma=sigma, options=options,
+                weights=weights, xi=xi,
+            )  # fmt: skip
             bar(k + 1)
     passed = all(check.passed for check in checks)
     if as_json:
         rows = [dataclasses.asdict(check) | {"passed": check.passed} for check in checks]
         output.print_json({"passed": passed, "dataset": dataset, "n": n, "checks": rows})
     else:
-        verdict = "all gradients are exact" if passed else "a gradient is WRONG"
+        blind = [check for check in checks if check.blind]
+        verdict = "all gradients are exact" + (", but some are zero" if blind else "")
+        if not passed:
+            verdict = "a gradient is WRONG"
         print(f"{dataset}, {n} images, {directions} directions each: {verdict}")
         columns = [
             "defense", "NFE", "ckpt/full", "in float32", "full/diff", "ckpt/diff", "kinks",
@@ -65,7 +76,8 @@ def check_grad(
                     c.defense, str(c.evaluations), _error(c.checkpoint),
                     _error(c.checkpoint_float32), _error(c.full_difference),
                     _error(c.checkpoint_difference), f"{c.kinks} of {c.pairs}",
-                    _cosine(c.bpda), _cosine(c.surrogate), "ok" if c.passed else "BROKEN",
+                    _cosine(c.bpda), _cosine(c.surrogate),
+                    "BROKEN" if not c.passed else "blind" if c.blind else "ok",
                 ]
                 for c in checks
             ],
@@ -76,6 +88,14 @@ def check_grad(
             f"{bounds.checkpoint:g}; in float32 {bounds.checkpoint_float32:g}), each against "
             f"central differences (bound {bounds.difference:g}); cosines to the exact gradient"
         )
+        for c in blind:
+            why = "exact but blind" if c.passed else "blind"
+            print(f"{c.defense}: zero gradient in {c.blind} of {c.pairs} pairs: {why}")
+        if not passed:
+            print(
+                "ckpt/full differs: the step is not repeatable (own randomness or state) or its "
+                "gain is wrong; full/diff differs: the graph is cut (detach) or rows see each other"
+            )
     if not passed:
         raise typer.Exit(1)
 
