@@ -1,16 +1,17 @@
 """CIFAR-10 in every form it travels in, made up in small; damage, tricks and interruptions."""
 
 import hashlib
+import http.server
 import io
 import json
 import os
 import pickle
 import tarfile
-import urllib.error
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -343,31 +344,99 @@ def test_members_that_point_outside_or_are_links_are_no_files(tmp_path: Path) ->
         assert files.paths == []
 
 
-def test_a_download_that_cannot_be_reached_is_one_line(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serve one file with ranges; a connection can be made to break."""
+
+    content = b""
+    breaks_after: int | None = None
+    requests: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        """Answer with the file from the asked position on."""
+        wanted = self.headers.get("Range")
+        self.requests.append(wanted)
+        start = int(wanted[6:-1]) if wanted else 0
+        body = self.content[start:]
+        if wanted and not body:
+            self.send_error(416)
+            return
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.breaks_after is None else body[: self.breaks_after])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def served(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[Server]]:
+    """Serve the archive of the python version, and let torchvision name it."""
     datasets = pytest.importorskip("torchvision.datasets")
+    archive = as_tar(python(records), tmp_path / "official")
+    monkeypatch.setattr(Server, "content", archive.read_bytes())
+    monkeypatch.setattr(Server, "requests", [])
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/cifar-10-python.tar.gz"
+    monkeypatch.setattr(datasets.CIFAR10, "url", url)
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(Server.content).hexdigest())
+    yield Server
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
-    def unreachable(*_args: object, **_options: object) -> None:
-        raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(datasets, "CIFAR10", unreachable)
-    with pytest.raises(BadInput, match=r"failed \(Name or service not known\); fetch"):
+def test_a_download_is_checked_read_and_cleaned_away(served: type[Server]) -> None:
+    assert obtain_cifar10().written == list(cifar10.SHA1)
+    assert served.requests == [None]
+    assert [path for path in cifar10.folder().iterdir() if "tar.gz" in path.name] == []
+
+
+def test_a_broken_download_goes_on_where_it_broke(
+    served: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "breaks_after", 1000)
+    for _ in range(2):
+        with pytest.raises(BadInput, match=r"failed \(.+\); run it again, or fetch"):
+            obtain_cifar10()
+    monkeypatch.setattr(served, "breaks_after", None)
+    assert len(obtain_cifar10().written) == 6
+    assert served.requests == [None, "bytes=1000-", "bytes=2000-"]
+
+
+def test_a_finished_but_unread_download_is_not_fetched_again(
+    served: type[Server], tmp_path: Path
+) -> None:
+    cifar10.folder().mkdir(parents=True)
+    part = cifar10.folder() / "cifar-10-python.tar.gz.part"
+    part.write_bytes(served.content)  # killed between the last byte and the new name
+    assert len(obtain_cifar10().written) == 6
+    assert served.requests == [f"bytes={len(served.content)}-"]
+
+
+def test_a_download_of_another_file_is_refused_and_thrown_away(
+    served: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "content", b"not the archive")
+    with pytest.raises(BadInput, match=r"cifar-10-python\.tar\.gz has a wrong checksum"):
         obtain_cifar10()
     assert not list(cifar10.folder().iterdir())
 
 
-def test_a_download_is_read_without_torchvision_s_unpickling(
+def test_a_server_out_of_reach_is_one_line(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
-
-    def download(root: str, train: bool, download: bool) -> None:
-        as_folder(python(records), Path(root))
-
-    monkeypatch.setattr(datasets, "CIFAR10", download)
-    assert obtain_cifar10().written == list(records)
-    assert all(not path.is_dir() for path in cifar10.folder().iterdir())
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(
+        BadInput, match=r"download of cifar-10-python\.tar\.gz failed \("
+    ) as refusal:
+        obtain_cifar10()
+    assert "\n" not in str(refusal.value)
 
 
 def test_absent_and_wrong_files_name_the_command_and_the_sample(

@@ -5,25 +5,20 @@ call that was interrupted goes on with the files that are missing.
 """
 
 import hashlib
-import socket
-import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from advpure.data import cifar10
 from advpure.data.cifar10_sources import Source, find_source
+from advpure.data.download import download
 from advpure.data.files import Files, open_files
 from advpure.errors import BadInput, MissingExtra
-from advpure.storage import atomic_path, writing
+from advpure.storage import atomic_path
 
 FILES = len(cifar10.SHA1)
 """How many files there are."""
-
-_TIMEOUT = 30.0
 
 
 class Obtained(NamedTuple):
@@ -101,28 +96,13 @@ def _store(target: Path, read: Source, name: str, files: Files) -> None:
 
 @contextmanager
 def _download(folder: Path) -> Iterator[Files]:
-    """Download the python version into a folder that disappears again."""
+    """Download the archive of the python version; it stays until all files are written."""
     try:
         from torchvision.datasets import CIFAR10
     except ImportError:
         raise MissingExtra("torchvision", "metrics") from None
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = TemporaryDirectory(dir=folder, prefix=".download-")
-    before = socket.getdefaulttimeout()
-    with scratch as place:
-        socket.setdefaulttimeout(_TIMEOUT)
-        try:
-            with redirect_stdout(StringIO()):
-                CIFAR10(place, train=False, download=True)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            reason = str(getattr(error, "reason", error)).splitlines() or [type(error).__name__]
-            raise BadInput(
-                "the download of CIFAR-10",
-                f"failed ({reason[0]})",
-                "fetch cifar-10-binary.tar.gz elsewhere and run advpure data cifar10 --from FILE",
-            ) from None
-        finally:
-            socket.setdefaulttimeout(before)
-        with open_files(Path(place)) as files:
-            yield files
+    fix = "run it again, or fetch cifar-10-binary.tar.gz elsewhere and give --from FILE"
+    archive = download(CIFAR10.url, folder / CIFAR10.filename, CIFAR10.tgz_md5, fix=fix)
+    with open_files(archive) as files:
+        yield files
+    archive.unlink()
