@@ -62,6 +62,7 @@ ATTACK: list[tuple[str, list[str]]] = [
     ("--policy eot:x", ["policy 'eot:x'", "has no number of draws", "eot:10"]),
     ("--policy eot:0", ["0 draws", "do not fit eot", "1 or more"]),
     ("--t 5 --sigma 0.2", ["t 5 and sigma 0.2", "are two strengths", "give one"]),
+    ("-d densepure --t 5", ["10 reverse steps", "do not fit 4 indices", "use -o steps=4 or fewer"]),
     ("-d ddpm --t 0", ["t 0", "is outside the linear schedule", "use 1 .. 1000"]),
     ("-d ddpm --t 1001", ["t 1001", "is outside the linear schedule", "use 1 .. 1000"]),
     ("-d onestep-edm --sigma 80", ["sigma 80.0", "is outside (0, 40]", "use"]),

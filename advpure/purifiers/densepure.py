@@ -59,7 +59,7 @@ class DensePure(TimeStrength):
             raise BadInput(
                 f"{count} reverse steps",
                 f"do not fit {index} indices",
-                "use fewer, or None for all",
+                f"use -o steps={max(index, 1)} or fewer",
             )
         kept = list(range(index, -1, -1))
         if count is not None:
