@@ -1,11 +1,11 @@
 """The attacks by name. A new attack is one file and one line here."""
 
-import types
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
+from advpure.errors import BadInput
 from advpure.registry import Registry
 
 ATTACKS: Registry[Callable[..., AttackResult]] = Registry("attack")
@@ -35,10 +35,19 @@ def find(name: str) -> Callable[..., AttackResult]:
 def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:
     """Return the class of an attack's settings, from the annotation of its `settings` argument.
 
+    Raises:
+        BadInput: for an attack without such an argument or annotation.
+
     Example:
         >>> settings_type(find("bpda")).__name__
         'BPDASettings'
     """
-    kinds = get_args(get_type_hints(attack)["settings"])
-    found: type[AttackSettings] = next(kind for kind in kinds if kind is not types.NoneType)
-    return found
+    hint = get_type_hints(attack).get("settings")
+    for kind in get_args(hint) or (hint,):
+        if isinstance(kind, type) and issubclass(kind, AttackSettings):
+            return kind
+    raise BadInput(
+        f"attack {getattr(attack, '__name__', attack)!r}",
+        "does not say the class of its settings",
+        "annotate its argument, settings: YourSettings | None = None",
+    )

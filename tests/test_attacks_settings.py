@@ -183,6 +183,17 @@ def test_every_registered_attack_keeps_the_contract(name: str) -> None:
     assert isinstance(result.settings, kind)
 
 
+def test_the_class_of_settings_is_read_from_the_annotation() -> None:
+    def bare(settings: PGDSettings) -> None: ...
+    def unsaid(model, settings=None): ...  # type: ignore[no-untyped-def]
+    def foreign(settings: dict[str, int] | None = None) -> None: ...
+
+    assert settings_type(bare) is PGDSettings
+    for attack in (unsaid, foreign, lambda model: model):
+        with pytest.raises(BadInput, match="does not say the class of its settings; annotate"):
+            settings_type(attack)
+
+
 def test_averaging_defaults() -> None:
     settings = PGDEOTSettings(eps=0.1)
     assert (settings.eot, settings.randomness, settings.stops) == (15, "fresh", False)
