@@ -156,7 +156,8 @@ def test_dry_run_computes_nothing(cli: Cli, tmp_path: Path) -> None:
     for verb in ("attack", "cr"):
         code, out, err = cli(verb, "--dry-run")
         assert (code, err) == (0, "")
-        assert "network evaluations" in out
+        assert ("evaluations including the classifier and " in out) == (verb == "attack")
+        assert ("backward passes through the whole defense" in out) == (verb == "attack")
         assert "peak memory about" in out
         code, out, _ = cli(verb, "--dry-run", "--json")
         found = json.loads(out)

@@ -119,7 +119,7 @@ def attack(
     )  # fmt: skip
     prepared = prepare(settings)
     if dry_run:
-        output.print_estimate(estimate_robustness(prepared), as_json)
+        output.print_estimate(estimate_robustness(prepared), as_json, of_defense=True)
         return
     shown = not (quiet or as_json)
     with output.progress("attacking", len(prepared.images.ids), shown) as bar:

@@ -68,7 +68,7 @@ def cr(
     )  # fmt: skip
     prepared = prepare_compression(run)
     if dry_run:
-        output.print_estimate(estimate_compression(prepared), as_json)
+        output.print_estimate(estimate_compression(prepared), as_json, of_defense=False)
         return
     p = prepared.perturb
     total = len(prepared.images.ids) * len(p.strengths) * len(p.base_seeds) * p.perturbations

@@ -102,14 +102,19 @@ def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
         yield lambda done: bar.update(task, completed=done)
 
 
-def print_estimate(estimate: Any, as_json: bool) -> None:
-    """Print what a run would cost."""
+def print_estimate(estimate: Any, as_json: bool, of_defense: bool) -> None:
+    """Print what a run would cost, of a defense with its classifier or of a purifier alone."""
     if as_json:
         print_json({"dry_run": True, **estimate.to_json()})
         return
+    counted = f"at most {estimate.evaluations:,} network evaluations"
+    if of_defense:
+        counted += (
+            f" including the classifier and {estimate.backwards:,} backward passes through the "
+            "whole defense"
+        )
     print(
-        f"at most {estimate.evaluations:,} network evaluations and {estimate.backwards:,} backward "
-        f"passes for {estimate.images} images, about {_seconds(estimate.seconds)} here, "
+        f"{counted} for {estimate.images} images, about {_seconds(estimate.seconds)} here, "
         f"peak memory about {estimate.peak_memory / 2**20:,.0f} MiB"
     )
 
