@@ -21,10 +21,12 @@ from advpure.data import RawSplit
 from advpure.networks import build_network
 from advpure.networks.layers import seed_dropout
 from advpure.training import load_recipe
+from advpure.training.optimization import make_optimizer
+from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
 from advpure.training.tasks import Batch, make_task
-from advpure.training.trainer import InBfloat16, Trainer, make_optimizer
+from advpure.training.trainer import Trainer
 
 LIMIT = 1.15
 """The most that the trainer may cost, as a factor."""

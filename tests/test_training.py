@@ -21,11 +21,12 @@ from advpure.training import Recipe, list_recipes, load_recipe, train
 from advpure.training.augment import flip_images, shift_images
 from advpure.training.consistency import ConsistencyTask, heun_step
 from advpure.training.edm import EDMTask
+from advpure.training.optimization import rate_factor
 from advpure.training.order import epoch_batch
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import OptimizerName
 from advpure.training.tasks import Batch
-from advpure.training.trainer import Trainer, rate_factor
+from advpure.training.trainer import Trainer
 from advpure.weights import LoadedNetwork, load_network, load_state
 
 RECIPE = Recipe(

@@ -14,11 +14,17 @@ from torch import Tensor
 
 from advpure.errors import BadInput
 from advpure.networks.lpips import load_lpips
+from advpure.training.precision import InBfloat16
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Maps two batches of images [B, C, H, W] in [-1, 1] to distances [B]."""
 
-SETTINGS: Mapping[str, Any] = {"distance": "huber", "lpips_weights": "", "lpips_size": 224}
+SETTINGS: Mapping[str, Any] = {
+    "distance": "huber",
+    "lpips_weights": "",
+    "lpips_size": 224,
+    "lpips_bfloat16": False,
+}
 """The settings of a recipe's loss that choose a distance, with their defaults."""
 
 
@@ -46,15 +52,24 @@ def make_distance(settings: Mapping[str, Any]) -> Distance:
     """Build the distance of a recipe.
 
     Args:
-        settings: distance; for lpips also lpips_weights (a file; empty means its usual place) and
-            lpips_size (side that images are resized to; 0 leaves them).
+        settings: distance; for lpips also lpips_weights (a file; empty means its usual place),
+            lpips_size (side that images are resized to; 0 leaves them), and lpips_bfloat16
+            (whether its features are computed in bfloat16: twice as fast, its gradient turns by
+            about 5 degrees).
 
     Raises:
         BadInput: for an unknown name, or when the weights of LPIPS are missing.
     """
     name = settings["distance"]
     if name == "lpips":
-        return load_lpips(settings["lpips_weights"] or None, int(settings["lpips_size"]))
+        network = load_lpips(settings["lpips_weights"] or None, int(settings["lpips_size"]))
+        wrapped = InBfloat16(network, bool(settings["lpips_bfloat16"]))
+
+        def perceptual(a: Tensor, b: Tensor) -> Tensor:
+            found: Tensor = wrapped.to(a.device)(a, b)
+            return found
+
+        return perceptual
     if name not in _PLAIN:
         raise BadInput(f"distance {name!r}", "is unknown", f"use lpips, {', '.join(_PLAIN)}")
     return _PLAIN[name]

@@ -8,14 +8,13 @@ uninterrupted one, at the same thread count. A checkpoint is written whole or no
 import copy
 import csv
 import dataclasses
-import functools
 import io
 import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,37 +28,12 @@ from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
 from advpure.storage import atomic_path
 from advpure.training.augment import flip_images, mirror, shift_images
+from advpure.training.optimization import make_optimizer, rate_factor
 from advpure.training.order import epoch_batch
+from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
-
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "radam": torch.optim.RAdam,
-    "sgd": functools.partial(torch.optim.SGD, nesterov=True),
-}
-
-
-class InBfloat16(nn.Module):
-    """Run a network in bfloat16 where that is safe, and return float32.
-
-    Args:
-        network: The network.
-        enabled: False makes this a plain call.
-    """
-
-    def __init__(self, network: nn.Module, enabled: bool) -> None:
-        """Wrap the network."""
-        super().__init__()
-        self.network, self.enabled = network, enabled
-
-    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """Call the network."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):
-            out: Tensor = self.network(x, *condition)
-        return out.float()
 
 
 class Trainer:
@@ -249,39 +223,6 @@ class Trainer:
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self.loss_sum, self.loss_count = state["loss"]
         return True
-
-
-def rate_factor(recipe: Recipe, step: int) -> float:
-    """Return the learning rate at a step as a share of its peak: warm-up, then the decay."""
-    warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
-    if recipe.decay == "constant":
-        return warm
-    if recipe.decay == "linear":
-        left = (recipe.steps - step) / max(recipe.steps - recipe.warmup, 1)
-        return min(warm, max(left, 0.0))
-    return warm * 0.5 * (1.0 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
-
-
-def make_optimizer(recipe: Recipe, network: nn.Module) -> tuple[list[float], torch.optim.Optimizer]:
-    """Return the peak learning rate of every group of parameters, and the optimiser over them.
-
-    Offsets make a group of their own only where `bias_rate` is not 1.
-    """
-    make = _OPTIMIZERS[recipe.optimizer]
-    if recipe.optimizer == "sgd":
-        make = functools.partial(make, momentum=recipe.momentum)
-    parameters = list(network.parameters())
-    groups = [(1.0, parameters)]
-    if recipe.bias_rate != 1.0:
-        offsets = [parameter for parameter in parameters if parameter.ndim < 2]
-        others = [parameter for parameter in parameters if parameter.ndim >= 2]
-        groups = [(1.0, others), (recipe.bias_rate, offsets)]
-    rates = [recipe.learning_rate * factor for factor, _ in groups]
-    settings = [
-        {"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay / factor}
-        for rate, (factor, chosen) in zip(rates, groups, strict=True)
-    ]
-    return rates, make(settings, lr=recipe.learning_rate)
 
 
 @contextmanager

@@ -1,0 +1,24 @@
+"""Reduced precision where it is safe: networks in bfloat16, everything around them in float32."""
+
+import torch
+from torch import Tensor, nn
+
+
+class InBfloat16(nn.Module):
+    """Run a network in bfloat16 where that is safe, and return float32.
+
+    Args:
+        network: The network.
+        enabled: False makes this a plain call.
+    """
+
+    def __init__(self, network: nn.Module, enabled: bool) -> None:
+        """Wrap the network."""
+        super().__init__()
+        self.network, self.enabled = network, enabled
+
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        """Call the network."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):
+            out: Tensor = self.network(x, *condition)
+        return out.float()
