@@ -52,6 +52,8 @@ class DatasetInfo:
             multiple of 32, because the vectorised sigmoid and SiLU of the CPU round the last
             numel % 32 elements in another way, and a row must not notice whether it is among
             them; a network's small inner maps ask for a tile that is a multiple of 32 itself.
+        networks: Prefix of the names of the shipped networks that were made for it, such as
+            `cifar10` of `cifar10-edm`.
         classifier: Name of the shipped classifier, or None.
         description: One line for lists.
     """
@@ -63,6 +65,7 @@ class DatasetInfo:
     norm: Literal["linf", "l2"]
     eps: float
     tile: int
+    networks: str
     classifier: str | None
     description: str
 

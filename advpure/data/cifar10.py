@@ -40,6 +40,7 @@ INFO = DatasetInfo(
     norm="linf",
     eps=8 / 255,
     tile=32,
+    networks="cifar10",
     classifier=None,
     description="CIFAR-10, all 60,000 images; `advpure data cifar10` obtains it",
 )

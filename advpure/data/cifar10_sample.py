@@ -33,6 +33,7 @@ INFO = DatasetInfo(
     norm="linf",
     eps=8 / 255,
     tile=32,
+    networks="cifar10",
     classifier=None,
     description="20 CIFAR-10 test images (0 to 19) inside foolbox; needs the extra interop",
 )

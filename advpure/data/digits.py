@@ -17,6 +17,7 @@ INFO = DatasetInfo(
     norm="linf",
     eps=0.15,
     tile=64,
+    networks="digits",
     classifier="digits-classifier",
     description="scikit-learn's handwritten digits, 8x8 grey, real, ships with scikit-learn",
 )

@@ -5,12 +5,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from advpure.errors import BadInput
 
 _LIMIT = 256 * 2**20
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 class Files:
@@ -69,7 +70,7 @@ def open_files(path: Path) -> Iterator[Files]:
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield Files(path, {
-                info.filename: _small(lambda info=info: archive.read(info), info.file_size)  # type: ignore[misc]
+                info.filename: _small(partial(archive.read, info), info.file_size)
                 for info in archive.infolist() if not info.is_dir()
             })  # fmt: skip
     else:
@@ -82,7 +83,7 @@ def open_files(path: Path) -> Iterator[Files]:
             ) from None
         with tar:
             yield Files(path, {
-                member.name: _small(lambda member=member: _extract(tar, member), member.size)  # type: ignore[misc]
+                member.name: _small(partial(_extract, tar, member), member.size)
                 for member in members
             })  # fmt: skip
 

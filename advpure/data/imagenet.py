@@ -33,6 +33,7 @@ INFO = DatasetInfo(
     norm="linf",
     eps=4 / 255,
     tile=4,
+    networks="imagenet",
     classifier=None,
     description="ImageNet validation and training images, from $ADVPURE_DATA/imagenet",
 )

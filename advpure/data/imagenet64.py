@@ -29,6 +29,7 @@ INFO = DatasetInfo(
     norm="linf",
     eps=4 / 255,
     tile=32,
+    networks="imagenet64",
     classifier=None,
     description="ImageNet downsampled to 64x64, npz batches in $ADVPURE_DATA/imagenet64",
 )
