@@ -188,7 +188,9 @@ def measure_compression(
     context = collect_context(
         device=run.device, tile=prepared.purifier.tile,
         weights={"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {},
-        sources=source_digests(PURIFIERS.get(run.defense)),
+        sources=source_digests(
+            PURIFIERS.get(run.defense), type(prepared.purifier.denoiser)
+        ),
     )  # fmt: skip
     table, start = COMPRESSION_SCHEMA.table, time.perf_counter()
     with RecordStore.open(

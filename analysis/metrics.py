@@ -197,5 +197,5 @@ def _describe(
     weights = {"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {}
     return settings, collect_context(
         device=str(images.images.device), tile=purifier.tile, weights=weights,
-        sources=source_digests(type(purifier.recipe), function),
+        sources=source_digests(type(purifier.recipe), type(purifier.denoiser), function),
     )  # fmt: skip

@@ -245,7 +245,7 @@ def prepare(settings: RobustnessSettings) -> Prepared:
         "device": settings.device,
     }
     attacks = {NOISE: baseline, ADVERSARIAL: attack}
-    sources = source_digests(PURIFIERS.get(settings.defense), run)
+    sources = source_digests(PURIFIERS.get(settings.defense), type(defense.purifier.denoiser), run)
     return Prepared(defense, images, attacks, attack_settings, sources, decisions, identity)
 
 

@@ -20,6 +20,7 @@ from advpure.records import RecordStore
 
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--fix-random", "-n", "4", "--steps", "2")
+MINE = ["advpure.denoisers", "advpure.purifiers.cm"]
 RATES = ("one_shot", "mean", "worst", "majority")
 
 
@@ -290,10 +291,10 @@ def test_warnings_are_notes_without_a_place_in_the_code(cli: Cli) -> None:
     [
         (
             ["attack", *SMALL, "--eps", "0.6", "--step-size", "0.3"],
-            ["advpure.attacks.projected", "advpure.purifiers.cm"],
+            ["advpure.attacks.projected", *MINE],
         ),
-        (["cr", "-n", "2", "--perturbations", "1"], ["advpure.purifiers.cm"]),
-        (["measure", "distance", "-n", "2"], ["advpure.analysis.distance", "advpure.purifiers.cm"]),
+        (["cr", "-n", "2", "--perturbations", "1"], MINE),
+        (["measure", "distance", "-n", "2"], ["advpure.analysis.distance", *MINE]),
     ],
 )
 def test_a_reported_run_says_so_and_whether_its_code_changed(
