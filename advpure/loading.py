@@ -7,14 +7,14 @@ policy, tile, and the SHA-256 of every weights file.
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from advpure.checkpoints.loader import fetch, load_checkpoint, split_reference
-from advpure.data import dataset_info
+from advpure.data import DATASETS, dataset_info
 from advpure.defense import Defense, Policy
 from advpure.denoisers import DENOISERS, Denoiser
 from advpure.errors import BadInput
@@ -48,7 +48,7 @@ def _load(model: str | Path) -> _Loaded:
         identity = {"name": name, "sha256": sha256(path)}
         return _Loaded(load_checkpoint(name, path), {"task": OFFICIAL}, identity)
     path = Path(model)
-    if not path.suffix:
+    if not path.suffix and len(path.parts) == 1:
         path = model_path(str(model))
     network, metadata = load_network(path)
     return _Loaded(network, metadata, {"name": path.stem, "sha256": sha256(path)})
@@ -79,9 +79,13 @@ def load_denoiser(model: str | Path) -> Denoiser:
     return _load_denoiser(model)[0]
 
 
-def _load_denoiser(model: str | Path) -> tuple[Denoiser, dict[str, str]]:
-    """Load a denoiser and what identifies it."""
+def _load_denoiser(
+    model: str | Path, dataset: str | None = None
+) -> tuple[Denoiser, dict[str, str]]:
+    """Load a denoiser, for the images of a data set, and what identifies it."""
     network, metadata, identity = _load(model)
+    if dataset is not None:
+        _check_shape(metadata, dataset)
     task = str(metadata.get("task"))
     if isinstance(network, Denoiser):
         return network, identity
@@ -126,16 +130,32 @@ def load_classifier(dataset: str = "digits", weights: str | Path | None = None) 
 
 def _load_judge(name: str | Path) -> _Loaded:
     loaded = _load(name)
-    if isinstance(loaded.module, Denoiser):
-        raise BadInput(f"checkpoint {str(name)!r}", "is no classifier", "pass it as weights")
+    if isinstance(loaded.module, Denoiser) or loaded.metadata.get("task") in DENOISERS:
+        raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
     return loaded
+
+
+def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
+    """Refuse a network of ours that was trained on images of another shape."""
+    trained = metadata.get("dataset")
+    if trained not in DATASETS or trained == dataset:
+        return
+    theirs, ours = dataset_info(str(trained)).shape, dataset_info(dataset).shape
+    if theirs != ours:
+        raise BadInput(
+            f"network {metadata.get('name', 'file')!r} for {trained} images {list(theirs)}",
+            f"does not fit {dataset} images {list(ours)}",
+            f"choose one for {dataset}, or pass --dataset {trained}",
+        )
 
 
 def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
     name = weights or dataset_info(dataset).classifier
     if name is None:
         raise BadInput(
-            f"data set {dataset!r}", "has no classifier here", "pass classifier=FILE.safetensors"
+            f"data set {dataset!r}",
+            "has no classifier here",
+            "pass --classifier FILE (classifier=FILE in Python)",
         )
     return name
 
@@ -204,7 +224,13 @@ def load_purifier(
     settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
     if denoiser is None and recipe.network is not None:
         model = weights or f"{dataset}-{recipe.network}"
-        denoiser, settings["denoiser"] = _load_denoiser(model)
+        if weights is None and model not in list_models():
+            raise BadInput(
+                f"data set {dataset!r}",
+                f"has no network of kind {recipe.network} here",
+                "pass --weights FILE (weights=FILE in Python)",
+            )
+        denoiser, settings["denoiser"] = _load_denoiser(model, dataset)
     elif denoiser is not None:
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
@@ -271,7 +297,8 @@ def load_defense(
     if isinstance(classifier, nn.Module):
         judge, identity = classifier, _identity(classifier)
     else:
-        judge, _, identity = _load_judge(_classifier_name(dataset, classifier))
+        judge, metadata, identity = _load_judge(_classifier_name(dataset, classifier))
+        _check_shape(metadata, dataset)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes

@@ -121,7 +121,7 @@ def test_networks_come_frozen_and_ready_for_evaluation() -> None:
     (lambda: load_denoiser("digits-edn"), "did you mean 'digits-edm'"),
     (lambda: load_denoiser("/nowhere/x.safetensors"), "is missing"),
     (lambda: load_defense("none", policy="vote"), "policy 'vote' is not known"),
-    (lambda: load_classifier("cifar10"), "has no classifier here; pass classifier=FILE"),
+    (lambda: load_classifier("cifar10"), "has no classifier here; pass --classifier FILE"),
 ])  # fmt: skip
 def test_bad_names_and_values_are_refused_in_one_line(
     make: Callable[[], object], rule: str
@@ -160,3 +160,12 @@ def test_weights_for_a_purifier_without_a_network_are_refused() -> None:
 def test_a_tile_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(BadInput, match="use 4 or 8"):
         load_defense("none", tile=6)
+
+
+def test_networks_of_the_wrong_kind_or_for_other_images_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"'digits-edm' is no classifier; pass it as weights"):
+        load_defense("none", classifier="digits-edm")
+    with pytest.raises(BadInput, match=r"for digits images .* does not fit cifar10 images"):
+        load_purifier("onestep-edm", "cifar10", weights="digits-edm")
+    with pytest.raises(BadInput, match=r"for digits images .* does not fit cifar10 images"):
+        load_defense("none", "cifar10", classifier="digits-classifier")
