@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import advpure
 from advpure import RandomnessConfig, load_classifier, load_defense, load_images, load_purifier
 from advpure.analytic import GaussianDenoiser
+from advpure.data import dataset_info
 from advpure.defense import Policy
 from advpure.denoisers import Denoiser, EDMDenoiser
 from advpure.errors import BadInput
@@ -38,7 +39,7 @@ def test_every_name_loads_and_classifies(name: str, toy_denoiser: MakeDenoiser) 
     described = describe(defense)
     assert described["purifier"] == name
     assert described["evaluations"] == defense.evaluations
-    assert described["tile"] == 32  # the data set's
+    assert described["tile"] == dataset_info("digits").tile
     assert json.loads(json.dumps(described)).keys() == described.keys()
     if name in ("none", "cm", "onestep-edm", "onestep-ddpm", "pf-ode"):
         assert defense.bind(ids)(images).shape == (2, 10)
