@@ -36,6 +36,39 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_pages_that_invite_edits_say_what_a_run_is_named_by(page: Path) -> None:
+    if page.stem.startswith("new-") or page.stem in ("records", "README"):
+        said = " ".join(page.read_text().split())
+        assert "A run is named by its settings, not by your code" in said
+
+
+@pytest.mark.slow
+def test_a_run_of_edited_code_reports_the_old_rows_with_a_note(tmp_path: Path) -> None:
+    tree, scratch = tmp_path / "tree", tmp_path / "scratch"
+    tree.mkdir()
+    scratch.mkdir()
+    copy_sources(tree)
+    variables = environment(tree)
+
+    def attack(out: str) -> "subprocess.CompletedProcess[str]":
+        line = f"advpure attack --fix-random -n 4 --steps 1 --eps 0.6 --step-size 0.6 --out {out}"
+        return subprocess.run(
+            line.split(), cwd=scratch, env=variables, capture_output=True, text=True, check=True
+        )
+
+    first = attack("runs/a")
+    own = tree / "advpure" / "purifiers" / "cm.py"
+    text = own.read_text()
+    own.write_text(text.replace("return Chain(chain)", "return Chain(chain[:1])"))
+    assert own.read_text() != text
+    again = attack("runs/a")
+    assert again.stdout == first.stdout
+    assert "note: the code of advpure.purifiers.cm changed" in again.stderr
+    assert "note: already complete, reported from records" in again.stderr
+    assert attack("runs/b").stdout.replace("runs/b", "runs/a") != first.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_names_every_file_that_it_shows(page: Path) -> None:
     """Readers do not see info strings: the sentence before a block names its file."""
