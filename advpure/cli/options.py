@@ -28,7 +28,8 @@ Options = Annotated[
 Seed = Annotated[int, typer.Option(help="Base seed of the defense's randomness, 0 to 2^32 - 1.")]
 Scheme = Annotated[str, typer.Option(help="Noise keys: hash (the paper's) or counter.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Weights of the denoiser: a file, a shipped name, or official NAME:FILE.")
+    str | None,
+    typer.Option(help="Weights of the denoiser: a file, a shipped name, or official NAME:FILE."),
 ]
 Classifier = Annotated[str | None, typer.Option(help="Weights of the classifier, likewise.")]
 Tile = Annotated[
