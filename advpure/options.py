@@ -3,7 +3,8 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -32,10 +33,8 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         True
     """
     check_names(kind, options, owner)
-    values = {
-        name: parse_number(value, name) if isinstance(value, str) and "/" in value else value
-        for name, value in options.items()
-    }
+    hints = get_type_hints(kind)
+    values = {name: _read_text(name, value, hints[name]) for name, value in options.items()}
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -97,3 +96,11 @@ def purifier_options(
             "leave one of them out",
         )
     return {**options, **given}
+
+
+def _read_text(name: str, value: Any, hint: Any) -> Any:
+    """Turn "8/255" into a number, and "none" into None where the option may be absent."""
+    if isinstance(value, str) and "/" in value:
+        return parse_number(value, name)
+    absent = isinstance(value, str) and value.lower() == "none" and NoneType in get_args(hint)
+    return None if absent else value

@@ -85,7 +85,7 @@ def parse_eps(text: str | float, norm: Norm = "linf") -> float:
             "is ambiguous, since images live in [0, 1]",
             f"write {value:g}/255 or {value:.1f}/1"
             if value <= ceiling
-            else f"write {value:g}/255 ({value:g} in [0, 1] units reaches beyond every image)",
+            else f"write {value:g}/255 ({value:.1f} in [0, 1] units reaches beyond every image)",
         )
     return value
 

@@ -19,6 +19,7 @@ from advpure.analysis.robustness import (
     measure_robustness,
     prepare,
 )
+from advpure.data import dataset_info
 from advpure.estimate import Estimate, estimate
 from advpure.evaluate import ATTACKS, DECISIONS
 from advpure.loading import load_defense, load_purifier
@@ -86,8 +87,9 @@ def test_evaluations_are_what_the_network_sees(name: str, evaluations: int) -> N
         return
     denoiser: Any = purifier.denoiser
     network = denoiser.network = Counter(denoiser.network)
-    purifier.at(ids=range(32))(torch.full((32, 1, 8, 8), 0.5))
-    assert network.rows == 32 * evaluations
+    rows = dataset_info("digits").tile
+    purifier.at(ids=range(rows))(torch.full((rows, 1, 8, 8), 0.5))
+    assert network.rows == rows * evaluations
 
 
 def test_a_compression_run_costs_what_was_counted(tmp_path: Path) -> None:
