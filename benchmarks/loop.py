@@ -1,4 +1,7 @@
-"""(a) What the evaluation loop costs beside the bare network calls that it makes."""
+"""(a) What the evaluation loop costs beside the bare network calls that it makes.
+
+Processor time of one thread, which other programs on the machine disturb less than wall time.
+"""
 
 import statistics
 import tempfile
@@ -14,40 +17,57 @@ from advpure.evaluate import evaluate
 
 
 class Calls:
-    """Record the calls of a module, so that they can be made again without anything around."""
+    """Record the calls of modules, so that they can be made again with nothing around them.
 
-    def __init__(self, module: nn.Module) -> None:
+    Forward and backward passes are replayed in the order in which they happened, so that as much
+    memory is alive at a time as then.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
         """Start recording."""
-        self.module = module
-        self.inputs: dict[bool, tuple[Tensor, ...]] = {}
-        self.counts = {False: 0, True: 0}
-        self.handle = module.register_forward_pre_hook(self._note)
+        self.events: list[tuple[str, int]] = []
+        self.made: list[tuple[nn.Module, bool]] = []
+        self.inputs: dict[tuple[nn.Module, bool], tuple[Tensor, ...]] = {}
+        self.handles = [module.register_forward_hook(self._note) for module in modules]
 
-    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        graded = torch.is_grad_enabled() and inputs[0].requires_grad
-        self.counts[graded] += 1
-        self.inputs[graded] = tuple(x.detach().clone() for x in inputs)
+    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        number, graded = len(self.made), output.requires_grad
+        self.made.append((module, graded))
+        self.events.append(("forward", number))
+        self.inputs[module, graded] = tuple(x.detach().clone() for x in inputs)
+        if graded:
+            output.register_hook(lambda gradient: self.events.append(("backward", number)))
+
+    def stop(self) -> None:
+        """Stop recording."""
+        for handle in self.handles:
+            handle.remove()
 
     def replay(self) -> None:
-        """Make the same number of calls, with backward passes where there were gradients."""
-        for graded, count in self.counts.items():
-            if not count:
+        """Make the same passes in the same order."""
+        alive: dict[int, tuple[Tensor, Tensor]] = {}
+        for kind, number in self.events:
+            if kind == "backward":
+                point, out = alive.pop(number)
+                torch.autograd.grad(out, point, torch.ones_like(out))
+                del point, out
                 continue
-            inputs = self.inputs[graded]
-            for _ in range(count):
-                with torch.set_grad_enabled(graded):
-                    first = inputs[0].detach().requires_grad_(graded)
-                    out = self.module(first, *inputs[1:])
-                    if graded:
-                        torch.autograd.grad(out, first, torch.ones_like(out))
+            module, graded = self.made[number]
+            first, *rest = self.inputs[module, graded]
+            with torch.set_grad_enabled(graded):
+                point = first.detach().requires_grad_(graded)
+                out = module(point, *rest)
+            if graded:
+                alive[number] = (point, out)
+            del point, out
 
 
 def measure(
-    defense: str, options: dict[str, object], steps: int, repeats: int = 5
+    defense: str, options: dict[str, object], steps: int, n: int, repeats: int = 5
 ) -> dict[str, object]:
     """Time the loop and the bare calls in turn; the ratio is the median over the pairs."""
     settings = RobustnessSettings(
-        defense=defense, n=128, attack_options={"steps": steps, "stop": "never"}, **options
+        defense=defense, n=n, attack_options={"steps": steps, "stop": "never"}, **options
     )
     prepared = prepare(settings)
     modules = [prepared.defense.classifier]
@@ -58,32 +78,26 @@ def measure(
         with tempfile.TemporaryDirectory() as folder, open_run(prepared, folder) as store:
             evaluate(
                 prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
-                batch_size=128,
+                batch_size=n,
             )  # fmt: skip
 
-    calls = [Calls(module) for module in modules]
+    calls = Calls(modules)
     loop()
-    for call in calls:
-        call.handle.remove()
-
-    def bare() -> None:
-        for call in calls:
-            call.replay()
-
-    bare()
+    calls.stop()
+    calls.replay()
     ratios, seconds = [], []
     for _ in range(repeats):
         seconds.append(_time(loop))
-        ratios.append(seconds[-1] / _time(bare))
+        ratios.append(seconds[-1] / _time(calls.replay))
     return {
-        "defense": defense, "steps": steps, "loop_seconds": statistics.median(seconds),
+        "defense": defense, "steps": steps, "n": n, "loop_seconds": statistics.median(seconds),
         "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
-        "network_calls": sum(sum(call.counts.values()) for call in calls),
+        "network_calls": len(calls.made),
         "tile": prepared.defense.tile, "advpure": advpure.__version__,
     }  # fmt: skip
 
 
 def _time(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start

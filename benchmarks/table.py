@@ -11,15 +11,15 @@ def render(results: dict[str, Any]) -> str:
         "| --- | --- | --- |",
     ]
     lines += [
-        f"| evaluation loop / bare network calls, `{row['defense']}`, tile {row['tile']} | "
+        f"| evaluation loop / bare network calls, `{row['defense']}`, {row['n']} images | "
         f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 1.10 |"
         for row in results["loop"]
     ]
     u = results["usual_way"]
     lines.append(
         f"| PGD-{u['steps']} through `ddpm` t={u['t']}, seconds a digit: usual way "
-        f"(n={u['usual_n']}) / advpure (n={u['n']}, tile {u['tile']}) | {u['usual_seconds']:.2f} / "
-        f"{u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; robust accuracy on the same "
+        f"(n={u['usual_n']}) / advpure (n={u['n']}), {u['threads']} threads | "
+        f"{u['usual_seconds']:.2f} / {u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; robust accuracy on the same "
         f"{u['usual_n']}: {100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
     )
     rows = results["memory"]
@@ -40,7 +40,8 @@ def render(results: dict[str, Any]) -> str:
         f"({full} MiB) | |"
     )
     lines.append(
-        f"\nMeasured with {machine['threads']} thread on {machine['cores']} cores "
-        f"({machine['processor']}), torch {machine['torch']}."
+        f"\nMedian, least and most of repeated pairs; processor time of {machine['threads']} "
+        f"thread except where threads are named. {machine['cores']} cores ({machine['processor']}), torch "
+        f"{machine['torch']}."
     )
     return "\n".join(lines)
