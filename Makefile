@@ -30,6 +30,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.readme
 
 build: setup
 	$(BIN)/python -m build
