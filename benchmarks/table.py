@@ -19,7 +19,8 @@ def render(results: dict[str, Any]) -> str:
     lines.append(
         f"| PGD-{u['steps']} through `ddpm` t={u['t']}, seconds a digit: usual way "
         f"(n={u['usual_n']}) / advpure (n={u['n']}), {u['threads']} threads | "
-        f"{u['usual_seconds']:.2f} / {u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; robust accuracy on the same "
+        f"{u['usual_seconds']:.2f} / {u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; "
+        "robust accuracy on the same "
         f"{u['usual_n']}: {100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
     )
     rows = results["memory"]
@@ -41,7 +42,8 @@ def render(results: dict[str, Any]) -> str:
     )
     lines.append(
         f"\nMedian, least and most of repeated pairs; processor time of {machine['threads']} "
-        f"thread except where threads are named. {machine['cores']} cores ({machine['processor']}), torch "
+        f"thread except where threads are named. {machine['cores']} cores "
+        f"({machine['processor']}), torch "
         f"{machine['torch']}."
     )
     return "\n".join(lines)
