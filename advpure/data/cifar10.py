@@ -41,7 +41,7 @@ INFO = DatasetInfo(
     eps=8 / 255,
     tile=32,
     networks="cifar10",
-    classifier=None,
+    classifier="cifar10-classifier",
     description="CIFAR-10, all 60,000 images; `advpure data cifar10` obtains it",
 )
 

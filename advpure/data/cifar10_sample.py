@@ -34,7 +34,7 @@ INFO = DatasetInfo(
     eps=8 / 255,
     tile=32,
     networks="cifar10",
-    classifier=None,
+    classifier="cifar10-classifier",
     description="20 CIFAR-10 test images (0 to 19) inside foolbox; needs the extra interop",
 )
 

@@ -1,0 +1,43 @@
+"""The networks that ship: small, described by their cards, and as good as the cards say."""
+
+import pytest
+import torch
+
+from advpure.data import dataset_info, load_images
+from advpure.models import list_models, model_path
+from advpure.tiling import tiled
+from advpure.training import list_recipes
+from advpure.weights import load_network
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_network_is_small_has_a_recipe_and_a_card_with_its_numbers(name: str) -> None:
+    path = model_path(name)
+    assert path.stat().st_size <= 10_000_000
+    metadata = load_network(path).metadata
+    card = path.with_suffix(".md").read_text()
+    assert name in list_recipes()
+    assert card.startswith(f"# {name}\n")
+    assert f"{metadata['images_seen']:,} images seen" in card
+    for rate in metadata["quality"]:
+        assert f"{rate['what']}: {100 * rate['correct'] / rate['n']:.1f} % (n={rate['n']}" in card
+
+
+def test_all_of_them_fit_into_40_megabytes() -> None:
+    assert sum(model_path(name).stat().st_size for name in list_models()) <= 40_000_000
+
+
+def test_the_cifar10_classifier_knows_the_sample_and_its_rows_do_not_mix() -> None:
+    pytest.importorskip("foolbox")
+    info = dataset_info("cifar10-sample")
+    assert info.classifier == dataset_info("cifar10").classifier == "cifar10-classifier"
+    network, metadata = load_network(model_path(info.classifier))
+    (rate,) = metadata["quality"]
+    assert rate["n"] == 10_000
+    assert rate["correct"] >= 9_300
+    images, labels, _ = load_images("cifar10-sample")
+    logits = tiled(network, info.tile)(images)
+    # 20 images at 93 %: 16 or fewer right has a chance of 4 %, 14 or fewer of 0.2 %
+    assert int((logits.argmax(dim=1) == labels).sum()) >= 15
+    order = torch.arange(19, -1, -1)
+    assert torch.equal(tiled(network, info.tile)(images[order]), logits[order])
