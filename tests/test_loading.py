@@ -122,7 +122,7 @@ def test_networks_come_frozen_and_ready_for_evaluation() -> None:
     (lambda: load_denoiser("digits-edn"), "did you mean 'digits-edm'"),
     (lambda: load_denoiser("/nowhere/x.safetensors"), "is missing"),
     (lambda: load_defense("none", policy="vote"), "policy 'vote' is not known"),
-    (lambda: load_classifier("cifar10"), "has no classifier here; pass --classifier FILE"),
+    (lambda: load_classifier("imagenet"), "has no classifier here; pass --classifier FILE"),
 ])  # fmt: skip
 def test_bad_names_and_values_are_refused_in_one_line(
     make: Callable[[], object], rule: str
