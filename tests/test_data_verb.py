@@ -42,8 +42,10 @@ def test_cifar10_is_obtained_and_the_place_is_said(
     shown = capsys.readouterr().out
     assert shown == (
         f"6 files with the right SHA1 sums in {tmp_path / 'data' / 'cifar10'}, "
-        "from binary version\n"
+        "written from the binary version\n"
     )
+    assert run(["data", "cifar10"]) == 0
+    assert "there already" in capsys.readouterr().out
     assert run(["data", "cifar10", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == []
     assert run(["data", "cifar10", "--from", str(source), "--to", str(tmp_path / "else")]) == 0

@@ -92,6 +92,7 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
             {"folder": str(done.folder), "source": done.source, "written": done.written}
         )
         return
-    print(f"{FILES} files with the right SHA1 sums in {done.folder}, from {done.source}")
+    origin = f"written from the {done.source}" if done.written else "there already"
+    print(f"{FILES} files with the right SHA1 sums in {done.folder}, {origin}")
     if done.folder.parent.resolve() != data_root().resolve():
         print(f"set ADVPURE_DATA={done.folder.parent} to use them")

@@ -26,7 +26,7 @@ class Obtained(NamedTuple):
 
     Attributes:
         folder: Where the six files lie.
-        source: What they were made from, in words; "nothing new" when all were there.
+        source: What they were made from, in words; empty when all were there.
         written: Names of the files that were written now.
     """
 
@@ -63,7 +63,7 @@ def obtain_cifar10(
     wanted = [name for name in cifar10.SHA1 if not cifar10.is_right(folder, name)]
     tell(FILES - len(wanted))
     if not wanted:
-        return Obtained(folder, "nothing new", [])
+        return Obtained(folder, "", [])
     with _download(folder) if source is None else _open(Path(source)) as files:
         kind, read = find_source(files)
         for done, name in enumerate(wanted, FILES - len(wanted) + 1):
