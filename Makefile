@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes of one thread each: threads of small networks only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 .PHONY: setup run test quick lint bench build clean
 
@@ -18,10 +20,10 @@ run: setup
 	$(BIN)/advpure cr --eps 8/255
 
 test: lint quick
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 quick: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
