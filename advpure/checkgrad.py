@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from advpure.chain import Noise
-from advpure.data import load_images
+from advpure.data import dataset_info, load_images
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode, run_chain
 from advpure.loading import load_denoiser, load_purifier
@@ -203,7 +203,7 @@ def _factory(
     def make(dtype: torch.dtype) -> Purifier:
         denoiser = None
         if kind.network is not None:
-            network = load_denoiser(weights or f"{dataset}-{kind.network}")
+            network = load_denoiser(weights or f"{dataset_info(dataset).networks}-{kind.network}")
             denoiser = copy.deepcopy(network).to(dtype)
         return load_purifier(name, dataset, denoiser=denoiser, tile=0, **chosen)
 

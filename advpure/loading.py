@@ -225,7 +225,7 @@ def load_purifier(
     recipe = make_recipe(name, {**chosen, **options})
     settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
     if denoiser is None and recipe.network is not None:
-        model = weights or f"{dataset}-{recipe.network}"
+        model = weights or f"{dataset_info(dataset).networks}-{recipe.network}"
         if weights is None and model not in list_models():
             raise BadInput(
                 f"data set {dataset!r}",
