@@ -16,30 +16,42 @@ from advpure.purifiers.vp import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPM(TimeStrength):
-    """Noise for t steps, then ancestral reverse steps (seed 003, equations 3-4; DiffPure).
+class Strided(TimeStrength):
+    """What walks down a schedule share: how many indices they keep, and clipping.
 
     Attributes:
-        forward: ``stepwise`` (t draws, seed 003) or ``oneshot`` (one draw, DiffPure).
-        variance: ``large`` (beta), ``small`` (posterior) or ``learned``.
         clip_x0: Clip x0 to [-1, 1] in every step, as the published PyTorch sampler does.
         stride: Keep every stride-th reverse step.
         surrogate_stride: The stride of the shorter chain behind surrogate gradients.
     """
 
-    forward: Forward = "stepwise"
-    variance: Variance = "large"
     clip_x0: bool = False
     stride: int = 1
     surrogate_stride: int = 10
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
-        """Lay out t noising and t / stride ancestral steps."""
+        """Lay out the steps of the kept indices."""
         return self._with_stride(need(denoiser), self.stride)
 
     def surrogate(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the same chain with fewer reverse steps."""
         return self._with_stride(need(denoiser), self.surrogate_stride)
+
+    def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
+        raise TypeError(f"{type(self).__name__} is abstract: write _with_stride()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPM(Strided):
+    """Noise for t steps, then ancestral reverse steps (seed 003, equations 3-4; DiffPure).
+
+    Attributes:
+        forward: ``stepwise`` (t draws, seed 003) or ``oneshot`` (one draw, DiffPure).
+        variance: ``large`` (beta), ``small`` (posterior) or ``learned``.
+    """
+
+    forward: Forward = "stepwise"
+    variance: Variance = "large"
 
     def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
         indices = kept_indices(self.index, stride)
@@ -50,31 +62,17 @@ class DDPM(TimeStrength):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseOnly(TimeStrength):
+class ReverseOnly(Strided):
     """Take the image itself as the noisy state, then ancestral reverse steps (seed 003).
 
     Attributes:
         prescale: Multiply the image by sqrt(abar) first, as DensePure does and seed 003 does not
             say.
         variance: See DDPM.
-        clip_x0: See DDPM.
-        stride: See DDPM.
-        surrogate_stride: See DDPM.
     """
 
     prescale: bool = False
     variance: Variance = "large"
-    clip_x0: bool = False
-    stride: int = 1
-    surrogate_stride: int = 10
-
-    def chain(self, denoiser: Denoiser | None) -> Chain:
-        """Lay out the reverse steps."""
-        return self._with_stride(need(denoiser), self.stride)
-
-    def surrogate(self, denoiser: Denoiser | None) -> Chain:
-        """Lay out the same chain with fewer reverse steps."""
-        return self._with_stride(need(denoiser), self.surrogate_stride)
 
     def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
         root = float(self.tables.abar[self.index]) ** 0.5
@@ -88,30 +86,16 @@ class ReverseOnly(TimeStrength):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIM(TimeStrength):
+class DDIM(Strided):
     """Noise for t steps, then implicit reverse steps (spec 3.4).
 
     Attributes:
         forward: See DDPM.
         eta: 0 for a deterministic reverse pass, 1 for the posterior variance.
-        clip_x0: See DDPM.
-        stride: Keep every stride-th reverse step.
-        surrogate_stride: See DDPM.
     """
 
     forward: Forward = "stepwise"
     eta: float = 0.0
-    clip_x0: bool = False
-    stride: int = 1
-    surrogate_stride: int = 10
-
-    def chain(self, denoiser: Denoiser | None) -> Chain:
-        """Lay out t noising and t / stride implicit steps."""
-        return self._with_stride(need(denoiser), self.stride)
-
-    def surrogate(self, denoiser: Denoiser | None) -> Chain:
-        """Lay out the same chain with fewer reverse steps."""
-        return self._with_stride(need(denoiser), self.surrogate_stride)
 
     def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
         indices = kept_indices(self.index, stride)
