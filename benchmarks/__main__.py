@@ -15,8 +15,9 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def main() -> None:
     """Measure, store, print."""
-    usual = usual_way.measure()  # with torch's own number of threads
+    usual = [usual_way.measure()]  # with torch's own number of threads
     torch.set_num_threads(1)
+    usual.append(usual_way.measure())
     results = {
         "machine": {
             "processor": platform.machine(), "cores": os.cpu_count(), "threads": 1,
