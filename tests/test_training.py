@@ -436,6 +436,33 @@ def test_a_run_may_stop_early_say_so_and_go_on(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_exported_weights_go_on_where_the_checkpoint_is_gone(tmp_path: Path) -> None:
+    early = train(RECIPE, out=tmp_path / "early", until=5, progress=False)
+    start = load_state(early.weights)
+    at_once = train(RECIPE, out=tmp_path / "at-once", weights=str(early.weights), until=5)
+    assert all(
+        torch.equal(value, load_state(at_once.weights)[name]) for name, value in start.items()
+    )
+    late = train(RECIPE, out=tmp_path / "late", weights=str(early.weights), progress=False)
+    assert late.steps == 12
+    assert "12 steps of 8, 96 images seen" in (tmp_path / "late" / "tiny.md").read_text()
+    assert "optimizer_restarted_at_step: 5" in (tmp_path / "late" / "tiny.md").read_text()
+    # A checkpoint that is there wins: the same command goes on.
+    train(RECIPE, out=tmp_path / "two", weights=str(early.weights), until=8, progress=False)
+    again = train(RECIPE, out=tmp_path / "two", weights=str(early.weights), progress=False)
+    one, two = load_state(late.weights), load_state(again.weights)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert load_network(again.weights).metadata["optimizer_restarted_at_step"] == 5
+    other = dataclasses.replace(RECIPE, batch=4)
+    with pytest.raises(BadInput, match=r"weights .*early.* was made with another batch \(8\)"):
+        train(other, out=tmp_path / "other", weights=str(early.weights), progress=False)
+
+
+def test_the_optimiser_warms_up_where_it_starts_anew() -> None:
+    recipe = dataclasses.replace(RECIPE, warmup=4, decay="constant")
+    assert [rate_factor(recipe, step, 5) for step in range(5, 10)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
 def test_the_card_shows_the_validation_curve(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, steps=30, validate_every=1)
     train(recipe, out=tmp_path, progress=False)

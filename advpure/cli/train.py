@@ -26,6 +26,14 @@ def train(
         str | None,
         typer.Option(help="Network to start from instead of the recipe's: shipped name or file."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Exported weights of the same recipe to go on from where the folder has no "
+            "checkpoint: shipped name or file. The optimiser starts anew.",
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Ignore the checkpoint.")] = False,
     device: o.Device = "cpu",
     save_seconds: Annotated[
@@ -49,7 +57,8 @@ def train(
         return
     result = run(
         recipe, out=out, resume=not restart, steps=steps, until=until, teacher=teacher,
-        device=check_device(device), save_seconds=save_seconds, progress=not (quiet or as_json),
+        weights=weights, device=check_device(device), save_seconds=save_seconds,
+        progress=not (quiet or as_json),
     )  # fmt: skip
     if as_json:
         output.print_json(

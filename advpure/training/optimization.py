@@ -17,9 +17,15 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def rate_factor(recipe: Recipe, step: int) -> float:
-    """Return the learning rate at a step as a share of its peak: warm-up, then the decay."""
-    warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+def rate_factor(recipe: Recipe, step: int, begun: int = 0) -> float:
+    """Return the learning rate at a step as a share of its peak: warm-up, then the decay.
+
+    Args:
+        recipe: Its `warmup`, `decay` and `steps` count.
+        step: The step, from 0.
+        begun: The step at which the optimiser started anew, and with it the warm-up.
+    """
+    warm = min(1.0, (step - begun + 1) / recipe.warmup) if recipe.warmup else 1.0
     if recipe.decay == "constant":
         return warm
     if recipe.decay == "linear":

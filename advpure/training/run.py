@@ -51,6 +51,7 @@ def train(
     steps: int | None = None,
     until: int | None = None,
     teacher: str | None = None,
+    weights: str | None = None,
     device: str = "cpu",
     save_seconds: float = 60.0,
     progress: bool = True,
@@ -65,6 +66,9 @@ def train(
         until: Stops at this step, or at once when it is reached already, and exports what there
             is; the same call without it goes on. None goes to the end.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
+        weights: What to go on from where the folder has no checkpoint: the weights that an
+            earlier training of the recipe exported, a shipped name or a file. They bring the
+            number of steps; the optimiser starts anew, with a warm-up.
         device: Where to compute.
         save_seconds: Time between checkpoints.
         progress: Whether to draw a progress bar.
@@ -89,25 +93,28 @@ def train(
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     trainer = Trainer(plan, task, network, data, folder, device)
-    if resume:
-        trainer.resume()
+    resumed = resume and trainer.resume()
+    if weights is not None and not resumed:
+        path = _weights_path(weights)
+        trainer.go_on_from(load_network(path), f"weights {weights}")
+        trainer.save()
     trainer.run(
         plan.steps if until is None else min(until, plan.steps),
         save_seconds=save_seconds,
         progress=progress,
     )
-    weights, quality = export_network(
+    exported, quality = export_network(
         plan,
         trainer.average.to("cpu"),
         folder,
         config=config,
-        facts={**task.facts(), **origin},
+        facts={**task.facts(), **origin, **trainer.restarts()},
         steps=trainer.step,
         curve=Curve(task.metric_name, trainer.rows),
     )
     return TrainResult(
         plan.name,
-        weights,
+        exported,
         folder / "log.csv",
         trainer.step,
         trainer.step * plan.batch,
@@ -120,9 +127,14 @@ def _teacher(plan: Recipe) -> tuple[LoadedNetwork | None, dict[str, str]]:
     """Load the teacher, and say which file it was."""
     if plan.teacher is None:
         return None, {}
-    given = Path(plan.teacher)
-    path = given if given.suffix == ".safetensors" else model_path(plan.teacher)
+    path = _weights_path(plan.teacher)
     return load_network(path), {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+
+
+def _weights_path(name: str) -> Path:
+    """Return the file of a shipped name, or the file that is named."""
+    given = Path(name)
+    return given if given.suffix == ".safetensors" else model_path(name)
 
 
 def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, dict[str, object]]:

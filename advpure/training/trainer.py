@@ -34,6 +34,7 @@ from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
+from advpure.weights import LoadedNetwork
 
 
 class Trainer:
@@ -66,6 +67,7 @@ class Trainer:
         self.rates, self.optimizer = make_optimizer(recipe, self.network)
         task.start(self.network)
         self.step = 0
+        self.begun = 0
         self.seconds = 0.0
         self.loss_sum, self.loss_count = 0.0, 0
         self.rows: list[list[float]] = []
@@ -110,7 +112,7 @@ class Trainer:
         generator = step_generator(recipe.seed, "step", self.step)
         batch = self._draw(generator)
         for peak, group in zip(self.rates, self.optimizer.param_groups, strict=True):
-            group["lr"] = peak * rate_factor(recipe, self.step)
+            group["lr"] = peak * rate_factor(recipe, self.step, self.begun)
         self.task.begin_step(self.step, recipe.steps)
         self.network.train()
         seed_dropout(self.network, generator)
@@ -183,6 +185,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "task": self.task.state(),
             "step": self.step,
+            "begun": self.begun,
             "seconds": self.seconds,
             "loss": [self.loss_sum, self.loss_count],
             "rows": self.rows,
@@ -207,22 +210,50 @@ class Trainer:
             recipe = json.loads(state["recipe"])
         except Exception:  # a damaged file fails in many ways, all meaning the same
             raise BadInput(f"checkpoint {path}", "cannot be read", "delete it") from None
-        own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        recipe = {**defaults(), **recipe}
-        changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
-        if changed:
-            raise BadInput(
-                f"checkpoint {path}",
-                f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
-                "choose another folder or start again without resuming",
-            )
+        self._check_recipe(f"checkpoint {path}", recipe)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.task.restore(state.get("task", {}))
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.begun = state.get("begun", 0)
         self.loss_sum, self.loss_count = state["loss"]
         return True
+
+    def go_on_from(self, weights: LoadedNetwork, name: str) -> None:
+        """Go on from exported weights, where the checkpoint is gone.
+
+        Network and average start from the stored parameters, at the step that they were stored
+        at; the optimiser starts anew and warms up.
+
+        Args:
+            weights: What an earlier training of the same recipe exported.
+            name: How to call it in a message.
+
+        Raises:
+            BadInput: when it belongs to a recipe that differs in more than steps.
+        """
+        self._check_recipe(name, weights.metadata.get("recipe", {}))
+        state = weights.network.state_dict()
+        self.network.load_state_dict(state)
+        self.average.load_state_dict(state)
+        self.step = self.begun = int(weights.metadata["steps"])
+
+    def restarts(self) -> dict[str, int]:
+        """Return the step at which the optimiser started anew, if it ever did."""
+        return {"optimizer_restarted_at_step": self.begun} if self.begun else {}
+
+    def _check_recipe(self, what: str, recipe: dict[str, Any]) -> None:
+        """Refuse what was made by another recipe."""
+        own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        recipe = {**defaults(), **recipe}
+        changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
+        if changed:
+            raise BadInput(
+                what,
+                f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
+                "choose another folder or start again without resuming",
+            )
 
 
 @contextmanager
