@@ -40,6 +40,7 @@ from torch import Tensor
 
 from advpure.chain import Noise
 from advpure.data import dataset_info, load_images
+from advpure.defaults import DEFAULT_DATASET
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode, run_chain
 from advpure.loading import load_denoiser, load_purifier
@@ -130,7 +131,7 @@ class GradientCheck:
 
 def check_gradients(
     defenses: str | PurifierFactory | Sequence[str | PurifierFactory],
-    dataset: str = "digits",
+    dataset: str = DEFAULT_DATASET,
     *,
     n: int = 3,
     directions: int = 8,

@@ -16,6 +16,7 @@ from torch import nn
 
 from advpure.checkpoints.loader import fetch, load_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
+from advpure.defaults import DEFAULT_DATASET
 from advpure.defense import Defense, Policy
 from advpure.denoisers import DENOISERS, Denoiser
 from advpure.errors import BadInput
@@ -111,7 +112,7 @@ def _load_denoiser(
     return kind(network, **span).eval(), identity
 
 
-def load_classifier(dataset: str = "digits", weights: str | Path | None = None) -> nn.Module:
+def load_classifier(dataset: str = DEFAULT_DATASET, weights: str | Path | None = None) -> nn.Module:
     """Load the classifier of a data set: images in [0, 1], [B, C, H, W], to logits [B, K].
 
     Args:
@@ -181,7 +182,7 @@ def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
 
 def load_purifier(
     name: str,
-    dataset: str = "digits",
+    dataset: str = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -252,7 +253,7 @@ def load_purifier(
 
 def load_defense(
     name: str,
-    dataset: str = "digits",
+    dataset: str = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,

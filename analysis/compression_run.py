@@ -1,8 +1,8 @@
 """One recorded run of the compression rate: by name, resumable, reported from its records."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,62 +20,36 @@ from advpure.analysis.compression_result import (
 )
 from advpure.analysis.infinitesimal import InfinitesimalResult, infinitesimal_compression_rate
 from advpure.analysis.perturbations import Distribution
-from advpure.data import Images, load_images
-from advpure.devices import check_device
+from advpure.analysis.runs import Verb
+from advpure.analysis.subject import Subject
+from advpure.data import Images
 from advpure.estimate import Estimate, estimate
-from advpure.loading import load_purifier
-from advpure.options import purifier_options
 from advpure.purifier import Purifier
-from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, Scheme
+from advpure.randomness import RandomnessConfig
 from advpure.records import (
     ALREADY_COMPLETE,
     RecordStore,
-    collect_context,
     default_run_folder,
-    source_digests,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressionRun:
-    """Everything that a compression run depends on.
+class CompressionRun(Subject):
+    """Everything that a compression run depends on, beside its subject.
 
     Attributes:
-        defense: Name of the purifier.
-        dataset: Name of the data set.
-        subset: Which images.
-        n: How many of them; None for all.
-        t: Strength in time steps.
-        sigma: Strength as noise level in [0, 1] units, instead of t.
-        options: The purifier's own options.
-        weights: Weights of the denoiser.
         eps: Strengths of the perturbations, [0, 1] units, such as ``8/255``.
         distribution: ``uniform``, ``gaussian`` or ``sign``.
         perturbations: Perturbations per image, seed and strength.
         seeds: Base seeds of the purifier's noise.
-        scheme: ``hash`` or ``counter``.
         clip: Clip perturbed images to [0, 1] and use the realised norm.
-        tile: Compute tile; None for the data set's.
-        device: Where networks compute.
     """
 
-    defense: str = "cm"
-    dataset: str = "digits"
-    subset: str = "test"
-    n: int | None = None
-    t: int | None = None
-    sigma: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
     eps: str | float | Sequence[str | float] = "8/255"
     distribution: Distribution = "uniform"
     perturbations: int = 10
     seeds: int | Sequence[int] = 0
-    scheme: Scheme = "hash"
     clip: bool = False
-    tile: int | None = None
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -138,16 +112,12 @@ def prepare_compression(run: CompressionRun) -> PreparedCompression:
         seeds=run.seeds, clip=run.clip,
     )  # fmt: skip
     xi = RandomnessConfig(perturb.base_seeds[0], run.scheme)
-    purifier = load_purifier(
-        run.defense, run.dataset, xi=xi, weights=run.weights, tile=run.tile,
-        **purifier_options(run.defense, run.options, t=run.t, sigma=run.sigma),
-    ).to(check_device(run.device))  # fmt: skip
-    images = load_images(run.dataset, n=run.n, subset=run.subset)
-    images = images._replace(images=images.images.to(run.device))
+    purifier = run.load_purifier(xi)
+    images = run.load_images()
     settings = {
-        "verb": "cr", "dataset": run.dataset, "subset": run.subset, "n": len(images.ids),
-        **describe_compression(purifier, images.images, perturb, xi), "device": run.device,
-    }  # fmt: skip
+        **run.identity("cr", images),
+        **describe_compression(purifier, images.images, perturb, xi),
+    }
     return PreparedCompression(purifier, images, perturb, xi, settings)
 
 
@@ -184,14 +154,7 @@ def measure_compression(
     """
     prepared = prepare_compression(run)
     folder = Path(out) if out else default_run_folder("runs", "cr", prepared.settings)
-    denoiser = prepared.settings.get("denoiser") or {}
-    context = collect_context(
-        device=run.device, tile=prepared.purifier.tile,
-        weights={"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {},
-        sources=source_digests(
-            PURIFIERS.get(run.defense), type(prepared.purifier.denoiser)
-        ),
-    )  # fmt: skip
+    context = run.context(prepared.purifier, prepared.settings)
     table, start = COMPRESSION_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
         folder, schemas=(COMPRESSION_SCHEMA,), settings=prepared.settings, context=context
@@ -223,3 +186,12 @@ def compression_limit(run: CompressionRun) -> InfinitesimalResult:
         prepared.purifier, prepared.images.images, ids=prepared.images.ids, xi=prepared.xi,
         probes=run.perturbations, seeds=run.seeds, distribution=run.distribution,
     )  # fmt: skip
+
+
+def _total(run: CompressionRun) -> int:
+    strengths = 1 if isinstance(run.eps, str | float) else len(run.eps)
+    seeds = 1 if isinstance(run.seeds, int) else len(run.seeds)
+    return len(run.load_images().ids) * strengths * seeds * run.perturbations
+
+
+VERB = Verb(CompressionRun, measure_compression, _total)

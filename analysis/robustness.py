@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from advpure.analysis.runs import Verb
+from advpure.analysis.subject import JudgedSubject
 from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
-from advpure.data import Images, dataset_info, load_images
+from advpure.data import Images, dataset_info
 from advpure.defense import Defense
-from advpure.devices import check_device
 from advpure.errors import BadInput
 from advpure.estimate import Estimate, estimate
 from advpure.evaluate import (
@@ -31,17 +32,13 @@ from advpure.evaluate import (
     sampled,
     summarize,
 )
-from advpure.gradients import GradientMode
-from advpure.loading import describe, load_defense
-from advpure.options import purifier_options, read_options
-from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, Scheme
+from advpure.loading import describe
+from advpure.options import read_options
+from advpure.randomness import RandomnessConfig
 from advpure.records import (
     ALREADY_COMPLETE,
     RecordStore,
-    collect_context,
     default_run_folder,
-    source_digests,
 )
 from advpure.stats import Rate
 from advpure.units import parse_eps
@@ -50,19 +47,10 @@ NOISE, ADVERSARIAL = "noise", "adversarial"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustnessSettings:
-    """Everything that a robustness run depends on.
+class RobustnessSettings(JudgedSubject):
+    """Everything that a robustness run depends on, beside its subject.
 
     Attributes:
-        defense: Name of the purifier.
-        dataset: Name of the data set.
-        subset: Which images, such as ``test``, ``first-1000``, ``every-20th``, ``100:200``.
-        n: How many of them; None for all.
-        t: Strength in time steps.
-        sigma: Strength as noise level in [0, 1] units, instead of t.
-        options: The purifier's own options.
-        weights: Weights of the denoiser.
-        classifier: Weights of the classifier.
         attack: Name of the attack.
         eps: Radius in [0, 1] units, or text such as ``8/255``; None for the data set's.
         norm: ``linf`` or ``l2``; None for the data set's.
@@ -71,23 +59,9 @@ class RobustnessSettings:
         draws: Decisions per image; None for 10 if randomness is fresh and the defense random, for
             1 if not.
         seed: Base seed of the defense's randomness.
-        scheme: ``hash`` (the paper's keys) or ``counter``.
         source_seed: Craft under this base seed, decide under `seed` (transfer).
-        gradient: Gradient mode; exact by default.
-        policy: ``single``, ``eot:K`` or ``majority:K``.
-        tile: Compute tile; None for the data set's.
-        device: Where networks compute.
     """
 
-    defense: str = "cm"
-    dataset: str = "digits"
-    subset: str = "test"
-    n: int | None = None
-    t: int | None = None
-    sigma: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    classifier: str | None = None
     attack: str = "pgd"
     eps: float | str | None = None
     norm: str | None = None
@@ -95,12 +69,7 @@ class RobustnessSettings:
     randomness: Randomness = "fixed"
     draws: int | None = None
     seed: int = 0
-    scheme: Scheme = "hash"
     source_seed: int | None = None
-    gradient: GradientMode | None = None
-    policy: str | None = None
-    tile: int | None = None
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -112,7 +81,7 @@ class Prepared:
         images: Images, labels, ids.
         attacks: The stages beside clean images.
         attack_settings: The resolved settings of the attack.
-        sources: Digests of the files of purifier and attack.
+        context: Where this session computes, for the records.
         decisions: The protocol.
         settings: Everything that identifies the run, JSON values.
     """
@@ -121,7 +90,7 @@ class Prepared:
     images: Images
     attacks: Mapping[str, Attack]
     attack_settings: AttackSettings
-    sources: Mapping[str, str]
+    context: Mapping[str, Any]
     decisions: Decisions
     settings: dict[str, Any]
 
@@ -198,22 +167,12 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     if settings.randomness not in ("fixed", "fresh"):
         raise BadInput(f"randomness {settings.randomness!r}", "is not known", "use fixed or fresh")
     xi = RandomnessConfig(settings.seed, settings.scheme)
-    defense = load_defense(
-        settings.defense, settings.dataset, xi=xi, gradient=settings.gradient,
-        policy=settings.policy, tile=settings.tile, weights=settings.weights,
-        classifier=settings.classifier,
-        **purifier_options(
-            settings.defense, settings.options, t=settings.t, sigma=settings.sigma
-        ),
-    ).to(check_device(settings.device))  # fmt: skip
+    defense = settings.load_defense(xi)
     draws = settings.draws
     if draws is None:
         draws = 1 if fixed or not defense.is_random else 10
     decisions = Decisions(randomness=settings.randomness, draws=draws)
-    images = load_images(settings.dataset, n=settings.n, subset=settings.subset)
-    images = images._replace(
-        images=images.images.to(settings.device), labels=images.labels.to(settings.device)
-    )
+    images = settings.load_images()
     run = find(settings.attack)
     attack_settings = _attack_settings(settings, settings_type(run), eps, norm)
     source = None
@@ -232,21 +191,17 @@ def prepare(settings: RobustnessSettings) -> Prepared:
         return uniform_noise(model, x, y, noise, ids=ids)
 
     identity = {
-        "verb": "attack",
-        "dataset": settings.dataset,
-        "subset": settings.subset,
-        "n": len(images.ids),
+        **settings.identity("attack", images),
         "threat_model": {"norm": norm, "eps": eps},
         "defense": describe(defense),
         "attack": {"name": settings.attack, **dataclasses.asdict(attack_settings)},
         "source_seed": settings.source_seed,
         "decisions": dataclasses.asdict(decisions),
         "randomness": {"seed": settings.seed, "scheme": settings.scheme},
-        "device": settings.device,
     }
     attacks = {NOISE: baseline, ADVERSARIAL: attack}
-    sources = source_digests(PURIFIERS.get(settings.defense), type(defense.purifier.denoiser), run)
-    return Prepared(defense, images, attacks, attack_settings, sources, decisions, identity)
+    context = settings.context(defense, identity["defense"], run)
+    return Prepared(defense, images, attacks, attack_settings, context, decisions, identity)
 
 
 def _attack_settings(
@@ -347,18 +302,8 @@ def measure_robustness(
 
 def open_run(prepared: Prepared, folder: Path) -> RecordStore:
     """Open the run's records, to begin it or go on with it."""
-    described = prepared.settings["defense"]
-    weights = {
-        part: described[part]["sha256"]
-        for part in ("denoiser", "classifier")
-        if "sha256" in described.get(part, {})
-    }
-    context = collect_context(
-        device=prepared.settings["device"], tile=prepared.defense.tile, weights=weights,
-        sources=prepared.sources,
-    )  # fmt: skip
     return RecordStore.open(
-        folder, schemas=(DECISIONS, ATTACKS), settings=prepared.settings, context=context
+        folder, schemas=(DECISIONS, ATTACKS), settings=prepared.settings, context=prepared.context
     )
 
 
@@ -389,3 +334,8 @@ def _notes(report: RobustnessReport) -> list[str]:
     if report.n < asked:
         notes.append(f"{report.n} of {asked} images are done; the same command goes on")
     return notes
+
+
+VERB = Verb(
+    RobustnessSettings, measure_robustness, lambda settings: len(settings.load_images().ids)
+)

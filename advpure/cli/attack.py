@@ -20,7 +20,7 @@ def attack(
             help="Attack and decide under one randomness configuration, or under disjoint draws.",
         ),
     ] = False,
-    dataset: o.Dataset = "digits",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
     subset: o.Subset = "test",
     eps: o.Eps = None,

@@ -15,7 +15,7 @@ def check_grad(
         list[str] | None,
         typer.Option("--defense", "-d", help="Purifier; repeats. Default: all of them."),
     ] = None,
-    dataset: o.Dataset = "digits",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more.")] = 3,
     directions: Annotated[int, typer.Option(help="Random directions an image, 1 or more.")] = 8,
     t: o.Strength = None,

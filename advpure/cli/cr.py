@@ -16,7 +16,7 @@ def cr(
     eps: Annotated[
         str, typer.Option(help="Strengths in [0, 1] units, a list such as 2/255,8/255.")
     ] = "8/255",
-    dataset: o.Dataset = "digits",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
     subset: o.Subset = "test",
     t: o.Strength = None,

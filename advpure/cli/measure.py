@@ -10,7 +10,7 @@ from advpure.cli import options as o
 def measure(
     metric: Annotated[str, typer.Argument(help="Metric; `advpure models` lists them.")],
     defense: o.Defense = "cm",
-    dataset: o.Dataset = "digits",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
     subset: o.Subset = "test",
     t: o.Strength = None,

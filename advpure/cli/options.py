@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from advpure.defaults import DEFAULT_DATASET as DEFAULT_DATASET
+
 Defense = Annotated[
     str, typer.Option("--defense", "-d", help="Purifier; `advpure models` lists them.")
 ]

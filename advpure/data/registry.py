@@ -2,6 +2,7 @@
 
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
+from advpure.defaults import DEFAULT_DATASET
 from advpure.errors import BadInput
 from advpure.registry import Registry
 
@@ -35,7 +36,9 @@ def dataset_info(name: str) -> DatasetInfo:
     return DATASETS.get(name).info
 
 
-def load_images(dataset: str = "digits", n: int | None = None, subset: str = "test") -> Images:
+def load_images(
+    dataset: str = DEFAULT_DATASET, n: int | None = None, subset: str = "test"
+) -> Images:
     """Load images, labels and sample ids.
 
     Args:

@@ -1,0 +1,56 @@
+"""The recorded verbs by name: what a sweep, a reproduction or a script can run and resume.
+
+A verb is a frozen settings dataclass and a function `measure(settings, *, out, batch_size,
+progress)` that resumes the run folder and returns a report. A new verb is one module with a
+`Verb`, and one line here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from advpure.registry import Registry
+
+
+class Report(Protocol):
+    """What every verb returns; computed from the records of its run folder."""
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that identifies the run, JSON values."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know, in sentences."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object with values, n and intervals."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb that leaves records.
+
+    Attributes:
+        settings: Its settings, a frozen dataclass; a subclass of `Subject` where one purifier is
+            measured.
+        measure: From settings, and the keywords `out` (run folder or None), `batch_size` (int or
+            None) and `progress` (called with the number of finished units), to a report.
+        total: Units of work of given settings, for a progress bar; it loads no network.
+    """
+
+    settings: type[Any]
+    measure: Callable[..., Report]
+    total: Callable[[Any], int] | None = None
+
+
+RUNS: Registry[Verb] = Registry("verb")
+_HERE = "advpure.analysis"
+
+RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robust accuracy")
+RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
