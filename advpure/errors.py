@@ -28,8 +28,8 @@ class MissingExtra(ImportError):
     """Say which optional extra brings a package that is not installed.
 
     Example:
-        >>> print(MissingExtra("foolbox", "interop"))
-        foolbox is not installed; pip install 'advpure[interop]' brings it
+        >>> print(MissingExtra("advertorch", "interop"))
+        advertorch is not installed; pip install 'advpure[interop]' brings it
     """
 
     def __init__(self, package: str, extra: str) -> None:

@@ -439,14 +439,25 @@ def test_a_server_out_of_reach_is_one_line(
     assert "\n" not in str(refusal.value)
 
 
-def test_absent_and_wrong_files_name_the_command_and_the_sample(
-    records: Records, tmp_path: Path
-) -> None:
-    with pytest.raises(BadInput, match=r"run advpure data cifar10, or use cifar10-sample"):
-        load_images("cifar10", n=1)
+@pytest.mark.usefixtures("records")
+def test_without_files_the_first_twenty_test_images_stand_in_and_say_so() -> None:
+    with pytest.warns(UserWarning, match="first 20 test images, which foolbox carries") as told:
+        found = load_images("cifar10", subset="5:8")
+    assert "`advpure data cifar10` obtains all 60,000" in str(told[0].message)
+    sample = load_images("cifar10-sample", subset="5:8")
+    assert torch.equal(found.images, sample.images)
+    assert found.ids.tolist() == [5, 6, 7]
+    for asked in ({"n": 21}, {"subset": "first-21"}, {"subset": "train", "n": 1}):
+        with pytest.raises(BadInput, match="`advpure data cifar10` obtains all 60,000$"):
+            load_images("cifar10", **asked)  # type: ignore[arg-type]
+
+
+def test_wrong_files_name_the_command(records: Records, tmp_path: Path) -> None:
+    obtain_cifar10(as_folder(binary(records), tmp_path / "source"))
+    first = cifar10.folder() / "data_batch_1.bin"
+    first.unlink()
     with pytest.raises(BadInput, match=r"data_batch_1\.bin is missing; run advpure data cifar10$"):
         load_images("cifar10", n=1, subset="train")
-    obtain_cifar10(as_folder(binary(records), tmp_path / "source"))
     path = cifar10.folder() / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"has 36,875 bytes; run advpure data cifar10"):
@@ -454,4 +465,4 @@ def test_absent_and_wrong_files_name_the_command_and_the_sample(
     path.write_bytes(bytes(N * 3073))
     with pytest.raises(BadInput, match="has a wrong SHA1 sum; run advpure data cifar10"):
         load_images("cifar10", n=1)
-    assert obtain_cifar10(tmp_path / "source").written == ["test_batch.bin"]
+    assert obtain_cifar10(tmp_path / "source").written == ["data_batch_1.bin", "test_batch.bin"]

@@ -18,6 +18,7 @@ from advpure.cli.models import models
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_told: set[str] = set()
 
 app = typer.Typer(
     name="advpure",
@@ -69,6 +70,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Forward-mode derivatives compile helpers with an interface that torch calls deprecated.
         warnings.filterwarnings("ignore", message=".*torch.jit.script")
         warnings.showwarning = _note
+        _told.clear()
         try:
             code = app(args=arguments, prog_name="advpure", standalone_mode=False)
             sys.stdout.flush()
@@ -99,8 +101,10 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning as a remark, without the place in the code that means nothing to users."""
-    print(f"note: {message}", file=sys.stderr)
+    """Print a warning once, as a remark, without the place in the code that tells users nothing."""
+    if str(message) not in _told:
+        _told.add(str(message))
+        print(f"note: {message}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str | None:

@@ -21,7 +21,7 @@ def attack(
         ),
     ] = False,
     dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
+    n: o.Count = None,
     subset: o.Subset = "test",
     eps: o.Eps = None,
     norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")] = None,
@@ -109,7 +109,7 @@ def attack(
         seed=attack_seed,
     )  # fmt: skip
     settings = RobustnessSettings(
-        defense=defense, dataset=dataset, subset=subset, n=n or None, t=t, sigma=sigma,
+        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
         options=o.parse_options(option), weights=weights, classifier=classifier, attack=attack,
         eps=eps, norm=norm,
         attack_options=o.joined(o.parse_options(attack_option), own),

@@ -17,7 +17,7 @@ def cr(
         str, typer.Option(help="Strengths in [0, 1] units, a list such as 2/255,8/255.")
     ] = "8/255",
     dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
+    n: o.Count = None,
     subset: o.Subset = "test",
     t: o.Strength = None,
     sigma: o.Sigma = None,
@@ -60,7 +60,7 @@ def cr(
     from advpure.cli import output
 
     run = CompressionRun(
-        defense=defense, dataset=dataset, subset=subset, n=n or None, t=t, sigma=sigma,
+        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
         options=o.parse_options(option), weights=weights, eps=eps.split(","),
         distribution=distribution, perturbations=perturbations,  # type: ignore[arg-type]
         seeds=o.parse_integers(seeds, "seed"), scheme=scheme, clip=clip,  # type: ignore[arg-type]

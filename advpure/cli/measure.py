@@ -11,7 +11,7 @@ def measure(
     metric: Annotated[str, typer.Argument(help="Metric; `advpure models` lists them.")],
     defense: o.Defense = "cm",
     dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 100,
+    n: o.Count = None,
     subset: o.Subset = "test",
     t: o.Strength = None,
     sigma: o.Sigma = None,
@@ -40,7 +40,7 @@ def measure(
         defense, dataset, t=t, sigma=sigma, xi=RandomnessConfig(seed, scheme),  # type: ignore[arg-type]
         weights=weights, tile=tile, **o.parse_options(option),  # type: ignore[arg-type]
     ).to(device)  # fmt: skip
-    images = load_images(dataset, n=n or None, subset=subset)
+    images = load_images(dataset, n=o.count(n, dataset), subset=subset)
     images = images._replace(images=images.images.to(device))
     with output.progress("measuring", len(images.ids), not (quiet or as_json)) as bar:
         found = run(metric, purifier, images, out=out, batch_size=batch_size or 64, progress=bar)

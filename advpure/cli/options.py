@@ -10,6 +10,10 @@ Defense = Annotated[
     str, typer.Option("--defense", "-d", help="Purifier; `advpure models` lists them.")
 ]
 Dataset = Annotated[str, typer.Option(help="Data set; `advpure data` lists them.")]
+Count = Annotated[
+    int | None,
+    typer.Option("--n", "-n", help="Images, 1 or more; 0 for all. Default: the data set's."),
+]
 Subset = Annotated[
     str, typer.Option(help="Which images: test, train, first-100, every-20th, 100:200, or a file.")
 ]
@@ -73,6 +77,20 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
             raise BadInput(f"option {name!r}", "is given twice", "keep one of them")
         parsed[name] = value.strip()
     return parsed
+
+
+def count(n: int | None, dataset: str) -> int | None:
+    """Return how many images are meant, None for all.
+
+    Example:
+        >>> count(None, "digits"), count(0, "digits"), count(5, "digits")
+        (100, None, 5)
+    """
+    if n is None:
+        from advpure.data import dataset_info
+
+        return dataset_info(dataset).first
+    return n or None
 
 
 def given(**options: object) -> dict[str, object]:

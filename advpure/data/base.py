@@ -48,6 +48,7 @@ class DatasetInfo:
         splits: Number of images per split; of a data set that users bring, in the official one.
         norm: Norm of the default threat model, "linf" or "l2".
         eps: Radius of the default threat model, in [0, 1] units.
+        first: How many images a verb takes from the front that is not told a number.
         tile: Default compute tile: how many rows networks see at once. Rows times pixels are a
             multiple of 32, because the vectorised sigmoid and SiLU of the CPU round the last
             numel % 32 elements in another way, and a row must not notice whether it is among
@@ -64,6 +65,7 @@ class DatasetInfo:
     splits: Mapping[Split, int]
     norm: Literal["linf", "l2"]
     eps: float
+    first: int
     tile: int
     networks: str
     classifier: str | None
@@ -78,6 +80,7 @@ class Dataset:
         info: The description.
         read: Reads a whole split.
         sizes: Counts the images that are there, where that can differ from the description.
+        more: Says what to do for more images than are there; empty when all are.
         pick: Reads images by their positions (int64 [n]) in a split, where a whole one may not
             fit in memory.
     """
@@ -86,3 +89,4 @@ class Dataset:
     read: Callable[[Split], RawSplit]
     sizes: Callable[[], Mapping[Split, int]] | None = None
     pick: Callable[[Split, Tensor], RawSplit] | None = None
+    more: Callable[[], str] = lambda: ""

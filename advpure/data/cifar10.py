@@ -1,5 +1,8 @@
 """CIFAR-10 in its binary version, from the folder that `advpure data cifar10` fills.
 
+Where there is none of it, the test split is its first 20 images, which the package foolbox carries,
+and a warning says so: same images, same positions.
+
 The folder is `$ADVPURE_DATA/cifar10` or else `~/.cache/advpure/cifar10`. Six files of 10,000
 records, each a label byte and 3,072 bytes in channel, row, column order. Their SHA1 sums are
 checked when they are first read by this user and whenever a file changes.
@@ -10,13 +13,15 @@ Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images"
 import contextlib
 import hashlib
 import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from advpure.data import cifar10_sample
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
-from advpure.data.cifar10_sample import CIFAR10_CLASSES
 from advpure.data.place import data_root
 from advpure.errors import BadInput
 
@@ -29,20 +34,23 @@ SHA1 = {
     "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
 
+SAMPLE = cifar10_sample.INFO
+OBTAIN = "`advpure data cifar10` obtains all 60,000"
 RECORDS = 10_000
 """Images in each file."""
 
 INFO = DatasetInfo(
     name="cifar10",
-    classes=CIFAR10_CLASSES,
+    classes=SAMPLE.classes,
     shape=(3, 32, 32),
     splits={"train": 50_000, "test": 10_000},
     norm="linf",
     eps=8 / 255,
+    first=20,
     tile=32,
     networks="cifar10",
     classifier="cifar10-classifier",
-    description="CIFAR-10, all 60,000 images; `advpure data cifar10` obtains it",
+    description="CIFAR-10; `advpure data cifar10` obtains it, 20 test images (foolbox's) till then",
 )
 
 
@@ -57,6 +65,13 @@ def read(split: Split) -> RawSplit:
     Raises:
         BadInput: when a file is absent or is not the official one.
     """
+    if split == "test" and is_absent():
+        warnings.warn(
+            f"CIFAR-10 is not in {folder()}: its first {SAMPLE.splits['test']} test images, which "
+            f"foolbox carries, stand in for it; {OBTAIN}",
+            stacklevel=2,
+        )
+        return cifar10_sample.read(split)
     names = [name for name in SHA1 if name.startswith("test") == (split == "test")]
     records = np.concatenate([_read_file(folder() / name, split) for name in names])
     return RawSplit(
@@ -64,6 +79,21 @@ def read(split: Split) -> RawSplit:
         torch.from_numpy(records[:, 0].astype(np.int64)),
         255,
     )
+
+
+def is_absent() -> bool:
+    """Say whether not a single file is there."""
+    return not any((folder() / name).exists() for name in SHA1)
+
+
+def sizes() -> Mapping[Split, int]:
+    """Count the images that are there."""
+    return SAMPLE.splits if is_absent() else INFO.splits
+
+
+def more() -> str:
+    """Say how to get all images, where the sample stands in for them."""
+    return OBTAIN if is_absent() else ""
 
 
 def is_right(place: Path, name: str) -> bool:
@@ -102,8 +132,7 @@ def _is_sealed(path: Path) -> bool:
 def _read_file(path: Path, split: Split) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Read one file of records [10000, 3073] after checking it once."""
     if not path.is_file():
-        sample = ", or use cifar10-sample (20 test images, offline)" if split == "test" else ""
-        raise BadInput(f"CIFAR-10 file {path}", "is missing", f"run advpure data cifar10{sample}")
+        raise BadInput(f"CIFAR-10 file {path}", "is missing", "run advpure data cifar10")
     if not is_right(path.parent, path.name):
         size = path.stat().st_size
         rule = "has a wrong SHA1 sum" if size == RECORDS * 3073 else f"has {size:,} bytes"
@@ -111,4 +140,4 @@ def _read_file(path: Path, split: Split) -> np.ndarray[tuple[int, int], np.dtype
     return np.frombuffer(path.read_bytes(), dtype=np.uint8).reshape(-1, 3073)
 
 
-DATASET = Dataset(INFO, read)
+DATASET = Dataset(INFO, read, sizes, more=more)

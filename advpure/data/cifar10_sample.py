@@ -1,4 +1,4 @@
-"""The first 20 CIFAR-10 test images, which the package foolbox carries (extra `interop`).
+"""The first 20 CIFAR-10 test images, which the package foolbox carries.
 
 They equal images 0 to 19 of the official test batch; the label is in the file name.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -32,10 +32,11 @@ INFO = DatasetInfo(
     splits={"test": 20},
     norm="linf",
     eps=8 / 255,
+    first=20,
     tile=32,
     networks="cifar10",
     classifier="cifar10-classifier",
-    description="20 CIFAR-10 test images (0 to 19) inside foolbox; needs the extra interop",
+    description="20 CIFAR-10 test images (0 to 19) inside foolbox",
 )
 
 
@@ -43,14 +44,15 @@ def read(split: Split) -> RawSplit:
     """Read the 20 images; there is no training split.
 
     Raises:
-        MissingExtra: when foolbox is not installed.
-        BadInput: for the training split.
+        BadInput: for the training split, and when foolbox is not installed or another one.
     """
     if split != "test":
         raise BadInput("cifar10-sample/train", "does not exist", "use subset='test'")
     package = find_spec("foolbox")  # found, not imported: its import takes seconds
     if package is None or not package.submodule_search_locations:
-        raise MissingExtra("foolbox", "interop")
+        raise BadInput(
+            "foolbox, which carries 20 CIFAR-10 images,", "is missing", "install foolbox"
+        )
     from PIL import Image
 
     folder = Path(package.submodule_search_locations[0]) / "data"

@@ -16,6 +16,7 @@ INFO = DatasetInfo(
     splits={"train": 1347, "test": 450},
     norm="linf",
     eps=0.15,
+    first=100,
     tile=64,
     networks="digits",
     classifier="digits-classifier",

@@ -28,6 +28,7 @@ INFO = DatasetInfo(
     splits={"train": 1_281_167, "test": 50_000},
     norm="linf",
     eps=4 / 255,
+    first=20,
     tile=32,
     networks="imagenet64",
     classifier=None,

@@ -16,7 +16,7 @@ DATASETS.register(
 DATASETS.register(
     "cifar10-sample",
     "advpure.data.cifar10_sample:DATASET",
-    about="20 CIFAR-10 test images inside foolbox (extra interop)",
+    about="20 CIFAR-10 test images inside foolbox",
 )
 DATASETS.register(
     "imagenet", "advpure.data.imagenet:DATASET", about="ImageNet 224x224, from your folder"
@@ -61,13 +61,13 @@ def load_images(
     """
     source = DATASETS.get(dataset)
     sizes = source.sizes() if source.sizes is not None else source.info.splits
-    split, indices = parse_subset(subset, sizes)
+    split, indices = parse_subset(subset, sizes, source.more())
     if n is not None:
         if not 1 <= n <= len(indices):
             raise BadInput(
                 f"n {n}",
                 f"does not fit, {dataset} {subset} has {len(indices)} images",
-                f"use 1 to {len(indices)}",
+                " or ".join(filter(None, (f"use 1 to {len(indices)}", source.more()))),
             )
         indices = indices[:n]
     if source.pick is not None:

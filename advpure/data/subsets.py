@@ -27,7 +27,7 @@ class Subset(NamedTuple):
     indices: Tensor
 
 
-def parse_subset(text: str, splits: Mapping[Split, int]) -> Subset:
+def parse_subset(text: str, splits: Mapping[Split, int], more: str = "") -> Subset:
     """Resolve the words of a subset.
 
     Args:
@@ -36,6 +36,7 @@ def parse_subset(text: str, splits: Mapping[Split, int]) -> Subset:
             the first two mean the test split unless `train/` stands in front; write `./test/x`
             for a file in a folder of that name.
         splits: Size of every split that the data set has.
+        more: How to get more images than these, for the messages.
 
     Returns:
         Subset: The split and positions, in the order asked for.
@@ -50,7 +51,9 @@ def parse_subset(text: str, splits: Mapping[Split, int]) -> Subset:
     head, slash, rest = text.partition("/")
     split: Split = "train" if head == "train" else "test"
     if split not in splits:
-        raise BadInput(f"subset {text!r}", f"needs a {split} split, absent here", "use test")
+        raise BadInput(
+            f"subset {text!r}", f"needs a {split} split, absent here", more or "use test"
+        )
     words = rest if slash and head in ("train", "test") else text
     size = splits[split]
     if words in ("train", "test"):
@@ -74,7 +77,7 @@ def parse_subset(text: str, splits: Mapping[Split, int]) -> Subset:
         raise BadInput(
             f"subset {text!r}",
             f"asks for image {int(outside[0])}, but the {split} split has {size}",
-            f"stay within 0:{size}",
+            " or ".join(filter(None, (f"stay within 0:{size}", more))),
         )
     return Subset(split, indices)
 
