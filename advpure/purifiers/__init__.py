@@ -16,6 +16,7 @@ for _name, _target, _about in (
     ("onestep-edm", "oneshot:OneStepEDM", "one evaluation of the EDM denoiser"),
     ("pf-ode", "pf_ode:PFODE", "probability-flow ODE by Heun's method, 35 evaluations"),
     ("cm", "cm:ConsistencyPurification", "consistency purification, one evaluation"),
+    ("cm-ft", "cm:TunedConsistencyPurification", "the same, fine-tuned for purification"),
     ("densepure", "densepure:DensePure", "reverse passes with a majority vote"),
 ):
     PURIFIERS.register(_name, f"advpure.purifiers.{_target}", about=_about)

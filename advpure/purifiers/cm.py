@@ -1,4 +1,4 @@
-"""``cm``: consistency purification, one or several evaluations of a consistency model."""
+"""``cm`` and ``cm-ft``: consistency purification, one or several evaluations of the model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,3 +53,13 @@ class ConsistencyPurification(NoiseStrength):
         elif self.steps < 1:
             raise BadInput(f"{self.steps} steps", "purify nothing", "use 1 or more")
         return Chain(chain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedConsistencyPurification(ConsistencyPurification):
+    """Consistency purification with a model that was fine-tuned to purify (seed 000, section 3.3).
+
+    Attributes: those of ConsistencyPurification.
+    """
+
+    network: ClassVar[str | None] = "cm-ft"
