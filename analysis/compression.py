@@ -24,7 +24,14 @@ from torch import Tensor
 
 from advpure.analysis.compression_result import CompressionKey, CompressionResult, CompressionRow
 from advpure.analysis.perturbations import Distribution, check_distribution, directions
-from advpure.analysis.target import ImageMap, Target, as_target, choose_ids, refuse_fresh
+from advpure.analysis.target import (
+    ImageMap,
+    Target,
+    as_target,
+    batch_rows,
+    choose_ids,
+    refuse_fresh,
+)
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -32,7 +39,6 @@ from advpure.randomness import Ids, RandomnessConfig
 from advpure.units import check_images, parse_eps
 
 Strength = str | float
-_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +252,7 @@ def compression_rows(
     refuse_fresh(xi)
     for strength in settings.strengths:
         _check_floor(strength, images.dtype)
-    batch = _batch_rows(target, batch_size)
+    batch = batch_rows(target, batch_size)
     return _measure(target, images.detach(), samples, settings, xi, batch, skip)
 
 
@@ -270,7 +276,7 @@ def compression_evaluations(
         184
     """
     target = as_target(purifier)
-    batch, tile = _batch_rows(target, batch_size), target.tile or 1
+    batch, tile = batch_rows(target, batch_size), target.tile or 1
     each = len(settings.strengths) * settings.perturbations
     total = 0
     for start in range(0, count, batch):
@@ -370,13 +376,6 @@ def _row_norms(left: Tensor, right: Tensor) -> list[float]:
     """Return ||left - right||_2 of every row, in float64; rows one by one, so that none matters."""
     a, b = (side.detach().cpu().double().flatten(1).numpy() for side in (left, right))
     return [float(np.sqrt(np.square(row).sum())) for row in a - b]
-
-
-def _batch_rows(target: Target, batch_size: int | None) -> int:
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
-    tile = target.tile or 1
-    return -(-(batch_size or max(_ROWS, tile)) // tile) * tile
 
 
 def _check_floor(strength: float, dtype: torch.dtype) -> None:

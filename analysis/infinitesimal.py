@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from advpure.analysis.compression import CompressionSettings, _batch_rows, describe_compression
+from advpure.analysis.compression import CompressionSettings, describe_compression
 from advpure.analysis.perturbations import VARIANCE, Distribution, directions
 from advpure.analysis.samples import mean_over_images, means_by_image
-from advpure.analysis.target import ImageMap, as_target, choose_ids, refuse_fresh
+from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -137,7 +137,7 @@ def infinitesimal_compression_rate(
     settings = CompressionSettings(
         distribution=distribution, perturbations=probes, seeds=xi.seed if seeds is None else seeds
     )
-    batch, scale = _batch_rows(target, batch_size), VARIANCE[distribution] * images[0].numel()
+    batch, scale = batch_rows(target, batch_size), VARIANCE[distribution] * images[0].numel()
     jobs = [(i, k) for i in range(len(samples)) for k in range(probes)]
     rows: list[ProbeRow] = []
     for seed in settings.base_seeds:

@@ -21,6 +21,7 @@ from advpure.tiling import tiled
 
 ImageMap = Callable[[Tensor], Tensor]
 Run = Callable[[Tensor, Sequence[int], RandomnessConfig | None], Tensor]
+_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +52,33 @@ class Target:
         Raises:
             BadInput: when the result is no finite float tensor of the shape of the images.
         """
-        result = self.run(images, ids, xi)
-        if not isinstance(result, Tensor) or not result.is_floating_point():
-            kind = result.dtype if isinstance(result, Tensor) else type(result).__name__
-            raise BadInput(f"a purifier's result of type {kind}", "is no float tensor", _CONTRACT)
-        if result.shape != images.shape:
-            raise BadInput(
-                f"a purifier's result of shape {tuple(result.shape)}",
-                f"does not have the images' shape {tuple(images.shape)}",
-                _CONTRACT,
-            )
-        finite = result.detach().flatten(1).isfinite().all(dim=1)
-        if not bool(finite.all()):
-            wrong = sorted({i for i, good in zip(ids, finite.tolist(), strict=True) if not good})
-            raise BadInput(
-                f"the purified image of sample {wrong[0]} ({len(wrong)} of this batch)",
-                "is not finite",
-                "check the purifier's settings and dtype",
-            )
-        return result
+        return check_result(self.run(images, ids, xi), images, ids)
+
+
+def check_result(result: Tensor, images: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return what a map made of images, if it is images of the same shape.
+
+    Raises:
+        BadInput: when it is no finite float tensor of the shape of the images.
+    """
+    if not isinstance(result, Tensor) or not result.is_floating_point():
+        kind = result.dtype if isinstance(result, Tensor) else type(result).__name__
+        raise BadInput(f"a purifier's result of type {kind}", "is no float tensor", _CONTRACT)
+    if result.shape != images.shape:
+        raise BadInput(
+            f"a purifier's result of shape {tuple(result.shape)}",
+            f"does not have the images' shape {tuple(images.shape)}",
+            _CONTRACT,
+        )
+    finite = result.detach().flatten(1).isfinite().all(dim=1)
+    if not bool(finite.all()):
+        wrong = sorted({i for i, good in zip(ids, finite.tolist(), strict=True) if not good})
+        raise BadInput(
+            f"the purified image of sample {wrong[0]} ({len(wrong)} of this batch)",
+            "is not finite",
+            "check the purifier's settings and dtype",
+        )
+    return result
 
 
 _CONTRACT = "pass a map from images [B, C, H, W] to images of the same shape"
@@ -132,6 +141,18 @@ def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool)
         twice = next(i for i in samples if samples.count(i) > 1)
         raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
     return samples
+
+
+def batch_rows(target: Target, batch_size: int | None) -> int:
+    """Return how many rows to compute at once: whole tiles, at least the batch size.
+
+    Raises:
+        BadInput: for a batch size that holds no image.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
+    tile = target.tile or 1
+    return -(-(batch_size or max(_ROWS, tile)) // tile) * tile
 
 
 def refuse_fresh(xi: RandomnessConfig | None) -> None:
