@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,15 @@ def measure_compression(
             store.append(table, [row._asdict() for row in batch])
             count += len(batch)
             progress(count)
-        result = CompressionResult.from_records(store.rows(table), store.settings)
-        notes = (ALREADY_COMPLETE,) if count == before else ()
-        return CompressionReport(
-            store.folder, store.settings, result, time.perf_counter() - start, notes
-        )
+        report = report_compression(store, time.perf_counter() - start)
+        return replace(report, notes=(ALREADY_COMPLETE,)) if count == before else report
+
+
+def report_compression(store: RecordStore, seconds: float = 0.0) -> CompressionReport:
+    """Compute the report of a run from its records alone."""
+    rows = store.rows(COMPRESSION_SCHEMA.table)
+    result = CompressionResult.from_records(rows, store.settings)
+    return CompressionReport(store.folder, store.settings, result, seconds)
 
 
 def compression_limit(run: CompressionRun) -> InfinitesimalResult:
@@ -194,4 +198,11 @@ def _total(run: CompressionRun) -> int:
     return len(run.load_images().ids) * strengths * seeds * run.perturbations
 
 
-VERB = Verb(CompressionRun, measure_compression, _total)
+VERB = Verb(
+    CompressionRun,
+    measure_compression,
+    total=_total,
+    prepare=prepare_compression,
+    estimate=estimate_compression,
+    report=report_compression,
+)

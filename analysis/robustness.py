@@ -337,5 +337,10 @@ def _notes(report: RobustnessReport) -> list[str]:
 
 
 VERB = Verb(
-    RobustnessSettings, measure_robustness, lambda settings: len(settings.load_images().ids)
+    RobustnessSettings,
+    measure_robustness,
+    total=lambda settings: len(settings.load_images().ids),
+    prepare=prepare,
+    estimate=estimate_robustness,
+    report=report_robustness,
 )

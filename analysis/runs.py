@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from advpure.estimate import Estimate
+from advpure.records import RecordStore
 from advpure.registry import Registry
 
 
@@ -32,6 +34,14 @@ class Report(Protocol):
         """Return one JSON object with values, n and intervals."""
 
 
+class Prepared(Protocol):
+    """A run that is checked and loaded, and has computed nothing yet."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that identifies the run, JSON values."""
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb that leaves records.
@@ -42,11 +52,19 @@ class Verb:
         measure: From settings, and the keywords `out` (run folder or None), `batch_size` (int or
             None) and `progress` (called with the number of finished units), to a report.
         total: Units of work of given settings, for a progress bar; it loads no network.
+        prepare: Checks settings and loads everything; returns what has the resolved `settings`,
+            which name the run folder.
+        estimate: The cost of what `prepare` returned.
+        report: The report of a run from its records alone; it loads no network. A sweep needs it
+            to show values, and figures are drawn from it.
     """
 
     settings: type[Any]
     measure: Callable[..., Report]
     total: Callable[[Any], int] | None = None
+    prepare: Callable[[Any], Prepared] | None = None
+    estimate: Callable[[Any], Estimate] | None = None
+    report: Callable[[RecordStore], Report] | None = None
 
 
 RUNS: Registry[Verb] = Registry("verb")
