@@ -99,8 +99,12 @@ def purifier_options(
 
 
 def _read_text(name: str, value: Any, hint: Any) -> Any:
-    """Turn "8/255" into a number, and "none" into None where the option may be absent."""
-    if isinstance(value, str) and "/" in value:
+    """Turn "8/255" into a number, and "none" into None where the option may be absent.
+
+    Where a text is wanted and no number, as for the path of a file, "/" is no fraction.
+    """
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, str) and "/" in value and (str not in kinds or float in kinds):
         return parse_number(value, name)
     absent = isinstance(value, str) and value.lower() == "none" and NoneType in get_args(hint)
     return None if absent else value

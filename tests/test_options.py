@@ -29,6 +29,10 @@ def test_text_becomes_what_the_field_holds() -> None:
     assert read_options(Settings, {"count": 3, "name": None}, "mine") == Settings(count=3)
 
 
+def test_the_path_of_a_file_is_no_fraction() -> None:
+    assert read_options(Settings, {"name": "models/1/2"}, "mine").name == "models/1/2"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
