@@ -168,7 +168,7 @@ def check_gradients(
         BadInput: for an unknown name, option or data set, or fewer than one image or direction.
 
     Example:
-        >>> check_gradients("none", n=1, directions=2)[0].passed
+        >>> check_gradients("none", "digits", n=1, directions=2)[0].passed
         True
     """
     if n < 1 or directions < 1:

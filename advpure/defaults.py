@@ -1,4 +1,6 @@
-"""What a verb or a function uses that is not told another; imports nothing."""
+"""What a verb or a function uses that is not told another."""
 
-DEFAULT_DATASET = "digits"
-"""The data set."""
+import os
+
+DEFAULT_DATASET = os.environ.get("ADVPURE_DATASET", "cifar10")
+"""The data set; the environment variable ADVPURE_DATASET names another one."""

@@ -211,7 +211,7 @@ def load_purifier(
         BadInput: for names, options or files that cannot be used.
 
     Example:
-        >>> load_purifier("ddpm", t=50).chain.evaluations
+        >>> load_purifier("ddpm", "digits", t=50).chain.evaluations
         50
     """
     given = {"t": t, "sigma": sigma}
@@ -288,7 +288,7 @@ def load_defense(
 
     Example:
         >>> from advpure import load_images
-        >>> defense = load_defense("cm", xi=RandomnessConfig(0))
+        >>> defense = load_defense("cm", "digits", xi=RandomnessConfig(0))
         >>> images, labels, ids = load_images("digits", n=4)
         >>> defense.bind(ids)(images).shape
         torch.Size([4, 10])

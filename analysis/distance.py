@@ -23,7 +23,7 @@ def distance(purifier: Purifier, images: Tensor) -> Tensor:
 
     Example:
         >>> from advpure import RandomnessConfig, load_purifier
-        >>> purifier = load_purifier("onestep-edm", xi=RandomnessConfig(0)).bind([0])
+        >>> purifier = load_purifier("onestep-edm", "digits", xi=RandomnessConfig(0)).bind([0])
         >>> distance(purifier, torch.full((1, 1, 8, 8), 0.5)).shape
         torch.Size([1, 2])
     """

@@ -111,9 +111,9 @@ def measure(
     Example:
         >>> import tempfile
         >>> from advpure import RandomnessConfig, load_images, load_purifier
-        >>> purifier = load_purifier("onestep-edm", xi=RandomnessConfig(0))
+        >>> purifier = load_purifier("onestep-edm", "digits", xi=RandomnessConfig(0))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = measure("distance", purifier, load_images(n=2), out=folder)
+        ...     found = measure("distance", purifier, load_images("digits", n=2), out=folder)
         >>> len(found.rows), sorted(found.means())
         (4, [0, 1])
     """

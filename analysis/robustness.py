@@ -264,7 +264,9 @@ def measure_robustness(
 
     Example:
         >>> import tempfile
-        >>> settings = RobustnessSettings(defense="none", n=2, attack_options={"steps": 1})
+        >>> settings = RobustnessSettings(
+        ...     defense="none", dataset="digits", n=2, attack_options={"steps": 1}
+        ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = measure_robustness(settings, out=folder)
         >>> report.n, report.headline("clean").value

@@ -28,10 +28,13 @@ COMMANDS = {
     "attack-cm": "advpure attack --defense cm --fix-random",
     "attack-cm-fresh": "advpure attack --defense cm",
     "attack-cm-transfer": "advpure attack --defense cm --fix-random --transfer-from 1",
-    "attack-none": "advpure attack --defense none --fix-random",
+    "attack-cm-ft": "advpure attack --defense cm-ft --fix-random",
     "attack-onestep-edm": "advpure attack --defense onestep-edm --fix-random",
-    "attack-onestep-ddpm": "advpure attack --defense onestep-ddpm --fix-random",
-    "attack-dpm": "advpure attack --defense dpm --fix-random",
+    "attack-none": "advpure attack --defense none --fix-random",
+    **{
+        f"attack-digits-{name}": f"advpure attack --dataset digits --defense {name} --fix-random"
+        for name in ("cm", "onestep-edm", "onestep-ddpm", "dpm", "none")
+    },
     "cr-cm": "advpure cr --eps 8/255",
 }
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -94,7 +97,7 @@ def defenses() -> str:
     """Tabulate the purifiers with their default strength's cost."""
     lines = ["| name | what | network evaluations |", "| --- | --- | --- |"]
     for name in PURIFIERS:
-        purifier = load_purifier(name)
+        purifier = load_purifier(name, "digits")
         random = "" if purifier.is_random else ", no noise"
         lines.append(
             f"| `{name}` | {PURIFIERS.about(name)} | {purifier.chain.evaluations}{random} |"

@@ -94,8 +94,9 @@ def environment(tree: Path) -> dict[str, str]:
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{start}" "$@"\n')
     command.chmod(0o755)
     path = f"{commands}{os.pathsep}{os.environ.get('PATH', '')}"
+    inherited = {name: text for name, text in os.environ.items() if name != "ADVPURE_DATASET"}
     return {
-        **os.environ, "PYTHONPATH": str(tree), "PATH": path, "OMP_NUM_THREADS": "1",
+        **inherited, "PYTHONPATH": str(tree), "PATH": path, "OMP_NUM_THREADS": "1",
         "COLUMNS": "100",
     }  # fmt: skip
 

@@ -58,7 +58,8 @@ def offline(tmp_path: Path) -> dict[str, str]:
     home.mkdir()
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     path = os.pathsep.join([str(blocked), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return {**os.environ, **nowhere, "HOME": str(home), "PYTHONPATH": path}
+    inherited = {name: text for name, text in os.environ.items() if name != "ADVPURE_DATASET"}
+    return {**inherited, **nowhere, "HOME": str(home), "PYTHONPATH": path}
 
 
 @pytest.mark.slow
@@ -67,12 +68,12 @@ def offline(tmp_path: Path) -> dict[str, str]:
     [
         (
             "attack --defense cm --fix-random",
-            "digits, linf 0.15, defense cm, attack pgd, fixed randomness (seed 0): robust accuracy",
+            "cifar10, linf 0.03137, defense cm, attack pgd, fixed randomness (seed 0): robust",
             "clean_accuracy robust_accuracy noise_accuracy n interval settings run",
         ),
         (
             "cr --eps 8/255",
-            "digits, uniform noise 0.03137, defense cm, fixed randomness (seeds 0): compression",
+            "cifar10, uniform noise 0.03137, defense cm, fixed randomness (seeds 0): compression",
             "mean std n eps settings",
         ),
     ],
@@ -81,12 +82,27 @@ def test_the_exact_lines_work_offline_within_a_minute(
     tmp_path: Path, offline: dict[str, str], line: str, told: str, keys: str
 ) -> None:
     done = shell(*line.split(), folder=tmp_path, env=offline, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    stood_in = (
+        "first 20 test images, which foolbox carries, stand in for it; `advpure data cifar10`"
+    )
+    assert stood_in in done.stderr
+    assert done.stderr.count("\n") == 1
     assert done.stdout.startswith(told)
     again = shell(*line.split(), "--json", folder=tmp_path, env=offline, timeout=60)
     found = json.loads(again.stdout)
     assert set(keys.split()) <= set(found)
-    assert found["n"] == 100
+    assert found["n"] == 20
+
+
+def test_the_default_data_set_is_one_variable_away(tmp_path: Path) -> None:
+    line = ("attack", "-d", "none", "--fix-random", "-n", "1", "--steps", "1")
+    for name, told in (("digits", "digits, linf 0.15"), ("cifar10-sample", "cifar10-sample, linf")):
+        done = shell(*line, folder=tmp_path, env={**os.environ, "ADVPURE_DATASET": name})
+        assert done.stdout.startswith(told), done.stderr
+    done = shell(*line, folder=tmp_path, env={**os.environ, "ADVPURE_DATASET": "digit"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "data set 'digit' is not known; did you mean digits?" in done.stderr
 
 
 def test_attack_prints_one_json_object(cli: Cli) -> None:

@@ -54,9 +54,16 @@ def test_a_run_of_edited_code_reports_the_old_rows_with_a_note(tmp_path: Path) -
     variables = environment(tree)
 
     def attack(out: str) -> "subprocess.CompletedProcess[str]":
-        line = f"advpure attack --fix-random -n 4 --steps 1 --eps 0.6 --step-size 0.6 --out {out}"
+        line = (
+            "advpure attack --dataset digits --fix-random -n 4 --steps 1 --eps 0.6 --step-size 0.6"
+        )
         return subprocess.run(
-            line.split(), cwd=scratch, env=variables, capture_output=True, text=True, check=True
+            [*line.split(), "--out", out],
+            cwd=scratch,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
         )
 
     first = attack("runs/a")

@@ -9,7 +9,10 @@ from advpure.defaults import DEFAULT_DATASET as DEFAULT_DATASET
 Defense = Annotated[
     str, typer.Option("--defense", "-d", help="Purifier; `advpure models` lists them.")
 ]
-Dataset = Annotated[str, typer.Option(help="Data set; `advpure data` lists them.")]
+Dataset = Annotated[
+    str,
+    typer.Option(help="Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default."),
+]
 Count = Annotated[
     int | None,
     typer.Option("--n", "-n", help="Images, 1 or more; 0 for all. Default: the data set's."),
