@@ -1,8 +1,8 @@
 """How good a trained network is, with its sample size and interval.
 
 A classifier: accuracy on all test images. A denoiser: accuracy of the shipped classifier on test
-images that got Gaussian noise and were denoised in one call; of an EDM denoiser also after following
-the probability-flow ODE from the same noisy images. The noise is a fixed function of the image ids.
+images that got Gaussian noise and were denoised in one call; for an EDM denoiser, also after the
+probability-flow ODE from the same noisy images. The noise is a fixed function of the image ids.
 """
 
 from collections.abc import Callable, Mapping
