@@ -8,7 +8,7 @@ error.
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -25,12 +25,13 @@ _SCALARS = (
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars above, which builds plain data only."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to begin with none
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="an alias; write its value", problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem="an alias; write its value", problem_mark=self.get_mark()
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
