@@ -16,6 +16,7 @@ from advpure.errors import BadInput
 from advpure.storage import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -63,7 +64,7 @@ def image_grid(
         BadInput: for unlike shapes, nothing to draw, more than 32 columns, or another ending.
         StorageFull: when there is no room.
     """
-    _check_ending(path)
+    check_ending(path)
     pixels = {label: _pixels(images, label) for label, images in rows.items()}
     shapes = {images.shape for images in pixels.values()}
     if len(shapes) != 1:
@@ -79,7 +80,7 @@ def image_grid(
 
     gap = _GAP * width
     step_x, step_y = width + gap, height + gap
-    figure = _figure(_INCHES * count * (1 + _GAP), _INCHES * height / width * len(rows) * 1.12)
+    figure = new_figure(_INCHES * count * (1 + _GAP), _INCHES * height / width * len(rows) * 1.12)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     for line, (label, images) in enumerate(pixels.items()):
         bottom = (len(pixels) - 1 - line) * step_y
@@ -96,7 +97,7 @@ def image_grid(
     axes.set_xlim(0.0, count * step_x - gap)
     axes.set_ylim(0.0, len(pixels) * step_y - gap)
     axes.set_axis_off()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def histogram(
@@ -126,13 +127,38 @@ def histogram(
         BadInput: for no groups or too many, empty or non-finite values, or another ending.
         StorageFull: when there is no room.
     """
-    _check_ending(path)
+    check_ending(path)
+    figure = new_figure(5.6, 3.6)
+    axes = figure.add_subplot()
+    draw_histogram(axes, groups, xlabel)
+    if title:
+        axes.set_title(title, fontsize=10)
+    if caption:
+        axes.annotate(
+            caption,
+            xy=(0.5, 0.0),
+            xycoords="axes fraction",
+            xytext=(0, -50 - 12 * len(groups)),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            color="#444444",
+        )
+    return save_figure(figure, path)
+
+
+def draw_histogram(
+    axes: "Axes", groups: Mapping[str, Sequence[float] | npt.ArrayLike], xlabel: str
+) -> None:
+    """Draw the distributions of `histogram` into axes of a figure, with a legend below them.
+
+    Raises:
+        BadInput: for no groups or too many, or empty or non-finite values.
+    """
     if not 1 <= len(groups) <= len(PALETTE):
         raise BadInput(f"{len(groups)} groups", f"are not 1 to {len(PALETTE)}", "draw fewer")
     data = {name: _finite(values, name) for name, values in groups.items()}
     edges = _edges(np.concatenate(list(data.values())))
-    figure = _figure(5.6, 3.6)
-    axes = figure.add_subplot()
     for place, (name, values) in enumerate(data.items()):
         color, style = PALETTE[place], _STYLES[place % len(_STYLES)]
         shares = np.histogram(values, edges)[0] / len(values)
@@ -144,31 +170,19 @@ def histogram(
     axes.set_ylabel("share of the group")
     axes.set_ylim(bottom=0.0)
     axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    if caption:
-        axes.annotate(
-            caption,
-            xy=(0.5, 0.0),
-            xycoords="axes fraction",
-            xytext=(0, -50 - 12 * len(data)),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-            color="#444444",
-        )
-    return _save(figure, path)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure, its sides in inches."""
     # Figure alone, without pyplot: no display, no list of open figures, safe in threads.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=200)
 
 
-def _save(figure: "Figure", path: str | Path) -> Path:
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a figure whole or not at all; the same figure gives the same file."""
     from matplotlib import rc_context
 
     target = Path(path)
@@ -178,7 +192,12 @@ def _save(figure: "Figure", path: str | Path) -> Path:
     return target
 
 
-def _check_ending(path: str | Path) -> None:
+def check_ending(path: str | Path) -> None:
+    """Refuse a file that is no picture, before anything is computed for it.
+
+    Raises:
+        BadInput: naming the endings.
+    """
     if Path(path).suffix.lower() not in _NO_DATE:
         known = ", ".join(_NO_DATE)
         raise BadInput(f"file {Path(path).name}", "is no picture", f"end it in one of {known}")

@@ -37,10 +37,22 @@ from advpure.analysis.noising import (
     uniform_noise_norm,
 )
 from advpure.analysis.perturbations import Distribution, directions
+from advpure.analysis.snr import SnrSettings, describe_snr, signal_to_noise, snr_tables
+from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.two_way import Table, TwoWay, two_way
+from advpure.analysis.variance import (
+    Components,
+    SumsOfSquares,
+    expected_plain,
+    plain_components,
+    unbiased_components,
+)
 
 __all__ = [
     "COMPRESSION_SCHEMA",
     "METRICS",
+    "SNR_SCHEMA",
+    "Components",
     "CompressionKey",
     "CompressionResult",
     "CompressionRow",
@@ -52,18 +64,31 @@ __all__ = [
     "InfinitesimalResult",
     "Measurements",
     "ProbeRow",
+    "SnrResult",
+    "SnrRow",
+    "SnrSettings",
+    "SumsOfSquares",
+    "Table",
+    "TwoWay",
     "compression_evaluations",
     "compression_rate",
     "compression_rows",
     "describe_compression",
+    "describe_snr",
     "directions",
     "expected_compression_rate",
+    "expected_plain",
     "forward_compression_rate",
     "gaussian_field_compression",
     "infinitesimal_compression_rate",
     "measure",
     "noised_distance",
+    "plain_components",
     "push_forward",
     "resized_noise_factor",
+    "signal_to_noise",
+    "snr_tables",
+    "two_way",
+    "unbiased_components",
     "uniform_noise_norm",
 ]

@@ -23,7 +23,12 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.compression_result import CompressionKey, CompressionResult, CompressionRow
-from advpure.analysis.perturbations import Distribution, check_distribution, directions
+from advpure.analysis.perturbations import (
+    Distribution,
+    check_distribution,
+    check_strength,
+    directions,
+)
 from advpure.analysis.target import (
     ImageMap,
     Target,
@@ -39,6 +44,7 @@ from advpure.randomness import Ids, RandomnessConfig
 from advpure.units import check_images, parse_eps
 
 Strength = str | float
+_SMALLER = "use float64 images and purifier, or infinitesimal_compression_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +151,7 @@ def compression_rate(
     for size in (moved - images).detach().abs().flatten(1).amax(1).tolist():
         if size == 0.0:
             raise BadInput("a zero perturbation", "has no compression rate", "leave it out")
-        _check_floor(size, images.dtype)
+        check_strength(size, images.dtype, _SMALLER)
     with torch.no_grad():
         clean, purified = target(images, samples, xi), target(moved, samples, xi)
     changes, norms = _row_norms(purified, clean), _row_norms(moved, images)
@@ -251,7 +257,7 @@ def compression_rows(
     xi = xi or target.xi or RandomnessConfig(0)
     refuse_fresh(xi)
     for strength in settings.strengths:
-        _check_floor(strength, images.dtype)
+        check_strength(strength, images.dtype, _SMALLER)
     batch = batch_rows(target, batch_size)
     return _measure(target, images.detach(), samples, settings, xi, batch, skip)
 
@@ -376,17 +382,6 @@ def _row_norms(left: Tensor, right: Tensor) -> list[float]:
     """Return ||left - right||_2 of every row, in float64; rows one by one, so that none matters."""
     a, b = (side.detach().cpu().double().flatten(1).numpy() for side in (left, right))
     return [float(np.sqrt(np.square(row).sum())) for row in a - b]
-
-
-def _check_floor(strength: float, dtype: torch.dtype) -> None:
-    floor = torch.finfo(dtype).eps ** 0.5
-    if strength < floor:
-        raise BadInput(
-            f"epsilon {strength:.3g}",
-            f"is below {floor:.2g}, where {str(dtype).removeprefix('torch.')} keeps few digits of "
-            "the difference",
-            "use float64 images and purifier, or infinitesimal_compression_rate",
-        )
 
 
 def _check_repeatable(first: Tensor, second: Tensor, strength: float) -> None:

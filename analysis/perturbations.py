@@ -29,6 +29,22 @@ def check_distribution(distribution: str) -> None:
         )
 
 
+def check_strength(strength: float, dtype: torch.dtype, fix: str) -> None:
+    """Refuse a strength below the square root of the dtype's machine epsilon.
+
+    Raises:
+        BadInput: saying what to do instead, `fix`.
+    """
+    floor = torch.finfo(dtype).eps ** 0.5
+    if strength < floor:
+        raise BadInput(
+            f"epsilon {strength:.3g}",
+            f"is below {floor:.2g}, where {str(dtype).removeprefix('torch.')} keeps few digits of "
+            "the difference",
+            fix,
+        )
+
+
 def directions(
     distribution: Distribution,
     seed: int,

@@ -72,3 +72,4 @@ _HERE = "advpure.analysis"
 
 RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robust accuracy")
 RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
+RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")

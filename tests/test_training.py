@@ -416,7 +416,7 @@ def test_the_whole_path_from_recipe_to_card(tmp_path: Path) -> None:
     assert metadata["task"] == "edm"
     assert metadata["images_seen"] == result.images_seen == 16
     assert metadata["recipe"]["seed"] == 1
-    assert [rate["n"] for rate in metadata["quality"]] == [450] * 4
+    assert [rate["n"] for rate in metadata["quality"]] == [450] * 6
     assert network(torch.zeros(1, 1, 8, 8), torch.zeros(1)).shape == (1, 1, 8, 8)
     card = (tmp_path / "tiny.md").read_text()
     assert "seed 1" in card

@@ -15,6 +15,7 @@ from advpure.cli.data import data
 from advpure.cli.export import export
 from advpure.cli.measure import measure
 from advpure.cli.models import models
+from advpure.cli.snr import snr
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(attack)
 app.command()(cr)
+app.command()(snr)
 app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)

@@ -1,26 +1,31 @@
 """How good a trained network is, with its sample size and interval.
 
 A classifier: accuracy on all test images. A denoiser: accuracy of the shipped classifier on test
-images that got Gaussian noise and were denoised in one call. The noise is a fixed function of the
-image ids.
+images that got Gaussian noise and were denoised in one call; for an EDM denoiser, also after the
+probability-flow ODE from the same noisy images. The noise is a fixed function of the image ids.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from advpure.chain import Noise
 from advpure.data import Images, dataset_info, load_images
 from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.models import list_models, model_path
+from advpure.purifiers.pf_ode import PFODE
 from advpure.randomness import RandomnessConfig
 from advpure.schedules import karras_grid, nearest_node
 from advpure.units import to_model, to_unit
 from advpure.weights import load_network
 
 SIGMAS = (0.17, 0.25, 0.5, 1.0)
+_ODE_SIGMAS = (0.5, 1.0)
+_ODE_NODES = 9
 _LIMIT = 1000
 _CHUNK = 250
 _NOISE_SEED = 2026
@@ -79,7 +84,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
     if metadata["task"] == "consistency":
         nodes = int(metadata["nodes"])
         return _behind(ConsistencyDenoiser(network, **span), nodes, classifier, first)
-    return _behind(EDMDenoiser(network, **span), 0, classifier, first)
+    denoiser = EDMDenoiser(network, **span)
+    return _behind(denoiser, 0, classifier, first) + _after_ode(denoiser, classifier, first)
 
 
 def _behind(denoiser: Denoiser, nodes: int, classifier: nn.Module, data: Images) -> list[Rate]:
@@ -96,6 +102,17 @@ def _behind(denoiser: Denoiser, nodes: int, classifier: nn.Module, data: Images)
     return rates
 
 
+def _after_ode(denoiser: Denoiser, classifier: nn.Module, data: Images) -> list[Rate]:
+    """Measure a classifier behind the probability-flow ODE."""
+    rates = []
+    for sigma in _ODE_SIGMAS:
+        chain = PFODE(sigma=sigma, nodes=_ODE_NODES).chain(denoiser)[1:]
+        ended = _noised(data, sigma, partial(chain.run, noise=Noise(None, None)))
+        what = f"accuracy after the ODE from sigma {sigma} ({chain.evaluations} evaluations)"
+        rates.append(_count(what, classifier, ended, data.labels))
+    return rates
+
+
 def one_shot(denoiser: Denoiser, data: Images, sigma: float, node: float) -> Tensor:
     """Add noise of standard deviation sigma ([0, 1] units) and denoise once at a network level.
 
@@ -108,13 +125,18 @@ def one_shot(denoiser: Denoiser, data: Images, sigma: float, node: float) -> Ten
     Returns:
         Denoised images [n, C, H, W], [0, 1] units, not clipped.
     """
+    return _noised(data, sigma, lambda x: denoiser(x, node))
+
+
+def _noised(data: Images, sigma: float, clean: Callable[[Tensor], Tensor]) -> Tensor:
+    """Add noise and clean it again in model units; return images in [0, 1] units."""
     xi = RandomnessConfig(_NOISE_SEED)
     parts = []
     with torch.no_grad():  # a measurement: nothing differentiates it
         for start in range(0, len(data.ids), _CHUNK):
             images, ids = data.images[start : start + _CHUNK], data.ids[start : start + _CHUNK]
             noise = xi.normal(ids, "forward", 0, tuple(images.shape[1:]))
-            parts.append(to_unit(denoiser(to_model(images) + 2 * sigma * noise, node)))
+            parts.append(to_unit(clean(to_model(images) + 2 * sigma * noise)))
     return torch.cat(parts)
 
 

@@ -1,0 +1,147 @@
+"""``advpure snr``: how much of a purifier's variability is its own randomness?"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advpure.cli import options as o
+
+if TYPE_CHECKING:
+    from advpure.analysis.snr_run import SnrReport
+
+
+def snr(
+    defense: o.Defense = "cm",
+    eps: Annotated[
+        str, typer.Option(help="Strength of the perturbations in [0, 1] units, e.g. 8/255.")
+    ] = "8/255",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
+    n: o.Count = None,
+    subset: o.Subset = "test",
+    t: o.Strength = None,
+    sigma: o.Sigma = None,
+    option: o.Options = None,
+    distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
+    perturbations: Annotated[
+        int, typer.Option(help="Perturbed inputs of every image, 2 or more.")
+    ] = 50,
+    configurations: Annotated[
+        int, typer.Option(help="Configurations of the purifier's randomness, 2 or more.")
+    ] = 50,
+    seed: Annotated[
+        int, typer.Option(help="First base seed; configurations are seed, seed + 1, ...")
+    ] = 0,
+    scheme: o.Scheme = "hash",
+    clip: Annotated[bool, typer.Option("--clip", help="Clip perturbed images to [0, 1].")] = False,
+    weights: o.Weights = None,
+    tile: o.Tile = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = "cpu",
+    out: o.Out = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(help="Draw correlations, distances and maps: a .png, .svg or .pdf file."),
+    ] = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Print the variance that inputs cause over the variance that the purifier's noise causes.
+
+    Example: advpure snr --defense ddpm --t 100 -n 50 --plot snr.png
+    """
+    from advpure.analysis.snr_run import SnrRun, estimate_snr, measure_snr, prepare_snr
+    from advpure.cli import output
+    from advpure.figures import check_ending
+
+    if plot is not None:
+        check_ending(plot)
+    run = SnrRun(
+        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
+        options=o.parse_options(option), weights=weights, eps=eps, distribution=distribution,
+        perturbations=perturbations, configurations=configurations, seed=seed,
+        scheme=scheme, clip=clip, tile=tile, device=device,  # type: ignore[arg-type]
+    )  # fmt: skip
+    prepared = prepare_snr(run)
+    if dry_run:
+        output.print_estimate(estimate_snr(prepared), as_json, of_defense=False)
+        return
+    with output.progress("purifying", prepared.total, not (quiet or as_json)) as bar:
+        report = measure_snr(run, out=out, batch_size=batch_size, progress=bar)
+    if plot is not None:
+        _draw(report, plot)
+    found = report.to_json()
+    if as_json:
+        output.print_json(found | o.given(plot=plot))
+        return
+    _print(report, found)
+    for text in report.notes:
+        output.note(text)
+    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+
+
+# Quantity, its name in the result, the factor that is printed, and the name without bias.
+_ROWS = (
+    ("total variance per pixel, 1e-3", "total", 1e3, "total_unbiased"),
+    ("input variance per pixel, 1e-3", "input", 1e3, "input_unbiased"),
+    ("internal variance per pixel, 1e-3", "internal", 1e3, "internal_unbiased"),
+    ("interaction (within input), 1e-3", None, 1e3, "interaction_unbiased"),
+    ("input variance, sum over pixels", "input_summed", 1.0, None),
+    ("internal variance, sum over pixels", "internal_summed", 1.0, None),
+    ("SNR, mean of ratios", "snr_mean_of_ratios", 1.0, "snr_mean_of_ratios_unbiased"),
+    ("SNR, ratio of means", "snr_ratio_of_means", 1.0, "snr_ratio_of_means_unbiased"),
+    ("internal / input variance", "internal_to_input", 1.0, "internal_to_input_unbiased"),
+    ("L2 of the perturbation", "initial", 1.0, None),
+    ("L2 to centroid, inputs", "initial_centroid", 1.0, None),
+    ("L2 to centroid, vary input", "centroid_vary_input", 1.0, None),
+    ("L2 to centroid, vary randomness", "centroid_vary_randomness", 1.0, None),
+    ("L2 to centroid, vary both", "centroid_vary_both", 1.0, None),
+    ("correlation of directions, vary randomness", "correlation_vary_randomness", 1.0, None),
+    ("correlation of directions, vary input", "correlation_vary_input", 1.0, None),
+)
+
+
+def _print(report: "SnrReport", found: dict[str, Any]) -> None:
+    from advpure.cli import output
+
+    s, first = report.settings, report.result.rows[0]
+    times = found["internal_to_input"]
+    print(
+        f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}, "
+        f"{found['n']} images x {first.perturbations} perturbations x {first.configurations} "
+        f"configurations: SNR {_number(found, 'snr_mean_of_ratios') or 'absent'}"
+        f"{' ' + _interval(found, 'snr_mean_of_ratios') if times else ''}"
+        + (f", internal variance {times:.4g} times the input variance" if times else "")
+    )
+    rows = [
+        [
+            label,
+            _number(found, name, scale),
+            _number(found, f"{name}_std", scale),
+            _interval(found, name, scale),
+            _number(found, unbiased, scale),
+            _interval(found, unbiased, scale),
+            str(found[f"{name or unbiased}_n"]),
+        ]
+        for label, name, scale, unbiased in _ROWS
+    ]
+    columns = ["", "plain", "std over images", "95 % of it", "unbiased", "95 % of it", "images"]
+    output.print_table(columns, rows)
+
+
+def _number(found: dict[str, Any], name: str | None, scale: float = 1.0) -> str:
+    value = None if name is None else found.get(name)
+    return "" if value is None else f"{scale * value:.4g}"
+
+
+def _interval(found: dict[str, Any], name: str | None, scale: float = 1.0) -> str:
+    ends = None if name is None else found[f"{name}_interval"]
+    return "" if ends is None else f"[{scale * ends[0]:.4g}, {scale * ends[1]:.4g}]"
+
+
+def _draw(report: "SnrReport", path: str) -> None:
+    from advpure.analysis.snr_figure import snr_figure
+    from advpure.records import RecordStore
+
+    with RecordStore.read(report.run) as store:
+        snr_figure(store, path)

@@ -1,0 +1,294 @@
+"""What a table must show, each check with its verdict: holds, does not hold, undecided at this n.
+
+A check of an experiment names its kind and what that kind asks for:
+
+    {check: monotone, column: cr, along: t, direction: falls}
+    {check: order, column: cr, along: purifier, values: [reverse, ddpm, ddim], direction: rises}
+    {check: rank-correlation, columns: [cr, pgd_fix], at_most: -0.9}
+    {check: ratio, of: internal, over: input, at_least: 10}
+    {check: stable, column: cr, along: eps, reference: 8/255, within: 0.05}
+
+The first two make several comparisons; the intervals are widened (Bonferroni), so that all hold
+together with 95 %. A claim holds if every comparison is decided for it, does not hold if one is
+decided against it, and is undecided otherwise.
+"""
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advpure.attacks.settings import choose
+from advpure.errors import BadInput
+from advpure.stats import Interval
+from advpure.sweeps.axes import number
+from advpure.sweeps.comparisons import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Difference,
+    Verdict,
+    subtract,
+    together,
+)
+from advpure.sweeps.rank_correlation import rank_correlation
+from advpure.sweeps.samples import Samples, samples_of
+from advpure.sweeps.table import Cell, Key, Table
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check.
+
+    Attributes:
+        claim: What was claimed, a sentence.
+        verdict: Whether it holds.
+        detail: The numbers behind the verdict, a sentence.
+        value: The number that the claim is about, where it is one.
+        interval: Its 95 % interval.
+        n: Images behind it.
+    """
+
+    claim: str
+    verdict: Verdict
+    detail: str
+    value: float | None = None
+    interval: Interval | None = None
+    n: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        interval = list(self.interval) if self.interval else None
+        return {**self.__dict__, "interval": interval}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A table with the values of single images behind it."""
+
+    table: Table
+    root: Path
+
+    def cell(self, row: Key, column: str) -> Cell | None:
+        """Return a cell that has a value, None else."""
+        found = self.table.cells.get((row, column))
+        return None if found is None or found.value is None else found
+
+    def samples(self, row: Key, column: str) -> Samples | None:
+        """Return the values of single images, None where there are none."""
+        cell = self.cell(row, column)
+        return None if cell is None else samples_of(self.root, cell, self.table.columns[column])
+
+    def difference(self, first: Key, second: Key, column: str, level: float) -> Difference | None:
+        """Compare two rows; None where one has no value."""
+        a, b = self.cell(first, column), self.cell(second, column)
+        if a is None or b is None or a.value is None or b.value is None:
+            return None
+        left, right = self.samples(first, column), self.samples(second, column)
+        return subtract(a.value, b.value, left, right, level)
+
+
+def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
+    """Run one check.
+
+    Args:
+        spec: Its kind under ``check``, and what that kind asks for.
+        evidence: The table.
+
+    Raises:
+        BadInput: for an unknown kind, or one that is not told what it needs.
+    """
+    told = dict(spec)
+    kind = told.pop("check", None)
+    choose(kind, tuple(CHECKS), "check")
+    for name in ("column", "of", "over"):
+        if name in told:
+            choose(told[name], tuple(evidence.table.columns), f"column of check {kind}")
+    if "along" in told:
+        choose(told["along"], tuple(evidence.table.keys), f"key of check {kind}")
+    run = CHECKS[str(kind)]
+    try:
+        inspect.signature(run).bind(evidence, **told)
+    except TypeError as error:
+        raise BadInput(f"check {kind} with {', '.join(told)}", "does not fit", str(error)) from None
+    return run(evidence, **told)
+
+
+def monotone(evidence: Evidence, *, column: str, along: str, direction: str) -> Finding:
+    """Claim that a column falls or rises along a key, for all values of the other keys."""
+    groups = _groups(evidence.table, along)
+    ordered = [sorted(rows, key=lambda row: _numeric(row, along, evidence)) for rows in groups]
+    pairs = [pair for rows in ordered for pair in itertools.pairwise(rows)]
+    return _steps(evidence, column, pairs, direction, f"{column} {direction} with {along}")
+
+
+def order(
+    evidence: Evidence, *, column: str, along: str, values: Sequence[Any], direction: str
+) -> Finding:
+    """Claim that a column falls or rises through listed values of a key."""
+    place = list(evidence.table.keys).index(along)
+    pairs = []
+    for rows in _groups(evidence.table, along):
+        by_value = {row[place]: row for row in rows}
+        chosen = [by_value[value] for value in values if value in by_value]
+        pairs += list(itertools.pairwise(chosen))
+    return _steps(
+        evidence,
+        column,
+        pairs,
+        direction,
+        f"{column} {direction} through {', '.join(map(str, values))}",
+    )
+
+
+def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -> Finding:
+    """Claim that the rank correlation of two columns over the rows is at most some value."""
+    first, second = columns
+    rows = [
+        row
+        for row in evidence.table.rows
+        if evidence.cell(row, first) is not None and evidence.cell(row, second) is not None
+    ]
+    claim = f"Spearman correlation of {first} with {second} is at most {at_most:g}"
+    values = [[evidence.table.value(row, name) for row in rows] for name in columns]
+    samples = [[evidence.samples(row, name) for row in rows] for name in columns]
+    found = rank_correlation(
+        [v.value for v in values[0] if v], [v.value for v in values[1] if v], *samples
+    )  # fmt: skip
+    if found is None:
+        return Finding(claim, UNDECIDED, f"{len(rows)} rows have both values")
+    verdict: Verdict = UNDECIDED
+    if found.interval is not None:
+        low, high = found.interval
+        verdict = HOLDS if high <= at_most else FAILS if low > at_most else UNDECIDED
+    spread = "no value for every image"
+    if found.interval is not None:
+        spread = (
+            f"95 % [{found.interval.low:.3f}, {found.interval.high:.3f}], bootstrap over images"
+        )
+    detail = f"{found.value:.3f} over {len(rows)} rows, {spread}"
+    return Finding(claim, verdict, detail, found.value, found.interval, found.n)
+
+
+def ratio(evidence: Evidence, *, of: str, over: str, at_least: float) -> Finding:
+    """Claim that one column is several times another, in every row."""
+    claim = f"{of} is at least {at_least:g} times {over}"
+    verdicts: list[Verdict] = []
+    shares = []
+    for row in evidence.table.rows:
+        a, b = evidence.table.value(row, of), evidence.table.value(row, over)
+        if a is None or b is None or b.value == 0:
+            verdicts.append(UNDECIDED)
+            continue
+        shares.append(a.value / b.value)
+        least, most = _ratio_bounds(a.interval, b.interval)
+        verdicts.append(HOLDS if least >= at_least else FAILS if most < at_least else UNDECIDED)
+    if not shares:
+        return Finding(claim, UNDECIDED, "no row has both values")
+    detail = f"{min(shares):.3g} to {max(shares):.3g} times over {len(shares)} rows"
+    return Finding(claim, together(verdicts), detail, min(shares))
+
+
+def stable(
+    evidence: Evidence, *, column: str, along: str, reference: Any, within: float
+) -> Finding:
+    """Claim that a column stays within a share of its value at a reference."""
+    claim = f"{column} stays within {within:.0%} of its value at {along} {reference}"
+    place = list(evidence.table.keys).index(along)
+    verdicts, changes = [], []
+    count = len(evidence.table.rows)
+    for rows in _groups(evidence.table, along):
+        base = next((row for row in rows if _equal(row[place], reference)), None)
+        scale = evidence.table.value(base, column) if base is not None else None
+        for row in rows:
+            if base is None or scale is None or row == base:
+                continue
+            found = evidence.difference(row, base, column, 1 - (1 - LEVEL) / max(count - 1, 1))
+            if found is None:
+                verdicts.append(UNDECIDED)
+                continue
+            reach = within * abs(scale.value)
+            changes.append(found.value / scale.value)
+            verdicts.append(_inside(found.interval, reach))
+    if not changes:
+        return Finding(claim, UNDECIDED, "the values are not there")
+    worst = max(changes, key=abs)
+    return Finding(claim, together(verdicts), f"the largest change is {worst:+.1%}", worst)
+
+
+def _steps(
+    evidence: Evidence, column: str, pairs: Sequence[tuple[Key, Key]], direction: str, claim: str
+) -> Finding:
+    choose(direction, ("falls", "rises"), "direction")
+    level = 1 - (1 - LEVEL) / max(len(pairs), 1)
+    found = [
+        evidence.difference(*(pair if direction == "falls" else pair[::-1]), column, level)
+        for pair in pairs
+    ]
+    known = [each for each in found if each is not None]
+    verdicts = [each.verdict for each in known]
+    verdict = together(verdicts) if len(known) == len(found) else together([*verdicts, UNDECIDED])
+    right = sum(each.value > 0 for each in known)
+    ties = sum(each.value == 0 for each in known)
+    against = verdicts.count(FAILS)
+    detail = (
+        f"{right} of {len(pairs)} steps have this sign"
+        + (f", {ties} are ties" if ties else "")
+        + f"; {verdicts.count(HOLDS)} decided for it, {against} against it"
+    )
+    counts = [each.n for each in known if each.n is not None]
+    return Finding(claim, verdict, detail, n=min(counts, default=None))
+
+
+def _groups(table: Table, along: str) -> list[list[Key]]:
+    """Return rows that agree in every key but one."""
+    place = list(table.keys).index(along)
+    found: dict[Key, list[Key]] = {}
+    for row in table.rows:
+        found.setdefault((*row[:place], *row[place + 1 :]), []).append(row)
+    return list(found.values())
+
+
+def _numeric(row: Key, along: str, evidence: Evidence) -> float:
+    value = row[list(evidence.table.keys).index(along)]
+    found = number(value)
+    if found is None:
+        raise BadInput(f"{along} = {value!r}", "has no order", "name the order with check: order")
+    return found
+
+
+def _ratio_bounds(of: Interval | None, over: Interval | None) -> tuple[float, float]:
+    """Bound a ratio of positive values by the ends of the two intervals: wider than need be."""
+    if of is None or over is None or over.low <= 0:
+        return -math.inf, math.inf
+    return of.low / over.high, of.high / over.low
+
+
+def _inside(interval: Interval | None, reach: float) -> Verdict:
+    if interval is None:
+        return UNDECIDED
+    if -reach <= interval.low and interval.high <= reach:
+        return HOLDS
+    return FAILS if interval.low > reach or interval.high < -reach else UNDECIDED
+
+
+def _equal(left: Any, right: Any) -> bool:
+    a, b = number(left), number(right)
+    if a is not None and b is not None:
+        return math.isclose(a, b, rel_tol=1e-9)
+    return bool(left == right)
+
+
+CHECKS: dict[str, Callable[..., Finding]] = {
+    "monotone": monotone,
+    "order": order,
+    "rank-correlation": correlation,
+    "ratio": ratio,
+    "stable": stable,
+}
+"""Kinds of checks; a new one is a function and a line here."""

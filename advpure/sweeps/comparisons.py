@@ -1,0 +1,106 @@
+"""Is one value of a table larger than another? With an interval, paired where it can be.
+
+Values of the same images are compared image by image: Tango's score interval for rates whose
+images are right or wrong, Student's t for differences of other means. Where there is no value per
+image, the interval of the difference is put together from the two intervals (Zou & Donner 2008,
+"MOVER", which takes the two as independent).
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+from advpure.stats import Interval, mean_interval, paired_difference
+from advpure.sweeps.columns import Value
+from advpure.sweeps.samples import Samples
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+HOLDS: Verdict = "holds"
+FAILS: Verdict = "does not hold"
+UNDECIDED: Verdict = "undecided"
+
+
+class Difference(NamedTuple):
+    """A difference of two values.
+
+    Attributes:
+        value: First minus second.
+        interval: Its interval at the level that was asked for; None where nothing is known of the
+            spread.
+        n: Images behind it; None where not known.
+    """
+
+    value: float
+    interval: Interval | None
+    n: int | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the first is larger than the second, as far as the interval tells."""
+        if self.interval is None:
+            return UNDECIDED
+        if self.interval.low > 0:
+            return HOLDS
+        return FAILS if self.interval.high < 0 else UNDECIDED
+
+
+def subtract(
+    first: Value,
+    second: Value,
+    first_samples: Samples | None,
+    second_samples: Samples | None,
+    level: float,
+) -> Difference:
+    """Compare two values.
+
+    Args:
+        first: A value with its 95 % interval.
+        second: Another.
+        first_samples: Its values by sample id, where there are any.
+        second_samples: Likewise.
+        level: Confidence level of the interval in (0, 1).
+
+    Example:
+        >>> a, b = {0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.7}
+        >>> found = subtract(Value(0.6), Value(0.8), a, b, 0.95)
+        >>> round(found.value, 4), found.n, found.verdict
+        (0.0667, 3, 'undecided')
+    """
+    if first_samples and second_samples:
+        shared = sorted(first_samples.keys() & second_samples.keys())
+        if len(shared) > 1:
+            left, right = ([each[i] for i in shared] for each in (first_samples, second_samples))
+            return _paired(left, right, level)
+    return Difference(first.value - second.value, _mover(first, second, level), first.n)
+
+
+def together(verdicts: list[Verdict]) -> Verdict:
+    """Join verdicts on the parts of a claim: it fails with one part, and holds with all.
+
+    Example:
+        >>> together(["holds", "undecided"]), together(["holds", "does not hold", "undecided"])
+        ('undecided', 'does not hold')
+    """
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if verdicts and all(each == HOLDS for each in verdicts) else UNDECIDED
+
+
+def _paired(left: list[float], right: list[float], level: float) -> Difference:
+    if {*left, *right} <= {0.0, 1.0}:
+        found = paired_difference(left, right, level)
+        return Difference(found.value, Interval(found.low, found.high), found.n)
+    mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
+    return Difference(mean.value, mean.interval, mean.n)
+
+
+def _mover(first: Value, second: Value, level: float) -> Interval | None:
+    if first.interval is None or second.interval is None:
+        return None
+    from scipy.special import ndtri
+
+    # Intervals are reported at 95 %; their arms grow with the normal quantile of the level.
+    scale = float(ndtri((1 + level) / 2) / ndtri(0.975))
+    down, up = first.value - first.interval.low, first.interval.high - first.value
+    low, high = second.value - second.interval.low, second.interval.high - second.value
+    value = first.value - second.value
+    return Interval(value - scale * math.hypot(down, high), value + scale * math.hypot(up, low))

@@ -1,0 +1,214 @@
+"""An experiment: one table or figure of a paper as a file, in a small and a full size.
+
+    title: Expected compression rate and robustness under fixed randomness
+    about: What it measures, in sentences.
+    published: T2                      # table in published/SEED.json
+    keys: {purifier: defense, t: t}    # row key: option
+    columns:                           # see advpure.sweeps.columns
+      cr: {block: cr, at: rows.0}
+      pgd_fix: {block: attack, at: robust_accuracy, interval: interval, n: n, unit: percent}
+    checks:                            # see advpure.sweeps.checks
+      - {check: monotone, column: cr, along: t, direction: falls}
+    figure: {draw: compression-robustness, x: cr, y: pgd_fix}
+    base: ...                          # and grid, zip, blocks: see advpure.sweeps.sweep
+    sizes:
+      small: {label: scaled down, about: ..., base: {dataset: digits, n: 100}}
+      full: {label: scaled down, about: ..., base: {dataset: cifar10, n: 1000}}
+
+A size has a base, grid, zip and blocks of its own, laid over those of the file; it may also lay
+over columns and checks. Labels: `reproduction`, the same setting; `scaled down`, other data, models
+or counts; `re-derived`, where the paper does not say enough.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advpure.attacks.settings import choose
+from advpure.errors import BadInput
+from advpure.sweeps.columns import Column
+from advpure.sweeps.published import PublishedTable, published
+from advpure.sweeps.strict_yaml import read_yaml
+from advpure.sweeps.sweep import Sweep, parse_sweep
+
+Label = Literal["reproduction", "scaled down", "re-derived"]
+_LAID_OVER = ("base", "grid", "zip", "blocks")
+
+
+class _Size(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    label: Label
+    about: str
+    base: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
+    zip: dict[str, Any] = {}
+    blocks: dict[str, Any] = {}
+    columns: dict[str, dict[str, Any] | None] = {}
+    checks: list[dict[str, Any]] | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    title: str
+    about: str
+    published: str | None = None
+    keys: dict[str, str]
+    columns: dict[str, dict[str, Any]]
+    checks: list[dict[str, Any]] = []
+    figure: dict[str, Any] | None = None
+    base: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
+    zip: dict[str, Any] = {}
+    blocks: dict[str, Any]
+    sizes: dict[str, _Size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A table or figure in one size.
+
+    Attributes:
+        id: Paper and table, such as ``003:table-2``.
+        size: ``small`` or ``full``.
+        title: What it shows.
+        about: What it measures, and in which size.
+        label: How close the setting is to the published one.
+        sweep: What is run.
+        keys: Row key to option.
+        columns: Column to where it is found.
+        checks: What the table must show, see `advpure.sweeps.checks`.
+        figure: How it is drawn, see `advpure.sweeps.figures`; None where nothing is.
+        table: The published table, None where there is none.
+        table_id: Its name.
+    """
+
+    id: str
+    size: str
+    title: str
+    about: str
+    label: Label
+    sweep: Sweep
+    keys: Mapping[str, str]
+    columns: Mapping[str, Column]
+    checks: tuple[Mapping[str, Any], ...] = ()
+    figure: Mapping[str, Any] | None = None
+    table: PublishedTable | None = field(default=None, repr=False)
+    table_id: str | None = None
+
+
+def experiment_ids() -> tuple[str, ...]:
+    """Return the experiments that there are, sorted by paper; numbers in names count as numbers.
+
+    Example:
+        >>> "003:table-2" in experiment_ids()
+        True
+    """
+    return tuple(sorted((id for id, _ in _listed()), key=_natural))
+
+
+def load_experiment(
+    id: str, size: str = "small", change: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Read an experiment in one size.
+
+    Args:
+        id: Paper and table, such as ``003:table-2``.
+        size: ``small`` or ``full``.
+        change: Options to set in every block, laid over the size's.
+
+    Raises:
+        BadInput: for an unknown name or size, with the nearest known one, or a file of another
+            form.
+
+    Example:
+        >>> load_experiment("003:table-2").keys
+        {'purifier': 'defense', 't': 't'}
+    """
+    choose(id, experiment_ids(), "experiment")
+    file = _read(id)
+    choose(size, tuple(file.sizes), f"size of {id}")
+    chosen = file.sizes[size]
+    found: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
+    for layer in (chosen.model_dump(include=set(_LAID_OVER)), {"base": dict(change or {})}):
+        found = _laid_over(found, layer)
+    name = f"{id.replace(':', '-')}-{size}"
+    sweep = parse_sweep(found, name=name, where=f"experiment {id} ({size})")
+    columns = {
+        key: spec
+        for key, spec in _laid_over(file.columns, chosen.columns).items()
+        if spec is not None
+    }
+    checks = file.checks if chosen.checks is None else chosen.checks
+    return Experiment(
+        id=id, size=size, title=file.title, about=f"{file.about} {chosen.about}".strip(),
+        label=chosen.label,
+        sweep=Sweep(
+            name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}
+        ),
+        keys=file.keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
+        checks=tuple(checks), figure=file.figure, table=_table(id, file.published),
+        table_id=file.published,
+    )  # fmt: skip
+
+
+def summaries() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return name, title and sizes of every experiment."""
+    found = [(id, _read(id)) for id in experiment_ids()]
+    return [(id, file.title, tuple(file.sizes)) for id, file in found]
+
+
+def _listed() -> Iterator[tuple[str, Traversable]]:
+    for folder in files("advpure.experiments").iterdir():
+        if folder.is_dir() and folder.name.isdigit():
+            for path in folder.iterdir():
+                if path.name.endswith(".yaml"):
+                    yield f"{folder.name}:{path.name.removesuffix('.yaml')}", path
+
+
+@cache
+def _read(id: str) -> _File:
+    text = dict(_listed())[id].read_text(encoding="utf-8")
+    try:
+        return _File.model_validate(read_yaml(text, f"experiment {id}"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"experiment {id}: {where}", first["msg"].lower(), "mend the file") from None
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; lists and values above replace those below."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        found[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+    return found
+
+
+def _column(id: str, name: str, spec: Mapping[str, Any]) -> Column:
+    for key in spec:
+        choose(key, tuple(Column.__dataclass_fields__), f"experiment {id}: column {name}: key")
+    return Column(**spec)
+
+
+def _table(id: str, name: str | None) -> PublishedTable | None:
+    if name is None:
+        return None
+    tables = published(id.partition(":")[0]).tables
+    choose(name, tuple(tables), f"experiment {id}: published table")
+    return tables[name]
+
+
+def _natural(id: str) -> tuple[Any, ...]:
+    seed, _, name = id.partition(":")
+    kind, _, number = name.partition("-")
+    digits = "".join(c for c in number if c.isdigit())
+    letters = "".join(c for c in number if not c.isdigit())
+    supplement = number[:1].isalpha()
+    return seed, kind != "table", supplement, int(digits or 0), letters, name

@@ -1,0 +1,105 @@
+"""Rank correlation of two columns over the rows of a table, with a bootstrap over images.
+
+The rows (purifiers) are what they are; what would differ in another experiment are the images. So
+whole images are drawn with replacement, the same ones for all rows, and for both columns where they
+are measured on the same images; every value is computed anew from the drawn images, and the
+correlation from these.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from advpure.randomness import RandomnessConfig
+from advpure.stats import Interval
+from advpure.sweeps.samples import Samples
+
+DRAWS = 2000
+
+
+class RankCorrelation(NamedTuple):
+    """Spearman's correlation.
+
+    Attributes:
+        value: Over the rows; ties have mean ranks.
+        interval: 95 % percentile interval over drawn images; None without values of images.
+        n: Number of images; None likewise.
+    """
+
+    value: float
+    interval: Interval | None = None
+    n: int | None = None
+
+
+def rank_correlation(
+    first: Sequence[float],
+    second: Sequence[float],
+    first_samples: Sequence[Samples | None] = (None,),
+    second_samples: Sequence[Samples | None] = (None,),
+) -> RankCorrelation | None:
+    """Correlate the ranks of two columns.
+
+    Args:
+        first: Values of the rows in one column.
+        second: Values in the other.
+        first_samples: For each row its values by sample id.
+        second_samples: Likewise.
+
+    Returns:
+        The correlation; None for fewer than three rows, or a column whose values are all equal.
+
+    Example:
+        >>> rank_correlation([0.1, 0.2, 0.4], [0.9, 0.8, 0.3]).value
+        -1.0
+    """
+    if len(first) < 3:
+        return None
+    value = _spearman(np.array([first]), np.array([second]))[0]
+    if not np.isfinite(value):
+        return None
+    left, right = _matrix(first_samples), _matrix(second_samples)
+    if left is None or right is None:
+        return RankCorrelation(float(value))
+    n = min(len(left[1]), len(right[1]))
+    weights = [_weights(len(ids), 0 if left[1] == right[1] else k) for k, (_, ids) in
+               enumerate((left, right))]  # fmt: skip
+    drawn = _spearman(weights[0] @ left[0].T, weights[1] @ right[0].T)
+    kept = drawn[np.isfinite(drawn)]
+    if len(kept) < DRAWS / 2:
+        return RankCorrelation(float(value), None, n)
+    low, high = np.quantile(kept, [0.025, 0.975])
+    return RankCorrelation(float(value), Interval(float(low), float(high)), n)
+
+
+def _weights(n: int, stream: int) -> npt.NDArray[np.float64]:
+    """Return how often each of n images is drawn, as shares [draws, n]."""
+    xi = RandomnessConfig(0, "counter").fold("bootstrap", stream)
+    shares = xi.uniform(list(range(DRAWS)), 0, (n,)).numpy()
+    chosen = np.minimum((shares * n).astype(np.int64), n - 1)
+    return np.stack([np.bincount(draw, minlength=n) for draw in chosen]) / n
+
+
+def _matrix(
+    samples: Sequence[Samples | None],
+) -> tuple[npt.NDArray[np.float64], list[int]] | None:
+    """Return values [rows, images] and the ids; None if a row lacks an image."""
+    if not samples or any(not each for each in samples):
+        return None
+    ids = sorted(samples[0] or {})
+    if any(sorted(each or {}) != ids for each in samples):
+        return None
+    return np.array([[each[i] for i in ids] for each in samples if each]), ids
+
+
+def _spearman(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Correlate the ranks of matching rows of two matrices [draws, values]."""
+    # Sums of the same images in another order differ in the last bits; such values are ties.
+    ranks = [rankdata(np.round(each, 12), axis=1) for each in (first, second)]
+    a, b = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    with np.errstate(invalid="ignore"):  # a column of ties has no correlation: NaN
+        return np.asarray((a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1)))

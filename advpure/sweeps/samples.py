@@ -1,0 +1,68 @@
+"""The value of every image behind a value of the table, so that comparisons can be paired.
+
+Different purifiers are measured on the same images, and the same image is easy or hard for all of
+them. Paired differences leave that out; see `advpure.sweeps.comparisons`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
+from advpure.evaluate import DECISIONS
+from advpure.records import RecordStore
+from advpure.sweeps.columns import Column
+from advpure.sweeps.table import Cell
+
+Samples = Mapping[int, float]
+_SHORT = {"clean_accuracy": "clean", "noise_accuracy": "noise", "robust_accuracy": "adversarial"}
+_KINDS = ("one_shot", "mean", "worst")
+
+
+def samples_of(root: Path, cell: Cell, column: Column) -> Samples | None:
+    """Return sample id to value for a cell, None where its column is no mean over images.
+
+    Args:
+        root: Where run folders are.
+        cell: The cell, of a finished run.
+        column: Its column.
+    """
+    read = READERS.get(cell.point.verb)
+    if read is None:
+        return None
+    with RecordStore.read(root / cell.point.run) as store:
+        return read(store, column.at)
+
+
+def _compression(store: RecordStore, at: str) -> Samples | None:
+    name, _, place = at.partition(".")
+    if at and (name != "rows" or not place.isdigit()):
+        return None
+    result = CompressionResult.from_records(store.rows(COMPRESSION_SCHEMA.table))
+    return result.image_means(result.eps[int(place or 0)])
+
+
+def _attack(store: RecordStore, at: str) -> Samples | None:
+    """Return the share of right decisions of each image; one decision under fixed randomness."""
+    stage, kind = _SHORT.get(at), "mean"
+    if stage is None:
+        parts = at.split(".")
+        if len(parts) != 3 or parts[0] != "stages" or parts[2] not in _KINDS:
+            return None
+        _, stage, kind = parts
+    right: dict[int, list[bool]] = {}
+    for row in store.rows(DECISIONS.table, {"stage": stage}):
+        right.setdefault(row["sample"], []).append(row["correct"])
+    return {sample: _share(decisions, kind) for sample, decisions in right.items()}
+
+
+def _share(decisions: list[bool], kind: str) -> float:
+    if kind == "one_shot":
+        return float(decisions[0])
+    return float(all(decisions)) if kind == "worst" else sum(decisions) / len(decisions)
+
+
+READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
+    "cr": _compression,
+    "attack": _attack,
+}
+"""Verb to a function of (records, path of the column); None for paths that are no such mean."""

@@ -1,0 +1,227 @@
+"""Run a sweep: here, or in several processes; what is finished is kept, whatever happens."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from advpure.errors import BadInput
+from advpure.storage import StorageFull
+from advpure.sweeps.claims import Claims
+from advpure.sweeps.index import Attempt, Index
+from advpure.sweeps.points import Point, plan
+from advpure.sweeps.sweep import Sweep
+from advpure.sweeps.worker import NO_ROOM, WORKER, Order, unfinished, work
+
+_LOOK_SECONDS = 0.2
+_LEAVE_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """How a sweep is run; none of it changes a result.
+
+    Attributes:
+        root: Where run folders are and come.
+        jobs: Processes; None for one per core, at most 8, and 1 where a point computes on a GPU.
+        threads: Threads of each process; None to share the cores among them.
+        shard: (i, k): only every k-th point, beginning with the i-th, counted from 1.
+        batch_size: Rows in memory at once; None for each verb's own.
+    """
+
+    root: Path = field(default_factory=lambda: Path("runs"))
+    jobs: int | None = None
+    threads: int | None = None
+    shard: tuple[int, int] = (1, 1)
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        object.__setattr__(self, "root", Path(self.root))
+        for what in ("jobs", "threads", "batch_size"):
+            value = getattr(self, what)
+            if value is not None and value < 1:
+                raise BadInput(f"{what.replace('_', ' ')} {value}", "is below 1", "use 1 or more")
+        i, k = self.shard
+        if not 1 <= i <= k:
+            raise BadInput(f"shard {i}/{k}", "is none of 1/k to k/k", f"use 1/{max(k, 1)}")
+
+    def select(self, points: Sequence[Point]) -> list[Point]:
+        """Return the points of this shard."""
+        return list(points[self.shard[0] - 1 :: self.shard[1]])
+
+    def resolved(self, points: Sequence[Point]) -> "Session":
+        """Return the session with its numbers of processes and threads for given points."""
+        on_gpu = any(getattr(point.settings, "device", "cpu") != "cpu" for point in points)
+        wanted = self.jobs or (1 if on_gpu else min(_cores(), 8))
+        jobs = max(1, min(wanted, len({point.run for point in points})))
+        threads = self.threads or (max(1, _cores() // jobs) if jobs > 1 else None)
+        return replace(self, jobs=jobs, threads=threads)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A sweep that was run or looked at.
+
+    Attributes:
+        index: Its folder and what became of its points.
+        points: The points of this session, most informative first.
+        failed: The error of every run whose last attempt failed.
+        left: Runs that are neither finished nor failed, as another process has them.
+        notes: Warnings of the points, in sentences.
+    """
+
+    index: Index
+    points: tuple[Point, ...]
+    failed: Mapping[str, str]
+    left: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def begin(
+    sweep: Sweep,
+    session: Session,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Index, list[Point]]:
+    """Check every point and open the sweep's folder.
+
+    Args:
+        sweep: The sweep.
+        session: How to run it.
+        watch: Called with the number of checked points and of all.
+
+    Raises:
+        BadInput: for the first point that cannot be computed.
+    """
+    points = plan(sweep, watch)
+    chosen = session.select(points)
+    if not chosen:
+        i, k = session.shard
+        raise BadInput(f"shard {i}/{k}", f"has none of {len(points)} points", "use fewer shards")
+    return Index.begin(sweep, points, session.root), chosen
+
+
+def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepRun:
+    """Compute the points that are not finished; the same call goes on after an interruption.
+
+    Args:
+        index: The sweep, from `begin`.
+        points: Its points, or those of a shard.
+        session: How to run it.
+
+    Returns:
+        What became of the points.
+
+    Raises:
+        StorageFull: when there is no room; everything before is kept.
+        KeyboardInterrupt: when the user stops it, after the workers have stopped.
+    """
+    session = session.resolved(points)
+    before = {run: last.number + 1 for run, last in index.attempts().items()}
+    runs = list(dict.fromkeys(point.run for point in points))
+    # More than once: a run that another sweep had claimed may have been left behind by it.
+    while todo := _free(index, unfinished(index, runs, before)):
+        order = Order(
+            runs=todo, before=before, batch_size=session.batch_size, threads=session.threads
+        )
+        if session.jobs == 1 and session.threads is None:
+            work(index, order)
+        else:
+            _in_processes(index, order, min(session.jobs or 1, len(todo)))
+    return look(index, points)
+
+
+def look(index: Index, points: Sequence[Point]) -> SweepRun:
+    """Say what has become of points so far."""
+    last, done = index.attempts(), index.finished()
+    runs = list(dict.fromkeys(point.run for point in points))
+    failed = {run: str(last[run].error) for run in runs if run in last and last[run].error}
+    left = tuple(run for run in runs if run not in done and run not in failed)
+    notes = dict.fromkeys(note for run in runs if run in last for note in last[run].notes)
+    return SweepRun(index, tuple(points), failed, left, tuple(notes))
+
+
+def _free(index: Index, runs: Sequence[str]) -> list[str]:
+    with Claims(index.root) as claims:
+        taken = claims.living()
+    return [run for run in runs if run not in taken]
+
+
+def _in_processes(index: Index, order: Order, jobs: int) -> None:
+    """Start workers, replace those that die in the middle of a point, and wait for all."""
+    with tempfile.TemporaryFile(mode="w+") as said:
+        workers = [_start(index, order, said) for _ in range(jobs)]
+        try:
+            while workers:
+                time.sleep(_LOOK_SECONDS)
+                for worker in [worker for worker in workers if worker.poll() is not None]:
+                    workers.remove(worker)
+                    if worker.returncode == NO_ROOM:
+                        raise StorageFull(index.root)
+                    if worker.returncode != 0 and _note_death(index, worker, said):
+                        workers.append(_start(index, order, said))
+        finally:
+            _stop(index, workers)
+
+
+def _start(index: Index, order: Order, said: IO[str]) -> "subprocess.Popen[str]":
+    threads = {"OMP_NUM_THREADS": str(order.threads)} if order.threads else {}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "advpure.sweeps.worker", str(index.folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, text=True,
+        env={**os.environ, **threads, WORKER: "1"},
+    )  # fmt: skip
+    assert worker.stdin is not None
+    json.dump(_plain(order), worker.stdin)
+    worker.stdin.close()
+    return worker
+
+
+def _plain(order: Order) -> dict[str, Any]:
+    return asdict(order)
+
+
+def _note_death(index: Index, worker: "subprocess.Popen[str]", said: IO[str]) -> bool:
+    """Note that a worker died, at the point that it had claimed; False if it had none."""
+    with Claims(index.root) as claims:
+        held = claims.drop_process(worker.pid)
+    code = worker.returncode
+    how = f"with signal {-code} (was memory short?)" if code < 0 else f"with exit code {code}"
+    said.seek(0)
+    words = said.read()
+    last = words.strip().splitlines()[-1:] if code > 0 else []
+    for run in held:
+        error = ": ".join([f"the process that computed it ended {how}", *last])
+        index.add(Attempt(run, 0.0, error, words or None))
+    if not held:
+        raise RuntimeError(f"a worker of the sweep ended {how} before it began: {words}")
+    return True
+
+
+def _stop(index: Index, workers: Sequence["subprocess.Popen[str]"]) -> None:
+    """End what still runs, after an interruption; records keep every finished batch."""
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            worker.terminate()
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    for worker in workers:
+        try:
+            worker.wait(max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        with Claims(index.root) as claims:
+            claims.drop_process(worker.pid)
+
+
+def _cores() -> int:
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

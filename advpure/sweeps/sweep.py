@@ -1,0 +1,179 @@
+"""A sweep: blocks of one verb each, with fixed settings and the axes along which others vary.
+
+    name: law                          # names the sweep's folder
+    base: {dataset: digits, n: 20}     # settings of every block
+    grid:                              # every combination of these
+      defense: [ddpm, reverse, ddim]
+      t: [10, 50, 150]
+    blocks:
+      cr: {}                           # a block is named after its verb, or names it: verb: cr
+      attack:
+        base: {randomness: fixed, attack_options: {steps: 10}}
+        zip:                           # these lists advance together
+          attack_options.loss: [ce, margin]
+          seed: [0, 1]
+
+`verb:` instead of `blocks:` makes a sweep of one block. Options that are mappings (`options`,
+`attack_options`) are set whole or by their dotted names. What a block sets itself replaces what the
+file sets for all blocks, be it a value or an axis.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from advpure.attacks.settings import choose
+from advpure.errors import BadInput
+from advpure.header import flatten
+from advpure.sweeps.axes import Axis
+from advpure.sweeps.strict_yaml import read_yaml_file
+
+SHARED = ("base", "grid", "zip")
+_FILE = ("name", "about", "verb", "blocks", *SHARED)
+_BLOCK = ("verb", *SHARED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One verb, its settings and its axes.
+
+    Attributes:
+        name: The block's name in its sweep.
+        verb: The verb's name.
+        base: Fixed options, by dotted name.
+        axes: The axes; their grid is swept.
+    """
+
+    name: str
+    verb: str
+    base: Mapping[str, Any] = field(default_factory=dict)
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Blocks with a name.
+
+    Attributes:
+        name: Names the folder; letters, digits, dot, hyphen and underscore.
+        blocks: The blocks, in the order of the file.
+        origin: What a folder of the sweep says about where it comes from, JSON values.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        BadInput: naming the file and the first thing that is wrong with its form. The options
+            themselves are checked by `advpure.sweeps.points.plan`.
+    """
+    source = Path(path)
+    found = read_yaml_file(source)
+    name = found.get("name", source.stem)
+    return parse_sweep(found, name=str(name), where=source.name)
+
+
+def parse_sweep(found: Mapping[str, Any], *, name: str, where: str) -> Sweep:
+    """Read a sweep from plain data.
+
+    Args:
+        found: What the file says.
+        name: The sweep's name.
+        where: What to call the data in messages.
+
+    Raises:
+        BadInput: for data of another form.
+
+    Example:
+        >>> file = {"verb": "cr", "base": {"n": 4}, "grid": {"t": [10, 20]}}
+        >>> sweep = parse_sweep(file, name="law", where="law.yaml")
+        >>> sweep.blocks[0].verb, len(sweep.blocks[0].axes[0].values)
+        ('cr', 2)
+    """
+    for key in found:
+        choose(key, _FILE, f"{where}: key")
+    if not name or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
+        raise BadInput(
+            f"{where}: name {name!r}", "does not name a folder", "use letters, digits, -"
+        )
+    if ("verb" in found) == ("blocks" in found):
+        raise BadInput(
+            where,
+            "needs either a verb or blocks",
+            "write verb: cr, or blocks: {cr: {}, attack: {}}",
+        )
+    blocks = found.get("blocks", {found.get("verb"): {}})
+    if not isinstance(blocks, Mapping) or not blocks:
+        raise BadInput(f"{where}: blocks", "are no mapping of names to settings", "write cr: {}")
+    shared = {key: found.get(key) for key in SHARED}
+    return Sweep(
+        name=name,
+        blocks=tuple(
+            _block(str(key), own or {}, shared, f"{where}: block {key}")
+            for key, own in blocks.items()
+        ),
+    )
+
+
+def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
+    if not isinstance(own, Mapping):
+        raise BadInput(f"{where} = {own!r}", "is no mapping", "write base:, grid: or zip: below it")
+    for key in own:
+        choose(key, _BLOCK, f"{where}: key")
+    base, axes = _base(own.get("base"), where), _axes(own, where)
+    mine = {*base, *(option for axis in axes for option in axis.options)}
+    outer = [axis.without(sorted(mine)) for axis in _axes(shared, where)]
+    joined = (*(axis for axis in outer if axis is not None), *axes)
+    swept = {option for axis in joined for option in axis.options}
+    common = {k: v for k, v in _base(shared["base"], where).items() if k not in swept}
+    if twice := base.keys() & {option for axis in axes for option in axis.options}:
+        raise BadInput(
+            f"{where}: option {min(twice)!r}", "stands in base and in an axis", "keep one"
+        )
+    return Block(name=name, verb=str(own.get("verb", name)), base=common | base, axes=joined)
+
+
+def _base(given: Any, where: str) -> dict[str, Any]:
+    if not isinstance(given or {}, Mapping):
+        raise BadInput(f"{where}: base {given!r}", "is no mapping", "write OPTION: VALUE lines")
+    return dict(flatten(given or {}))
+
+
+def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
+    grid, zips = given.get("grid") or {}, given.get("zip") or []
+    if not isinstance(grid, Mapping):
+        raise BadInput(f"{where}: grid {grid!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+    groups = [zips] if isinstance(zips, Mapping) else zips
+    if not isinstance(groups, Sequence) or isinstance(groups, str):
+        raise BadInput(f"{where}: zip {zips!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+    axes = [_axis({option: values}, f"{where}: grid") for option, values in grid.items()]
+    axes += [_axis(group, f"{where}: zip") for group in groups if group]
+    seen: set[str] = set()
+    for option in (option for axis in axes for option in axis.options):
+        if option in seen:
+            raise BadInput(f"{where}: option {option!r}", "varies along two axes", "keep one")
+        seen.add(option)
+    return tuple(axes)
+
+
+def _axis(group: Any, where: str) -> Axis:
+    if not isinstance(group, Mapping):
+        raise BadInput(f"{where} {group!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+    for option, values in group.items():
+        if not isinstance(values, list) or not values:
+            fix = f"write {option}: [{values if values not in (None, []) else 'VALUE, VALUE'}]"
+            raise BadInput(f"{where}: {option} = {values!r}", "is no list of values", fix)
+        if any(values[k] in values[:k] for k in range(len(values))) and len(group) == 1:
+            raise BadInput(f"{where}: {option} {values}", "repeats a value", "give each value once")
+    lengths = {option: len(values) for option, values in group.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{option} {count}" for option, count in lengths.items())
+        raise BadInput(f"{where} with lengths {listed}", "does not advance together", "pad or cut")
+    columns = zip(*group.values(), strict=True)
+    return Axis(tuple(dict(zip(group, place, strict=True)) for place in columns))

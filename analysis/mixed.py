@@ -1,0 +1,110 @@
+"""Purify rows that each see a configuration of their own, in full tiles.
+
+A run over many configurations would otherwise fill a tile for each of them, and pay for the
+padding.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from advpure.analysis.target import ImageMap, Target, as_target, check_result
+from advpure.chain import Noise, Step
+from advpure.defense import Defense
+from advpure.errors import BadInput
+from advpure.purifier import Purifier
+from advpure.randomness import RandomnessConfig
+from advpure.tiling import tiled
+
+Configurations = Sequence[RandomnessConfig]
+RowRun = Callable[[Tensor, Sequence[int], Configurations], Tensor]
+
+
+@dataclass(frozen=True)
+class MixedNoise(Noise):
+    """The noise of a batch whose rows have configurations of their own; `xi` is not used.
+
+    Attributes:
+        configurations: One per row.
+    """
+
+    configurations: tuple[RandomnessConfig, ...] = ()
+
+    def of(self, step: Step, like: Tensor) -> Tensor | None:
+        """Return the step's noise for every row: what `Noise` gives under its configuration."""
+        if not step.noisy:
+            return None
+        assert self.ids is not None
+        parts = []
+        for xi, a, b in _runs(self.configurations):
+            part = replace(self, xi=xi, ids=self.ids[a:b])
+            parts.append(Noise.of(part, step, like[a:b]))
+        return torch.cat([part for part in parts if part is not None])
+
+
+def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
+    """Return a function that purifies rows, each with its own sample id and configuration.
+
+    Args:
+        purifier: A purifier, a defense (its purifier is run), or a map with `at(ids=, xi=)`, which
+            is called once for every run of rows with the same configuration.
+
+    Returns:
+        A function of images [B, C, H, W], B ids and B configurations to images. A row has the
+        bits that it has alone, for a tiled purifier.
+
+    Raises:
+        BadInput: for a callable whose randomness cannot be set.
+
+    Example:
+        >>> from advpure.loading import load_purifier
+        >>> run = purify_rows(load_purifier("onestep-edm", "digits", tile=0))
+        >>> x = torch.full((2, 1, 8, 8), 0.5)
+        >>> a, b = run(x, [0, 0], [RandomnessConfig(0), RandomnessConfig(1)])
+        >>> bool(torch.equal(a, b))
+        False
+    """
+    target = as_target(purifier)
+    if isinstance(purifier, Purifier | Defense):
+        return _in_tiles(purifier, target)
+    if not hasattr(purifier, "at"):
+        raise BadInput(
+            f"a {type(purifier).__name__}",
+            "takes no randomness, so configurations cannot be compared",
+            "give it at(ids=, xi=), see Purifier.at",
+        )
+
+    def run(images: Tensor, ids: Sequence[int], configurations: Configurations) -> Tensor:
+        parts = [target(images[a:b], ids[a:b], xi) for xi, a, b in _runs(configurations)]
+        return torch.cat(parts)
+
+    return run
+
+
+def _in_tiles(owner: Purifier | Defense, target: Target) -> RowRun:
+    exact = (owner.purifier if isinstance(owner, Defense) else owner).at(gradient="full")
+
+    def run(images: Tensor, ids: Sequence[int], configurations: Configurations) -> Tensor:
+        samples = torch.tensor(list(ids), dtype=torch.int64)
+
+        def purify(x: Tensor, rows: Tensor) -> Tensor:
+            own = tuple(configurations[row] for row in rows.tolist())
+            return exact.purify(x, MixedNoise(None, samples[rows], configurations=own))
+
+        # Tiling pads with the number of a row, and so with its id and its configuration.
+        result = tiled(purify, target.tile)(images, torch.arange(len(samples)))
+        return check_result(result, images, ids)
+
+    return run
+
+
+def _runs(configurations: Configurations) -> Iterator[tuple[RandomnessConfig, int, int]]:
+    """Yield each run of rows with the same configuration as (configuration, first, last + 1)."""
+    start = 0
+    for xi, rows in groupby(configurations):
+        stop = start + sum(1 for _ in rows)
+        yield xi, start, stop
+        start = stop
