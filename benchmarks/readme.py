@@ -18,8 +18,10 @@ from typing import Any
 
 from advpure.cli.output import with_interval
 from advpure.loading import load_purifier
+from advpure.models import list_models, model_path
 from advpure.purifiers import PURIFIERS
 from advpure.stats import Rate
+from advpure.weights import load_network
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +107,41 @@ def defenses() -> str:
     return "\n".join(lines)
 
 
+def models() -> str:
+    """Tabulate the shipped networks with their measured quality."""
+    sigmas = (0.17, 0.25, 0.5, 1.0)
+    heads = [
+        "network",
+        "images seen",
+        "size",
+        "n",
+        "clean",
+        *(f"sigma {sigma}" for sigma in sigmas),
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    for name in list_models():
+        path = model_path(name)
+        metadata = load_network(path).metadata
+        rates = {rate["what"]: rate for rate in metadata["quality"]}
+        cells = [_quality(rates, "test accuracy")]
+        cells += [
+            _quality(rates, f"accuracy after one-shot denoising of sigma {s} ") for s in sigmas
+        ]
+        seen, size = f"{metadata['images_seen']:,}", f"{path.stat().st_size / 1e6:.1f} MB"
+        count = f"{next(iter(rates.values()))['n']:,}"
+        lines.append(f"| `{name}` | {seen} | {size} | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _quality(rates: dict[str, dict[str, Any]], what: str) -> str:
+    """Write the rate whose description begins so, per cent with its interval, or nothing."""
+    for found, rate in rates.items():
+        if found.startswith(what):
+            share = rate["correct"] / rate["n"]
+            return f"{100 * share:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    return ""
+
+
 def benchmarks() -> str:
     """Show the benchmarks' table."""
     return render_benchmarks(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
@@ -114,6 +151,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
     "defenses": defenses,
+    "models": models,
     "benchmarks": benchmarks,
 }
 
