@@ -39,7 +39,7 @@ from advpure.analysis.noising import (
 from advpure.analysis.perturbations import Distribution, directions
 from advpure.analysis.snr import SnrSettings, describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
-from advpure.analysis.two_way import Table, TwoWay, two_way
+from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,
     SumsOfSquares,
@@ -88,7 +88,7 @@ __all__ = [
     "resized_noise_factor",
     "signal_to_noise",
     "snr_tables",
-    "two_way",
+    "table_statistics",
     "unbiased_components",
     "uniform_noise_norm",
 ]

@@ -34,7 +34,7 @@ from advpure.analysis.perturbations import (
 from advpure.analysis.row_file import RowFile
 from advpure.analysis.snr_result import SnrResult, SnrRow
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
-from advpure.analysis.two_way import Table, TwoWay, two_way
+from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -336,7 +336,7 @@ class _Cells:
             lambda a, b: rows.read(a, b).astype(np.float64),
             lambda s, a, b: rows.read((1 + s) * k + a, (1 + s) * k + b).astype(np.float64),
         )  # fmt: skip
-        return two_way(table, self.image.cpu().double().numpy())
+        return table_statistics(table, self.image.cpu().double().numpy())
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the file, which waits for another session unless it is removed."""
