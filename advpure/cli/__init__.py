@@ -13,9 +13,11 @@ from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
 from advpure.cli.data import data
 from advpure.cli.export import export
+from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.snr import snr
+from advpure.cli.sweep import sweep
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -32,11 +34,13 @@ app = typer.Typer(
 app.command()(attack)
 app.command()(cr)
 app.command()(snr)
+app.command()(gradients)
 app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)
+app.command()(sweep)
 app.command()(export)
 
 
