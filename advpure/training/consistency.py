@@ -17,12 +17,13 @@ from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.errors import BadInput
 from advpure.schedules import karras_grid
 from advpure.training.distances import SETTINGS, make_distance
+from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
 from advpure.units import to_model
 from advpure.weights import LoadedNetwork
 
-_DEFAULTS = {"nodes": 18, **SETTINGS}
+_DEFAULTS = {"nodes": 18, "teacher_bfloat16": False, **SETTINGS}
 RANGE = ("sigma_data", "sigma_min", "sigma_max")
 
 
@@ -61,7 +62,8 @@ class ConsistencyTask(Task):
 
     Args:
         dataset: Data set that is validated on.
-        settings: nodes (of the grid), and those of `advpure.training.distances`.
+        settings: nodes (of the grid), teacher_bfloat16 (whether the teacher's network runs in
+            bfloat16), and those of `advpure.training.distances`.
         teacher: A network that the EDM task trained; its noise range is taken over.
     """
 
@@ -76,7 +78,8 @@ class ConsistencyTask(Task):
         self.range = noise_range(teacher, "edm")
         self.distance, self.nodes = make_distance(values), int(values["nodes"])
         self.kind = str(values["distance"])
-        self.teacher = EDMDenoiser(teacher.network, **self.range)
+        reduced = InBfloat16(teacher.network, bool(values["teacher_bfloat16"]))
+        self.teacher = EDMDenoiser(reduced, **self.range)
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
         self.grid = torch.as_tensor(grid, dtype=torch.float32)
         self.held_out = validation_batch(dataset, 256)
