@@ -73,3 +73,4 @@ _HERE = "advpure.analysis"
 RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robust accuracy")
 RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
 RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
+RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
