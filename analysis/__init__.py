@@ -37,8 +37,9 @@ from advpure.analysis.noising import (
     uniform_noise_norm,
 )
 from advpure.analysis.perturbations import Distribution, directions
-from advpure.analysis.snr import SnrSettings, describe_snr, signal_to_noise, snr_tables
+from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,

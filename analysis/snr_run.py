@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from advpure.analysis.runs import Verb
-from advpure.analysis.snr import SnrSettings, describe_snr, snr_tables
+from advpure.analysis.snr import describe_snr, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.subject import Subject
 from advpure.analysis.two_way import TwoWay, table_statistics
 from advpure.data import Images

@@ -300,3 +300,19 @@ def test_help_has_an_example(cli: Cli) -> None:
     code, out, _ = cli("snr", "--help")
     assert code == 0
     assert "Example: advpure snr" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_a_run_costs_little_beside_its_network_calls_and_its_memory_does_not_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks import randomness
+
+    found = randomness.measure((10, 8, 8), repeats=3)  # ten full tiles
+    assert found["purifications"] == 640
+    assert isinstance(found["ratio"], float)
+    assert found["ratio"] <= 1.10
+    few, many = randomness.memory((2, 4, 4), t=2), randomness.memory((6, 40, 40), t=2)
+    assert many < 1024
+    assert many - few < 32  # 300 times the cells

@@ -19,8 +19,9 @@ from advpure.analysis.mixed import purify_rows
 from advpure.analysis.perturbations import directions
 from advpure.analysis.ratio import ratio_of_means
 from advpure.analysis.row_file import RowFile
-from advpure.analysis.snr import SnrSettings, signal_to_noise, snr_tables
+from advpure.analysis.snr import signal_to_noise, snr_tables
 from advpure.analysis.snr_result import MEANS, RATIOS, SnrResult, SnrRow
+from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,
