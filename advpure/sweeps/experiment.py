@@ -134,8 +134,10 @@ def load_experiment(
     choose(size, tuple(file.sizes), f"size of {id}")
     chosen = file.sizes[size]
     found: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
-    for layer in (chosen.model_dump(include=set(_LAID_OVER)), {"base": dict(change or {})}):
-        found = _laid_over(found, layer)
+    found = _laid_over(found, chosen.model_dump(include=set(_LAID_OVER)))
+    if change:
+        inner = {"base": dict(change)}
+        found["blocks"] = {k: _laid_over(own or {}, inner) for k, own in found["blocks"].items()}
     name = f"{id.replace(':', '-')}-{size}"
     sweep = parse_sweep(found, name=name, where=f"experiment {id} ({size})")
     columns = {
