@@ -6,7 +6,7 @@ in any colour vision and in print. See `advpure.figures` for how files are writt
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,3 +208,47 @@ def _write_labels(axes: "Axes", points: Points, color: str) -> None:
     for x, y, label in zip(points.x, points.y, points.labels or [], strict=False):
         axes.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6.5,
                       color=color)  # fmt: skip
+
+
+def dots(
+    groups: Mapping[str, Points],
+    categories: Sequence[str],
+    path: str | Path,
+    words: Words,
+    *,
+    hollow: Mapping[str, Points] | None = None,
+) -> Path:
+    """Draw values of named rows side by side, each with its interval.
+
+    Args:
+        groups: Name to points; `x` is the value, `y` the place among the categories.
+        categories: Names of the rows, top to bottom.
+        path: The file; .png, .svg or .pdf.
+        words: Axes, title and caption.
+        hollow: As in `scatter`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BadInput: for no or too many groups, or another ending.
+        StorageFull: when there is no room.
+    """
+    figure, axes = _begin(groups, path)
+    figure.set_size_inches(5.6, max(1.6, 0.34 * len(categories) * max(len(groups), 1) ** 0.5 + 1.0))
+    names, step = list(groups), 0.6 / len(groups)
+    for place, name in enumerate(names):
+        shift = (place - (len(names) - 1) / 2) * step
+        points = _shifted(groups[name], shift)
+        _crosses(axes, points, PALETTE[place])
+        axes.plot(points.x, points.y, linestyle="none", marker=_MARKERS[place], markersize=5.5,
+                  color=PALETTE[place], label=name, zorder=3)  # fmt: skip
+        if hollow and name in hollow:
+            _hollow_points(axes, name, _shifted(hollow[name], shift), place)
+    axes.set_yticks(range(len(categories)), categories)
+    axes.set_ylim(len(categories) - 0.5, -0.5)
+    return _finish(figure, axes, path, words)
+
+
+def _shifted(points: Points, by: float) -> Points:
+    return replace(points, y=[y + by for y in points.y])

@@ -16,6 +16,7 @@ from advpure.cli.export import export
 from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
+from advpure.cli.plot import plot
 from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
 from advpure.cli.sweep import sweep
@@ -43,6 +44,7 @@ app.add_typer(models, name="models")
 app.command()(data)
 app.command()(sweep)
 app.command()(reproduce)
+app.command()(plot)
 app.command()(export)
 
 
