@@ -74,3 +74,4 @@ RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robu
 RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
 RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
 RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
+RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")

@@ -9,6 +9,8 @@ from typing import Any, TextIO
 import typer
 
 from advpure.cli.attack import attack
+from advpure.cli.certified_accuracy import certified_accuracy
+from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
 from advpure.cli.data import data
@@ -37,6 +39,8 @@ app.command()(attack)
 app.command()(cr)
 app.command()(snr)
 app.command()(gradients)
+app.command()(certify)
+app.command("certified-accuracy")(certified_accuracy)
 app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)
