@@ -172,7 +172,8 @@ def _span(image: Tensor, reference: Tensor, wanted: int, settings: ManifoldSetti
             f"give no {settings.components} components",
             "take more reference images, or fewer components",
         )
-    return rows[: settings.components]
+    span: Tensor = rows[: settings.components]
+    return span
 
 
 def _normals(xi: RandomnessConfig, ids: Sequence[int], draws: Sequence[int], count: int) -> Tensor:
@@ -181,4 +182,5 @@ def _normals(xi: RandomnessConfig, ids: Sequence[int], draws: Sequence[int], cou
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True)
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True)
+    return unit
