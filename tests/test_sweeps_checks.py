@@ -155,9 +155,7 @@ def table(
             point = Point("b", "cr", {}, None, f"{row}-{name}")
             cells[row, name] = Cell(Value(found, n=20), point)
             images[point.run] = each
-    monkeypatch.setattr(
-        checks_module, "samples_of", lambda root, cell, column: images[cell.point.run]
-    )
+    monkeypatch.setattr(checks_module, "samples_of", lambda _, cell: images[cell.point.run])
     keys = {"purifier": "defense", "t": "t"}
     return Evidence(Table(keys, columns, tuple(values), cells), Path())
 
@@ -272,3 +270,24 @@ def test_a_table_gathers_points_by_their_keys() -> None:
     assert [found.value(row, "common") for row in rows] == [Value(9.0, n=3)] * 2 + [None] * 2
     with pytest.raises(BadInput, match="has two values"):
         tabulate(points, finished, _Reports(), {"purifier": "defense"}, {"own": columns["own"]})  # type: ignore[arg-type]
+
+
+def test_rows_within_a_report_are_put_into_the_paths() -> None:
+    class Inner:
+        def of(self, point: Point) -> dict[str, Any]:
+            rows = [{"who": w, "rate": {"value": k}} for k, w in enumerate(("a", "b"))]
+            return {"rows": rows, "x_rate": {"value": point.at["t"]}, "y_rate": {"value": None}}
+
+    points = [Point("b", "cr", {"t": t}, None, f"run-{t}", t) for t in (1, 2)]
+    keys = {"who": ["a", "b"], "t": "t", "what": {"first": "x", "second": "y"}}
+    columns = {
+        "rate": Column(block="b", at="rows[who={who}].rate"),
+        "named": Column(block="b", at="{what}_rate"),
+    }
+    found = tabulate(points, {"run-1", "run-2"}, Inner(), keys, columns)  # type: ignore[arg-type]
+    assert found.rows[:2] == (("a", 1, "first"), ("a", 1, "second"))
+    assert len(found.rows) == 8
+    assert found.value(("b", 2, "first"), "rate") == Value(1.0)
+    assert found.value(("b", 2, "first"), "named") == Value(2.0)
+    assert found.value(("b", 2, "second"), "named") is None
+    assert found.cells[("a", 1, "first"), "rate"].at == "rows[who=a].rate"

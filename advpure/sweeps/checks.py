@@ -82,7 +82,7 @@ class Evidence:
     def samples(self, row: Key, column: str) -> Samples | None:
         """Return the values of single images, None where there are none."""
         cell = self.cell(row, column)
-        return None if cell is None else samples_of(self.root, cell, self.table.columns[column])
+        return None if cell is None else samples_of(self.root, cell)
 
     def difference(self, first: Key, second: Key, column: str, level: float) -> Difference | None:
         """Compare two rows; None where one has no value."""

@@ -3,7 +3,7 @@
     title: Expected compression rate and robustness under fixed randomness
     about: What it measures, in sentences.
     published: T2                      # table in published/SEED.json
-    keys: {purifier: defense, t: t}    # row key: option
+    keys: {purifier: defense, t: t}    # row key: option, see advpure.sweeps.table
     columns:                           # see advpure.sweeps.columns
       cr: {block: cr, at: rows.0}
       pgd_fix: {block: attack, at: robust_accuracy, interval: interval, n: n, unit: percent}
@@ -35,6 +35,7 @@ from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml
 from advpure.sweeps.sweep import Sweep, parse_sweep
+from advpure.sweeps.table import Keys
 
 Label = Literal["reproduction", "scaled down", "re-derived"]
 _LAID_OVER = ("base", "grid", "zip", "blocks")
@@ -57,7 +58,7 @@ class _File(BaseModel):
     title: str
     about: str
     published: str | None = None
-    keys: dict[str, str]
+    keys: dict[str, str | list[Any] | dict[Any, str]]
     columns: dict[str, dict[str, Any]]
     checks: list[dict[str, Any]] = []
     figure: dict[str, Any] | None = None
@@ -79,7 +80,7 @@ class Experiment:
         about: What it measures, and in which size.
         label: How close the setting is to the published one.
         sweep: What is run.
-        keys: Row key to option.
+        keys: Row key to what it stands for, see `advpure.sweeps.table`.
         columns: Column to where it is found.
         checks: What the table must show, see `advpure.sweeps.checks`.
         figure: How it is drawn, see `advpure.sweeps.figures`; None where nothing is.
@@ -93,7 +94,7 @@ class Experiment:
     about: str
     label: Label
     sweep: Sweep
-    keys: Mapping[str, str]
+    keys: Keys
     columns: Mapping[str, Column]
     checks: tuple[Mapping[str, Any], ...] = ()
     figure: Mapping[str, Any] | None = None

@@ -10,7 +10,6 @@ from pathlib import Path
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
-from advpure.sweeps.columns import Column
 from advpure.sweeps.table import Cell
 
 Samples = Mapping[int, float]
@@ -18,19 +17,18 @@ _SHORT = {"clean_accuracy": "clean", "noise_accuracy": "noise", "robust_accuracy
 _KINDS = ("one_shot", "mean", "worst")
 
 
-def samples_of(root: Path, cell: Cell, column: Column) -> Samples | None:
-    """Return sample id to value for a cell, None where its column is no mean over images.
+def samples_of(root: Path, cell: Cell) -> Samples | None:
+    """Return sample id to value for a cell, None where it is no mean over images.
 
     Args:
         root: Where run folders are.
         cell: The cell, of a finished run.
-        column: Its column.
     """
     read = READERS.get(cell.point.verb)
     if read is None:
         return None
     with RecordStore.read(root / cell.point.run) as store:
-        return read(store, column.at)
+        return read(store, cell.at)
 
 
 def _compression(store: RecordStore, at: str) -> Samples | None:
