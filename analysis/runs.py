@@ -75,3 +75,5 @@ RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression
 RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
 RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
+RUNS.register("randomness", f"{_HERE}.randomness_run:VERB", about="fixed against fresh randomness")
+RUNS.register("timesteps", f"{_HERE}.timesteps:VERB", about="accuracy and compression over t")

@@ -19,9 +19,11 @@ from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
+from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
 from advpure.cli.sweep import sweep
+from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -41,6 +43,8 @@ app.command()(snr)
 app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
+app.command()(randomness)
+app.command()(timesteps)
 app.command()(measure)
 app.command("check-grad")(check_grad)
 app.command()(train)
