@@ -2,8 +2,9 @@
 
 Time is processor time of one thread, as for the loop: a whole run from loading to its report,
 against the network calls of as many full tiles with nothing around them. Memory is the kernel's
-high-water mark of a process that does nothing but the run, at two sizes. The full size is the one
-of seed 003, table S12: 125,000 purifications.
+high-water mark of a process that does nothing but the run. The full size is the one of seed 003,
+table S12: 125,000 purifications. The small one has as many perturbations, which decide how many
+rows of a tile share their noise, and fewer images and configurations.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from advpure.analysis.snr_run import SnrRun, measure_snr, prepare_snr
 from benchmarks.loop import Calls
 
 FULL = (50, 50, 50)
-SMALL = (50, 10, 10)
+SMALL = (10, 50, 10)
 
 _PROBE = """
 import json, resource, sys, tempfile
