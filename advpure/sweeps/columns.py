@@ -50,6 +50,7 @@ class Column:
         unit: ``percent``: a share in [0, 1], printed in per cent.
         where: Only points with these values on the axes, dotted option to value; so one block can
             fill several columns.
+        optional: Whether a report may lack the value, as where a metric cannot be had.
         about: What the value is.
     """
 
@@ -59,6 +60,7 @@ class Column:
     n: str | None = None
     unit: Unit = "number"
     where: Mapping[str, Any] | None = None
+    optional: bool = False
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -75,7 +77,12 @@ class Column:
             >>> Column(block="cr", at="rows.0").read({"rows": [{"mean": 0.4, "n": 9}]})
             Value(value=0.4, std=None, n=9, interval=None)
         """
-        found = follow(report, self.at)
+        try:
+            found = follow(report, self.at)
+        except BadInput:
+            if self.optional:
+                return None
+            raise
         value = _estimate(found) if isinstance(found, Mapping) else _bare(report, self.at, found)
         if value is None:
             return None

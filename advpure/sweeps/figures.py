@@ -18,6 +18,7 @@ from typing import Any
 from advpure.attacks.settings import choose
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.errors import BadInput
+from advpure.options import read_options
 from advpure.sweeps.axes import number
 from advpure.sweeps.columns import Value
 from advpure.sweeps.points import Point
@@ -141,22 +142,29 @@ def caption(drawn: Drawn, labels: str | None = None) -> str:
 
 def describe_settings(point: Point) -> str:
     """Write the settings of a point's block that are not swept and not as by default."""
-    default = {f.name: f.default for f in dataclasses.fields(point.settings)}
+    default, own = _plain(type(point.settings)()), _plain(point.settings)
     swept = {option.partition(".")[0] for option in point.at}
-    chosen = {name: getattr(point.settings, name) for name in default if name not in swept}
     words = [
-        f"{name} {_word(value)}"
-        for name, value in chosen.items()
-        if name == "dataset" or value not in (default[name], None, {})
+        f"{name} {_word(name, value)}"
+        for name, value in own.items()
+        if name not in swept and (name == "dataset" or value not in (default[name], None, {}))
     ]
     return f"{point.verb}: {', '.join(words)}"
 
 
-def _word(value: Any) -> str:
+def _plain(settings: Any) -> dict[str, Any]:
+    """Return settings with texts such as "8/255" read as numbers, as an index gives them back."""
+    kind = type(settings)
+    return dataclasses.asdict(read_options(kind, dataclasses.asdict(settings), kind.__name__))
+
+
+def _word(name: str, value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        steps = round(255 * value)
+        grey = name.endswith("eps") and steps and abs(value - steps / 255) < 1e-9
+        return f"{steps}/255" if grey else f"{value:.4g}"
     if isinstance(value, Mapping):
-        return " ".join(f"{k}={_word(v)}" for k, v in value.items())
+        return " ".join(f"{k}={_word(k, v)}" for k, v in value.items())
     return str(value)
 
 

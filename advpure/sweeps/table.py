@@ -1,8 +1,8 @@
 """The table of a sweep, from the records of its finished points alone.
 
-A row key stands for an option that varies along an axis, or for something that varies within each
-report. The latter is given as a list of values, or as a mapping from values to the text by which
-`{KEY}` is replaced in the paths of the columns:
+A row key stands for an option, or for something that varies within each report. The latter is given
+as a list of values, or as a mapping from values to the text by which `{KEY}` is replaced in the
+paths of the columns:
 
     keys: {t: t, randomness: [fresh, fixed], varies: {input: centroid_vary_input, ...}}
     columns: {clean: {block: attack, at: "rows[randomness={randomness}].clean"}}
@@ -110,14 +110,15 @@ def tabulate(
     Raises:
         BadInput: for a column whose path leads nowhere, or a row with two values.
     """
-    rows = _rows(points, keys)
+    swept = {option for point in points for option in point.at}
+    rows = _rows(points, keys, swept)
     cells: dict[tuple[Key, str], Cell] = {}
     for name, column in columns.items():
         for point in _of_column(points, column):
             if point.run not in finished:
                 continue
             for row in rows:
-                if _belongs(point, row, keys):
+                if _belongs(point, row, keys, swept):
                     placed = _placed(column, row, keys)
                     cell = Cell(placed.read(reports.of(point)), point, placed.at)
                     known = cells.setdefault((row, name), cell)
@@ -139,13 +140,14 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
     ]
 
 
-def _rows(points: Sequence[Point], keys: Keys) -> list[Key]:
+def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
     """Return the row keys of the points that set all options, in the order of the file."""
     options = {key: option for key, option in keys.items() if isinstance(option, str)}
     found: dict[Key, int] = {}
     for point in points:
-        if all(option in point.at for option in options.values()):
-            found.setdefault(tuple(point.at[option] for option in options.values()), point.place)
+        if all(_sets(point, option, swept) for option in options.values()):
+            row = tuple(_read(point, option) for option in options.values())
+            found.setdefault(row, point.place)
     outer = [dict(zip(options, row, strict=True)) for row in sorted(found, key=lambda r: found[r])]
     inner = {key: list(within) for key, within in keys.items() if not isinstance(within, str)}
     rows = []
@@ -156,12 +158,17 @@ def _rows(points: Sequence[Point], keys: Keys) -> list[Key]:
     return rows
 
 
-def _belongs(point: Point, row: Key, keys: Keys) -> bool:
+def _belongs(point: Point, row: Key, keys: Keys, swept: set[str]) -> bool:
     return all(
-        point.at[option] == value
+        _read(point, option) == value
         for option, value in zip(keys.values(), row, strict=True)
-        if isinstance(option, str) and option in point.at
+        if isinstance(option, str) and _sets(point, option, swept)
     )
+
+
+def _sets(point: Point, option: str, swept: set[str]) -> bool:
+    """Say whether a point has its own value of an option: on an axis, or one for all points."""
+    return option in point.at or option not in swept
 
 
 def _placed(column: Column, row: Key, keys: Keys) -> Column:
