@@ -14,6 +14,7 @@ from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
 from advpure.cli.data import data
+from advpure.cli.distances import distances
 from advpure.cli.export import export
 from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(attack)
 app.command()(cr)
 app.command()(snr)
+app.command()(distances)
 app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)

@@ -158,13 +158,15 @@ def _influence(
     value = max(float(value), 0.0)
     if not influence:
         return Influence(value, np.empty(0), np.empty(0))
+    rounding = 1e-12 * (np.square(x).sum() + np.square(y).sum())
     parts = []
     for sign, rows, centre, scaled, basis in (
         (1.0, a, mean_a, x, q_a @ u), (-1.0, b, mean_b, y, q_b @ v.T)
     ):  # fmt: skip
         trace = np.square(scaled).sum(axis=1) - (basis * s * basis).sum(axis=1)
         each = 2.0 * sign * (rows - centre) @ shift + len(rows) * trace
-        parts.append(each - each.mean())
+        each = each - each.mean()
+        parts.append(np.where(np.abs(each) > rounding, each, 0.0))
     return Influence(value, *parts)
 
 
