@@ -23,6 +23,9 @@ from advpure.analysis.gaussian_field import (
     GaussianField,
     gaussian_field_compression,
 )
+from advpure.analysis.gradient_moments import enough_draws, expected_cosine
+from advpure.analysis.gradient_result import GradientResult
+from advpure.analysis.gradients import gradient_noise
 from advpure.analysis.infinitesimal import (
     InfinitesimalResult,
     ProbeRow,
@@ -36,6 +39,7 @@ from advpure.analysis.noising import (
     resized_noise_factor,
     uniform_noise_norm,
 )
+from advpure.analysis.perturbation_correlation import perturbation_correlations
 from advpure.analysis.perturbations import Distribution, directions
 from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
@@ -62,6 +66,7 @@ __all__ = [
     "Distribution",
     "DivergingStep",
     "GaussianField",
+    "GradientResult",
     "InfinitesimalResult",
     "Measurements",
     "ProbeRow",
@@ -77,13 +82,17 @@ __all__ = [
     "describe_compression",
     "describe_snr",
     "directions",
+    "enough_draws",
     "expected_compression_rate",
+    "expected_cosine",
     "expected_plain",
     "forward_compression_rate",
     "gaussian_field_compression",
+    "gradient_noise",
     "infinitesimal_compression_rate",
     "measure",
     "noised_distance",
+    "perturbation_correlations",
     "plain_components",
     "push_forward",
     "resized_noise_factor",

@@ -2,7 +2,7 @@
 
 Every curve is measured without knowing the exact mean gradient mu. With b the mean of k draws, r
 the held-out mean of R others and ||mu||^2 its unbiased estimate from all draws
-(`advpure.analysis.gradient_noise`), the cosine between b and mu is
+(`advpure.analysis.gradient_moments`), the cosine between b and mu is
 
     b . r / (||b|| ||mu||)
 
@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from advpure.analysis.gradient_noise import (
+from advpure.analysis.gradient_moments import (
     Moments,
     check_target,
     cosine_of_agreement,

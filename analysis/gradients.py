@@ -1,7 +1,7 @@
 """Signal and noise of a random defense's gradient, at given images and without records.
 
-See `advpure.analysis.gradient_noise` for what is measured and `advpure.analysis.gradients_run` for
-the recorded form.
+See `advpure.analysis.gradient_moments` for what is measured, and `advpure.analysis.gradients_run`
+for the recorded form.
 """
 
 from typing import Any

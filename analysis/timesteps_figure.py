@@ -60,6 +60,7 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
     right.set_ylabel("expected compression rate")
     for axes in (left, right):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("time step t")
         axes.grid(color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)

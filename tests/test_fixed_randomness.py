@@ -186,7 +186,7 @@ def test_correlations_are_those_of_the_stored_images(whole: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stop", [1, 8])
+@pytest.mark.parametrize("stop", [8])
 def test_an_interrupted_comparison_goes_on_to_the_same_records(
     whole: Path, tmp_path: Path, stop: int
 ) -> None:
@@ -336,6 +336,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from advpure.analysis.gradient_draws import DrawSettings
-from advpure.analysis.gradient_noise import (
+from advpure.analysis.gradient_moments import (
     Moments,
     cosine_of_agreement,
     enough_draws,

@@ -67,13 +67,13 @@ def test_the_run_gives_the_result_of_the_function(whole: Path) -> None:
     assert len(report.result.images) == report.to_json()["n"] == 3
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [2])
 def test_batches_change_no_record(whole: Path, tmp_path: Path, batch: int) -> None:
     measure_gradients(GradientStudy(**QUICK), out=tmp_path, batch_size=batch)
     assert _contents(tmp_path) == _contents(whole)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("stop", [1, 5, 7])
 def test_an_interrupted_run_goes_on_to_the_same_records(
     whole: Path, tmp_path: Path, stop: int
 ) -> None:

@@ -73,7 +73,7 @@ def test_the_rates_are_those_of_the_function(whole: Path) -> None:
     assert rates == direct.image_means()
 
 
-@pytest.mark.parametrize("stop", [2, 5, 9])
+@pytest.mark.parametrize("stop", [5])
 def test_an_interrupted_curve_goes_on_to_the_same_records(
     whole: Path, tmp_path: Path, stop: int
 ) -> None:
@@ -181,6 +181,7 @@ def test_the_cost_is_counted_at_every_time_step() -> None:
     assert whole.evaluations == {t: t for t in TIME_STEPS}
 
 
+@pytest.mark.slow
 def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
