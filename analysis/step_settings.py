@@ -26,7 +26,7 @@ class StepSettings:
             trajectory of the first.
         probes: Probes of epsilon, and as many fresh perturbations, at every step.
         directions: Directions along the data and as many across it.
-        method: Derivatives of the probes: ``jvp`` or ``vjp``.
+        method: Derivatives of the probes: ``vjp``, about half the time, or ``jvp``, no activations.
         every: Take derivatives at every so many-th step with a network; the last has them always.
             Above 1 the predictions have no product.
         seed: Base seed of the purifier's noise, the perturbations, the probes and the directions.
@@ -40,7 +40,7 @@ class StepSettings:
     perturbations: int = 4
     probes: int = 8
     directions: int = 3
-    method: Method = "jvp"
+    method: Method = "vjp"
     every: int = 1
     seed: int = 0
 

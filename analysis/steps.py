@@ -70,15 +70,15 @@ def step_rows(
         spans: Directions along the data at every image, [B, k, d] (`local_spans`); None to leave
             ``along`` and ``across`` out.
         xi: Scheme of the randomness; its seed is replaced. None for the purifier's own.
-        batch_size: Images at once, a matter of memory only; None to fill the compute tile.
+        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
         skip: Sample ids that are done.
         progress: Called with the number of finished images, fractions included.
 
     Yields:
         What was measured of some images. A row does not depend on the other images: to the last
         bit for a tiled purifier, to rounding for others. Cost for every image and step with a
-        network: 1 + perturbations + probes evaluations, and 2 probes + 2 directions + 1 derivatives
-        of about three evaluations each.
+        network: 1 + perturbations + probes evaluations, and 1 + 2 probes + 2 directions
+        derivatives of about three evaluations each.
 
     Raises:
         BadInput: for settings or images that cannot be used, or a step without a derivative.
@@ -91,15 +91,16 @@ def step_rows(
     check_strength(settings.strength, images.dtype, "use float64 images and purifier")
     chain = (purifier.purifier if isinstance(purifier, Defense) else purifier).chain
     infos = describe_chain(chain, settings.every)
-    rows = 1 + settings.probes + (0 if spans is None else 2 * settings.directions)
-    size = batch_size or max(1, batch_rows(target, None) // rows)
+    rows = batch_rows(target, batch_size)
+    each = 1 + settings.probes + (0 if spans is None else 2 * settings.directions)
+    size = max(1, rows // each)  # images whose derivatives fill the rows
     todo = [k for k, i in enumerate(samples) if i not in skip]
     done = len(samples) - len(todo)
     for start in range(0, len(todo), size):
         part = todo[start : start + size]
         walk = Walk.begin(
             images.detach()[part], [samples[k] for k in part], settings, xi,
-            None if spans is None else spans[part], target.tile, batch_rows(target, None),
+            None if spans is None else spans[part], target.tile, rows,
         )  # fmt: skip
         for info, step in zip(infos, chain, strict=True):
             walk.take(step, info)
