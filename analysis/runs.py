@@ -73,6 +73,7 @@ _HERE = "advpure.analysis"
 RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robust accuracy")
 RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
 RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
+RUNS.register("steps", f"{_HERE}.steps_run:VERB", about="compression of every step")
 RUNS.register("distances", f"{_HERE}.distances_run:VERB", about="distances along the chain")
 RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
