@@ -25,6 +25,7 @@ from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
+from advpure.cli.steps import steps
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -48,6 +49,7 @@ app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)
+app.command()(steps)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
