@@ -86,10 +86,10 @@ def parse_perturbations(
         ['none', 'uniform:8/255', 'attack:pgd:0.15']
     """
     listed = given.split(",") if isinstance(given, str) else list(given)
-    found = tuple(_parse(text.strip(), eps, norm) for text in listed)
-    labels = [each.label for each in found]
     if not any(listed):
         raise BadInput("the list of perturbations", "is empty", "write for example uniform:8/255")
+    found = tuple(_parse(text.strip(), eps, norm) for text in listed)
+    labels = [each.label for each in found]
     for label in labels:
         if labels.count(label) > 1:
             raise BadInput(f"perturbation {label}", "is given twice", "keep one of them")
