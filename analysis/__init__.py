@@ -39,6 +39,11 @@ from advpure.analysis.noising import (
     resized_noise_factor,
     uniform_noise_norm,
 )
+from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
+from advpure.analysis.perceptual.inception_score import inception_score
+from advpure.analysis.perceptual.moments import Moments
+from advpure.analysis.perceptual.precision_recall import precision_recall
+from advpure.analysis.perceptual.ssim import ssim
 from advpure.analysis.perturbation_correlation import perturbation_correlations
 from advpure.analysis.perturbations import Distribution, directions
 from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
@@ -69,6 +74,7 @@ __all__ = [
     "GradientResult",
     "InfinitesimalResult",
     "Measurements",
+    "Moments",
     "ProbeRow",
     "SnrResult",
     "SnrRow",
@@ -87,17 +93,22 @@ __all__ = [
     "expected_cosine",
     "expected_plain",
     "forward_compression_rate",
+    "frechet_distance",
+    "frechet_estimate",
     "gaussian_field_compression",
     "gradient_noise",
+    "inception_score",
     "infinitesimal_compression_rate",
     "measure",
     "noised_distance",
     "perturbation_correlations",
     "plain_components",
+    "precision_recall",
     "push_forward",
     "resized_noise_factor",
     "signal_to_noise",
     "snr_tables",
+    "ssim",
     "table_statistics",
     "unbiased_components",
     "uniform_noise_norm",
