@@ -330,7 +330,7 @@ def test_coverage_of_the_anytime_procedure(p: float) -> None:
 
 @pytest.mark.parametrize(("p", "sigma"), [(0.6, 1.0), (0.9, 0.5), (0.985, 0.25)])
 def test_coverage_with_the_stopping_rule(p: float, sigma: float) -> None:
-    check_stopping_rule(p, sigma, 300)
+    check_stopping_rule(p, sigma, 100)
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ def certified_accuracy(
         typer.Option(help="Radii in [0, 1] units. Default: the run's; 0,0.25,0.5,0.75,1 for logs."),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Read runs at this alpha, between 0 and 1.")
+        float | None,
+        typer.Option(help="Read runs, and emulate logs, at this alpha, between 0 and 1."),
     ] = None,
     procedure: Annotated[
         str | None,
@@ -82,7 +83,7 @@ def certified_accuracy(
         if log_samples is None:
             raise BadInput("--emulate", "needs the samples of the logs", "add --log-samples 100000")
         curves = [
-            emulate_samples(curve, samples=log_samples, to=emulate, alpha=log_alpha)
+            emulate_samples(curve, samples=log_samples, to=emulate, alpha=log_alpha, to_alpha=alpha)
             for curve in curves
         ]
         notes += [curve.notes[-1] for curve in curves]
@@ -135,7 +136,7 @@ def write_logs(curves: "Sequence[CertifiedImages]", path: str) -> list[Path]:
 def print_accuracies(
     curves: "Sequence[CertifiedImages]", radii: Sequence[float], used: Mapping[str, float]
 ) -> None:
-    """Print one row per set of certificates, and the best of them.
+    """Print one column per set of certificates, and the best of them.
 
     Args:
         curves: Certificates.
@@ -154,20 +155,20 @@ def print_accuracies(
     if not curves:
         print("no image is decided yet")
         return
-    columns = ["certified % at radius", *(f"{radius:g}" for radius in radii)]
-    columns += ["abstained %", "average radius", "images"] + (["samples an image"] if used else [])
+    best = [output.with_interval(each.rate) for each in best_over(curves, radii)]
     rows = [
-        [
-            curve.name, *(output.with_interval(accuracy(curve, radius)) for radius in radii),
-            output.percent(abstention(curve).value),
-            round_down(average_certified_radius(curve).value, 3), str(len(curve)),
-        ]
-        + ([f"{used[curve.name]:,.0f}"] if used else [])
-        for curve in curves
-    ]  # fmt: skip
-    if len(curves) > 1:
-        best = [output.with_interval(each.rate) for each in best_over(curves, radii)]
-        rows.append(["best of these (oracle)", *best, *[""] * (len(columns) - len(best) - 1)])
+        [f"{radius:g}", *(output.with_interval(accuracy(curve, radius)) for curve in curves), top]
+        for radius, top in zip(radii, best, strict=True)
+    ]
+    means = [round_down(average_certified_radius(curve).value, 3) for curve in curves]
+    rows.append(["abstained", *(output.with_interval(abstention(each)) for each in curves), ""])
+    rows.append(["average radius", *means, ""])
+    rows.append(["images", *(str(len(curve)) for curve in curves), ""])
+    if used:
+        rows.append(["samples an image", *(f"{used[curve.name]:,.0f}" for curve in curves), ""])
+    columns = ["certified % at radius", *(curve.name for curve in curves), "best (oracle)"]
+    if len(curves) == 1:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     output.print_table(columns, rows)
 
 

@@ -103,8 +103,14 @@ class Reading(ABC):
         """Return the units that an image needs next; none if it is decided."""
 
     @abstractmethod
-    def certificates(self, tallies: ByLevel) -> list[Named]:
-        """Return what an image's counts certify, as far as they are complete."""
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Return what an image's counts certify, as far as they are complete.
+
+        Args:
+            tallies: The image's counts.
+            partial: Whether `anytime` certifies from the samples that there are, also where more
+                of them would be drawn; its guarantee allows that.
+        """
 
     def _stage_units(
         self, sample: int, sigma: float, tally: Tally | None, samples: int
@@ -150,7 +156,7 @@ class Fixed(Reading):
             for unit in self._stage_units(sample, sigma, tallies.get(sigma), self.samples)
         ]
 
-    def certificates(self, tallies: ByLevel) -> list[Named]:
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels whose samples are complete."""
         found = []
         for sigma, tally in tallies.items():
@@ -210,12 +216,12 @@ class Anytime(Reading):
                 units += self._stage_units(sample, sigma, tally, more)
         return units
 
-    def certificates(self, tallies: ByLevel) -> list[Named]:
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels that are decided."""
         found = []
         for sigma, tally in tallies.items():
             state = follow(self.rule(sigma), self._hits(tally), self.block)
-            if tally.selection is not None and state.decided:
+            if tally.selection is not None and (state.decided or (partial and state.samples)):
                 candidate = top_class(tally.selection)
                 bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
                 used = state.samples + self.selection
@@ -238,6 +244,10 @@ class Cascade(Reading):
     def __post_init__(self) -> None:
         """Refuse a number of samples that is useless, or no whole number of blocks."""
         super().__post_init__()
+        if self.joint:
+            raise BadInput(
+                "joint", "means nothing to cascade", "its alpha is for all levels anyway"
+            )
         check_useful(self.samples, self.alpha / len(self.sigmas) / 2)
         self._check_whole()
 
@@ -250,7 +260,7 @@ class Cascade(Reading):
                 return units
         return []
 
-    def certificates(self, tallies: ByLevel) -> list[Named]:
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the cascade, if it is decided."""
         found = self._decide(tallies)
         return [] if found is None else [Named(None, found)]
@@ -293,7 +303,7 @@ class Predict(Reading):
             if unit.stage == ESTIMATION
         ]
 
-    def certificates(self, tallies: ByLevel) -> list[Named]:
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Predict at the noise levels whose samples are complete."""
         found = []
         for sigma, tally in tallies.items():

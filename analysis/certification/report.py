@@ -165,18 +165,26 @@ def curve_json(images: CertifiedImages) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_curves(name: str, reading: Reading, tallies: Tallies) -> tuple[Curve, ...]:
+def make_curves(
+    name: str, reading: Reading, tallies: Tallies, asked: Reading | None = None
+) -> tuple[Curve, ...]:
     """Certify the images whose counts suffice, per noise level.
 
     Args:
         name: What made the counts, such as the purifier's name.
         reading: What is asked of them.
         tallies: The counts.
+        asked: What the run was asked, if its images stopped by that: where they did, `reading`
+            takes the samples that there are.
     """
     found: dict[float | None, list[tuple[int, int, Certificate]]] = {}
     for sample in tallies.samples():
         own = tallies.of(sample, reading.sigmas)
-        for sigma, certificate in reading.certificates(own):
+        stopped = {sigma for sigma, _ in asked.certificates(own)} if asked is not None else set()
+        whole = reading.certificates(own)
+        found_levels = {sigma for sigma, _ in whole}
+        rest = [each for each in reading.certificates(own, partial=True) if each.sigma in stopped]
+        for sigma, certificate in [*whole, *(r for r in rest if r.sigma not in found_levels)]:
             label = next(iter(own.values())).label
             found.setdefault(sigma, []).append((sample, label, certificate))
     levels = ",".join(f"{sigma:g}" for sigma in reading.sigmas)

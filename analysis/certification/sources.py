@@ -111,7 +111,9 @@ def _read_run(
         with RecordStore.read(folder) as store:
             tallies.read([store])
     name, n = settings["defense"]["purifier"], settings["n"]
-    curves = [curve.images for curve in make_curves(name, reading, tallies)]
+    curves = [
+        curve.images for curve in make_curves(name, reading, tallies, asked=reading_of(settings))
+    ]
     done = min((len(curve) for curve in curves), default=0)
     adaptive = settings["reading"]["procedure"] in ("anytime", "cascade")
     if adaptive and isinstance(reading, Fixed | Predict) and done < n:
