@@ -11,9 +11,10 @@ from advpure.analysis.robustness import RobustnessSettings, measure_robustness
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.cli import run as cli
 from advpure.errors import BadInput
-from advpure.sweeps.drawing import RUN_FIGURES, draw
+from advpure.sweeps.drawing import draw
 from advpure.sweeps.figures import describe_settings
 from advpure.sweeps.points import plan
+from advpure.sweeps.run_figures import RUN_FIGURES
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep
 from advpure.sweeps.sweep import parse_sweep
 

@@ -9,10 +9,11 @@ from scipy.stats import spearmanr, ttest_rel
 
 from advpure.errors import BadInput
 from advpure.stats import Interval
-from advpure.sweeps import checks as checks_module
-from advpure.sweeps.checks import Evidence, run_check
+from advpure.sweeps import evidence as evidence_module
+from advpure.sweeps.checks import run_check
 from advpure.sweeps.columns import Column, Value, follow
 from advpure.sweeps.comparisons import subtract, together
+from advpure.sweeps.evidence import Evidence
 from advpure.sweeps.points import Point
 from advpure.sweeps.rank_correlation import rank_correlation
 from advpure.sweeps.samples import Samples
@@ -155,7 +156,7 @@ def table(
             point = Point("b", "cr", {}, None, f"{row}-{name}")
             cells[row, name] = Cell(Value(found, n=20), point)
             images[point.run] = each
-    monkeypatch.setattr(checks_module, "samples_of", lambda _, cell: images[cell.point.run])
+    monkeypatch.setattr(evidence_module, "samples_of", lambda _, cell: images[cell.point.run])
     keys = {"purifier": "defense", "t": "t"}
     return Evidence(Table(keys, columns, tuple(values), cells), Path())
 

@@ -63,12 +63,12 @@ def reproduce(
     with live_table(index, points, grouped(chosen.columns), not (quiet or as_json)):
         run = run_sweep(index, points, session)
     found = reproduction(chosen, run)
-    if plot is not None:
-        _draw(found, plot)
     if as_json:
         output.print_json(found.to_json() | o.given(plot=plot))
     else:
         _print(found, plot)
+    if plot is not None:
+        _draw(found, plot)
     if run.failed:
         raise typer.Exit(1)
 
@@ -95,23 +95,10 @@ def _print(found: "Reproduction", plot: str | None) -> None:
     e = found.experiment
     print(f"{e.id}, {e.size} ({e.label}): {e.title}")
     print(e.about)
-    published = {
-        name: any(found.printed(row, name) is not None for row in found.table.rows)
-        for name in e.columns
-    }
-    heads = [*e.keys]
-    for name, column in e.columns.items():
-        unit = " %" if column.unit == "percent" else ""
-        heads += [f"{name}{unit}", "95 %", "n"] + (["published"] if published[name] else [])
-    rows = []
-    for row in found.table.rows:
-        cells = [str(value) for value in row]
-        for name, column in e.columns.items():
-            cells += _cells(found.table.value(row, name), column.unit)
-            if published[name]:
-                cells.append(_printed(found.printed(row, name), column.unit))
-        rows.append(cells)
-    output.print_table(heads, rows)
+    _print_table(found)
+    if e.table is not None:
+        where = ", ".join(f"{k} {v}" for k, v in e.table.settings.items())
+        print(f"published: table {e.table_id} of {e.id.partition(':')[0]} ({where})")
     for finding in found.findings:
         print(f"{finding.verdict}: {finding.claim} ({finding.detail})")
     for run, error in found.run.failed.items():
@@ -121,6 +108,43 @@ def _print(found: "Reproduction", plot: str | None) -> None:
     for text in (*found.run.notes, *(e.table.notes if e.table else ())):
         output.note(text)
     print(f"records: {found.run.index.folder}" + (f", figure: {plot}" if plot else ""))
+
+
+def _print_table(found: "Reproduction") -> None:
+    """Print a line for every row, or for every value where a row has many."""
+    from advpure.cli import output
+
+    e, rows = found.experiment, found.table.rows
+    percent = {name: " %" if column.unit == "percent" else "" for name, column in e.columns.items()}
+    published = {
+        name: any(found.printed(row, name) is not None for row in rows) for name in e.columns
+    }
+
+    def cells(row: Any, name: str, with_published: bool) -> list[str]:
+        unit = e.columns[name].unit
+        printed = [_printed(found.printed(row, name), unit)] if with_published else []
+        return [*_cells(found.table.value(row, name), unit), *printed]
+
+    if 3 * len(e.columns) + sum(published.values()) > 10:
+        output.print_table(
+            [*e.keys, "value", "measured", "95 %", "n", "published"],
+            [
+                [*map(str, row), f"{name}{percent[name]}", *cells(row, name, True)]
+                for row in rows
+                for name in e.columns
+            ],
+        )
+        return
+    heads = [*e.keys]
+    for name in e.columns:
+        heads += [f"{name}{percent[name]}", "95 %", "n", *(["published"] * published[name])]
+    output.print_table(
+        heads,
+        [
+            [*map(str, row), *(c for name in e.columns for c in cells(row, name, published[name]))]
+            for row in rows
+        ],
+    )
 
 
 def _cells(value: Any, unit: str) -> list[str]:

@@ -6,29 +6,21 @@ side by side where no axis is ordered. A run is drawn as its verb's figure in `R
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from advpure.attacks.settings import choose
 from advpure.errors import BadInput
 from advpure.figures import check_ending
 from advpure.records import RecordStore
-from advpure.registry import Registry
 from advpure.sweeps.columns import headlines
 from advpure.sweeps.figures import FIGURES, Drawn, curves, side_by_side
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 from advpure.sweeps.reproduce import Reproduction, origin, read_reproduction
+from advpure.sweeps.run_figures import RUN_FIGURES
 from advpure.sweeps.session import look
 from advpure.sweeps.table import Reports, tabulate
-
-RUN_FIGURES: Registry[Callable[[RecordStore, Path], Path]] = Registry("verb with a figure")
-_HERE = "advpure.analysis"
-RUN_FIGURES.register(
-    "cr", f"{_HERE}.compression_figure:compression_figure", about="rates of images"
-)
-RUN_FIGURES.register("attack", f"{_HERE}.robustness_figure:robustness_figure", about="margins")
-RUN_FIGURES.register("snr", f"{_HERE}.snr_figure:snr_figure", about="randomness against input")
 
 
 def draw(folder: str | Path, base: Path, endings: Sequence[str]) -> list[Path]:
@@ -85,7 +77,7 @@ def draw_reproduction(found: Reproduction, path: Path) -> Path:
     make = FIGURES[str(kind)]
     drawn = Drawn(
         table=found.table, points=found.run.points, title=e.title,
-        name=f"{e.id}, {e.size} ({e.label})", published=e.table,
+        name=f"{e.id}, {e.size} ({e.label})", root=found.run.index.root, published=e.table,
     )  # fmt: skip
     try:
         inspect.signature(make).bind(drawn, path, **spec)
@@ -107,7 +99,9 @@ def _draw_sweep(index: Index, base: Path, ending: str) -> list[Path]:
             continue
         table = tabulate(points, finished, reports, keys, columns)
         name = index.settings["name"]
-        drawn = Drawn(table=table, points=tuple(points), title=f"{name}: {block}", name=name)
+        drawn = Drawn(
+            table=table, points=tuple(points), title=f"{name}: {block}", name=name, root=index.root
+        )
         along = next((option for option in keys if _ordered(points, option)), None)
         for column in columns:
             words = "-".join([base.name, block, *column.split()])

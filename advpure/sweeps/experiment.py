@@ -15,9 +15,9 @@
       small: {label: scaled down, about: ..., base: {dataset: digits, n: 100}}
       full: {label: scaled down, about: ..., base: {dataset: cifar10, n: 1000}}
 
-A size has a base, grid, zip and blocks of its own, laid over those of the file; it may also lay
-over columns and checks. Labels: `reproduction`, the same setting; `scaled down`, other data, models
-or counts; `re-derived`, where the paper does not say enough.
+A size has a base, grid, zip and blocks of its own, laid over those of the file, and columns too;
+its keys and checks replace those of the file. Labels: `reproduction`, the same setting; `scaled
+down`, other data, models or counts; `re-derived`, where the paper does not say enough.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,6 +49,7 @@ class _Size(BaseModel):
     grid: dict[str, Any] = {}
     zip: dict[str, Any] = {}
     blocks: dict[str, Any] = {}
+    keys: dict[str, str | list[Any] | dict[Any, str]] | None = None
     columns: dict[str, dict[str, Any] | None] = {}
     checks: list[dict[str, Any]] | None = None
 
@@ -147,13 +148,14 @@ def load_experiment(
         if spec is not None
     }
     checks = file.checks if chosen.checks is None else chosen.checks
+    keys = file.keys if chosen.keys is None else chosen.keys
     return Experiment(
         id=id, size=size, title=file.title, about=f"{file.about} {chosen.about}".strip(),
         label=chosen.label,
         sweep=Sweep(
             name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}
         ),
-        keys=file.keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
+        keys=keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
         checks=tuple(checks), figure=file.figure, table=_table(id, file.published),
         table_id=file.published,
     )  # fmt: skip

@@ -3,6 +3,8 @@
     figure: {draw: compression-robustness, x: cr, y: pgd_fix, by: purifier}
     figure: {draw: curves, x: t, y: cr, by: purifier}
     figure: {draw: side-by-side, columns: [clean, pgd_fix]}
+    figure: {draw: of-run, block: snr}                     # the verb's own figure of one run
+    figure: {draw: chains, block: distances, norm: l2}     # distances along chains, one a run
 
 `x`, `y` and `columns` name columns of the table; in `curves`, `x` is a row key. `by` is the row key
 that names the groups. Published values of the same data set are drawn hollow.
@@ -15,14 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advpure.analysis.distances_result import DistancesResult
 from advpure.attacks.settings import choose
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.errors import BadInput
 from advpure.options import read_options
+from advpure.records import RecordStore
+from advpure.stats import mean_interval
 from advpure.sweeps.axes import number
 from advpure.sweeps.columns import Value
-from advpure.sweeps.points import Point
+from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
+from advpure.sweeps.run_figures import RUN_FIGURES
 from advpure.sweeps.table import Key, Table
 
 
@@ -35,6 +41,7 @@ class Drawn:
         points: The points of the sweep, for the settings in the caption.
         title: A line above the figure.
         name: Begins the caption.
+        root: Where run folders are.
         published: Published values, None where there are none.
     """
 
@@ -42,6 +49,7 @@ class Drawn:
     points: tuple[Point, ...]
     title: str
     name: str
+    root: Path
     published: PublishedTable | None = None
 
     def scale(self, column: str) -> float:
@@ -120,10 +128,50 @@ def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
     return dots(_kept(measured), rows, path, words, hollow=hollow)
 
 
+def of_run(drawn: Drawn, path: Path, *, block: str, where: Mapping[str, Any] | None = None) -> Path:
+    """Draw the figure that a verb has for one of its runs: the block's first, or the one named."""
+    chosen = [
+        point
+        for point in drawn.points
+        if point.block == block and all(point.at.get(k) == v for k, v in (where or {}).items())
+    ]
+    if not chosen or not find_run(drawn.root, chosen[0].run):
+        raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
+    with RecordStore.read(drawn.root / chosen[0].run) as store:
+        return RUN_FIGURES.get(chosen[0].verb)(store, path)
+
+
+def chains(
+    drawn: Drawn, path: Path, *, block: str, norm: str = "l2", perturbation: str | None = None
+) -> Path:
+    """Draw the distance to the clean image after every step, one curve a run (figure 1c)."""
+    choose(norm, ("l2", "linf"), "norm")
+    groups = {}
+    for point in sorted(drawn.points, key=lambda point: point.place):
+        if point.block == block and find_run(drawn.root, point.run):
+            with RecordStore.read(drawn.root / point.run) as store:
+                result = DistancesResult(store)
+                _, *norms = result.states(perturbation or result.labels[0])
+            means = [mean_interval(column) for column in norms[norm == "linf"].T]
+            name = ", ".join(map(str, point.at.values())) or point.settings.defense
+            groups[name] = Points(
+                x=list(range(len(means))), y=[mean.value for mean in means],
+                y_low=[mean.interval.low if mean.interval else math.nan for mean in means],
+                y_high=[mean.interval.high if mean.interval else math.nan for mean in means],
+            )  # fmt: skip
+    words = Words(
+        x="step of the chain", y=f"{norm} distance to the clean image, [0, 1] units",
+        title=drawn.title, caption=caption(drawn),
+    )  # fmt: skip
+    return lines(_kept(groups), path, words)
+
+
 FIGURES: dict[str, Callable[..., Path]] = {
     "compression-robustness": compression_robustness,
     "curves": curves,
     "side-by-side": side_by_side,
+    "of-run": of_run,
+    "chains": chains,
 }
 """Kinds of figures; a new one is a function and a line here."""
 

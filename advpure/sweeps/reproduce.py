@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from advpure.errors import BadInput
-from advpure.sweeps.checks import Evidence, Finding, run_check
+from advpure.sweeps.checks import run_check
 from advpure.sweeps.columns import Column
+from advpure.sweeps.evidence import Evidence, Finding
 from advpure.sweeps.experiment import Experiment
 from advpure.sweeps.index import Index
 from advpure.sweeps.published import Printed
