@@ -19,6 +19,26 @@ Move = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseForm:
+    """A step written as kappa (x - gamma epsilon(x)) + noise, with noise that ignores the state.
+
+    Its derivative is kappa (I - gamma J), J that of epsilon.
+
+    Attributes:
+        kappa: Factor of the state.
+        gamma: Share of the predicted noise that is taken away, in the units of the state.
+        epsilon: The noise prediction at a state, [B, C, H, W] to [B, C, H, W]; rows are
+            independent.
+
+    Source: seed 003, equation 4 and appendix A.3.
+    """
+
+    kappa: float
+    gamma: float
+    epsilon: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One map x_k -> x_{k+1}.
 
@@ -35,6 +55,8 @@ class Step:
         sigma: The noise level after the step in model units, of the state divided by `scale`.
         gain: The derivative, for a step that is a scalar times the state plus noise; else None.
         stream: Keeps apart steps of composed chains that share phase and time.
+        form: The same map through one noise prediction, for a step that can be written so; else
+            None.
 
     Raises:
         BadInput: for an unknown phase.
@@ -50,6 +72,7 @@ class Step:
     sigma: float = 0.0
     gain: float | None = None
     stream: int = 0
+    form: NoiseForm | None = None
 
     def __post_init__(self) -> None:
         """Check the phase."""

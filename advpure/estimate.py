@@ -59,7 +59,7 @@ def estimate(
     seconds = tiles * ((forwards - backwards) * plain + backwards * full)
     each = defense.evaluations if isinstance(defense, Defense) else defense.chain.evaluations
     total = count * forwards * each
-    return Estimate(count, total, count * backwards, seconds, _peak_memory(tile.device))
+    return Estimate(count, total, count * backwards, seconds, peak_memory(tile.device))
 
 
 def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
@@ -81,7 +81,8 @@ def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
     return statistics.median(taken[1:])
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has used so far, on a GPU those of torch."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

@@ -23,6 +23,9 @@ from advpure.analysis.gaussian_field import (
     GaussianField,
     gaussian_field_compression,
 )
+from advpure.analysis.gradient_moments import enough_draws, expected_cosine
+from advpure.analysis.gradient_result import GradientResult
+from advpure.analysis.gradients import gradient_noise
 from advpure.analysis.infinitesimal import (
     InfinitesimalResult,
     ProbeRow,
@@ -36,10 +39,17 @@ from advpure.analysis.noising import (
     resized_noise_factor,
     uniform_noise_norm,
 )
+from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
+from advpure.analysis.perceptual.inception_score import inception_score
+from advpure.analysis.perceptual.moments import Moments
+from advpure.analysis.perceptual.precision_recall import precision_recall
+from advpure.analysis.perceptual.ssim import ssim
+from advpure.analysis.perturbation_correlation import perturbation_correlations
 from advpure.analysis.perturbations import Distribution, directions
-from advpure.analysis.snr import SnrSettings, describe_snr, signal_to_noise, snr_tables
+from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
-from advpure.analysis.two_way import Table, TwoWay, two_way
+from advpure.analysis.snr_settings import SnrSettings
+from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,
     SumsOfSquares,
@@ -61,8 +71,10 @@ __all__ = [
     "Distribution",
     "DivergingStep",
     "GaussianField",
+    "GradientResult",
     "InfinitesimalResult",
     "Measurements",
+    "Moments",
     "ProbeRow",
     "SnrResult",
     "SnrRow",
@@ -76,19 +88,28 @@ __all__ = [
     "describe_compression",
     "describe_snr",
     "directions",
+    "enough_draws",
     "expected_compression_rate",
+    "expected_cosine",
     "expected_plain",
     "forward_compression_rate",
+    "frechet_distance",
+    "frechet_estimate",
     "gaussian_field_compression",
+    "gradient_noise",
+    "inception_score",
     "infinitesimal_compression_rate",
     "measure",
     "noised_distance",
+    "perturbation_correlations",
     "plain_components",
+    "precision_recall",
     "push_forward",
     "resized_noise_factor",
     "signal_to_noise",
     "snr_tables",
-    "two_way",
+    "ssim",
+    "table_statistics",
     "unbiased_components",
     "uniform_noise_norm",
 ]

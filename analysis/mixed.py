@@ -5,7 +5,8 @@ padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -34,15 +35,32 @@ class MixedNoise(Noise):
     configurations: tuple[RandomnessConfig, ...] = ()
 
     def of(self, step: Step, like: Tensor) -> Tensor | None:
-        """Return the step's noise for every row: what `Noise` gives under its configuration."""
+        """Return the step's noise for every row: what `Noise` gives under its configuration.
+
+        Neighbours with the same id and configuration share one draw.
+        """
         if not step.noisy:
             return None
+        one = like[:1]
+        parts = [
+            drawn.expand(count, *like.shape[1:])
+            for noise, count in self._draws
+            if (drawn := noise.of(step, one)) is not None
+        ]
+        return torch.cat(parts)
+
+    @cached_property
+    def _draws(self) -> list[tuple[Noise, int]]:
+        """The noise of one row for each run of equal rows, and the length of the run."""
         assert self.ids is not None
-        parts = []
-        for xi, a, b in _runs(self.configurations):
-            part = replace(self, xi=xi, ids=self.ids[a:b])
-            parts.append(Noise.of(part, step, like[a:b]))
-        return torch.cat([part for part in parts if part is not None])
+        rows = zip(self.configurations, self.ids.tolist(), strict=True)
+        return [
+            (
+                Noise(xi, torch.tensor([i], dtype=torch.int64), self.draw, self.reverse_draw),
+                sum(1 for _ in run),
+            )
+            for (xi, i), run in groupby(rows)
+        ]
 
 
 def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:

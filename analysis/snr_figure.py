@@ -64,8 +64,9 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
     row = result.rows[0]
     strength = "" if s.get("t") is None else f", t = {s['t']},"
     figure.suptitle(
-        f"{s['purifier']}{strength} on {s['dataset']}: {result.n} images, {row.perturbations} perturbations "
-        f"({s['distribution']}, {255 * s['eps']:.3g}/255), {row.configurations} configurations",
+        f"{s['purifier']}{strength} on {s['dataset']}: {result.n} images, "
+        f"{row.perturbations} perturbations ({s['distribution']}, "
+        f"{255 * s['eps']:.3g}/255), {row.configurations} configurations",
         fontsize=10,
     )
     return save_figure(figure, path)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from advpure.analysis.runs import Verb
-from advpure.analysis.snr import SnrSettings, describe_snr, snr_tables
+from advpure.analysis.snr import describe_snr, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.subject import Subject
-from advpure.analysis.two_way import TwoWay, two_way
+from advpure.analysis.two_way import TwoWay, table_statistics
 from advpure.data import Images
 from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
@@ -144,7 +145,7 @@ def measure_snr(
     """
     prepared = prepare_snr(run)
     folder = Path(out) if out else default_run_folder("runs", "snr", prepared.settings)
-    context = run.context(prepared.purifier, prepared.settings, snr_tables, two_way)
+    context = run.context(prepared.purifier, prepared.settings, snr_tables, table_statistics)
     table, start = SNR_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
         folder, schemas=(SNR_SCHEMA,), settings=prepared.settings, context=context
@@ -184,17 +185,12 @@ def _record(store: RecordStore, sample: int, found: TwoWay, shape: torch.Size) -
 
 
 def _notes(result: SnrResult) -> tuple[str, ...]:
-    k, s = result.rows[0].perturbations, result.rows[0].configurations
-    notes = [
-        f"the plain input variance is low by 1/{k} of itself, the plain internal variance by "
-        f"1/{s} of itself less 1/{k} of the interaction; the unbiased ones are neither"
-    ]
     absent = sum(row.plain.snr is None for row in result.rows)
-    if absent:
-        notes.append(
-            f"{absent} of {result.n} images have no internal variance, so no signal-to-noise ratio"
-        )
-    return tuple(notes)
+    if not absent:
+        return ()
+    return (
+        f"{absent} of {result.n} images have no internal variance, so no signal-to-noise ratio",
+    )
 
 
 def _compared(run: SnrRun) -> SnrSettings:

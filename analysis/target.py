@@ -15,6 +15,7 @@ from torch import Tensor
 from advpure.chain import Noise
 from advpure.defense import Defense
 from advpure.errors import BadInput
+from advpure.gradients import GradientMode
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig, check_ids
 from advpure.tiling import tiled
@@ -84,16 +85,23 @@ def check_result(result: Tensor, images: Tensor, ids: Sequence[int]) -> Tensor:
 _CONTRACT = "pass a map from images [B, C, H, W] to images of the same shape"
 
 
-def as_target(purifier: Purifier | Defense | ImageMap) -> Target:
+def as_target(
+    purifier: Purifier | Defense | ImageMap, *, gradient: GradientMode = "full"
+) -> Target:
     """Make a target of a purifier, a defense, an object with `at`, or a callable.
+
+    Args:
+        purifier: What is measured.
+        gradient: How the derivative of a purifier is taken: ``full`` (forward mode needs it) or
+            ``checkpoint`` (backwards in little memory); both are the true one.
 
     Raises:
         BadInput: for anything that cannot be called.
     """
     if isinstance(purifier, Purifier):
-        return _of_purifier(purifier, purifier)
+        return _of_purifier(purifier, purifier, gradient)
     if isinstance(purifier, Defense):
-        return _of_purifier(purifier.purifier, purifier)
+        return _of_purifier(purifier.purifier, purifier, gradient)
     if not callable(purifier):
         raise BadInput(f"a {type(purifier).__name__}", "cannot be called", _CONTRACT)
     settings = {"purifier": getattr(purifier, "__name__", type(purifier).__name__)}
@@ -110,8 +118,8 @@ def as_target(purifier: Purifier | Defense | ImageMap) -> Target:
     return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings)
 
 
-def _of_purifier(purifier: Purifier, owner: Purifier | Defense) -> Target:
-    exact = purifier.at(gradient="full")
+def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
+    exact = purifier.at(gradient=gradient)
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         def purify(x: Tensor, i: Tensor) -> Tensor:

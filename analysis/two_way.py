@@ -103,7 +103,7 @@ class TwoWay(NamedTuple):
     correlation_vary_randomness: float | None
 
 
-def two_way(table: Table, clean: npt.ArrayLike) -> TwoWay:
+def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
     """Measure one table.
 
     Args:
@@ -118,7 +118,8 @@ def two_way(table: Table, clean: npt.ArrayLike) -> TwoWay:
 
     Example:
         >>> x = np.array([[1.0, 0.0], [-1.0, 0.0]])
-        >>> found = two_way(Table.of_arrays(x, np.stack([x / 2, x / 2 + 3.0])), np.zeros(2))
+        >>> table = Table.of_arrays(x, np.stack([x / 2, x / 2 + 3.0]))
+        >>> found = table_statistics(table, np.zeros(2))
         >>> found.vary_input, found.initial, found.sums.columns
         (0.5, 1.0, 18.0)
     """

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advpure.attacks.balls import ascent, project
+from advpure.attacks.balls import ascent, project, row_radii
 from advpure.attacks.oracle import Model, Oracle, Slope, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
 from advpure.attacks.projected import begin, offer_last
@@ -91,6 +91,7 @@ def apgd(
     *,
     ids: Ids | None = None,
     start: Tensor | None = None,
+    radii: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with APGD; arguments, result, errors and cost are those of `pgd` with iterate "best".
@@ -105,7 +106,8 @@ def apgd(
     batch = check_batch(model, images, labels, ids)
     oracle = Oracle(model, chosen)
     tally, best = Tally(batch), Best(batch.images)
-    active = begin(oracle, batch, tally, start)
+    sizes = row_radii(radii, chosen.eps, len(batch.images))
+    active = begin(oracle, batch, tally, start, sizes)
     nodes = checkpoints(chosen.steps)
     state: _State | None = None
 
@@ -118,7 +120,7 @@ def apgd(
         best.update(active, points, slope)
         if state is None:
             tally.note_gradients(active, slope)
-            state, gradient = _first(points, slope, 2 * chosen.eps), slope.gradient
+            state, gradient = _first(points, slope, 2 * sizes[active]), slope.gradient
         else:
             state = _judge_step(state._replace(points=points), slope)
             gradient = slope.gradient
@@ -131,31 +133,36 @@ def apgd(
             if not len(active):
                 break
         moved = _move(chosen, oracle.tile, step)(
-            state.points, state.previous, batch.images[active], gradient, state.eta
+            state.points, state.previous, batch.images[active], gradient, state.eta, sizes[active]
         )
         state = state._replace(previous=state.points)
         tally.images[active] = moved
         tally.iterations[active] += 1
     if len(active):
         offer_last(oracle, batch, tally, best, active, chosen.steps)
-    return conclude(tally, batch, oracle, chosen.steps + 1)
+    return conclude(tally, batch, oracle, chosen.steps + 1, sizes)
 
 
 def _move(settings: APGDSettings, tile: int | None, step: int) -> Any:
     share = 1.0 if step == 0 else settings.momentum
 
     def move(
-        points: Tensor, previous: Tensor, centres: Tensor, gradient: Tensor, eta: Tensor
+        points: Tensor,
+        previous: Tensor,
+        centres: Tensor,
+        gradient: Tensor,
+        eta: Tensor,
+        radii: Tensor,
     ) -> Tensor:
         reach = points + ascent(gradient, settings.norm) * eta[:, None, None, None]
-        reach = project(reach, centres, settings.eps, settings.norm)
+        reach = project(reach, centres, radii, settings.norm)
         moved = points + (reach - points) * share + (points - previous) * (1.0 - share)
-        return project(moved, centres, settings.eps, settings.norm)
+        return project(moved, centres, radii, settings.norm)
 
     return tiled(move, tile)
 
 
-def _first(points: Tensor, slope: Slope, eta: float) -> _State:
+def _first(points: Tensor, slope: Slope, eta: Tensor) -> _State:
     return _State(
         points=points,
         previous=points,
@@ -163,7 +170,7 @@ def _first(points: Tensor, slope: Slope, eta: float) -> _State:
         best_gradient=slope.gradient,
         loss=slope.loss,
         best_loss=slope.loss,
-        eta=slope.gradient.new_full((len(points),), eta),
+        eta=eta.to(slope.gradient),
         rises=torch.zeros_like(slope.loss),
         marked_loss=slope.loss,
         kept=torch.ones_like(slope.success),

@@ -7,6 +7,7 @@ fixed tiles (`advpure.tiling`). Source of the conventions: spec 8.5 and 14.19.
 import torch
 from torch import Tensor
 
+from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 from advpure.units import Norm
 
@@ -36,25 +37,52 @@ def ascent(gradient: Tensor, norm: Norm) -> Tensor:
     return scaled / torch.where(length > 0, length, torch.ones_like(length))
 
 
-def project(points: Tensor, centres: Tensor, eps: float, norm: Norm) -> Tensor:
+def row_radii(radii: Tensor | None, eps: float, count: int) -> Tensor:
+    """Return the radius of every row, [count] float64 on the CPU: those given, else eps.
+
+    Raises:
+        BadInput: when there is not one for each row, or one is not in (0, eps].
+
+    Example:
+        >>> row_radii(None, 0.25, 2).tolist()
+        [0.25, 0.25]
+    """
+    if radii is None:
+        return torch.full((count,), eps, dtype=torch.float64)
+    found = radii.detach().to("cpu", torch.float64)
+    if found.shape != (count,):
+        raise BadInput(
+            f"radii of shape {tuple(found.shape)}", f"do not match {count} images", "give one each"
+        )
+    if not bool(((found > 0) & (found <= eps)).all()):
+        wrong = found[~((found > 0) & (found <= eps))][0].item()
+        raise BadInput(f"radius {wrong:g}", f"is not in (0, eps] = (0, {eps:g}]", "raise eps")
+    return found
+
+
+def project(points: Tensor, centres: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:
     """Return the points [B, C, H, W] pulled into the ball around their centres, then the box.
 
-    The l2 ball is renormalised before the box is cut, which is not the exact projection onto their
-    intersection but stays inside both. Bounds hold to the rounding of the dtype (1e-7 in float32).
+    The radius is one number, or one for each row, [B]. The l2 ball is renormalised before the box
+    is cut, which is not the exact projection onto their intersection but stays inside both. Bounds
+    hold to the rounding of the dtype (1e-7 in float32).
     """
+    if isinstance(eps, Tensor):
+        eps = eps.to(points)[:, None, None, None]
     if norm == "linf":
         inside = torch.minimum(torch.maximum(points, centres - eps), centres + eps)
     else:
         delta = points - centres
         length = row_norms(delta)
         too_long = length > eps
-        factor = torch.where(too_long, eps / length.clamp_min(eps), torch.ones_like(length))
+        factor = length.clamp_min(eps).reciprocal() * eps
+        factor = torch.where(too_long, factor, torch.ones_like(length))
         inside = torch.where(too_long, centres + delta * factor, points)
     return inside.clamp(0.0, 1.0)
 
 
 def draw_in_ball(
-    xi: RandomnessConfig, ids: Tensor, like: Tensor, eps: float, norm: Norm, step: int = 0
+    xi: RandomnessConfig, ids: Tensor, like: Tensor, eps: float | Tensor, norm: Norm, step: int = 0
 ) -> tuple[Tensor, Tensor | None]:
     """Draw the ingredients of a uniform point in the ball, a pure function of (xi, id, step).
 
@@ -62,7 +90,7 @@ def draw_in_ball(
         xi: Randomness of the attack itself.
         ids: Data-set indices [B].
         like: Images [B, C, H, W], for shape, dtype and device.
-        eps: Radius.
+        eps: Radius, or one for each row, [B].
         norm: Norm of the ball.
         step: Number of an independent repetition.
 
@@ -71,13 +99,16 @@ def draw_in_ball(
         normalised yet, and the radius [B, 1, 1, 1], eps u^(1/d): `place` combines them.
     """
     shape = tuple(like.shape[1:])
+    radii = row_radii(None, eps, len(ids)) if isinstance(eps, float) else eps
     if norm == "linf":
         unit = xi.uniform(ids, step, shape).to(like)
-        return (unit * 2.0 - 1.0) * eps, None
+        return (unit * 2.0 - 1.0) * radii.to(like)[:, None, None, None], None
     direction = xi.normal(ids, "forward", step, shape).to(like)
     # Roots are taken one by one: a vectorised power rounds by the slot of the row.
     levels = xi.uniform(ids, step, (1,), draw=1)[:, 0].tolist()
-    radius = torch.tensor([eps * level ** (1.0 / like[0].numel()) for level in levels])
+    root = 1.0 / like[0].numel()
+    pairs = zip(radii.tolist(), levels, strict=True)
+    radius = torch.tensor([size * level**root for size, level in pairs])
     return direction, radius.to(like)[:, None, None, None]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advpure.attacks.balls import distances, project
+from advpure.attacks.balls import distances, project, row_radii
 from advpure.attacks.oracle import Batch, Oracle, Slope, Verdict
 from advpure.attacks.settings import AttackSettings
 from advpure.errors import BadInput
@@ -117,7 +117,9 @@ def starting_point(start: Tensor | None, batch: Batch, settings: AttackSettings)
     return start.detach().to(batch.images)
 
 
-def conclude(tally: Tally, batch: Batch, oracle: Oracle, step: int) -> AttackResult:
+def conclude(
+    tally: Tally, batch: Batch, oracle: Oracle, step: int, radii: Tensor | None = None
+) -> AttackResult:
     """Pull the images into ball and box, test them once more, and measure them.
 
     Args:
@@ -125,13 +127,15 @@ def conclude(tally: Tally, batch: Batch, oracle: Oracle, step: int) -> AttackRes
         batch: The input.
         oracle: The model under attack.
         step: A step number that no pass of the attack has used.
+        radii: Radius of every row [B]; None for that of the settings.
     """
     settings = oracle.settings
 
-    def bound(points: Tensor, centres: Tensor) -> Tensor:
-        return project(points, centres, settings.eps, settings.norm)
+    def bound(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+        return project(points, centres, radii, settings.norm)
 
-    images = tiled(bound, oracle.tile)(tally.images, batch.images)
+    sizes = row_radii(radii, settings.eps, len(batch.images))
+    images = tiled(bound, oracle.tile)(tally.images, batch.images, sizes)
     verdict = oracle.judge(images, batch.labels, batch.ids, step)
     tally.count(torch.arange(len(images)), 1)
     linf, l2 = tiled(distances, oracle.tile)(images.cpu(), batch.images.cpu())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from advpure.attacks.balls import ascent, draw_in_ball, place, project
+from advpure.attacks.balls import ascent, draw_in_ball, place, project, row_radii
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, starting_point
 from advpure.attacks.settings import GradientSettings, positive, resolve
@@ -49,6 +49,10 @@ class PGDSettings(GradientSettings):
         """The size of a step in [0, 1] units."""
         return self.eps / 30 if self.step_size is None else self.step_size
 
+    def step_of(self, radii: Tensor) -> Tensor:
+        """Return the size of a step [B] for rows with radii [B] of their own."""
+        return radii / 30 if self.step_size is None else torch.full_like(radii, self.step_size)
+
 
 def pgd(
     model: Model,
@@ -58,6 +62,7 @@ def pgd(
     *,
     ids: Ids | None = None,
     start: Tensor | None = None,
+    radii: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with projected gradient descent.
@@ -70,6 +75,8 @@ def pgd(
         ids: Data-set indices [B], the key of all randomness; None means those that the model is
             bound to, else 0 .. B-1.
         start: First iterates [B, C, H, W], pulled into the ball; replaces the random start.
+        radii: A radius for each row [B], at most eps, instead of eps for all; a row is attacked as
+            it would be alone with that eps.
         overrides: Single settings, such as eps="8/255".
 
     Returns:
@@ -91,11 +98,12 @@ def pgd(
     batch = check_batch(model, images, labels, ids)
     oracle = Oracle(model, chosen)
     tally, best = Tally(batch), Best(batch.images) if chosen.iterate == "best" else None
-    active = begin(oracle, batch, tally, start)
+    sizes = row_radii(radii, chosen.eps, len(batch.images))
+    active = begin(oracle, batch, tally, start, sizes)
 
-    def advance(points: Tensor, centres: Tensor, gradient: Tensor) -> Tensor:
-        moved = points + ascent(gradient, chosen.norm) * chosen.step
-        return project(moved, centres, chosen.eps, chosen.norm)
+    def advance(points: Tensor, centres: Tensor, gradient: Tensor, radii: Tensor) -> Tensor:
+        step = chosen.step_of(radii).to(points)[:, None, None, None]
+        return project(points + ascent(gradient, chosen.norm) * step, centres, radii, chosen.norm)
 
     for step in range(chosen.steps):
         if not len(active):
@@ -113,18 +121,21 @@ def pgd(
             active, points, gradient = active[going.cpu()], points[going], gradient[going]
         if not len(active):
             break
-        moved = tiled(advance, oracle.tile)(points, batch.images[active], gradient)
+        moved = tiled(advance, oracle.tile)(points, batch.images[active], gradient, sizes[active])
         tally.images[active] = moved
         tally.iterations[active] += 1
     if best is not None and len(active):
         offer_last(oracle, batch, tally, best, active, chosen.steps)
-    return conclude(tally, batch, oracle, chosen.steps + 1)
+    return conclude(tally, batch, oracle, chosen.steps + 1, sizes)
 
 
-def begin(oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None) -> Tensor:
+def begin(
+    oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None, radii: Tensor | None = None
+) -> Tensor:
     """Put the starting points into the tally and return the rows [A] that need an attack.
 
-    Where samples stop at success, those that succeed unchanged are left out.
+    Where samples stop at success, those that succeed unchanged are left out. The radius is that of
+    the settings, or one for each row, `radii` [B].
     """
     settings = oracle.gradient_settings
     active = torch.arange(len(batch.images))
@@ -135,26 +146,33 @@ def begin(oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None) -> T
         tally.count(active, 1)
         active = active[~clean.success.cpu()]
     if moves and len(active):
-        tally.images[active] = first_iterates(oracle, batch, points, active)
+        tally.images[active] = first_iterates(oracle, batch, points, active, radii)
     return active
 
 
-def first_iterates(oracle: Oracle, batch: Batch, start: Tensor | None, active: Tensor) -> Tensor:
+def first_iterates(
+    oracle: Oracle,
+    batch: Batch,
+    start: Tensor | None,
+    active: Tensor,
+    radii: Tensor | None = None,
+) -> Tensor:
     """Return the given or drawn starting points of the rows [A], inside ball and box."""
     settings, centres = oracle.settings, batch.images[active]
+    sizes = row_radii(radii, settings.eps, len(batch.images))[active]
 
-    def bound(points: Tensor, centres: Tensor) -> Tensor:
-        return project(points, centres, settings.eps, settings.norm)
+    def bound(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+        return project(points, centres, radii, settings.norm)
 
     if start is not None:
-        return tiled(bound, oracle.tile)(start[active], centres)
+        return tiled(bound, oracle.tile)(start[active], centres, sizes)
 
-    def draw(centres: Tensor, offset: Tensor, radius: Tensor | None) -> Tensor:
-        return bound(place(centres, offset, radius), centres)
+    def draw(centres: Tensor, radii: Tensor, offset: Tensor, radius: Tensor | None) -> Tensor:
+        return bound(place(centres, offset, radius), centres, radii)
 
     xi = RandomnessConfig(settings.seed, "counter").fold("attack", "start")
-    offset, radius = draw_in_ball(xi, batch.ids[active], centres, settings.eps, settings.norm)
-    return tiled(draw, oracle.tile)(centres, offset, radius)
+    offset, radius = draw_in_ball(xi, batch.ids[active], centres, sizes, settings.norm)
+    return tiled(draw, oracle.tile)(centres, sizes, offset, radius)
 
 
 def offer_last(

@@ -50,11 +50,12 @@ def pgd_eot(
     *,
     ids: Ids | None = None,
     start: Tensor | None = None,
+    radii: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with PGD on the expectation over randomness; otherwise like `pgd`."""
     chosen = resolve(PGDEOTSettings, settings, overrides)
-    return pgd(model, images, labels, chosen, ids=ids, start=start)
+    return pgd(model, images, labels, chosen, ids=ids, start=start, radii=radii)
 
 
 def bpda(
@@ -65,6 +66,7 @@ def bpda(
     *,
     ids: Ids | None = None,
     start: Tensor | None = None,
+    radii: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with PGD through the defense's backward approximation; otherwise like `pgd`.
@@ -73,7 +75,8 @@ def bpda(
         BadInput: also for a plain callable, whose backward pass cannot be replaced from outside.
     """
     chosen = resolve(BPDASettings, settings, overrides)
-    return pgd(model, images, labels, replace(chosen, gradient="bpda"), ids=ids, start=start)
+    through = replace(chosen, gradient="bpda")
+    return pgd(model, images, labels, through, ids=ids, start=start, radii=radii)
 
 
 def bpda_eot(
@@ -84,8 +87,9 @@ def bpda_eot(
     *,
     ids: Ids | None = None,
     start: Tensor | None = None,
+    radii: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with `bpda` on the expectation over randomness."""
     chosen = resolve(BPDAEOTSettings, settings, overrides)
-    return bpda(model, images, labels, chosen, ids=ids, start=start)
+    return bpda(model, images, labels, chosen, ids=ids, start=start, radii=radii)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loop, memory, usual_way
+from benchmarks import loop, memory, randomness, usual_way
 from benchmarks.table import render
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -27,6 +27,7 @@ def main() -> None:
             loop.measure("cm", {}, steps=40, n=256),
             loop.measure("ddpm", {"t": 20}, steps=3, n=128),
         ],
+        "randomness": randomness.measure() | {"peak_mib": randomness.memory()},
         "memory": memory.measure(),
         "usual_way": usual,
     }  # fmt: skip

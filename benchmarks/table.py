@@ -15,6 +15,13 @@ def render(results: dict[str, Any]) -> str:
         f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 1.10 |"
         for row in results["loop"]
     ]
+    if "randomness" in results:
+        r = results["randomness"]
+        lines.append(
+            f"| `snr` / bare network calls, `{r['defense']}` t={r['t']}, {r['purifications']:,} "
+            f"purifications | {r['ratio']:.3f} ({r['low']:.3f} to {r['high']:.3f}), peak "
+            f"{r['peak_mib']:.0f} MiB | 1.10, 1 GiB |"
+        )
     for u in results["usual_way"]:
         lines.append(
             f"| PGD-{u['steps']} through `ddpm` t={u['t']}, seconds a digit: usual way "

@@ -223,11 +223,36 @@ def test_heun_step_has_local_error_of_third_order_on_gaussian_data() -> None:
     assert all(2.8 < slope < 3.2 for slope in slopes)
 
 
-def consistency_task(nodes: int = 18) -> ConsistencyTask:
+def consistency_task(nodes: int = 18, **settings: float) -> ConsistencyTask:
     facts = {"task": "edm", "sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}
     return ConsistencyTask(
-        "digits", {"nodes": nodes}, LoadedNetwork(OptimalNetwork().eval(), facts)
+        "digits", {"nodes": nodes, **settings}, LoadedNetwork(OptimalNetwork().eval(), facts)
     )
+
+
+def test_a_distillation_may_keep_to_the_levels_that_a_purifier_meets() -> None:
+    told: list[Tensor] = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor, level: Tensor) -> Tensor:
+            told.append(level)
+            return torch.zeros_like(x)
+
+    whole, low = consistency_task(), consistency_task(highest=4.0)
+    images = torch.rand(64, 1, 8, 8, generator=step_generator(5))
+    batch = Batch(images, torch.zeros(64, dtype=torch.int64))
+    highest = []
+    for task in (whole, low):
+        told.clear()
+        task.losses(Watching(), batch, step_generator(6))
+        highest.append(float(torch.cat(told).max()))
+    assert highest[0] > highest[1]
+    assert math.isclose(4 * highest[1], math.log(float(low.grid[low.first])), rel_tol=1e-5)
+    assert low.grid[low.first] <= 4.0 < low.grid[low.first - 1]
+    assert low.facts()["trained_sigma"] == "up to 2"
+    assert "trained_sigma" not in whole.facts()
+    with pytest.raises(BadInput, match=r"highest 0\.003 leaves no two nodes"):
+        consistency_task(highest=0.003)
 
 
 def test_the_consistency_target_gets_no_gradient_and_the_loss_does() -> None:

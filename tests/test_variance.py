@@ -1,9 +1,11 @@
 """Variance components, centroids and correlations: closed forms, oracles, and resuming."""
 
+import errno
 import math
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from advpure.analysis.mixed import purify_rows
 from advpure.analysis.perturbations import directions
 from advpure.analysis.ratio import ratio_of_means
 from advpure.analysis.row_file import RowFile
-from advpure.analysis.snr import SnrSettings, signal_to_noise, snr_tables
+from advpure.analysis.snr import signal_to_noise, snr_tables
 from advpure.analysis.snr_result import MEANS, RATIOS, SnrResult, SnrRow
-from advpure.analysis.two_way import Table, TwoWay, two_way
+from advpure.analysis.snr_settings import SnrSettings
+from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,
     SumsOfSquares,
@@ -35,6 +38,7 @@ from advpure.errors import BadInput
 from advpure.loading import load_purifier
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
+from advpure.storage import StorageFull
 
 Array = NDArray[np.float64]
 ALPHA = 1e-5
@@ -51,7 +55,7 @@ def _arrays(seed: int = 0) -> tuple[Array, Array, Array]:
 
 def _found(seed: int = 0) -> tuple[TwoWay, Array, Array, Array]:
     clean, inputs, outputs = _arrays(seed)
-    return two_way(Table.of_arrays(inputs, outputs), clean), clean, inputs, outputs
+    return table_statistics(Table.of_arrays(inputs, outputs), clean), clean, inputs, outputs
 
 
 def _norm(x: Array) -> Array:
@@ -126,13 +130,13 @@ def test_correlations_are_means_over_pairs() -> None:
 
 def test_directions_without_variance_have_no_correlation_and_the_others_keep_theirs() -> None:
     clean, x, y = _arrays()
-    same = two_way(Table.of_arrays(x, np.stack([x] * S)), clean)
+    same = table_statistics(Table.of_arrays(x, np.stack([x] * S)), clean)
     assert same.correlation_vary_input is same.correlation_vary_randomness is None
     assert same.sums.columns == 0.0
     assert same.distances[1].max() < 1e-15
     y[:, 1] = x[1] + 0.25  # one input's directions are constant
     y[2, 3] = x[3]
-    found = two_way(Table.of_arrays(x, y), clean)
+    found = table_statistics(Table.of_arrays(x, y), clean)
     d = y - x
     pairs = {
         k: [np.corrcoef(d[a, k], d[b, k])[0, 1] for a, b in combinations(range(S), 2)
@@ -145,7 +149,7 @@ def test_directions_without_variance_have_no_correlation_and_the_others_keep_the
 
 def test_equal_columns_have_no_internal_variance_at_all_and_no_ratio() -> None:
     clean, x, y = _arrays()
-    found = two_way(Table.of_arrays(x, np.stack([y[0]] * 7)), clean)
+    found = table_statistics(Table.of_arrays(x, np.stack([y[0]] * 7)), clean)
     for components in (plain_components(found.sums), unbiased_components(found.sums)):
         assert components.internal == pytest.approx(0.0, abs=1e-16)
         assert components.input > 0.0
@@ -162,7 +166,7 @@ def test_blocks_only_bound_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(b - a)
         return y[s, a:b]
 
-    parts = two_way(Table(K, S, lambda a, b: x[a:b], outputs), clean)
+    parts = table_statistics(Table(K, S, lambda a, b: x[a:b], outputs), clean)
     assert max(calls) == 2
     assert len(calls) == 4 * S * 2
     for one, other in zip(whole, parts, strict=True):
@@ -176,7 +180,7 @@ def test_arrays_that_are_no_table_are_refused(shapes: tuple[tuple[int, ...], ...
         Table.of_arrays(np.zeros(shapes[0]), np.zeros(shapes[1]))
     for y in (np.zeros((1, 3, 2)), np.zeros((3, 1, 2))):
         with pytest.raises(BadInput, match="has no variance to compare"):
-            two_way(Table.of_arrays(y[0], y), np.zeros(2))
+            table_statistics(Table.of_arrays(y[0], y), np.zeros(2))
 
 
 def _z(values: list[float] | Array, truth: float) -> float:
@@ -201,7 +205,7 @@ def simulated() -> list[SumsOfSquares]:
     for _ in range(tables):
         rows, columns = draw(A, 1, k, 1), draw(B, s, 1, 1)
         y = 0.7 + rows + columns + draw(C, s, k, 1)
-        found.append(two_way(Table.of_arrays(rows[0], y), np.zeros(1)).sums)
+        found.append(table_statistics(Table.of_arrays(rows[0], y), np.zeros(1)).sums)
     return found
 
 
@@ -509,6 +513,35 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         RowFile(tmp_path / "file" / "0.rows", 1, np.float32)
+
+
+class _Full:
+    """A file on a full disk: the first bytes go in, then there is no room."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.handle = handle
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.handle, name)
+
+    def write(self, data: bytes) -> int:
+        """Write half and refuse the rest."""
+        self.handle.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_a_full_disk_keeps_whole_rows(tmp_path: Path) -> None:
+    path, data = tmp_path / "0.rows", np.arange(12.0).reshape(4, 3)
+    rows = RowFile(path, 3, np.float32)
+    rows.append(data[:2])
+    rows._handle = _Full(rows._handle)  # type: ignore[assignment]
+    with pytest.raises(StorageFull, match="everything before is kept"):
+        rows.append(data[2:])
+    assert rows.count == 2
+    rows.close()
+    with RowFile(path, 3, np.float32) as again:
+        assert again.count == 3  # a row that was written whole counts
+        assert again.read(0, 3).tolist() == data[:3].tolist()
 
 
 def test_perturbations_are_those_of_the_compression_rate(tmp_path: Path) -> None:

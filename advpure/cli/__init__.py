@@ -9,13 +9,23 @@ from typing import Any, TextIO
 import typer
 
 from advpure.cli.attack import attack
+from advpure.cli.certified_accuracy import certified_accuracy
+from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.cr import cr
 from advpure.cli.data import data
+from advpure.cli.distances import distances
 from advpure.cli.export import export
+from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
+from advpure.cli.plot import plot
+from advpure.cli.randomness import randomness
+from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
+from advpure.cli.sweep import sweep
+from advpure.cli.timesteps import timesteps
+from advpure.cli.steps import steps
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -32,11 +42,21 @@ app = typer.Typer(
 app.command()(attack)
 app.command()(cr)
 app.command()(snr)
+app.command()(distances)
+app.command()(gradients)
+app.command()(certify)
+app.command("certified-accuracy")(certified_accuracy)
+app.command()(randomness)
+app.command()(timesteps)
 app.command()(measure)
+app.command()(steps)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)
+app.command()(sweep)
+app.command()(reproduce)
+app.command()(plot)
 app.command()(export)
 
 

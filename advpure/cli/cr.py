@@ -1,6 +1,5 @@
 """``advpure cr``: how much does a purifier compress the neighbourhood of an image?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -135,13 +134,8 @@ def _print(report: "CompressionReport", found: dict[str, object], is_random: boo
 
 
 def _draw(report: "CompressionReport", path: str) -> None:
-    from advpure.figures import histogram
+    from advpure.analysis.compression_figure import compression_figure
+    from advpure.records import RecordStore
 
-    result, s = report.result, report.settings
-    groups = {f"{255 * e:.3g}/255": list(result.image_means(e).values()) for e in result.eps}
-    histogram(
-        groups, Path(path), xlabel="compression rate of an image",
-        title=f"{s['purifier']} on {s['dataset']}",
-        caption=f"{s['distribution']} noise, {s['perturbations']} perturbations an image, "
-        f"seeds {', '.join(map(str, s['seeds']))}",
-    )  # fmt: skip
+    with RecordStore.read(report.run) as store:
+        compression_figure(store, path)

@@ -114,16 +114,16 @@ def print_estimate(estimate: Any, as_json: bool, of_defense: bool) -> None:
             "whole defense"
         )
     print(
-        f"{counted} for {estimate.images} images, about {_seconds(estimate.seconds)} here, "
+        f"{counted} for {estimate.images} images, about {duration(estimate.seconds)} here, "
         f"peak memory about {estimate.peak_memory / 2**20:,.0f} MiB"
     )
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Write a duration with two digits below a minute, with minutes and hours above.
 
     Example:
-        >>> _seconds(0.3456), _seconds(75.4), _seconds(7384.0)
+        >>> duration(0.3456), duration(75.4), duration(7384.0)
         ('0.35 s', '1 min 15 s', '2 h 3 min')
     """
     if seconds < 60:

@@ -127,6 +127,11 @@ def _print(report: "SnrReport", found: dict[str, Any]) -> None:
     ]
     columns = ["", "plain", "std over images", "95 % of it", "unbiased", "95 % of it", "images"]
     output.print_table(columns, rows)
+    print(
+        f"plain: averages over the table, as seed 003 takes them; input is low by "
+        f"1/{first.perturbations} of itself, internal by 1/{first.configurations} of itself but "
+        f"high by 1/{first.perturbations} of the interaction"
+    )
 
 
 def _number(found: dict[str, Any], name: str | None, scale: float = 1.0) -> str:

@@ -53,8 +53,15 @@ class LPIPS(nn.Module):
             total = total + ((one - two).square() * weight).sum(dim=1).mean(dim=(1, 2))
         return total
 
-    def _stages(self, images: Tensor) -> list[Tensor]:
-        """Return the normalised features in front of every pooling, and the last ones."""
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Return the features of VGG16 in front of every pooling, and the last ones.
+
+        Args:
+            images: [B, 3, H, W] in [-1, 1].
+
+        Returns:
+            After relu1_2, 2_2, 3_3, 4_3 and 5_3: [B, widths[k], H / 2^k, W / 2^k].
+        """
         shift = torch.tensor(_SHIFT, dtype=images.dtype, device=images.device)[:, None, None]
         scale = torch.tensor(_SCALE, dtype=images.dtype, device=images.device)[:, None, None]
         h = (images - shift) / scale
@@ -65,7 +72,11 @@ class LPIPS(nn.Module):
             if isinstance(layer, nn.MaxPool2d):
                 stages.append(h)
             h = layer(h)
-        stages.append(h)
+        return [*stages, h]
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        """Return the activations, of unit length over the channels."""
+        stages = self.activations(images)
         return [h / (h.square().sum(dim=1, keepdim=True) + 1e-8).sqrt() for h in stages]
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from advpure.chain import Chain, Step
+from advpure.chain import Chain, NoiseForm, Step
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
 from advpure.schedules import IndexRule, Schedule, ScheduleName, linear_schedule, make_schedule
@@ -140,7 +140,39 @@ def denoise(denoiser: Denoiser, level: float, *, clip: bool = False, time: int =
         x0 = denoiser(x, level)
         return x0.clamp(-1.0, 1.0) if clip else x0
 
-    return Step(name="denoise", phase="reverse", time=time, move=move, evaluations=1)
+    form = None if clip else noise_form(denoiser, state=0.0, estimate=1.0, level=level)
+    return Step(name="denoise", phase="reverse", time=time, move=move, evaluations=1, form=form)
+
+
+def noise_form(
+    denoiser: Denoiser, *, state: float, estimate: float, level: float, root: float = 1.0
+) -> NoiseForm:
+    """Write state x + estimate D(x / root; level) as kappa (x - gamma epsilon(x)).
+
+    The predicted noise is epsilon(x) = (x - root D(x / root; level)) / (root level), so
+    D = x / root - level epsilon, kappa = state + estimate / root and kappa gamma = estimate level.
+
+    Args:
+        denoiser: D(x; sigma).
+        state: Factor of the state.
+        estimate: Factor of the estimated clean image.
+        level: Noise level told to the denoiser, model units.
+        root: Factor of the clean image in the state: sqrt(abar), or 1.
+
+    Example:
+        >>> import torch
+        >>> from advpure.analytic import GaussianDenoiser
+        >>> network = GaussianDenoiser(torch.zeros(1, 1, 1), 1.0)
+        >>> form = noise_form(network, state=0.0, estimate=1.0, level=2.0)
+        >>> form.kappa, form.gamma, form.epsilon(torch.ones(1, 1, 1, 1).double()).item()
+        (1.0, 2.0, 0.4)
+    """
+    kappa = state + estimate / root
+
+    def epsilon(x: Tensor) -> Tensor:
+        return (x - root * denoiser(x / root, level)) / (root * level)
+
+    return NoiseForm(kappa=kappa, gamma=estimate * level / kappa, epsilon=epsilon)
 
 
 def rescale(factor: float, *, scale: float, sigma: float) -> Step:

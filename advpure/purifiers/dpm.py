@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from advpure.chain import Chain, Step
+from advpure.chain import Chain, NoiseForm, Step
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
 from advpure.purifiers.base import TimeStrength, need
@@ -123,7 +123,11 @@ def solver_step(denoiser: Denoiser, snr: float, after: float, order: int, number
         d2 = epsilon(second, snr + r2 * h) - e
         return linear(x, e, 1.0) - there.sigma / r2 * (math.expm1(h) / h - 1) * d2
 
+    form = None
+    if order == 1:
+        kappa, pull = there.alpha / here.alpha, there.sigma * math.expm1(h)
+        form = NoiseForm(kappa=kappa, gamma=pull / kappa, epsilon=lambda x: epsilon(x, snr))
     return Step(
         name=f"dpm-{order}", phase="reverse", time=number, move=move, evaluations=order,
-        scale=there.alpha, sigma=there.sigma / there.alpha,
+        scale=there.alpha, sigma=there.sigma / there.alpha, form=form,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advpure.chain import Chain, Step
 from advpure.denoisers import Denoiser
-from advpure.purifiers.base import NoiseStrength, need, smooth
+from advpure.purifiers.base import NoiseStrength, need, noise_form, smooth
 from advpure.purifiers.oneshot import grid_of
 from advpure.schedules import karras_grid, nearest_node
 
@@ -60,7 +60,8 @@ def heun_step(denoiser: Denoiser, here: float, there: float, number: int) -> Ste
             return y
         return x + h * (0.5 * slope + 0.5 * (y - denoiser(y, there)) / there)
 
+    form = None if there else noise_form(denoiser, state=0.0, estimate=1.0, level=here)
     return Step(
         name="heun" if there else "euler", phase="reverse", time=number, move=move,
-        evaluations=2 if there else 1, sigma=there,
+        evaluations=2 if there else 1, sigma=there, form=form,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 from advpure.chain import Step
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
+from advpure.purifiers.base import noise_form
 from advpure.schedules import Schedule
 
 Forward = Literal["stepwise", "oneshot"]
@@ -114,9 +115,12 @@ def _ancestral(
         log_variance = weight * math.log(b) + (1 - weight) * math.log(small)
         return mean + (0.5 * log_variance).exp() * z
 
+    # A learned variance is that of the state: then the noise term has a derivative too.
+    plain = not clip and (variance != "learned" or prev < 0)
     return Step(
         name="ancestral", phase="reverse", time=i + 1, move=move, noisy=prev >= 0, evaluations=1,
         scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
+        form=noise_form(denoiser, state=c1, estimate=c0, level=sigma, root=root) if plain else None,
     )  # fmt: skip
 
 
@@ -161,7 +165,11 @@ def _implicit(
         y = math.sqrt(before) * x0 + along * epsilon
         return y if z is None else y + spread * z
 
+    form = None
+    if not clip:
+        state, share = along / math.sqrt(1 - abar), math.sqrt(before) - along * sigma**-1
+        form = noise_form(denoiser, state=state, estimate=share, level=sigma, root=root)
     return Step(
-        name="implicit", phase="reverse", time=i + 1, move=move, evaluations=1,
+        name="implicit", phase="reverse", time=i + 1, move=move, evaluations=1, form=form,
         noisy=spread > 0, scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
     )  # fmt: skip

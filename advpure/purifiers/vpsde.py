@@ -9,7 +9,7 @@ from torch import Tensor
 from advpure.chain import Chain, Step
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
-from advpure.purifiers.base import TimeStrength, need
+from advpure.purifiers.base import TimeStrength, need, noise_form
 from advpure.purifiers.vp import noising_steps
 from advpure.schedules import vp_abar, vp_beta
 
@@ -82,8 +82,15 @@ class VPSDE(TimeStrength):
             y = x + (0.5 * beta * x + factor * beta * score) * dt
             return y if z is None else y + math.sqrt(beta * dt) * z
 
+        # The drift takes away `pull` epsilon; epsilon is (x - root D) / sqrt(1 - seen).
+        pull = factor * beta * dt / math.sqrt(1 - abar)
+        share = pull / math.sqrt(1 - seen)
+        form = noise_form(
+            denoiser, state=1.0 + 0.5 * beta * dt - share, estimate=share * root, level=sigma,
+            root=root,
+        )  # fmt: skip
         scale = math.sqrt(vp_abar(after))
         return Step(
             name="euler", phase="reverse", time=number, move=move, noisy=self.kind == "sde",
-            evaluations=1, scale=scale, sigma=math.sqrt(1 - scale**2) / scale,
+            evaluations=1, scale=scale, sigma=math.sqrt(1 - scale**2) / scale, form=form,
         )  # fmt: skip

@@ -5,20 +5,22 @@ A check of an experiment names its kind and what that kind asks for:
     {check: monotone, column: cr, along: t, direction: falls}
     {check: order, column: cr, along: purifier, values: [reverse, ddpm, ddim], direction: rises}
     {check: rank-correlation, columns: [cr, pgd_fix], at_most: -0.9}
+    {check: less, column: l2_before, than: l2_after}
     {check: ratio, of: internal, over: input, at_least: 10}
-    {check: stable, column: cr, along: eps, reference: 8/255, within: 0.05}
+    {check: bound, column: internal_to_input, at_least: 10}
+    {check: stable, column: cr, along: eps, reference: 8/255, within: 0.05, upto: 16/255}
 
-The first two make several comparisons; the intervals are widened (Bonferroni), so that all hold
-together with 95 %. A claim holds if every comparison is decided for it, does not hold if one is
-decided against it, and is undecided otherwise.
+`where: {KEY: VALUE}` keeps only the rows with that value. The intervals of several comparisons
+within one check are widened (Bonferroni), so that all hold together with 95 %. A claim holds if
+every comparison is decided for it, does not hold if one is decided against it, and is undecided
+otherwise.
 """
 
 import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from advpure.attacks.settings import choose
@@ -34,63 +36,11 @@ from advpure.sweeps.comparisons import (
     subtract,
     together,
 )
+from advpure.sweeps.evidence import Evidence, Finding, equal
 from advpure.sweeps.rank_correlation import rank_correlation
-from advpure.sweeps.samples import Samples, samples_of
-from advpure.sweeps.table import Cell, Key, Table
+from advpure.sweeps.table import Key, Table
 
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of a check.
-
-    Attributes:
-        claim: What was claimed, a sentence.
-        verdict: Whether it holds.
-        detail: The numbers behind the verdict, a sentence.
-        value: The number that the claim is about, where it is one.
-        interval: Its 95 % interval.
-        n: Images behind it.
-    """
-
-    claim: str
-    verdict: Verdict
-    detail: str
-    value: float | None = None
-    interval: Interval | None = None
-    n: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        interval = list(self.interval) if self.interval else None
-        return {**self.__dict__, "interval": interval}
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A table with the values of single images behind it."""
-
-    table: Table
-    root: Path
-
-    def cell(self, row: Key, column: str) -> Cell | None:
-        """Return a cell that has a value, None else."""
-        found = self.table.cells.get((row, column))
-        return None if found is None or found.value is None else found
-
-    def samples(self, row: Key, column: str) -> Samples | None:
-        """Return the values of single images, None where there are none."""
-        cell = self.cell(row, column)
-        return None if cell is None else samples_of(self.root, cell, self.table.columns[column])
-
-    def difference(self, first: Key, second: Key, column: str, level: float) -> Difference | None:
-        """Compare two rows; None where one has no value."""
-        a, b = self.cell(first, column), self.cell(second, column)
-        if a is None or b is None or a.value is None or b.value is None:
-            return None
-        left, right = self.samples(first, column), self.samples(second, column)
-        return subtract(a.value, b.value, left, right, level)
 
 
 def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
@@ -106,7 +56,11 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
     told = dict(spec)
     kind = told.pop("check", None)
     choose(kind, tuple(CHECKS), "check")
-    for name in ("column", "of", "over"):
+    kept = told.pop("where", {})
+    for key in kept:
+        choose(key, tuple(evidence.table.keys), f"key of check {kind}")
+    evidence = evidence.where(kept)
+    for name in ("column", "than", "of", "over"):
         if name in told:
             choose(told[name], tuple(evidence.table.columns), f"column of check {kind}")
     if "along" in told:
@@ -116,7 +70,11 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
         inspect.signature(run).bind(evidence, **told)
     except TypeError as error:
         raise BadInput(f"check {kind} with {', '.join(told)}", "does not fit", str(error)) from None
-    return run(evidence, **told)
+    found = run(evidence, **told)
+    if not kept:
+        return found
+    words = ", ".join(f"{key} {value}" for key, value in kept.items())
+    return replace(found, claim=f"{words}: {found.claim}")
 
 
 def monotone(evidence: Evidence, *, column: str, along: str, direction: str) -> Finding:
@@ -175,6 +133,20 @@ def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -
     return Finding(claim, verdict, detail, found.value, found.interval, found.n)
 
 
+def less(evidence: Evidence, *, column: str, than: str) -> Finding:
+    """Claim that one column is less than another in every row."""
+    level = 1 - (1 - LEVEL) / max(len(evidence.table.rows), 1)
+    found: list[Difference | None] = []
+    for row in evidence.table.rows:
+        a, b = evidence.table.value(row, than), evidence.table.value(row, column)
+        if a is None or b is None:
+            found.append(None)
+            continue
+        samples = evidence.samples(row, than), evidence.samples(row, column)
+        found.append(subtract(a, b, *samples, level))
+    return _decided(found, f"{column} is less than {than}", "rows")
+
+
 def ratio(evidence: Evidence, *, of: str, over: str, at_least: float) -> Finding:
     """Claim that one column is several times another, in every row."""
     claim = f"{of} is at least {at_least:g} times {over}"
@@ -194,16 +166,62 @@ def ratio(evidence: Evidence, *, of: str, over: str, at_least: float) -> Finding
     return Finding(claim, together(verdicts), detail, min(shares))
 
 
+def bound(
+    evidence: Evidence, *, column: str, at_least: float | None = None, at_most: float | None = None
+) -> Finding:
+    """Claim that a column is at least or at most some value, in every row."""
+    words = [f"at least {at_least:g}"] if at_least is not None else []
+    words += [f"at most {at_most:g}"] if at_most is not None else []
+    claim = f"{column} is {' and '.join(words)}"
+    lowest, highest = -math.inf if at_least is None else at_least, math.inf
+    highest = highest if at_most is None else at_most
+    verdicts: list[Verdict] = []
+    values = [evidence.table.value(row, column) for row in evidence.table.rows]
+    for value in values:
+        ends = value.interval if value is not None else None
+        if ends is None:
+            verdicts.append(UNDECIDED)
+        elif ends.high < lowest or ends.low > highest:
+            verdicts.append(FAILS)
+        else:
+            verdicts.append(HOLDS if lowest <= ends.low and ends.high <= highest else UNDECIDED)
+    known = [value for value in values if value is not None]
+    if not known:
+        return Finding(claim, UNDECIDED, "the values are not there")
+    shown = [
+        f"{value.value:.4g}"
+        + (f" [{value.interval.low:.4g}, {value.interval.high:.4g}]" if value.interval else "")
+        for value in known
+    ]
+    single = known[0] if len(known) == 1 else None
+    return Finding(
+        claim, together(verdicts), "; ".join(shown[:6]), single and single.value,
+        single and single.interval, single and single.n,
+    )  # fmt: skip
+
+
 def stable(
-    evidence: Evidence, *, column: str, along: str, reference: Any, within: float
+    evidence: Evidence,
+    *,
+    column: str,
+    along: str,
+    reference: Any,
+    within: float,
+    upto: Any = None,
 ) -> Finding:
     """Claim that a column stays within a share of its value at a reference."""
     claim = f"{column} stays within {within:.0%} of its value at {along} {reference}"
+    claim += "" if upto is None else f", up to {upto}"
     place = list(evidence.table.keys).index(along)
     verdicts, changes = [], []
+    most = number(upto)
+    table = evidence.table
+    if most is not None:
+        near = tuple(row for row in table.rows if (number(row[place]) or 0.0) <= most * (1 + 1e-9))
+        evidence = Evidence(replace(table, rows=near), evidence.root)
     count = len(evidence.table.rows)
     for rows in _groups(evidence.table, along):
-        base = next((row for row in rows if _equal(row[place], reference)), None)
+        base = next((row for row in rows if equal(row[place], reference)), None)
         scale = evidence.table.value(base, column) if base is not None else None
         for row in rows:
             if base is None or scale is None or row == base:
@@ -230,16 +248,20 @@ def _steps(
         evidence.difference(*(pair if direction == "falls" else pair[::-1]), column, level)
         for pair in pairs
     ]
+    return _decided(found, claim, "steps")
+
+
+def _decided(found: Sequence[Difference | None], claim: str, what: str) -> Finding:
+    """Join comparisons, whose differences are claimed to be above 0."""
     known = [each for each in found if each is not None]
     verdicts = [each.verdict for each in known]
     verdict = together(verdicts) if len(known) == len(found) else together([*verdicts, UNDECIDED])
     right = sum(each.value > 0 for each in known)
     ties = sum(each.value == 0 for each in known)
-    against = verdicts.count(FAILS)
     detail = (
-        f"{right} of {len(pairs)} steps have this sign"
+        f"{right} of {len(found)} {what} have this sign"
         + (f", {ties} are ties" if ties else "")
-        + f"; {verdicts.count(HOLDS)} decided for it, {against} against it"
+        + f"; {verdicts.count(HOLDS)} decided for it, {verdicts.count(FAILS)} against it"
     )
     counts = [each.n for each in known if each.n is not None]
     return Finding(claim, verdict, detail, n=min(counts, default=None))
@@ -277,18 +299,13 @@ def _inside(interval: Interval | None, reach: float) -> Verdict:
     return FAILS if interval.low > reach or interval.high < -reach else UNDECIDED
 
 
-def _equal(left: Any, right: Any) -> bool:
-    a, b = number(left), number(right)
-    if a is not None and b is not None:
-        return math.isclose(a, b, rel_tol=1e-9)
-    return bool(left == right)
-
-
 CHECKS: dict[str, Callable[..., Finding]] = {
     "monotone": monotone,
     "order": order,
     "rank-correlation": correlation,
+    "less": less,
     "ratio": ratio,
+    "bound": bound,
     "stable": stable,
 }
 """Kinds of checks; a new one is a function and a line here."""

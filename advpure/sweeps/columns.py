@@ -3,7 +3,8 @@
 A path is names and places joined by dots, such as `stages.clean.mean` or `rows.0`; brackets choose
 the entry of a list whose fields have given values, as in `rows[norm=l2,place=end]`. Where it ends
 at a mapping, that is an estimate: its `value` (or `mean`), `std`, `n`, and its `interval` (or `low`
-and `high`) are read.
+and `high`) are read. Where it ends at a number `x`, that number's `x_std`, `x_n` and `x_interval`
+beside it are read.
 """
 
 import re
@@ -49,6 +50,7 @@ class Column:
         unit: ``percent``: a share in [0, 1], printed in per cent.
         where: Only points with these values on the axes, dotted option to value; so one block can
             fill several columns.
+        optional: Whether a report may lack the value, as where a metric cannot be had.
         about: What the value is.
     """
 
@@ -58,6 +60,7 @@ class Column:
     n: str | None = None
     unit: Unit = "number"
     where: Mapping[str, Any] | None = None
+    optional: bool = False
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -74,8 +77,13 @@ class Column:
             >>> Column(block="cr", at="rows.0").read({"rows": [{"mean": 0.4, "n": 9}]})
             Value(value=0.4, std=None, n=9, interval=None)
         """
-        found = follow(report, self.at)
-        value = _estimate(found) if isinstance(found, Mapping) else _bare(found, self.at)
+        try:
+            found = follow(report, self.at)
+        except BadInput:
+            if self.optional:
+                return None
+            raise
+        value = _estimate(found) if isinstance(found, Mapping) else _bare(report, self.at, found)
         if value is None:
             return None
         if self.interval is not None:
@@ -176,12 +184,20 @@ def _estimate(found: Mapping[str, Any]) -> Value | None:
     )
 
 
-def _bare(found: Any, path: str) -> Value | None:
+def _bare(report: Mapping[str, Any], path: str, found: Any) -> Value | None:
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise BadInput(f"path {path!r}", f"ends at {found!r}", "end it at a number or an estimate")
-    return Value(float(found))
+    outer, _, name = path.rpartition(".")
+    beside = follow(report, outer)
+    if not isinstance(beside, Mapping):
+        return Value(float(found))
+    n = beside.get(f"{name}_n")
+    return Value(
+        float(found), beside.get(f"{name}_std"), None if n is None else int(n),
+        _interval(beside.get(f"{name}_interval")),
+    )  # fmt: skip
 
 
 def _interval(found: Any) -> Interval | None:

@@ -3,7 +3,7 @@
     title: Expected compression rate and robustness under fixed randomness
     about: What it measures, in sentences.
     published: T2                      # table in published/SEED.json
-    keys: {purifier: defense, t: t}    # row key: option
+    keys: {purifier: defense, t: t}    # row key: option, see advpure.sweeps.table
     columns:                           # see advpure.sweeps.columns
       cr: {block: cr, at: rows.0}
       pgd_fix: {block: attack, at: robust_accuracy, interval: interval, n: n, unit: percent}
@@ -15,9 +15,9 @@
       small: {label: scaled down, about: ..., base: {dataset: digits, n: 100}}
       full: {label: scaled down, about: ..., base: {dataset: cifar10, n: 1000}}
 
-A size has a base, grid, zip and blocks of its own, laid over those of the file; it may also lay
-over columns and checks. Labels: `reproduction`, the same setting; `scaled down`, other data, models
-or counts; `re-derived`, where the paper does not say enough.
+A size has a base, grid, zip and blocks of its own, laid over those of the file, and columns too;
+its keys and checks replace those of the file. Labels: `reproduction`, the same setting; `scaled
+down`, other data, models or counts; `re-derived`, where the paper does not say enough.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,6 +35,7 @@ from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml
 from advpure.sweeps.sweep import Sweep, parse_sweep
+from advpure.sweeps.table import Keys
 
 Label = Literal["reproduction", "scaled down", "re-derived"]
 _LAID_OVER = ("base", "grid", "zip", "blocks")
@@ -48,6 +49,7 @@ class _Size(BaseModel):
     grid: dict[str, Any] = {}
     zip: dict[str, Any] = {}
     blocks: dict[str, Any] = {}
+    keys: dict[str, str | list[Any] | dict[Any, str]] | None = None
     columns: dict[str, dict[str, Any] | None] = {}
     checks: list[dict[str, Any]] | None = None
 
@@ -57,7 +59,7 @@ class _File(BaseModel):
     title: str
     about: str
     published: str | None = None
-    keys: dict[str, str]
+    keys: dict[str, str | list[Any] | dict[Any, str]]
     columns: dict[str, dict[str, Any]]
     checks: list[dict[str, Any]] = []
     figure: dict[str, Any] | None = None
@@ -79,7 +81,7 @@ class Experiment:
         about: What it measures, and in which size.
         label: How close the setting is to the published one.
         sweep: What is run.
-        keys: Row key to option.
+        keys: Row key to what it stands for, see `advpure.sweeps.table`.
         columns: Column to where it is found.
         checks: What the table must show, see `advpure.sweeps.checks`.
         figure: How it is drawn, see `advpure.sweeps.figures`; None where nothing is.
@@ -93,7 +95,7 @@ class Experiment:
     about: str
     label: Label
     sweep: Sweep
-    keys: Mapping[str, str]
+    keys: Keys
     columns: Mapping[str, Column]
     checks: tuple[Mapping[str, Any], ...] = ()
     figure: Mapping[str, Any] | None = None
@@ -134,8 +136,10 @@ def load_experiment(
     choose(size, tuple(file.sizes), f"size of {id}")
     chosen = file.sizes[size]
     found: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
-    for layer in (chosen.model_dump(include=set(_LAID_OVER)), {"base": dict(change or {})}):
-        found = _laid_over(found, layer)
+    found = _laid_over(found, chosen.model_dump(include=set(_LAID_OVER)))
+    if change:
+        inner = {"base": dict(change)}
+        found["blocks"] = {k: _laid_over(own or {}, inner) for k, own in found["blocks"].items()}
     name = f"{id.replace(':', '-')}-{size}"
     sweep = parse_sweep(found, name=name, where=f"experiment {id} ({size})")
     columns = {
@@ -144,13 +148,14 @@ def load_experiment(
         if spec is not None
     }
     checks = file.checks if chosen.checks is None else chosen.checks
+    keys = file.keys if chosen.keys is None else chosen.keys
     return Experiment(
         id=id, size=size, title=file.title, about=f"{file.about} {chosen.about}".strip(),
         label=chosen.label,
         sweep=Sweep(
             name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}
         ),
-        keys=file.keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
+        keys=keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
         checks=tuple(checks), figure=file.figure, table=_table(id, file.published),
         table_id=file.published,
     )  # fmt: skip

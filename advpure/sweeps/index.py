@@ -58,26 +58,24 @@ class Index:
         self.root, self.folder, self.settings = root, folder, settings
 
     @classmethod
-    def begin(cls, sweep: Sweep, points: Sequence[Point], root: str | Path) -> "Index":
-        """Begin a sweep, or go on with it.
-
-        Args:
-            sweep: The sweep.
-            points: Its points.
-            root: Where run folders are.
-
-        Raises:
-            BadInput: when the folder cannot be used.
-        """
+    def of(cls, sweep: Sweep, points: Sequence[Point], root: str | Path) -> "Index":
+        """Return the index that a sweep has or will have below a root; nothing is written."""
         settings = {
             "verb": "sweep", "name": sweep.name, **sweep.origin,
             "points": [point.to_json() for point in points],
         }  # fmt: skip
         folder = default_run_folder(root, f"sweep-{sweep.name}", settings)
-        index = cls(Path(root), folder, settings)
-        with index._open():
+        return cls(Path(root), folder, settings)
+
+    def begin(self) -> None:
+        """Make the folder, or check that it belongs to this sweep.
+
+        Raises:
+            BadInput: when the folder cannot be used.
+            StorageFull: when there is no room.
+        """
+        with self._open():
             pass
-        return index
 
     @classmethod
     def read(cls, folder: str | Path) -> "Index":
@@ -111,6 +109,8 @@ class Index:
 
     def attempts(self) -> dict[str, Attempt]:
         """Return the last attempt at every run that was tried."""
+        if not find_run(self.root, self.folder.name):
+            return {}
         with RecordStore.read(self.folder) as store:
             rows = store.rows(ATTEMPTS.table)
         return {

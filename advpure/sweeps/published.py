@@ -65,9 +65,10 @@ class PublishedTable(BaseModel):
             return None
         value, unit = found[0][column], self.columns[column].unit
         spread = value if isinstance(value, Spread) else Spread(value=value, std=0.0)  # type: ignore[arg-type]
-        scale = _SCALES.get(unit, 1.0)
-        std = spread.std * scale if isinstance(value, Spread) else None
-        return Printed(spread.value * scale, std)
+        # Divided and not multiplied, so that 2.2 % is the number nearest to 0.022.
+        unit_of = _UNITS.get(unit, 1.0)
+        std = spread.std / unit_of if isinstance(value, Spread) else None
+        return Printed(spread.value / unit_of, std)
 
 
 class Printed(NamedTuple):
@@ -87,7 +88,7 @@ class PublishedWork(BaseModel):
     tables: dict[str, PublishedTable]
 
 
-_SCALES = {"percent": 0.01, "variance x 1e-3": 1e-3, "ratio x 1e-3": 1e-3}
+_UNITS = {"percent": 100.0, "variance x 1e-3": 1000.0, "ratio x 1e-3": 1000.0}
 
 
 @cache

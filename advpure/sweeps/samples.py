@@ -4,33 +4,36 @@ Different purifiers are measured on the same images, and the same image is easy 
 them. Paired differences leave that out; see `advpure.sweeps.comparisons`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
+from advpure.analysis.distances_result import DistancesResult
+from advpure.analysis.snr_result import MEANS, SNR_SCHEMA, SnrResult
+from advpure.analysis.timesteps_report import TIMES
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
-from advpure.sweeps.columns import Column
 from advpure.sweeps.table import Cell
 
 Samples = Mapping[int, float]
+_ROW = re.compile(r"rows(?:\.(?P<place>\d+)|\[(?P<key>\w+)=(?P<value>[^\]]+)\])\.(?P<name>\w+)$")
 _SHORT = {"clean_accuracy": "clean", "noise_accuracy": "noise", "robust_accuracy": "adversarial"}
 _KINDS = ("one_shot", "mean", "worst")
 
 
-def samples_of(root: Path, cell: Cell, column: Column) -> Samples | None:
-    """Return sample id to value for a cell, None where its column is no mean over images.
+def samples_of(root: Path, cell: Cell) -> Samples | None:
+    """Return sample id to value for a cell, None where it is no mean over images.
 
     Args:
         root: Where run folders are.
         cell: The cell, of a finished run.
-        column: Its column.
     """
     read = READERS.get(cell.point.verb)
     if read is None:
         return None
     with RecordStore.read(root / cell.point.run) as store:
-        return read(store, column.at)
+        return read(store, cell.at)
 
 
 def _compression(store: RecordStore, at: str) -> Samples | None:
@@ -61,8 +64,45 @@ def _share(decisions: list[bool], kind: str) -> float:
     return float(all(decisions)) if kind == "worst" else sum(decisions) / len(decisions)
 
 
+def _distances(store: RecordStore, at: str) -> Samples | None:
+    """Return a distance along the chain, or a metric of pairs, of each image."""
+    found, result = _ROW.match(at), DistancesResult(store)
+    if found is None:
+        return None
+    label = found["value"] or result.labels[int(found["place"])]
+    norm, _, place = found["name"].partition("_")
+    if norm in ("l2", "linf"):
+        ids, *norms = result.states(label)
+        values = norms[norm == "linf"]
+        chosen = {"initial": values[:, 0], "final": values[:, -1], "largest": values.max(axis=1)}
+        return dict(zip(ids, chosen[place].tolist(), strict=True)) if place in chosen else None
+    metric, _, stage = found["name"].rpartition("_")
+    if metric not in store.settings["metrics"] or stage not in ("before", "after"):
+        return None
+    pairs = result.pairs(label, metric)
+    return {i: pair[stage == "after"] for i, pair in pairs.items()}
+
+
+def _snr(store: RecordStore, at: str) -> Samples | None:
+    if at not in MEANS:
+        return None
+    return SnrResult.from_records(store.rows(SNR_SCHEMA.table)).of_images(at)
+
+
+def _timesteps(store: RecordStore, at: str) -> Samples | None:
+    found = _ROW.match(at)
+    column = {"cr": "rate"}.get(found["name"], found["name"]) if found else ""
+    if found is None or found["key"] != "t" or column not in TIMES.values:
+        return None
+    rows = store.rows(TIMES.table, {"t": int(found["value"])})
+    return {row["sample"]: float(row[column]) for row in rows if row[column] is not None}
+
+
 READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "cr": _compression,
     "attack": _attack,
+    "distances": _distances,
+    "snr": _snr,
+    "timesteps": _timesteps,
 }
 """Verb to a function of (records, path of the column); None for paths that are no such mean."""

@@ -85,17 +85,20 @@ class SweepRun:
     notes: tuple[str, ...]
 
 
-def begin(
+def prepare_sweep(
     sweep: Sweep,
     session: Session,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Index, list[Point]]:
-    """Check every point and open the sweep's folder.
+    """Check every point; nothing is written.
 
     Args:
         sweep: The sweep.
         session: How to run it.
         watch: Called with the number of checked points and of all.
+
+    Returns:
+        The sweep's index and the points of the session's shard.
 
     Raises:
         BadInput: for the first point that cannot be computed.
@@ -105,14 +108,14 @@ def begin(
     if not chosen:
         i, k = session.shard
         raise BadInput(f"shard {i}/{k}", f"has none of {len(points)} points", "use fewer shards")
-    return Index.begin(sweep, points, session.root), chosen
+    return Index.of(sweep, points, session.root), chosen
 
 
 def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepRun:
     """Compute the points that are not finished; the same call goes on after an interruption.
 
     Args:
-        index: The sweep, from `begin`.
+        index: The sweep, from `prepare_sweep`.
         points: Its points, or those of a shard.
         session: How to run it.
 
@@ -124,6 +127,7 @@ def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepR
         KeyboardInterrupt: when the user stops it, after the workers have stopped.
     """
     session = session.resolved(points)
+    index.begin()
     before = {run: last.number + 1 for run, last in index.attempts().items()}
     runs = list(dict.fromkeys(point.run for point in points))
     # More than once: a run that another sweep had claimed may have been left behind by it.

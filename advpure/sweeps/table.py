@@ -1,7 +1,16 @@
-"""The table of a sweep, from the records of its finished points alone."""
+"""The table of a sweep, from the records of its finished points alone.
 
+A row key stands for an option, or for something that varies within each report. The latter is given
+as a list of values, or as a mapping from values to the text by which `{KEY}` is replaced in the
+paths of the columns:
+
+    keys: {t: t, randomness: [fresh, fixed], varies: {input: centroid_vary_input, ...}}
+    columns: {clean: {block: attack, at: "rows[randomness={randomness}].clean"}}
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +21,15 @@ from advpure.sweeps.columns import Column, Value
 from advpure.sweeps.points import Point
 
 Key = tuple[Any, ...]
+Keys = Mapping[str, str | Sequence[Any] | Mapping[Any, str]]
 
 
 class Cell(NamedTuple):
-    """One value of a table, and the run that it comes from."""
+    """One value of a table, the point that it comes from, and its path in that report."""
 
     value: Value | None
     point: Point
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,13 +37,13 @@ class Table:
     """Measured values by row and column.
 
     Attributes:
-        keys: Names of the row keys, each with the option that it stands for.
+        keys: Names of the row keys, each with what it stands for.
         columns: Names of the columns and where they come from.
         rows: Row keys, in the order of the file.
         cells: Value of (row, column); absent where the run is not finished.
     """
 
-    keys: Mapping[str, str]
+    keys: Keys
     columns: Mapping[str, Column]
     rows: tuple[Key, ...]
     cells: Mapping[tuple[Key, str], Cell] = field(default_factory=dict)
@@ -83,7 +94,7 @@ def tabulate(
     points: Sequence[Point],
     finished: set[str],
     reports: Reports,
-    keys: Mapping[str, str],
+    keys: Keys,
     columns: Mapping[str, Column],
 ) -> Table:
     """Gather the values of finished points into rows.
@@ -92,23 +103,25 @@ def tabulate(
         points: The points of the sweep.
         finished: Runs that are finished.
         reports: Where their reports come from.
-        keys: Row key to dotted option. A block that does not set an option along an axis has one
-            value for all rows that differ in it alone.
+        keys: Row key to what it stands for. A block that does not set an option along an axis has
+            one value for all rows that differ in it alone.
         columns: Column name to where it comes from.
 
     Raises:
         BadInput: for a column whose path leads nowhere, or a row with two values.
     """
-    rows = _rows(points, keys)
+    swept = {option for point in points for option in point.at}
+    rows = _rows(points, keys, swept)
     cells: dict[tuple[Key, str], Cell] = {}
     for name, column in columns.items():
         for point in _of_column(points, column):
             if point.run not in finished:
                 continue
-            value = column.read(reports.of(point))
             for row in rows:
-                if _belongs(point, row, keys):
-                    known = cells.setdefault((row, name), Cell(value, point))
+                if _belongs(point, row, keys, swept):
+                    placed = _placed(column, row, keys)
+                    cell = Cell(placed.read(reports.of(point)), point, placed.at)
+                    known = cells.setdefault((row, name), cell)
                     if known.point.run != point.run:
                         raise BadInput(
                             f"column {name} of row {row}",
@@ -127,21 +140,53 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
     ]
 
 
-def _rows(points: Sequence[Point], keys: Mapping[str, str]) -> list[Key]:
-    """Return the row keys of the points that set all of them, in the order of the file."""
+def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
+    """Return the row keys of the points that set all options, in the order of the file."""
+    options = {key: option for key, option in keys.items() if isinstance(option, str)}
     found: dict[Key, int] = {}
     for point in points:
-        if all(option in point.at for option in keys.values()):
-            found.setdefault(tuple(point.at[option] for option in keys.values()), point.place)
-    return sorted(found, key=lambda row: found[row])
+        if all(_sets(point, option, swept) for option in options.values()):
+            row = tuple(_read(point, option) for option in options.values())
+            found.setdefault(row, point.place)
+    outer = [dict(zip(options, row, strict=True)) for row in sorted(found, key=lambda r: found[r])]
+    inner = {key: list(within) for key, within in keys.items() if not isinstance(within, str)}
+    rows = []
+    for place in outer:
+        for values in itertools.product(*inner.values()):
+            whole = {**place, **dict(zip(inner, values, strict=True))}
+            rows.append(tuple(whole[key] for key in keys))
+    return rows
 
 
-def _belongs(point: Point, row: Key, keys: Mapping[str, str]) -> bool:
+def _belongs(point: Point, row: Key, keys: Keys, swept: set[str]) -> bool:
     return all(
-        point.at[option] == value
+        _read(point, option) == value
         for option, value in zip(keys.values(), row, strict=True)
-        if option in point.at
+        if isinstance(option, str) and _sets(point, option, swept)
     )
+
+
+def _sets(point: Point, option: str, swept: set[str]) -> bool:
+    """Say whether a point has its own value of an option: on an axis, or one for all points."""
+    return option in point.at or option not in swept
+
+
+def _placed(column: Column, row: Key, keys: Keys) -> Column:
+    """Return the column with the row's own texts in its paths."""
+    texts = {}
+    for (key, within), value in zip(keys.items(), row, strict=True):
+        if not isinstance(within, str):
+            texts[f"{{{key}}}"] = str(within[value] if isinstance(within, Mapping) else value)
+
+    def written(path: str) -> str:
+        for name, text in texts.items():
+            path = path.replace(name, text)
+        return path
+
+    return replace(
+        column, at=written(column.at), interval=column.interval and written(column.interval),
+        n=column.n and written(column.n),
+    )  # fmt: skip
 
 
 def _read(point: Point, option: str) -> Any:

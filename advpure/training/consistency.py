@@ -17,12 +17,13 @@ from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.errors import BadInput
 from advpure.schedules import karras_grid
 from advpure.training.distances import SETTINGS, make_distance
+from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
 from advpure.units import to_model
 from advpure.weights import LoadedNetwork
 
-_DEFAULTS = {"nodes": 18, **SETTINGS}
+_DEFAULTS = {"nodes": 18, "highest": 0.0, "teacher_bfloat16": False, **SETTINGS}
 RANGE = ("sigma_data", "sigma_min", "sigma_max")
 
 
@@ -61,7 +62,10 @@ class ConsistencyTask(Task):
 
     Args:
         dataset: Data set that is validated on.
-        settings: nodes (of the grid), and those of `advpure.training.distances`.
+        settings: nodes (of the grid), highest (the highest level of it that is trained, model
+            units; 0 for all of them: a purifier never meets those that only sampling starts
+            from, and their large losses drown the others), teacher_bfloat16 (whether the
+            teacher's network runs in bfloat16), and those of `advpure.training.distances`.
         teacher: A network that the EDM task trained; its noise range is taken over.
     """
 
@@ -76,15 +80,20 @@ class ConsistencyTask(Task):
         self.range = noise_range(teacher, "edm")
         self.distance, self.nodes = make_distance(values), int(values["nodes"])
         self.kind = str(values["distance"])
-        self.teacher = EDMDenoiser(teacher.network, **self.range)
+        reduced = InBfloat16(teacher.network, bool(values["teacher_bfloat16"]))
+        self.teacher = EDMDenoiser(reduced, **self.range)
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
         self.grid = torch.as_tensor(grid, dtype=torch.float32)
+        self.highest = float(values["highest"]) or self.range["sigma_max"]
+        self.first = int((self.grid > self.highest * (1 + 1e-6)).sum())
+        if not self.first < self.nodes - 1:
+            raise BadInput(f"highest {self.highest}", "leaves no two nodes", "raise it")
         self.held_out = validation_batch(dataset, 256)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the distance between neighbouring outputs for each image, [B]."""
         clean = to_model(batch.images)
-        node = torch.randint(0, self.nodes - 1, (len(clean),), generator=generator)
+        node = torch.randint(self.first, self.nodes - 1, (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         t, s = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         student = ConsistencyDenoiser(network, **self.range)
@@ -104,4 +113,5 @@ class ConsistencyTask(Task):
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the number of nodes, model units."""
-        return {**self.range, "nodes": self.nodes, "distance": self.kind}
+        found = {**self.range, "nodes": self.nodes, "distance": self.kind}
+        return {**found, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else found

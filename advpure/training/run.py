@@ -15,7 +15,7 @@ from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, load_recipe
 from advpure.training.tasks import make_task
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork, load_network, sha256
+from advpure.weights import LoadedNetwork, load_network, sha256, state_sha256
 
 _FIT = 5000
 """How many training images the fixed first layer of a classifier is fitted to."""
@@ -92,7 +92,8 @@ def train(
     data = DATASETS.get(plan.dataset).read("train")
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
-    trainer = Trainer(plan, task, network, data, folder, device)
+    taught_by = None if start is None else state_sha256(start.network)
+    trainer = Trainer(plan, task, network, data, folder, device, taught_by)
     resumed = resume and trainer.resume()
     if weights is not None and not resumed:
         path = _weights_path(weights)

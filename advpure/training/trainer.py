@@ -47,6 +47,8 @@ class Trainer:
         data: Training images.
         folder: Where `checkpoint.pt` and `log.csv` live.
         device: Where to compute.
+        teacher: The SHA-256 sum of the teacher's state, if there is one; a checkpoint of another
+            one is not gone on with.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Trainer:
         data: RawSplit,
         folder: Path,
         device: str = "cpu",
+        teacher: str | None = None,
     ) -> None:
         """Set everything up for step 0; `resume` continues from a checkpoint."""
         self.recipe, self.task, self.data, self.folder = recipe, task, data, folder
-        self.device = torch.device(device)
+        self.device, self.teacher = torch.device(device), teacher
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -186,6 +189,7 @@ class Trainer:
             "task": self.task.state(),
             "step": self.step,
             "begun": self.begun,
+            "teacher": self.teacher,
             "seconds": self.seconds,
             "loss": [self.loss_sum, self.loss_count],
             "rows": self.rows,
@@ -211,6 +215,11 @@ class Trainer:
         except Exception:  # a damaged file fails in many ways, all meaning the same
             raise BadInput(f"checkpoint {path}", "cannot be read", "delete it") from None
         self._check_recipe(f"checkpoint {path}", recipe)
+        if state.get("teacher", self.teacher) != self.teacher:
+            raise BadInput(
+                f"checkpoint {path}", "was taught by other weights of that name",
+                "choose another folder or start again without resuming",
+            )  # fmt: skip
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

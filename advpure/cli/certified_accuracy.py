@@ -1,0 +1,195 @@
+"""``advpure certified-accuracy``: what runs and logs of certificates say, read again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advpure.cli import options as o
+
+if TYPE_CHECKING:
+    from advpure.analysis.certification.accuracy import CertifiedImages
+
+DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def certified_accuracy(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Run folders of certify, their shards, and certification logs."),
+    ],
+    radii: Annotated[
+        str | None,
+        typer.Option(help="Radii in [0, 1] units. Default: the run's; 0,0.25,0.5,0.75,1 for logs."),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Read runs, and emulate logs, at this alpha, between 0 and 1."),
+    ] = None,
+    procedure: Annotated[
+        str | None,
+        typer.Option("--procedure", "-p", help="Read runs by fixed, anytime, cascade or predict."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-N", help="Read runs with this many samples.")
+    ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Read runs with alpha for all sigmas together.")
+    ] = False,
+    sigma: Annotated[
+        str | None,
+        typer.Option(help="Noise levels of the logs, in order. Default: what their paths say."),
+    ] = None,
+    emulate: Annotated[
+        int | None,
+        typer.Option(help="Read logs as if made with this many samples; needs --log-samples."),
+    ] = None,
+    log_samples: Annotated[
+        int | None, typer.Option(help="Samples that the logs were made with, e.g. 100000.")
+    ] = None,
+    log_alpha: Annotated[float, typer.Option(help="Alpha that the logs were made with.")] = 0.001,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="The first against each other, paired by image.")
+    ] = False,
+    log: Annotated[
+        str | None, typer.Option(help="Write the certificates as logs, a .tsv file a sigma.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="Draw accuracy over the radius: a .png, .svg or .pdf file.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Print certified accuracy at any radius, per sigma and best over sigma (an oracle).
+
+    Example: advpure certified-accuracy sigma_0.25.tsv sigma_0.50.tsv --radii 0,0.25,0.5 --json
+    """
+    from advpure.analysis.certification.accuracy import compare as compare_curves
+    from advpure.analysis.certification.emulation import emulate as emulate_samples
+    from advpure.analysis.certification.radius import read_radii, read_sigmas
+    from advpure.analysis.certification.report import curve_json, summary_json
+    from advpure.analysis.certification.sources import read_sources, threshold_notes
+    from advpure.cli import output
+    from advpure.errors import BadInput
+
+    asked = None if radii is None else read_radii(radii)
+    levels = [] if sigma is None else [read_sigmas(each)[0] for each in sigma.split(",")]
+    changes = o.given(alpha=alpha, procedure=procedure, samples=samples, radii=asked)
+    found = read_sources(sources, sigmas=levels, **changes, **({"joint": True} if joint else {}))
+    curves = list(found.curves)
+    at = asked or found.radii or DEFAULT_RADII
+    notes = [*found.notes, *threshold_notes(curves, at)]
+    if emulate is not None:
+        if log_samples is None:
+            raise BadInput("--emulate", "needs the samples of the logs", "add --log-samples 100000")
+        curves = [
+            emulate_samples(curve, samples=log_samples, to=emulate, alpha=log_alpha, to_alpha=alpha)
+            for curve in curves
+        ]
+        notes += [curve.notes[-1] for curve in curves]
+    if compare and len(curves) < 2:
+        raise BadInput("one set of certificates", "compares with nothing", "name two")
+    differences = {
+        other.name: compare_curves(curves[0], other, at) for other in curves[1:] if compare
+    }
+    logs = write_logs(curves, log) if log is not None else []
+    if plot is not None:
+        from advpure.analysis.certification.figure import draw_curves
+
+        draw_curves(curves, Path(plot))
+    if as_json:
+        output.print_json(
+            summary_json(curves, at)
+            | {"curves": [curve_json(curve) for curve in curves], "notes": notes}
+            | o.given(
+                differences=_differences_json(curves[0].name, differences) if compare else None,
+                plot=plot, logs=[*map(str, logs)] or None,
+            )
+        )  # fmt: skip
+        return
+    print_accuracies(curves, at, {})
+    if compare:
+        _print_differences(curves[0].name, differences)
+    for text in notes:
+        output.note(text)
+    for path in [*logs, *([plot] if plot else [])]:
+        print(f"written: {path}")
+
+
+def write_logs(curves: "Sequence[CertifiedImages]", path: str) -> list[Path]:
+    """Write each set of certificates; of several, the name goes before the ending."""
+    from advpure.analysis.certification.logs import write_log
+
+    target = Path(path)
+    if len(curves) == 1:
+        return [write_log(curves[0], target)]
+    written: list[Path] = []
+    for curve in curves:
+        label = f"sigma_{curve.sigma:g}" if curve.sigma is not None else "cascade"
+        place = target.with_name(f"{target.stem}_{label}{target.suffix}")
+        if place in written:
+            place = target.with_name(f"{target.stem}_{len(written)}_{label}{target.suffix}")
+        written.append(write_log(curve, place))
+    return written
+
+
+def print_accuracies(
+    curves: "Sequence[CertifiedImages]", radii: Sequence[float], used: Mapping[str, float]
+) -> None:
+    """Print one column per set of certificates, and the best of them.
+
+    Args:
+        curves: Certificates.
+        radii: [0, 1] units.
+        used: Noise samples per image, by name, where known.
+    """
+    from advpure.analysis.certification.accuracy import (
+        abstention,
+        average_certified_radius,
+        best_over,
+    )
+    from advpure.analysis.certification.accuracy import certified_accuracy as accuracy
+    from advpure.analysis.certification.radius import round_down
+    from advpure.cli import output
+
+    if not curves:
+        print("no image is decided yet")
+        return
+    best = [output.with_interval(each.rate) for each in best_over(curves, radii)]
+    rows = [
+        [f"{radius:g}", *(output.with_interval(accuracy(curve, radius)) for curve in curves), top]
+        for radius, top in zip(radii, best, strict=True)
+    ]
+    means = [round_down(average_certified_radius(curve).value, 3) for curve in curves]
+    rows.append(["abstained", *(output.with_interval(abstention(each)) for each in curves), ""])
+    rows.append(["average radius", *means, ""])
+    rows.append(["images", *(str(len(curve)) for curve in curves), ""])
+    if used:
+        rows.append(["samples an image", *(f"{used[curve.name]:,.0f}" for curve in curves), ""])
+    columns = ["certified % at radius", *(curve.name for curve in curves), "best (oracle)"]
+    if len(curves) == 1:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    output.print_table(columns, rows)
+
+
+def _differences_json(first: str, differences: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"first": first, "second": name, "radius": radius, **difference._asdict()}
+        for name, rows in differences.items()
+        for radius, difference in rows
+    ]
+
+
+def _print_differences(first: str, differences: Mapping[str, Any]) -> None:
+    from advpure.cli import output
+
+    rows = [
+        [
+            f"{first} - {name}", f"{radius:g}", f"{100 * d.value:+.1f}",
+            f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]", f"{d.p_value:.2g}", str(d.n),
+        ]
+        for name, found in differences.items()
+        for radius, d in found
+    ]  # fmt: skip
+    columns = ["difference, paired", "radius", "points", "95 %", "p", "images"]
+    output.print_table(columns, rows)

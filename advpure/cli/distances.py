@@ -1,0 +1,220 @@
+"""``advpure distances``: how far are images from their originals, before, during and after?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advpure.cli import options as o
+
+if TYPE_CHECKING:
+    from advpure.analysis.distances_compare import Contrast
+    from advpure.analysis.distances_report import DistancesReport
+    from advpure.analysis.distances_run import PreparedDistances
+
+
+def distances(
+    defense: o.Defense = "cm",
+    perturb: Annotated[
+        str,
+        typer.Option(
+            help="List of none, uniform:EPS, gaussian:EPS, sign:EPS, attack:NAME or "
+            "attack:NAME:EPS, such as uniform:8/255,uniform:32/255,attack:pgd."
+        ),
+    ] = "uniform:8/255",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="List of ssim, lpips, clip, fid-768, fid-2048, frechet-classifier, frechet-vgg, "
+            "inception-score, classifier-score, precision-recall[-classifier|-vgg]; none; or all "
+            "that can be had."
+        ),
+    ] = "all",
+    dataset: o.Dataset = o.DEFAULT_DATASET,
+    n: o.Count = None,
+    subset: o.Subset = "test",
+    t: o.Strength = None,
+    sigma: o.Sigma = None,
+    option: o.Options = None,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Clip random perturbations to [0, 1].")
+    ] = False,
+    norm: Annotated[
+        str | None, typer.Option(help="Norm of attacks: linf or l2. Default: the data set's.")
+    ] = None,
+    attack_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack-option", help="Setting of the attacks, KEY=VALUE, e.g. steps=10; repeats."
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    scheme: o.Scheme = "hash",
+    gradient: Annotated[
+        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
+    ] = None,
+    weights: o.Weights = None,
+    classifier: o.Classifier = None,
+    tile: o.Tile = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = "cpu",
+    out: o.Out = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Folder of another distances run on the same images: compare, paired."),
+    ] = None,
+    resamples: Annotated[
+        int,
+        typer.Option(
+            help="Bootstrap resamples for the Frechet distances of --against, such as 200; "
+            "0: jackknife, at once."
+        ),
+    ] = 0,
+    plot: Annotated[
+        str | None,
+        typer.Option(help="Draw the distance after every step: a .png, .svg or .pdf file."),
+    ] = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Print distances to the clean image along the chain, and metrics before and after it.
+
+    Example: advpure distances --defense ddpm --t 100 --perturb uniform:8/255,attack:pgd -n 50
+    """
+    from advpure.analysis.distances_run import (
+        DistancesRun,
+        estimate_distances,
+        measure_distances,
+        prepare_distances,
+    )
+    from advpure.cli import output
+    from advpure.figures import check_ending
+
+    if plot is not None:
+        check_ending(plot)
+    run = DistancesRun(
+        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
+        options=o.parse_options(option), weights=weights, classifier=classifier,
+        perturb=perturb, metrics=metrics, norm=norm,
+        attack_options=o.parse_options(attack_option), clip=clip, seed=seed,
+        scheme=scheme, gradient=gradient, policy=policy,  # type: ignore[arg-type]
+        tile=tile, device=device,
+    )  # fmt: skip
+    prepared = prepare_distances(run)
+    if dry_run:
+        output.print_estimate(estimate_distances(prepared), as_json, of_defense=True)
+        return
+    shown = not (quiet or as_json)
+    with output.progress("purifying", prepared.total, shown) as bar:
+        report = measure_distances(run, out=out, batch_size=batch_size, progress=bar)
+    contrasts = None if against is None else _compare(report, against, resamples, shown)
+    if plot is not None:
+        _draw(report, plot)
+    if as_json:
+        more = {} if contrasts is None else {"against": [each.to_json() for each in contrasts]}
+        output.print_json(report.to_json() | more | o.given(plot=plot))
+        return
+    _print(report, prepared)
+    if contrasts is not None:
+        _print_contrasts(contrasts, str(report.run), str(against))
+    for text in report.notes:
+        output.note(text)
+    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+
+
+def _compare(
+    report: "DistancesReport", against: str, resamples: int, shown: bool
+) -> "list[Contrast]":
+    from advpure.analysis.distances_compare import compare_distances
+    from advpure.analysis.perceptual.choice import METRICS
+    from advpure.cli import output
+    from advpure.records import RecordStore
+
+    sets = sum(METRICS[name].kind == "frechet" for name in report.settings["metrics"])
+    total = resamples * sets * len(report.n)
+    with (
+        RecordStore.read(report.run) as first,
+        RecordStore.read(against) as second,
+        output.progress("resampling", total, shown and total > 0) as bar,
+    ):
+        return compare_distances(first, second, resamples=resamples, progress=bar)
+
+
+def _draw(report: "DistancesReport", path: str) -> None:
+    from advpure.analysis.distances_figure import distances_figure
+    from advpure.records import RecordStore
+
+    with RecordStore.read(report.run) as store:
+        distances_figure(store, Path(path))
+
+
+def _print(report: "DistancesReport", prepared: "PreparedDistances") -> None:
+    from advpure.cli import output
+
+    s = report.settings
+    chain = prepared.purifier.chain
+    label = next(iter(report.n))
+    far = report.distances["l2"][label]
+    how = f"fixed randomness (seed {s['randomness']['seed']})"
+    if not chain.is_random:
+        how = "no randomness"
+    print(
+        f"{s['dataset']}, defense {s['defense']['purifier']}, {how}, {len(chain)} steps: "
+        f"{label} starts at l2 {far.initial.value:.4g} and ends at {far.final.value:.4g} "
+        f"from the clean image, over {report.n[label]} images"
+    )
+    rows = [
+        [
+            each,
+            *(_mean(mean) for norm in ("l2", "linf") for mean in report.distances[norm][each][:3]),
+            str(count),
+        ]
+        for each, count in report.n.items()
+    ]
+    heads = [f"{norm} {place}" for norm in ("l2", "l-inf") for place in ("initial", "max", "end")]
+    output.print_table(["perturbation, mean ± std", *heads, "n"], rows)
+    if report.measured:
+        lines = [
+            [
+                each.perturbation,
+                each.name,
+                *(_estimate(found) for found in (each.before, each.after, each.reduction)),
+                "" if each.after is None else str(each.after.n),
+            ]
+            for each in report.measured
+        ]
+        columns = ["perturbation", "metric", "before", "after", "before - after", "n"]
+        output.print_table(columns, lines)
+
+
+def _mean(mean: Any) -> str:
+    return f"{mean.value:.4g}" + ("" if mean.std is None else f" ± {mean.std:.2g}")
+
+
+def _estimate(found: Any) -> str:
+    if found is None:
+        return ""
+    ends = found.interval
+    return f"{found.value:.4g}" + ("" if ends is None else f" [{ends.low:.4g}, {ends.high:.4g}]")
+
+
+def _print_contrasts(contrasts: "list[Contrast]", first: str, second: str) -> None:
+    from advpure.cli import output
+
+    rows = [
+        [
+            each.perturbation, each.name, f"{each.first:.5g}", f"{each.second:.5g}",
+            f"{each.difference:.4g}",
+            "" if each.interval is None
+            else f"[{each.interval.low:.4g}, {each.interval.high:.4g}]",
+            str(each.n), each.method,
+        ]
+        for each in contrasts
+    ]  # fmt: skip
+    print(f"after purification, this run ({first}) against {second}, on the same images")
+    columns = ["perturbation", "metric", "this", "other", "difference", "95 %", "n", "method"]
+    output.print_table(columns, rows)

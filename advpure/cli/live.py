@@ -1,0 +1,188 @@
+"""The live table of a sweep, on the error stream: what is done, running and left, with values.
+
+On a terminal a table that is redrawn; elsewhere one line for every finished point.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from advpure.sweeps.columns import Column, Value
+    from advpure.sweeps.index import Index
+    from advpure.sweeps.points import Point
+    from advpure.sweeps.status import Status
+
+_LOOK_SECONDS = 0.5
+_SPARE_LINES = 8  # for the prompt, the head of the table and what stood above it
+
+
+@contextmanager
+def live_table(
+    index: "Index",
+    points: "Sequence[Point]",
+    columns: "Mapping[str, Mapping[str, Column]]",
+    shown: bool,
+) -> Iterator[None]:
+    """Show a sweep while the body runs it.
+
+    Args:
+        index: The sweep.
+        points: The points of this session.
+        columns: For each block the values to show.
+        shown: Whether to show anything.
+    """
+    if not shown:
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    view, console = _View(index, points, columns), Console(stderr=True)
+    ended = threading.Event()
+    if not console.is_terminal:
+        thread = threading.Thread(target=view.print_lines, args=(ended,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        return
+    with Live(
+        get_renderable=lambda: view.table(console.height), console=console, transient=True,
+        refresh_per_second=1 / _LOOK_SECONDS,
+    ):  # fmt: skip
+        yield
+
+
+class _View:
+    """Looks at a sweep from a thread of its own, and keeps the values that it has read."""
+
+    def __init__(
+        self,
+        index: "Index",
+        points: "Sequence[Point]",
+        columns: "Mapping[str, Mapping[str, Column]]",
+    ) -> None:
+        from advpure.sweeps.table import Reports
+
+        self._index, self._points, self._columns = index, points, columns
+        self._reports = Reports(index.root)
+        self._start = time.monotonic()
+        self._before: set[str] | None = None
+
+    def look(self) -> "list[Status]":
+        """Return every point's state; nothing while the sweep's folder is being made."""
+        from advpure.sweeps.status import statuses
+
+        found = statuses(self._index, self._points)
+        if self._before is None:
+            self._before = {s.point.run for s in found if s.state in ("done", "failed")}
+        return found
+
+    def table(self, height: int) -> "RenderableType":
+        """Draw what fits on the screen: what runs, then what ended last, then what comes next."""
+        from rich.table import Table
+
+        found = self.look()
+        names = list(dict.fromkeys(name for block in self._columns.values() for name in block))
+        table = Table(
+            title=self._headline(found), title_justify="left", box=None, pad_edge=False,
+            header_style="bold",
+        )  # fmt: skip
+        for heading in ("verb", "at", "state", *names):
+            table.add_column(heading, justify="left" if heading in ("verb", "at") else "right")
+        rank = {"running": 0, "failed": 1, "done": 2, "left": 3}
+        chosen = sorted(found, key=lambda s: rank[s.state])[: max(height - _SPARE_LINES, 3)]
+        for status in chosen:
+            values = self._values(status)
+            cells = [values.get(name, "") for name in names]
+            table.add_row(status.point.verb, describe(status.point), _state(status), *cells)
+        return table
+
+    def print_lines(self, ended: threading.Event) -> None:
+        """Print a line for every point that ends, until the event is set and all are printed."""
+        printed: set[str] = set()
+        while True:
+            last = ended.wait(_LOOK_SECONDS)
+            found = self.look()
+            printed |= self._before or set()
+            over = [s for s in found if s.state in ("done", "failed")]
+            for status in over:
+                if status.point.run not in printed:
+                    printed.add(status.point.run)
+                    values = ", ".join(f"{k} {v}" for k, v in self._values(status).items())
+                    words = status.error if status.state == "failed" else values
+                    print(
+                        f"{len(over)}/{len(found)} {status.point.verb} {describe(status.point)}: "
+                        f"{status.state}{f', {words}' if words else ''}",
+                        file=sys.stderr, flush=True,
+                    )  # fmt: skip
+            if last:
+                return
+
+    def _values(self, status: "Status") -> dict[str, str]:
+        from advpure.sweeps.overview import values_of
+
+        if status.state != "done":
+            return {}
+        found = values_of(status.point, self._columns, self._reports)
+        own = self._columns[status.point.block]
+        return {name: write_value(value, own[name].unit) for name, value in found.items()}
+
+    def _headline(self, found: "list[Status]") -> str:
+        count = {
+            state: sum(s.state == state for s in found)
+            for state in ("done", "running", "left", "failed")
+        }
+        passed = time.monotonic() - self._start
+        listed = ", ".join(f"{n} {state}" for state, n in count.items() if n or state != "failed")
+        return f"{self._index.settings['name']}: {listed}, {passed / 60:.0f} min"
+
+
+def describe(point: "Point") -> str:
+    """Write what the axes set.
+
+    Example:
+        >>> from advpure.sweeps.points import Point
+        >>> describe(Point("cr", "cr", {"defense": "ddim", "t": 50}, None, "cr-1"))
+        'defense=ddim t=50'
+    """
+    return " ".join(f"{option}={value}" for option, value in point.at.items())
+
+
+def write_value(value: "Value", unit: str) -> str:
+    """Write a value with its interval, a share in per cent; ends are rounded outwards.
+
+    Example:
+        >>> from advpure.sweeps.columns import Value
+        >>> from advpure.stats import Interval
+        >>> write_value(Value(0.25, None, 8, Interval(0.1234, 0.4321)), "percent")
+        '25.0 [12.3, 43.3] %'
+        >>> write_value(Value(0.123456), "number")
+        '0.1235'
+    """
+    from advpure.cli import output
+
+    if unit == "percent":
+        if value.interval is None:
+            return f"{output.percent(value.value)} %"
+        return f"{output.with_interval(output.Interval(value.value, *value.interval))} %"
+    ends = "" if value.interval is None else " [{:.4g}, {:.4g}]".format(*value.interval)
+    return f"{value.value:.4g}{ends}"
+
+
+def _state(status: "Status") -> Any:
+    from rich.text import Text
+
+    colours = {"done": "green", "running": "cyan", "failed": "red", "left": "dim"}
+    words: str = status.state
+    if status.state == "running" and status.total:
+        words = f"{100 * status.done // status.total} %"
+    return Text(words, style=colours[status.state])

@@ -1,0 +1,146 @@
+"""``advpure sweep``: run a verb over grids of its options, and go on after an interruption."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from advpure.cli import options as o
+
+if TYPE_CHECKING:
+    from advpure.sweeps.cost import SweepCost
+    from advpure.sweeps.session import Session
+
+Root = Annotated[
+    str,
+    typer.Option("--out", help="Folder of the run folders; runs that are there are not redone."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", help="Processes, 1 or more. Default: one per core, at most 8; 1 on a GPU."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of each process, 1 or more. Default: the cores shared.")
+]
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(help="Sweep file (YAML), see docs/sweeps.md.")],
+    jobs: Jobs = None,
+    threads: Threads = None,
+    shard: Annotated[
+        str, typer.Option(help="i/k: only every k-th point from the i-th, for k machines.")
+    ] = "1/1",
+    batch_size: o.BatchSize = None,
+    out: Root = "runs",
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run recorded verbs over grids and zips of their options, coarse grid first.
+
+    Every point is a run folder of its verb, named by its settings: the same command goes on where
+    it was interrupted, and nothing is computed twice. A point that fails is noted, the others go
+    on, and the exit code is 1.
+
+    Example: advpure sweep law.yaml --jobs 2
+    """
+    from advpure.cli import output
+    from advpure.cli.live import describe, live_table, write_value
+    from advpure.sweeps.columns import Value
+    from advpure.sweeps.overview import overview, shown_columns
+    from advpure.sweeps.session import Session, prepare_sweep, run_sweep
+    from advpure.sweeps.sweep import load_sweep
+
+    session = Session(
+        root=Path(out), jobs=jobs, threads=threads, shard=parse_shard(shard), batch_size=batch_size
+    )
+    shown = not (quiet or as_json)
+    index, points = prepare_sweep(load_sweep(file), session)
+    if dry_run:
+        print_cost(index, points, session, as_json)
+        return
+    columns = shown_columns(points)
+    with live_table(index, points, columns, shown):
+        run = run_sweep(index, points, session)
+    found = overview(run)
+    if as_json:
+        output.print_json(found)
+    else:
+        print(
+            f"sweep {found['name']}: {found['done']} of {len(found['points'])} points done"
+            + (f", {found['failed']} failed" if found["failed"] else "")
+            + (f", {found['left']} with another process" if found["left"] else "")
+        )
+        names = list(dict.fromkeys(name for block in columns.values() for name in block))
+        units = {name: c.unit for block in columns.values() for name, c in block.items()}
+        by_run = {(point.block, point.run): point for point in points}
+        rows = []
+        for entry in found["points"]:
+            values = {
+                k: write_value(Value(**v), units[k]) for k, v in entry.get("values", {}).items()
+            }
+            at = describe(by_run[entry["block"], entry["run"]])
+            cells = [values.get(name, "") for name in names]
+            rows.append([entry["block"], at, entry["state"], *cells])
+        output.print_table(["block", "at", "state", *names], rows)
+        for entry in found["points"]:
+            if "error" in entry:
+                print(f"failed: {entry['block']} {entry['run']}: {entry['error']}")
+        for text in run.notes:
+            output.note(text)
+        print(f"records: {index.folder}")
+    if run.failed:
+        raise typer.Exit(1)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read i/k.
+
+    Raises:
+        BadInput: for anything else.
+
+    Example:
+        >>> parse_shard("2/4")
+        (2, 4)
+    """
+    from advpure.errors import BadInput
+
+    i, _, k = text.partition("/")
+    if not (i.isdigit() and k.isdigit()):
+        raise BadInput(f"shard {text!r}", "is not i/k", "write 1/4 for the first of four")
+    return int(i), int(k)
+
+
+def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> None:
+    """Print what the unfinished points will cost, each and together."""
+    from advpure.cli import output
+    from advpure.cli.live import describe
+    from advpure.sweeps.cost import estimate_sweep
+
+    with output.progress("estimating", len(points), not as_json) as bar:
+        cost: SweepCost = estimate_sweep(index, points, session.resolved(points).jobs or 1, bar)
+    if as_json:
+        output.print_json({"dry_run": True, "sweep": str(index.folder), **cost.to_json()})
+        return
+    rows = [
+        [
+            point.block, describe(point),
+            *(
+                ("?", "?", "?")
+                if each is None
+                else (f"{each.evaluations:,}", f"{each.backwards:,}", output.duration(each.seconds))
+            ),
+        ]
+        for point, each in cost.estimates
+    ]  # fmt: skip
+    output.print_table(["block", "at", "evaluations", "backward passes", "at most"], rows)
+    print(
+        f"{cost.done} of {cost.points} points done; the others take at most "
+        f"{cost.evaluations:,} network evaluations and {cost.backwards:,} backward passes, about "
+        f"{output.duration(cost.seconds)} here in {cost.jobs} "
+        f"process{'es' if cost.jobs > 1 else ''}"
+        + (f", not counting {cost.unknown} whose verb cannot say" if cost.unknown else "")
+    )

@@ -1,0 +1,89 @@
+"""What the unfinished points of a sweep will cost, before anything runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advpure.analysis.runs import RUNS
+from advpure.estimate import Estimate
+from advpure.sweeps.index import Index
+from advpure.sweeps.points import Point
+
+
+@dataclass(frozen=True)
+class SweepCost:
+    """The most that a sweep can cost.
+
+    Attributes:
+        points: All points.
+        done: How many are finished.
+        estimates: Point and cost of each unfinished one; None for a verb that cannot say.
+        jobs: Processes.
+    """
+
+    points: int
+    done: int
+    estimates: tuple[tuple[Point, Estimate | None], ...]
+    jobs: int
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations forward."""
+        return sum(cost.evaluations for _, cost in self.estimates if cost is not None)
+
+    @property
+    def backwards(self) -> int:
+        """Backward passes through a defense."""
+        return sum(cost.backwards for _, cost in self.estimates if cost is not None)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, if the processes do not slow each other down; each point is whole."""
+        each = [cost.seconds for _, cost in self.estimates if cost is not None]
+        return max(sum(each) / self.jobs, max(each, default=0.0))
+
+    @property
+    def unknown(self) -> int:
+        """Unfinished points whose verb cannot say what they cost."""
+        return sum(cost is None for _, cost in self.estimates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sums and every point's cost as JSON values."""
+        return {
+            "points": self.points, "done": self.done, "jobs": self.jobs,
+            "evaluations": self.evaluations, "backwards": self.backwards,
+            "seconds": self.seconds, "unknown": self.unknown,
+            "costs": [
+                {"block": point.block, "at": dict(point.at), "run": point.run}
+                | (cost.to_json() if cost else {})
+                for point, cost in self.estimates
+            ],
+        }  # fmt: skip
+
+
+def estimate_sweep(
+    index: Index,
+    points: Sequence[Point],
+    jobs: int,
+    watch: Callable[[int], None] = lambda done: None,
+) -> SweepCost:
+    """Estimate the unfinished points, each by one calibrated tile.
+
+    Args:
+        index: The sweep.
+        points: Its points, or those of a shard.
+        jobs: Processes that will share them.
+        watch: Called with the number of estimated points.
+    """
+    finished = index.finished()
+    unique = {point.run: point for point in points}
+    estimates = []
+    for run, point in unique.items():
+        if run not in finished:
+            verb = RUNS.get(point.verb)
+            cost = None
+            if verb.prepare is not None and verb.estimate is not None:
+                cost = verb.estimate(verb.prepare(point.settings))
+            estimates.append((point, cost))
+            watch(len(estimates))
+    return SweepCost(len(unique), len(unique.keys() & finished), tuple(estimates), jobs)

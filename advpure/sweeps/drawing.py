@@ -1,0 +1,122 @@
+"""Figures of experiments, sweeps and runs, from records alone.
+
+An experiment names its figure and what that figure asks for, see `advpure.sweeps.figures`. A sweep
+without an experiment is drawn as curves of its headline values along its first ordered axis, or
+side by side where no axis is ordered. A run is drawn as its verb's figure in `RUN_FIGURES`.
+"""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+from advpure.attacks.settings import choose
+from advpure.errors import BadInput
+from advpure.figures import check_ending
+from advpure.records import RecordStore
+from advpure.sweeps.columns import headlines
+from advpure.sweeps.figures import FIGURES, Drawn, curves, side_by_side
+from advpure.sweeps.index import Index
+from advpure.sweeps.points import Point
+from advpure.sweeps.reproduce import Reproduction, origin, read_reproduction
+from advpure.sweeps.run_figures import RUN_FIGURES
+from advpure.sweeps.session import look
+from advpure.sweeps.table import Reports, tabulate
+
+
+def draw(folder: str | Path, base: Path, endings: Sequence[str]) -> list[Path]:
+    """Draw a run, a sweep or an experiment.
+
+    Args:
+        folder: A run folder, or the folder of a sweep.
+        base: The files, without their endings; a sweep of several values adds their names.
+        endings: Endings, such as (".svg", ".png"): a file for each.
+
+    Returns:
+        The files written.
+
+    Raises:
+        BadInput: for a folder that cannot be drawn, or an ending of no picture.
+        StorageFull: when there is no room.
+    """
+    for ending in endings:
+        check_ending(f"figure{ending}")
+    with RecordStore.read(folder) as store:
+        verb = store.settings.get("verb")
+        if verb is None:
+            raise BadInput(str(folder), "does not say of which verb it is", "run it again")
+        if verb != "sweep":
+            make = RUN_FIGURES.get(verb)
+            return [make(store, base.with_name(base.name + ending)) for ending in endings]
+    index = Index.read(folder)
+    if origin(index) is not None:
+        found = read_reproduction(index)
+        return [draw_reproduction(found, base.with_name(base.name + e)) for e in endings]
+    return [path for ending in endings for path in _draw_sweep(index, base, ending)]
+
+
+def draw_reproduction(found: Reproduction, path: Path) -> Path:
+    """Draw the figure of an experiment.
+
+    Args:
+        found: Its measured table.
+        path: The file; .png, .svg or .pdf.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BadInput: when the experiment has no figure, or nothing is measured yet.
+        StorageFull: when there is no room.
+    """
+    e = found.experiment
+    spec = dict(e.figure or {})
+    if not spec:
+        raise BadInput(f"experiment {e.id}", "has no figure", "leave out --plot")
+    kind = spec.pop("draw", None)
+    choose(kind, tuple(FIGURES), "figure")
+    make = FIGURES[str(kind)]
+    drawn = Drawn(
+        table=found.table, points=found.run.points, title=e.title,
+        name=f"{e.id}, {e.size} ({e.label})", root=found.run.index.root, published=e.table,
+    )  # fmt: skip
+    try:
+        inspect.signature(make).bind(drawn, path, **spec)
+    except TypeError as error:
+        given = ", ".join(spec)
+        raise BadInput(f"figure {kind} with {given}", "does not fit", str(error)) from None
+    return make(drawn, path, **spec)
+
+
+def _draw_sweep(index: Index, base: Path, ending: str) -> list[Path]:
+    """Draw every headline value of every block, each in a file of its own."""
+    run, written = look(index, index.points), []
+    finished, reports = index.finished(), Reports(index.root)
+    for block in dict.fromkeys(point.block for point in run.points):
+        points = [point for point in run.points if point.block == block]
+        keys = {option: option for option in points[0].at}
+        columns = headlines(block, points[0].verb)
+        if not columns:
+            continue
+        table = tabulate(points, finished, reports, keys, columns)
+        name = index.settings["name"]
+        drawn = Drawn(
+            table=table, points=tuple(points), title=f"{name}: {block}", name=name, root=index.root
+        )
+        along = next((option for option in keys if _ordered(points, option)), None)
+        for column in columns:
+            words = "-".join([base.name, block, *column.split()])
+            path = base.with_name(words + ending)
+            if along is None:
+                written.append(side_by_side(drawn, path, columns=[column]))
+            else:
+                written.append(curves(drawn, path, x=along, y=column))
+    if not written:
+        raise BadInput(str(index.folder), "has no value to draw", "draw the runs of its points")
+    return written
+
+
+def _ordered(points: Sequence[Point], option: str) -> bool:
+    from advpure.sweeps.axes import number
+
+    values = {str(point.at[option]) for point in points}
+    return len(values) > 2 and all(number(point.at[option]) is not None for point in points)

@@ -1,0 +1,299 @@
+"""Kinds of figures that an experiment can name, drawn from its table.
+
+    figure: {draw: compression-robustness, x: cr, y: pgd_fix, by: purifier}
+    figure: {draw: curves, x: t, y: cr, by: purifier}
+    figure: {draw: side-by-side, columns: [clean, pgd_fix]}
+    figure: {draw: of-run, block: snr}                     # the verb's own figure of one run
+    figure: {draw: chains, block: distances, norm: l2}     # distances along chains, one a run
+
+`x`, `y` and `columns` name columns of the table; in `curves`, `x` is a row key. `by` is the row key
+that names the groups. Published values of the same data set are drawn hollow.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advpure.analysis.distances_result import DistancesResult
+from advpure.attacks.settings import choose
+from advpure.charts import Points, Words, dots, lines, scatter
+from advpure.errors import BadInput
+from advpure.options import read_options
+from advpure.records import RecordStore
+from advpure.stats import mean_interval
+from advpure.sweeps.axes import number
+from advpure.sweeps.columns import Value
+from advpure.sweeps.points import Point, find_run
+from advpure.sweeps.published import PublishedTable
+from advpure.sweeps.run_figures import RUN_FIGURES
+from advpure.sweeps.table import Key, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a figure is drawn from.
+
+    Attributes:
+        table: Measured values.
+        points: The points of the sweep, for the settings in the caption.
+        title: A line above the figure.
+        name: Begins the caption.
+        root: Where run folders are.
+        published: Published values, None where there are none.
+    """
+
+    table: Table
+    points: tuple[Point, ...]
+    title: str
+    name: str
+    root: Path
+    published: PublishedTable | None = None
+
+    def scale(self, column: str) -> float:
+        """Return 100 for a column in per cent, 1 for others."""
+        choose(column, tuple(self.table.columns), "column")
+        return 100.0 if self.table.columns[column].unit == "percent" else 1.0
+
+    def axis(self, column: str) -> str:
+        """Return the name of a column with its unit."""
+        found = self.table.columns[column]
+        return (found.about or column) + (" (%)" if found.unit == "percent" else "")
+
+    def printed(self, row: Key, column: str) -> float | None:
+        """Return a published value of the same data set, None where there is none."""
+        table = self.published
+        if table is None or column not in table.columns or not self._same_data(table):
+            return None
+        found = table.find(self.table.named(row), column)
+        return None if found is None else found.value
+
+    def _same_data(self, table: PublishedTable) -> bool:
+        used = {getattr(point.settings, "dataset", None) for point in self.points}
+        return used == {table.settings.get("dataset")}
+
+
+def compression_robustness(
+    drawn: Drawn, path: Path, *, x: str, y: str, by: str, label: str | None = None
+) -> Path:
+    """Draw robustness against compression, one marker a purifier."""
+    table = drawn.table
+    groups = _by(table, by)
+    beside = label or next((key for key in table.keys if key != by), None)
+    measured = _kept({name: _plane(drawn, rows, x, y, beside) for name, rows in groups.items()})
+    words = Words(
+        x=drawn.axis(x), y=drawn.axis(y), title=drawn.title, caption=caption(drawn, beside)
+    )
+    hollow = {name: _printed_plane(drawn, rows, x, y) for name, rows in groups.items()}
+    return scatter(measured, path, words, hollow={k: p for k, p in hollow.items() if p.x})
+
+
+def curves(
+    drawn: Drawn, path: Path, *, x: str, y: str, by: str | None = None, logarithmic: bool = False
+) -> Path:
+    """Draw a column along a row key, with bands; without `by` a curve for all other keys."""
+    table = drawn.table
+    choose(x, tuple(table.keys), "row key")
+    groups = _by(table, by) if by else _by_others(table, x, y)
+    ordered = {k: sorted(rows, key=lambda row: _place(table, row, x)) for k, rows in groups.items()}
+    measured = _kept({name: _along(drawn, rows, x, y) for name, rows in ordered.items()})
+    words = Words(x=x, y=drawn.axis(y), title=drawn.title, caption=caption(drawn))
+    hollow = {name: _printed_along(drawn, rows, x, y) for name, rows in ordered.items()}
+    hollow = {name: points for name, points in hollow.items() if points.x}
+    return lines(measured, path, words, logarithmic=logarithmic, hollow=hollow)
+
+
+def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
+    """Draw columns of one unit for every row, one line a row."""
+    table = drawn.table
+    measured, hollow = {}, {}
+    for name in columns:
+        scale = drawn.scale(name)
+        known = [(k, v) for k, row in enumerate(table.rows) if (v := table.value(row, name))]
+        values = [value for _, value in known]
+        measured[name] = Points(
+            x=[scale * value.value for value in values], y=[k for k, _ in known],
+            x_low=_ends(values, 0, scale), x_high=_ends(values, 1, scale),
+        )  # fmt: skip
+        printed = [(k, drawn.printed(row, name)) for k, row in enumerate(table.rows)]
+        there = [(k, scale * value) for k, value in printed if value is not None]
+        if there:
+            hollow[name] = Points(x=[value for _, value in there], y=[k for k, _ in there])
+    rows = [", ".join(map(str, row)) or drawn.name for row in table.rows]
+    units = {drawn.axis(name) for name in columns}
+    label = units.pop() if len(units) == 1 else ("%" if drawn.scale(columns[0]) == 100 else "value")
+    words = Words(x=label, y=", ".join(table.keys), title=drawn.title, caption=caption(drawn))
+    return dots(_kept(measured), rows, path, words, hollow=hollow)
+
+
+def of_run(drawn: Drawn, path: Path, *, block: str, where: Mapping[str, Any] | None = None) -> Path:
+    """Draw the figure that a verb has for one of its runs: the block's first, or the one named."""
+    chosen = [
+        point
+        for point in drawn.points
+        if point.block == block and all(point.at.get(k) == v for k, v in (where or {}).items())
+    ]
+    if not chosen or not find_run(drawn.root, chosen[0].run):
+        raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
+    with RecordStore.read(drawn.root / chosen[0].run) as store:
+        return RUN_FIGURES.get(chosen[0].verb)(store, path)
+
+
+def chains(
+    drawn: Drawn, path: Path, *, block: str, norm: str = "l2", perturbation: str | None = None
+) -> Path:
+    """Draw the distance to the clean image after every step, one curve a run (figure 1c)."""
+    choose(norm, ("l2", "linf"), "norm")
+    groups = {}
+    for point in sorted(drawn.points, key=lambda point: point.place):
+        if point.block == block and find_run(drawn.root, point.run):
+            with RecordStore.read(drawn.root / point.run) as store:
+                result = DistancesResult(store)
+                _, *norms = result.states(perturbation or result.labels[0])
+            means = [mean_interval(column) for column in norms[norm == "linf"].T]
+            name = ", ".join(map(str, point.at.values())) or point.settings.defense
+            groups[name] = Points(
+                x=list(range(len(means))), y=[mean.value for mean in means],
+                y_low=[mean.interval.low if mean.interval else math.nan for mean in means],
+                y_high=[mean.interval.high if mean.interval else math.nan for mean in means],
+            )  # fmt: skip
+    words = Words(
+        x="step of the chain", y=f"{norm} distance to the clean image, [0, 1] units",
+        title=drawn.title, caption=caption(drawn),
+    )  # fmt: skip
+    return lines(_kept(groups), path, words)
+
+
+FIGURES: dict[str, Callable[..., Path]] = {
+    "compression-robustness": compression_robustness,
+    "curves": curves,
+    "side-by-side": side_by_side,
+    "of-run": of_run,
+    "chains": chains,
+}
+"""Kinds of figures; a new one is a function and a line here."""
+
+
+def caption(drawn: Drawn, labels: str | None = None) -> str:
+    """Write n and settings, and what intervals and labels are."""
+    cells = drawn.table.cells.values()
+    counts = sorted({cell.value.n for cell in cells if cell.value and cell.value.n})
+    n = "" if not counts else f"n = {counts[0]}" + (f" to {counts[-1]}" if counts[1:] else "")
+    runs = {cell.point.run for cell in cells}
+    blocks = {point.block: point for point in drawn.points if point.run in runs}
+    parts = [drawn.name, n, *(describe_settings(point) for point in blocks.values())]
+    text = "; ".join(part for part in parts if part) + ". Bars and bands: 95 % intervals."
+    return text + (f" Beside the points: {labels}." if labels else "")
+
+
+def describe_settings(point: Point) -> str:
+    """Write the settings of a point's block that are not swept and not as by default."""
+    default, own = _plain(type(point.settings)()), _plain(point.settings)
+    swept = {option.partition(".")[0] for option in point.at}
+    words = [
+        f"{name} {_word(name, value)}"
+        for name, value in own.items()
+        if name not in swept and (name == "dataset" or value not in (default[name], None, {}))
+    ]
+    return f"{point.verb}: {', '.join(words)}"
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Return settings with texts such as "8/255" read as numbers, as an index gives them back."""
+    kind = type(settings)
+    return dataclasses.asdict(read_options(kind, dataclasses.asdict(settings), kind.__name__))
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        steps = round(255 * value)
+        grey = name.endswith("eps") and steps and abs(value - steps / 255) < 1e-9
+        return f"{steps}/255" if grey else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{k}={_word(k, v)}" for k, v in value.items())
+    return str(value)
+
+
+def _kept(groups: Mapping[str, Points]) -> dict[str, Points]:
+    found = {name: points for name, points in groups.items() if points.x}
+    if not found:
+        raise BadInput("the table", "has no finished value to draw", "run it first")
+    return found
+
+
+def _by(table: Table, key: str) -> dict[str, list[Key]]:
+    choose(key, tuple(table.keys), "row key")
+    place = list(table.keys).index(key)
+    found: dict[str, list[Key]] = {}
+    for row in table.rows:
+        found.setdefault(str(row[place]), []).append(row)
+    return found
+
+
+def _by_others(table: Table, along: str, name: str) -> dict[str, list[Key]]:
+    place = list(table.keys).index(along)
+    found: dict[str, list[Key]] = {}
+    for row in table.rows:
+        others = ", ".join(str(each) for k, each in enumerate(row) if k != place)
+        found.setdefault(others or name, []).append(row)
+    return found
+
+
+def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None) -> Points:
+    table = drawn.table
+    chosen = [
+        (row, a, b)
+        for row in rows
+        if (a := table.value(row, x)) is not None and (b := table.value(row, y)) is not None
+    ]
+    place = None if label is None else list(table.keys).index(label)
+    sx, sy = drawn.scale(x), drawn.scale(y)
+    across, up = [a for _, a, _ in chosen], [b for *_, b in chosen]
+    return Points(
+        x=[sx * a.value for a in across], y=[sy * b.value for b in up],
+        x_low=_ends(across, 0, sx), x_high=_ends(across, 1, sx),
+        y_low=_ends(up, 0, sy), y_high=_ends(up, 1, sy),
+        labels=None if place is None else [str(row[place]) for row, *_ in chosen],
+    )  # fmt: skip
+
+
+def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
+    table = drawn.table
+    chosen = [(row, b) for row in rows if (b := table.value(row, y)) is not None]
+    scale, values = drawn.scale(y), [b for _, b in chosen]
+    bounded = any(value.interval is not None for value in values)
+    return Points(
+        x=[_place(table, row, x) for row, _ in chosen], y=[scale * b.value for b in values],
+        y_low=_ends(values, 0, scale) if bounded else None,
+        y_high=_ends(values, 1, scale) if bounded else None,
+    )  # fmt: skip
+
+
+def _ends(values: Sequence[Value], end: int, scale: float) -> list[float]:
+    return [math.nan if v.interval is None else scale * v.interval[end] for v in values]
+
+
+def _printed_plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
+    pairs = [(drawn.printed(row, x), drawn.printed(row, y)) for row in rows]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    sx, sy = drawn.scale(x), drawn.scale(y)
+    return Points(x=[sx * a for a, _ in known], y=[sy * b for _, b in known])
+
+
+def _printed_along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
+    known = [
+        (_place(drawn.table, row, x), value)
+        for row in rows
+        if (value := drawn.printed(row, y)) is not None
+    ]
+    scale = drawn.scale(y)
+    return Points(x=[a for a, _ in known], y=[scale * b for _, b in known])
+
+
+def _place(table: Table, row: Key, key: str) -> float:
+    value = number(row[list(table.keys).index(key)])
+    if value is None:
+        raise BadInput(f"row {row}", f"has no number for {key}", "draw along another key")
+    return value

@@ -1,0 +1,46 @@
+"""J^T u, the derivative backwards: the adjoint of `push_forward`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from advpure.errors import BadInput
+
+
+def pull_back(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """Return J^T u of a row-wise function at x, by reverse-mode derivatives.
+
+    A purifier in the gradient mode ``checkpoint`` keeps few states, so the memory does not grow
+    with its length; ``bpda`` and ``surrogate`` give another matrix than J^T.
+
+    Args:
+        function: [B, ...] to [B, ...], differentiable, rows independent.
+        x: Where, [B, ...].
+        u: Directions, [B, ...].
+
+    Returns:
+        [B, ...], detached; 0 where the result does not depend on x. Cost: one evaluation and one
+        backward pass.
+
+    Raises:
+        BadInput: when nothing of the result is differentiable, or the derivative is not finite.
+
+    Example:
+        >>> pull_back(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
+        [6.0]
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = function(x)
+        if not y.requires_grad:
+            raise BadInput(
+                "this purifier (the purified image does not depend on the image differentiably)",
+                "has no derivative backwards",
+                'use gradient="full" and differentiable operations, or method jvp',
+            )
+        (pulled,) = torch.autograd.grad(y, x, u, materialize_grads=True)
+    if not bool(pulled.isfinite().all()):
+        raise BadInput("a purifier's derivative", "is not finite", "check its settings and dtype")
+    result: Tensor = pulled.detach()
+    return result

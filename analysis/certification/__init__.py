@@ -1,0 +1,76 @@
+"""Certification: randomized smoothing of purifiers, and reading of certificates."""
+
+from advpure.analysis.certification.accuracy import (
+    AtRadius,
+    CertifiedImages,
+    abstention,
+    accuracy_curve,
+    accuracy_lower_bound,
+    average_certified_radius,
+    bernstein_lower_bound,
+    best_over,
+    certified_accuracy,
+    certified_at,
+    compare,
+)
+from advpure.analysis.certification.anytime import AnytimeRule, follow, lower_bounds
+from advpure.analysis.certification.cascade import CascadeCertificate, certify_cascade
+from advpure.analysis.certification.emulation import emulate
+from advpure.analysis.certification.jointly import certify_jointly
+from advpure.analysis.certification.logs import read_log, write_log
+from advpure.analysis.certification.radius import (
+    ABSTAIN,
+    largest_radius,
+    radius_of,
+    round_down,
+    samples_needed,
+)
+from advpure.analysis.certification.report import CertificationReport
+from advpure.analysis.certification.run import (
+    estimate_certification,
+    measure_certification,
+    report_certification,
+)
+from advpure.analysis.certification.settings import CertificationRun, prepare_certification
+from advpure.analysis.certification.sources import Sources, read_sources
+from advpure.analysis.certification.two_stage import Certificate, Prediction, certify, predict
+
+__all__ = [
+    "ABSTAIN",
+    "AnytimeRule",
+    "AtRadius",
+    "CascadeCertificate",
+    "Certificate",
+    "CertificationReport",
+    "CertificationRun",
+    "CertifiedImages",
+    "Prediction",
+    "Sources",
+    "abstention",
+    "accuracy_curve",
+    "accuracy_lower_bound",
+    "average_certified_radius",
+    "bernstein_lower_bound",
+    "best_over",
+    "certified_accuracy",
+    "certified_at",
+    "certify",
+    "certify_cascade",
+    "certify_jointly",
+    "compare",
+    "emulate",
+    "estimate_certification",
+    "follow",
+    "largest_radius",
+    "lower_bounds",
+    "measure_certification",
+    "predict",
+    "prepare_certification",
+    "radius_of",
+    "read_log",
+    "read_sources",
+    "report_certification",
+    "round_down",
+    "samples_needed",
+    "write_log",
+]

@@ -1,0 +1,265 @@
+"""What certificates of many images say: certified accuracy, average radius, best over sigma.
+
+Certified accuracy at radius r is the share of images whose certificate is right (its class is the
+label) and whose radius is at least r; an abstention counts as wrong. At r = 0 it is the accuracy
+of the smoothed classifier, with abstentions as errors. Intervals are Wilson's, with n the number of
+images: they speak of other images of the same kind. That some certificates are wrong by bad luck is
+another matter, see `accuracy_lower_bound`.
+
+Source: Cohen, Rosenfeld & Kolter 2019, section 4 and appendix B; spec 4.4.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from advpure.analysis.certification.radius import ABSTAIN, check_alpha
+from advpure.errors import BadInput
+from advpure.stats import Difference, Mean, Rate, mean_interval, paired_difference, wilson
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CertifiedImages:
+    """Certificates of one smoothed classifier, one per image.
+
+    Attributes:
+        name: What made them, for tables and legends.
+        ids: Positions of the images in their split, [n].
+        labels: True classes, [n].
+        predictions: Certified classes, [n]; ABSTAIN where nothing is claimed.
+        radii: Certified radii, [0, 1] units, [n].
+        sigma: Standard deviation of the noise, [0, 1] units; None where unknown or several.
+        times: What a log says of each image's time, as it is written there; empty if nothing.
+        notes: What a careful reader should know, in sentences.
+
+    Raises:
+        BadInput: for columns of unlike lengths, no images, an image twice, a negative label
+            or a negative radius.
+    """
+
+    name: str
+    ids: Ints
+    labels: Ints
+    predictions: Ints
+    radii: Floats
+    sigma: float | None = None
+    times: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the columns."""
+        n = len(self.ids)
+        columns = (self.ids, self.labels, self.predictions, self.radii)
+        if not n or any(column.shape != (n,) for column in columns):
+            shapes = ", ".join(str(list(column.shape)) for column in columns)
+            raise BadInput(
+                f"columns {shapes} of {self.name}", "are no certificates", "give [n] each"
+            )
+        if len(np.unique(self.ids)) != n:
+            values, counts = np.unique(self.ids, return_counts=True)
+            twice = int(values[np.argmax(counts)])
+            raise BadInput(f"image {twice} of {self.name}", "is there twice", "keep one of them")
+        if self.labels.min() < 0:
+            raise BadInput(
+                f"label {self.labels.min()} of {self.name}",
+                "is no class, since -1 means that a classifier abstains",
+                "number classes from 0",
+            )
+        if not (self.radii >= 0).all():
+            wrong = self.radii[~(self.radii >= 0)][0]
+            raise BadInput(
+                f"radius {wrong} of {self.name}", "is negative or no number", "see the file"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.ids)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each certified class is the label, [n]."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+
+class AtRadius(NamedTuple):
+    """Certified accuracy at one radius, and which certificates it is of."""
+
+    radius: float
+    rate: Rate
+    name: str
+
+
+def certified_at(images: CertifiedImages, radius: float) -> NDArray[np.bool_]:
+    """Return whether each image is certified correctly at a radius, [n]."""
+    found: NDArray[np.bool_] = images.correct & (images.radii >= radius)
+    return found
+
+
+def certified_accuracy(images: CertifiedImages, radius: float = 0.0) -> Rate:
+    """Return the share of images that are certified correctly at a radius, with its interval.
+
+    Args:
+        images: The certificates.
+        radius: [0, 1] units; 0 gives the accuracy of the smoothed classifier.
+
+    Example:
+        >>> one = np.array([0, 1]), np.array([5, 5]), np.array([5, -1]), np.array([0.3, 0.0])
+        >>> images = CertifiedImages(
+        ...     name="example", ids=one[0], labels=one[1], predictions=one[2], radii=one[3]
+        ... )
+        >>> [certified_accuracy(images, radius).value for radius in (0.0, 0.3, 0.31)]
+        [0.5, 0.5, 0.0]
+    """
+    return wilson(int(certified_at(images, radius).sum()), len(images))
+
+
+def abstention(images: CertifiedImages) -> Rate:
+    """Return the share of images for which nothing is claimed."""
+    return wilson(int((images.predictions == ABSTAIN).sum()), len(images))
+
+
+def average_certified_radius(images: CertifiedImages) -> Mean:
+    """Return the mean over images of the radius where the class is right, of 0 where it is not.
+
+    It is the area under the curve of certified accuracy over the radius (MACER's ACR).
+    """
+    return mean_interval(np.where(images.correct, images.radii, 0.0))
+
+
+def accuracy_curve(images: CertifiedImages) -> tuple[Floats, Ints]:
+    """Return the whole curve: at radii[k] and just below, counts[k] images are certified.
+
+    Returns:
+        The distinct radii of correct certificates, increasing, beginning with 0, and how many
+        images are certified correctly at each.
+
+    Example:
+        >>> columns = {name: np.arange(3) for name in ("ids", "labels", "predictions")}
+        >>> images = CertifiedImages(name="", **columns, radii=np.array([0.5, 0.0, 0.25]))
+        >>> [each.tolist() for each in accuracy_curve(images)]
+        [[0.0, 0.25, 0.5], [3, 2, 1]]
+    """
+    own = np.sort(images.radii[images.correct])
+    radii = np.unique(np.append(own, 0.0))
+    counts: Ints = len(own) - np.searchsorted(own, radii)
+    return radii, counts
+
+
+def best_over(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> list[AtRadius]:
+    """Return, for every radius, the highest certified accuracy of several sets of certificates.
+
+    This is how the published tables choose sigma: for each radius by the result itself. It is an
+    oracle, since nobody can choose so beforehand, and its intervals know nothing of the choice.
+    The first of equals counts.
+
+    Raises:
+        BadInput: for no curves.
+    """
+    if not curves:
+        raise BadInput("no certificates", "have no best", "name at least one run or file")
+    found = []
+    for radius in radii:
+        rates = [AtRadius(radius, certified_accuracy(each, radius), each.name) for each in curves]
+        found.append(max(rates, key=lambda each: each.rate.value))
+    return found
+
+
+def accuracy_lower_bound(
+    certified: int, n: int, *, alpha: float, failure: float = 0.05, choices: int = 1
+) -> float:
+    """Bound the accuracy that is truly certified on these images, with high probability.
+
+    Each of n independent certificates is wrong with probability at most alpha, so the number of
+    wrong ones exceeds the (1 - failure) quantile Q of the binomial distribution (n, alpha) with
+    probability at most `failure`; then at least certified - Q are right. Cohen's formula,
+    `bernstein_lower_bound`, bounds the same quantile by Bernstein's inequality.
+
+    Args:
+        certified: Images that are certified correctly.
+        n: Images.
+        alpha: Probability of error of each certificate.
+        failure: Probability rho that the bound fails.
+        choices: Number of curves among which the one at hand was chosen by its result.
+
+    Returns:
+        The bound, at least 0.
+
+    Example:
+        >>> accuracy_lower_bound(60, 100, alpha=0.001)
+        0.59
+    """
+    _check_bound(certified, n, alpha, failure, choices)
+    wrong = int(binom.ppf(1.0 - failure / choices, n, alpha))
+    return max(certified - wrong, 0) / n
+
+
+def bernstein_lower_bound(certified: int, n: int, *, alpha: float, failure: float = 0.05) -> float:
+    """Bound the truly certified accuracy by a - alpha - sqrt(2 alpha (1 - alpha) L / n) - L / 3n.
+
+    a is the certified share and L = ln(1 / failure). (Spec 4.4 prints the root without the 2; then
+    the bound fails more often than `failure`, by the central limit theorem for large n.)
+
+    Args:
+        certified: Images that are certified correctly.
+        n: Images.
+        alpha: Probability of error of each certificate.
+        failure: Probability rho that the bound fails.
+
+    Example:
+        >>> round(bernstein_lower_bound(60, 100, alpha=0.001), 4)
+        0.5813
+    """
+    _check_bound(certified, n, alpha, failure, 1)
+    log = -math.log(failure)
+    slack = alpha + math.sqrt(2.0 * alpha * (1.0 - alpha) * log / n) + log / (3.0 * n)
+    return max(certified / n - slack, 0.0)
+
+
+def compare(
+    first: CertifiedImages, second: CertifiedImages, radii: Sequence[float]
+) -> list[tuple[float, Difference]]:
+    """Compare two sets of certificates on the images that both hold, paired image by image.
+
+    Args:
+        first: Certificates.
+        second: Certificates of another method or noise level.
+        radii: [0, 1] units.
+
+    Returns:
+        For every radius, the certified accuracy of the first minus that of the second, with
+        interval and p-value.
+
+    Raises:
+        BadInput: for sets without a common image, or with other labels for one.
+    """
+    common, left, right = np.intersect1d(first.ids, second.ids, return_indices=True)
+    if not len(common):
+        subject = f"{first.name} and {second.name}"
+        raise BadInput(subject, "have no image in common", "compare runs on the same images")
+    differs = np.flatnonzero(first.labels[left] != second.labels[right])
+    if len(differs):
+        raise BadInput(
+            f"image {common[differs[0]]}",
+            f"has other labels in {first.name} and {second.name}",
+            "compare runs on the same data set",
+        )
+    return [
+        (r, paired_difference(certified_at(first, r)[left], certified_at(second, r)[right]))
+        for r in radii
+    ]
+
+
+def _check_bound(certified: int, n: int, alpha: float, failure: float, choices: int) -> None:
+    wilson(certified, n)  # refuses counts that are none
+    check_alpha(alpha)
+    if not 0.0 < failure < 1.0 or choices < 1:
+        raise BadInput(f"failure {failure:g}", "is outside (0, 1)", "write 0.05")

@@ -1,0 +1,171 @@
+"""The base classifier of randomized smoothing: a noisy image at level sigma to a class.
+
+A purifier adds noise of its own strength before it removes it. Under smoothing that noise is the
+smoothing noise: the leading noising steps of the chain give way to x + sigma z, drawn outside, and
+to the scale that the following steps expect. What noise the chain draws further on (reverse noise,
+later consistency steps) belongs to the base classifier, which may be random: the certificate is
+about P(f(x + sigma z, xi) = c) over z and xi together, so every sample draws its own.
+
+The noisy image is not clipped (spec 1.1), and its noise is sigma exactly, also where a published
+pipeline adds slightly more and certifies sigma (erratum B3).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advpure.analysis.certification.noise import sample_rows
+from advpure.chain import Chain, Noise, Step
+from advpure.defense import Defense, Policy
+from advpure.denoisers import Denoiser
+from advpure.errors import BadInput
+from advpure.purifiers.base import rescale
+from advpure.randomness import RandomnessConfig
+from advpure.tiling import tiled
+from advpure.units import to_model, to_unit
+
+_CLOSE = 0.1
+
+
+@dataclass(frozen=True)
+class RowNoise(Noise):
+    """The noise of a batch whose rows are noise samples, keyed one by one.
+
+    Attributes:
+        rows: Image and number of the sample of every row, int64 [B, 2].
+    """
+
+    rows: Tensor | None = None
+
+    def of(self, step: Step, like: Tensor) -> Tensor | None:
+        """Return the step's noise for every row."""
+        if not step.noisy:
+            return None
+        assert self.xi is not None
+        assert self.rows is not None
+        repeat = self.draw
+        if step.phase == "reverse" and self.reverse_draw is not None:
+            repeat = self.reverse_draw
+        xi = self.xi.fold("chain", step.stream, repeat)
+        return sample_rows(xi, self.rows, step.phase, step.time, like.shape[1:]).to(like)
+
+
+def chain_on_noisy(chain: Chain, sigma: float) -> Chain:
+    """Replace the leading noise of a chain by the scale that its state has afterwards.
+
+    Args:
+        chain: A purifier's steps at strength sigma; without leading noise it stays as it is.
+        sigma: Standard deviation of the smoothing noise, [0, 1] units.
+
+    Raises:
+        BadInput: when the leading noise is of another strength.
+
+    Example:
+        >>> from advpure.analytic import GaussianDenoiser
+        >>> from advpure.purifiers.oneshot import OneStepEDM
+        >>> whole = OneStepEDM(sigma=0.25).chain(GaussianDenoiser(torch.zeros(1, 2, 2), 0.3))
+        >>> [step.name for step in chain_on_noisy(whole, 0.25)]
+        ['denoise']
+    """
+    count = 0
+    while count < len(chain) and chain[count].noisy and chain[count].phase == "forward":
+        count += 1
+    if not count:
+        return chain
+    last = chain[count - 1]
+    if abs(last.sigma / (2.0 * sigma) - 1.0) > _CLOSE:
+        raise BadInput(
+            f"a purifier that adds noise {last.sigma / 2:.4g}",
+            f"does not fit smoothing noise {sigma:g}",
+            "leave its strength to sigma",
+        )
+    rest = chain[count:]
+    if last.scale == 1.0:
+        return rest
+    return Chain([rescale(last.scale, scale=last.scale, sigma=last.sigma), *rest])
+
+
+def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
+    """Refuse a noise level that a denoiser was not made for.
+
+    Args:
+        denoiser: The purifier's network, if any.
+        name: The network's name.
+        sigma: Standard deviation of the smoothing noise, [0, 1] units.
+
+    Raises:
+        BadInput: naming the range that it covers, in [0, 1] units.
+    """
+    if not isinstance(denoiser, Denoiser):
+        return
+    low, high = denoiser.sigma_min / 2, denoiser.sigma_max / 2
+    if not low <= sigma <= high:
+        ends = f"{low:.4g} to {high:.4g}" if math.isfinite(high) else f"{low:.4g} or more"
+        raise BadInput(
+            f"sigma {sigma:g}",
+            f"is outside what the denoiser {name} covers, {ends} in [0, 1] units",
+            "choose a level within, or other --weights",
+        )
+
+
+Classify = Callable[[Tensor, Tensor], Tensor]
+
+
+def base_classifier(defense: Defense, chain: Chain, xi: RandomnessConfig) -> Classify:
+    """Make the base classifier of a defense.
+
+    Args:
+        defense: Classifier, policy and tile; each vote of a policy draws its own noise.
+        chain: The steps that follow the smoothing noise, see `chain_on_noisy`.
+        xi: What the chain's own noise is drawn from.
+
+    Returns:
+        A function of noisy images [B, C, H, W], [0, 1] units plus noise, and the image and
+        sample number of every row, int64 [B, 2]; it returns classes, int64 [B]. Full tiles, no
+        gradients. Rows do not depend on each other.
+    """
+    policy = defense.policy
+
+    def decide(noisy: Tensor, rows: Tensor) -> Tensor:
+        if not len(chain):
+            logits = [defense.classifier(noisy)]
+        else:
+            states = to_model(noisy)
+            logits = [
+                defense.classifier(to_unit(chain.run(states, _noise(xi, rows, policy, k))))
+                for k in range(policy.draws)
+            ]
+        return _answer(torch.stack(logits), policy, rows)
+
+    return tiled(decide, defense.tile)
+
+
+def _noise(xi: RandomnessConfig, rows: Tensor, policy: Policy, vote: int) -> RowNoise:
+    return RowNoise(xi, None, 0 if policy.reverse_only else vote, vote, rows=rows)
+
+
+def _answer(logits: Tensor, policy: Policy, rows: Tensor) -> Tensor:
+    """Turn logits [draws, B, K] into classes [B]; ties of votes go to the lowest class."""
+    if not bool(torch.isfinite(logits).all()):
+        wrong = (~torch.isfinite(logits)).flatten(2).any(2).any(0).nonzero()[0, 0]
+        raise BadInput(
+            f"the classifier's answer for image {int(rows[wrong, 0])}",
+            "is not finite",
+            "check the weights, the noise level and the dtype",
+        )
+    if policy.kind == "majority":
+        votes = nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
+        return votes.argmax(1)
+    return logits.mean(0).argmax(1) if len(logits) > 1 else logits[0].argmax(1)
+
+
+def strength_of(chain_settings: object, sigma: float) -> object:
+    """Return a purifier's settings with the noise level set, where they have one."""
+    names = {field.name for field in dataclasses.fields(chain_settings)}  # type: ignore[arg-type]
+    if "sigma" not in names:
+        return chain_settings
+    return dataclasses.replace(chain_settings, sigma=sigma)  # type: ignore[type-var]

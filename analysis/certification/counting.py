@@ -1,0 +1,149 @@
+"""Count what a base classifier answers under noise, many images and samples per network call.
+
+A unit of work is a block of samples of one image at one noise level in one stage; its counts are
+one row of the records. Units follow each other through a buffer of whole tiles, so no network call
+is padded but the last one, and a batch mixes images as it comes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from advpure.analysis.certification.base_classifier import Classify
+from advpure.analysis.certification.noise import CHUNK, chunk_noise
+from advpure.randomness import RandomnessConfig
+from advpure.schema import Schema
+
+SELECTION, ESTIMATION = "selection", "estimation"
+
+COUNTS = Schema(
+    "counts",
+    {"sample": int, "sigma": float, "stage": str, "block": int},
+    {"label": int, "samples": int, "counts": str},
+)
+"""How often each class was the answer: the counts read ``class:times``, with blanks between."""
+
+
+class Unit(NamedTuple):
+    """A block of noise samples of one image.
+
+    Attributes:
+        sample: The image's id.
+        sigma: Noise level, [0, 1] units.
+        stage: ``selection`` or ``estimation``.
+        block: Number of the block.
+        first: Number of its first sample.
+        samples: How many.
+    """
+
+    sample: int
+    sigma: float
+    stage: str
+    block: int
+    first: int
+    samples: int
+
+    @property
+    def key(self) -> tuple[int, float, str, int]:
+        """The key of its row."""
+        return self[:4]
+
+
+class Counted(NamedTuple):
+    """A unit and its counts per class."""
+
+    unit: Unit
+    counts: dict[int, int]
+
+
+def count_classes(
+    units: Iterable[Unit],
+    images: Mapping[int, Tensor],
+    classify: Classify,
+    xi: RandomnessConfig,
+    *,
+    batch: int,
+    device: str | torch.device = "cpu",
+) -> Iterator[list[Counted]]:
+    """Classify the samples of units of one noise level and one stage.
+
+    Args:
+        units: Units with the same sigma and stage, in any order.
+        images: Clean images by id, [C, H, W] in [0, 1], on the CPU.
+        classify: The base classifier.
+        xi: The stage's configuration.
+        batch: Rows held at once; a multiple of the tile fills every network call.
+        device: Where the base classifier computes.
+
+    Yields:
+        After each batch, the units that it finished.
+    """
+    buffer: Tensor | None = None
+    rows = torch.zeros((batch, 2), dtype=torch.int64)
+    waiting: list[Counted] = []
+    owners = torch.zeros(batch, dtype=torch.int64)
+    filled = 0
+    for unit in units:
+        image = images[unit.sample]
+        if buffer is None:
+            buffer = torch.empty((batch, *image.shape))
+        waiting.append(Counted(unit, {}))
+        at = unit.first
+        while at < unit.first + unit.samples:
+            place = at % CHUNK
+            step = min(CHUNK - place, unit.first + unit.samples - at)
+            noise = chunk_noise(xi, unit.sample, at // CHUNK, image.shape)[place : place + step]
+            taken = 0
+            while taken < step:
+                part = min(step - taken, batch - filled)
+                span = slice(filled, filled + part)
+                torch.add(image, noise[taken : taken + part], alpha=unit.sigma, out=buffer[span])
+                rows[span, 0] = unit.sample
+                rows[span, 1] = torch.arange(at + taken, at + taken + part)
+                owners[span] = len(waiting) - 1
+                taken, filled = taken + part, filled + part
+                if filled == batch:
+                    with torch.no_grad():  # counts, not gradients
+                        _count(classify(buffer.to(device), rows), owners, waiting)
+                    ended = at + taken == unit.first + unit.samples
+                    keep = 0 if ended else 1
+                    yield waiting[: len(waiting) - keep]
+                    waiting, filled = waiting[len(waiting) - keep :], 0
+            at += step
+    if filled and buffer is not None:
+        with torch.no_grad():  # counts, not gradients
+            _count(classify(buffer[:filled].to(device), rows[:filled]), owners[:filled], waiting)
+    if waiting:
+        yield waiting
+
+
+def _count(classes: Tensor, owners: Tensor, waiting: list[Counted]) -> None:
+    """Add a batch's answers to the counts of their units."""
+    most = int(classes.max()) + 1
+    pairs, times = torch.unique(owners * most + classes.cpu(), return_counts=True)
+    for pair, count in zip(pairs.tolist(), times.tolist(), strict=True):
+        counts = waiting[pair // most].counts
+        counts[pair % most] = counts.get(pair % most, 0) + count
+
+
+def to_text(counts: Mapping[int, int]) -> str:
+    """Write counts.
+
+    Example:
+        >>> to_text({7: 12, 3: 988})
+        '3:988 7:12'
+    """
+    return " ".join(f"{label}:{count}" for label, count in sorted(counts.items()))
+
+
+def from_text(text: str) -> dict[int, int]:
+    """Read counts.
+
+    Example:
+        >>> from_text("3:988 7:12")
+        {3: 988, 7: 12}
+    """
+    pairs = (pair.split(":") for pair in text.split())
+    return {int(label): int(count) for label, count in pairs}

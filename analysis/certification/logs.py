@@ -1,0 +1,217 @@
+"""Certification logs: ``idx label predict radius correct time``, in and out.
+
+What is understood, beside the form of the first published code (Cohen et al.):
+
+* no header, and no column idx (rRCM): images are numbered by line;
+* a running total in the column ``correct`` (diffusion denoised smoothing): whether an image is
+  right is always computed from label and prediction, and never read;
+* tabs, or any blanks; other orders of the columns, under a header; blank and repeated header lines,
+  as resumed runs leave them; lines that are there twice;
+* a last line that was cut off: it is left out, and a note says so.
+
+Radii are read as they stand. Most programs print three digits, rounded to nearest; an image whose
+true radius is just below a threshold may then count as certified there, and a note says how many
+could. Files written here hold radii with all digits, rounded down.
+
+Source: spec 4.3.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from advpure.analysis.certification.accuracy import CertifiedImages
+from advpure.errors import BadInput
+from advpure.storage import atomic_path
+
+HEADER = ("idx", "label", "predict", "radius", "correct", "time")
+_NEEDED = ("label", "predict", "radius")
+_NO_TIME = "-"
+_FORM = "a log has the columns idx label predict radius correct time"
+_SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
+
+
+def read_log(path: str | Path, *, sigma: float | None = None) -> CertifiedImages:
+    """Read a certification log.
+
+    Args:
+        path: The file.
+        sigma: Noise level of the certificates; by default what the path says, as in
+            ``noise_0.25`` or ``sigma_0.50``.
+
+    Raises:
+        BadInput: for a file that is no such log, naming the line.
+    """
+    path = Path(path)
+    rows, notes = _parse(path, _read_text(path))
+    label, predict, radius = (rows[name] for name in _NEEDED)
+    ids, first = np.unique(np.array(rows["idx"], dtype=np.int64), return_index=True)
+    columns = [np.array(each, dtype=np.int64) for each in (label, predict)]
+    radii = np.array(radius, dtype=np.float64)
+    for k, image in enumerate(rows["idx"]):
+        place = first[np.searchsorted(ids, image)]
+        if any(column[k] != column[place] for column in (*columns, radii)):
+            raise BadInput(
+                f"image {image} of {path.name}", "is there twice, with other results", "keep one"
+            )
+    if len(ids) < len(radii):
+        notes.append(f"{path.name}: {len(radii) - len(ids)} lines are there twice; read once")
+    said = rows.get("correct")
+    if said and any(int(c) != (a == b) for c, a, b in zip(said, label, predict, strict=True)):
+        notes.append(
+            f"{path.name}: its column correct is not label = predict (some programs keep a "
+            "running total there); computed from label and predict"
+        )
+    return CertifiedImages(
+        name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
+        ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
+        sigma=_sigma_of(path) if sigma is None else sigma,
+        times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def write_log(images: CertifiedImages, path: str | Path) -> Path:
+    """Write a certification log; the file appears whole or not at all.
+
+    Args:
+        images: The certificates, whose radii are rounded down already.
+        path: The file.
+
+    Returns:
+        The path. A time that was never measured is written as ``-``.
+
+    Raises:
+        StorageFull: when there is no room.
+    """
+    target = Path(path)
+    times = images.times or (_NO_TIME,) * len(images)
+    columns = (images.ids, images.labels, images.predictions, images.radii, images.correct)
+    with atomic_path(target) as scratch, scratch.open("w", encoding="utf-8") as handle:
+        handle.write("\t".join(HEADER) + "\n")
+        for *row, time in zip(*(column.tolist() for column in columns), times, strict=True):
+            image, label, answer, radius, correct = row
+            handle.write(f"{image}\t{label}\t{answer}\t{radius!r}\t{int(correct)}\t{time}\n")
+    return target
+
+
+def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[float, int]:
+    """Count, per radius above 0, the images whose radius, if rounded to 3 digits, may be below it.
+
+    Example:
+        >>> columns = {name: np.arange(2) for name in ("ids", "labels", "predictions")}
+        >>> images = CertifiedImages(name="", **columns, radii=np.array([0.25, 0.3]))
+        >>> near_threshold(images, (0.0, 0.25, 0.5))
+        {0.25: 1}
+    """
+    own = images.radii[images.correct]
+    coarse = own[[float(f"{radius:.3g}") == radius for radius in own.tolist()]]
+    step = np.power(10.0, np.floor(np.log10(np.maximum(coarse, 1e-9))) - 2)
+    found = {
+        radius: int(((coarse >= radius) & (coarse - step / 2 < radius)).sum())
+        for radius in radii
+        if radius > 0.0
+    }
+    return {radius: count for radius, count in found.items() if count}
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        rule = "is a folder" if path.is_dir() else "is not there"
+        raise BadInput(f"log {path}", rule, "name a file or a run folder")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"log {path}", "is no text", _FORM) from None
+
+
+def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], list[str]]:
+    """Return the columns of a log and notes about what was mended."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BadInput(f"log {path}", "is empty", _FORM)
+    names = _header(lines[0][1]) or _guess(path, _fields(lines[0][1]))
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        more = ", such as the output of predict" if "radius" in missing else ""
+        raise BadInput(f"log {path}", f"has no column {missing[0]}{more}", _FORM)
+    rows: dict[str, list[str | int | float]] = {name: [] for name in names}
+    notes = []
+    if "idx" not in names:
+        rows["idx"] = []
+        notes.append(f"{path.name}: no column idx; images are numbered by line, from 0")
+    for place, (number, line) in enumerate(lines):
+        if _header(line):
+            continue
+        fields = _fields(line)
+        broken = _broken(names, fields)
+        if broken is None:
+            if "idx" not in names:
+                rows["idx"].append(len(rows["idx"]))
+            for name, field in zip(names, fields, strict=False):
+                rows[name].append(_value(name, field))
+        elif place == len(lines) - 1 and rows["label"]:
+            notes.append(f"{path.name}: its last line is cut off, and left out")
+        else:
+            raise BadInput(f"line {number} of {path}", broken, _FORM)
+    if not rows["label"]:
+        raise BadInput(f"log {path}", "holds a header and no image", "let the run go on")
+    return rows, notes
+
+
+def _header(line: str) -> tuple[str, ...] | None:
+    fields = tuple(field.strip().lower() for field in _fields(line))
+    return fields if "label" in fields or "predict" in fields else None
+
+
+def _guess(path: Path, fields: list[str]) -> tuple[str, ...]:
+    """Name the columns of a log without a header by their number."""
+    if len(fields) == 6:
+        return HEADER
+    if len(fields) in (4, 5):
+        return HEADER[1 : 1 + len(fields)]
+    raise BadInput(f"log {path}", f"has {len(fields)} columns and no header", _FORM)
+
+
+def _fields(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
+def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
+    """Say what is wrong with a line, if anything."""
+    least = max(names.index(name) for name in _NEEDED) + 1
+    if len(fields) < max(least, len(names) - 1) or len(fields) > len(names):
+        return f"has {len(fields)} of {len(names)} columns"
+    for name, field in zip(names, fields, strict=False):
+        try:
+            value = _value(name, field)
+        except ValueError:
+            return f"has no number in column {name} ({field.strip()!r:.40})"
+        if name == "label" and int(value) < 0:
+            return f"has label {value}, which is no class: -1 means that a classifier abstains"
+        if name == "predict" and int(value) < -1:
+            return f"has prediction {value}, which is neither a class nor -1 (abstains)"
+        if name == "radius" and not 0.0 <= float(value) < float("inf"):
+            return f"has radius {value}, which is negative or not finite"
+    return None
+
+
+def _value(name: str, field: str) -> str | int | float:
+    text = field.strip()
+    if name == "radius":
+        return float(text)
+    if name in ("idx", "label", "predict", "correct"):
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(text)
+        return int(number)
+    return text
+
+
+def _sigma_of(path: Path) -> float | None:
+    """Read the noise level from the last part of a path that names one."""
+    for part in reversed(path.parts[-4:]):
+        if found := _SIGMA.findall(part):
+            return float(found[-1])
+    return None

@@ -1,0 +1,332 @@
+"""The procedures by name: which samples an image needs next, and what its counts certify.
+
+``fixed``: Cohen's two stages. ``anytime``: stops as soon as the radii asked for are decided.
+``cascade``: the largest noise first. ``predict``: the top-two test, no radius. Each is a pure
+function of counts, so counts of one procedure can be read by another: a fixed run by ``anytime``
+and ``predict`` at any alpha. The other way round it takes as many samples of every image as
+``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
+
+from advpure.analysis.certification.anytime import (
+    AnytimeRule,
+    follow,
+    followed_bound,
+    next_samples,
+    unreachable,
+)
+from advpure.analysis.certification.cascade import certify_cascade
+from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit
+from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
+from advpure.analysis.certification.tallies import Tally
+from advpure.analysis.certification.two_stage import (
+    Certificate,
+    certify,
+    check_useful,
+    check_useful_prediction,
+    claim,
+    predict,
+    reach_notes,
+    top_class,
+)
+from advpure.errors import BadInput
+
+ProcedureName = Literal["fixed", "anytime", "cascade", "predict"]
+ByLevel = Mapping[float, Tally]
+
+
+class Named(NamedTuple):
+    """A certificate and the curve that it belongs to: a noise level, or None for several."""
+
+    sigma: float | None
+    certificate: Certificate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(ABC):
+    """What is asked of an image's counts.
+
+    Attributes:
+        sigmas: Noise levels, [0, 1] units, increasing.
+        radii: Radii asked for, [0, 1] units, increasing.
+        alpha: Probability of error.
+        samples: Samples of the estimation stage; of the anytime procedure, at most.
+        selection: Samples of the selection stage.
+        block: Samples per block of the estimation stage.
+        joint: All noise levels of an image together are wrong with probability at most alpha:
+            each gets alpha divided by their number.
+        classes: Number of classes.
+        futility: See `AnytimeRule`.
+    """
+
+    sigmas: tuple[float, ...]
+    radii: tuple[float, ...]
+    alpha: float
+    samples: int
+    selection: int
+    block: int
+    joint: bool = False
+    classes: int
+    futility: float = 0.05
+    name: ClassVar[ProcedureName]
+
+    def __post_init__(self) -> None:
+        """Check what every procedure needs."""
+        read_sigmas(self.sigmas)
+        read_radii(self.radii)
+        check_alpha(self.alpha)
+        if self.selection < 1:
+            raise BadInput(f"{self.selection} samples", "select no class", "use 100")
+        if self.block < 1:
+            raise BadInput(f"block {self.block}", "holds no sample", "use 1 or more")
+
+    @property
+    def share(self) -> float:
+        """Probability of error of one noise level."""
+        return self.alpha / len(self.sigmas) if self.joint else self.alpha
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the estimation stage, at most."""
+        return self.samples // self.block
+
+    def notes(self) -> list[str]:
+        """Say what cannot be certified, whatever the images."""
+        return reach_notes(self.samples, self.share, self.sigmas, self.radii)
+
+    @abstractmethod
+    def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
+        """Return the units that an image needs next; none if it is decided."""
+
+    @abstractmethod
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Return what an image's counts certify, as far as they are complete.
+
+        Args:
+            tallies: The image's counts.
+            partial: Whether `anytime` certifies from the samples that there are, also where more
+                of them would be drawn; its guarantee allows that.
+        """
+
+    def _stage_units(
+        self, sample: int, sigma: float, tally: Tally | None, samples: int
+    ) -> list[Unit]:
+        """Return the missing units of a selection stage and of `samples` more."""
+        units = []
+        if tally is None or tally.selection is None:
+            units.append(Unit(sample, sigma, SELECTION, 0, 0, self.selection))
+        blocks = tally.blocks if tally is not None else {}
+        return units + [
+            Unit(sample, sigma, ESTIMATION, b, b * self.block, self.block)
+            for b in range(samples // self.block)
+            if b not in blocks
+        ]
+
+    def _check_whole(self) -> None:
+        if self.samples % self.block:
+            near = max(self.samples // self.block, 1) * self.block
+            raise BadInput(
+                f"{self.samples} samples",
+                f"are no whole number of blocks of {self.block}",
+                f"use {near} samples, or another --block",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(Reading):
+    """Cohen's two-stage procedure at every noise level."""
+
+    name: ClassVar[ProcedureName] = "fixed"
+
+    def __post_init__(self) -> None:
+        """Refuse a number of samples that is useless, or no whole number of blocks."""
+        super().__post_init__()
+        check_useful(self.samples, self.share)
+        self._check_whole()
+
+    def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
+        """Return everything that is missing, at once."""
+        return [
+            unit
+            for sigma in self.sigmas
+            for unit in self._stage_units(sample, sigma, tallies.get(sigma), self.samples)
+        ]
+
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Certify the noise levels whose samples are complete."""
+        found = []
+        for sigma, tally in tallies.items():
+            counts = tally.total(self.blocks)
+            if tally.selection is not None and counts is not None:
+                result = certify(tally.selection, counts, alpha=self.share, sigma=sigma)
+                found.append(Named(sigma, result))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anytime(Reading):
+    """The anytime procedure at every noise level."""
+
+    name: ClassVar[ProcedureName] = "anytime"
+
+    def __post_init__(self) -> None:
+        """Refuse a budget that reaches nothing."""
+        super().__post_init__()
+        if self.blocks < 1:
+            raise BadInput(
+                f"{self.samples} samples", f"hold no block of {self.block}", "use more samples"
+            )
+        if all(len(unreachable(self.rule(s))) == len(self.radii) for s in self.sigmas):
+            raise BadInput(
+                f"{self.samples} samples at alpha {self.share:g}",
+                "can certify none of the radii, even if all of them agree",
+                "use more samples, or ask for smaller radii",
+            )
+
+    def rule(self, sigma: float) -> AnytimeRule:
+        """Return what an image is asked at a noise level."""
+        return AnytimeRule(
+            radii=self.radii, sigma=sigma, alpha=self.share, futility=self.futility,
+            budget=self.blocks * self.block,
+        )  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """Say which radii the budget cannot reach."""
+        found = []
+        for sigma in self.sigmas:
+            if beyond := unreachable(self.rule(sigma)):
+                found.append(
+                    f"sigma {sigma:g} cannot reach radius {beyond[0]:g} with {self.samples:,} "
+                    f"samples at alpha {self.share:g}; it is given up at once"
+                )
+        return found
+
+    def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
+        """Return what the next look at every undecided noise level needs."""
+        units = []
+        for sigma in self.sigmas:
+            tally, rule = tallies.get(sigma), self.rule(sigma)
+            state = follow(rule, self._hits(tally), self.block)
+            if not state.decided:
+                more = next_samples(rule, state.samples, self.block)
+                units += self._stage_units(sample, sigma, tally, more)
+        return units
+
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Certify the noise levels that are decided."""
+        found = []
+        for sigma, tally in tallies.items():
+            state = follow(self.rule(sigma), self._hits(tally), self.block)
+            if tally.selection is not None and (state.decided or (partial and state.samples)):
+                candidate = top_class(tally.selection)
+                bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
+                used = state.samples + self.selection
+                found.append(Named(sigma, claim(candidate, bound, sigma, used)))
+        return found
+
+    def _hits(self, tally: Tally | None) -> list[int]:
+        if tally is None or tally.selection is None:
+            return []
+        candidate = top_class(tally.selection)
+        return [block.get(candidate, 0) for block in tally.first_blocks(self.blocks)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade(Reading):
+    """The cascade over all noise levels, the largest first."""
+
+    name: ClassVar[ProcedureName] = "cascade"
+
+    def __post_init__(self) -> None:
+        """Refuse a number of samples that is useless, or no whole number of blocks."""
+        super().__post_init__()
+        if self.joint:
+            raise BadInput(
+                "joint", "means nothing to cascade", "its alpha is for all levels anyway"
+            )
+        check_useful(self.samples, self.alpha / len(self.sigmas) / 2)
+        self._check_whole()
+
+    def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
+        """Return what is missing at the largest noise level that is not passed yet."""
+        if self._decide(tallies) is not None:
+            return []
+        for sigma in reversed(self.sigmas):
+            if units := self._stage_units(sample, sigma, tallies.get(sigma), self.samples):
+                return units
+        return []
+
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Certify the cascade, if it is decided."""
+        found = self._decide(tallies)
+        return [] if found is None else [Named(None, found)]
+
+    def _decide(self, tallies: ByLevel) -> Certificate | None:
+        stages = {}
+        for sigma, tally in tallies.items():
+            counts = tally.total(self.blocks)
+            if tally.selection is not None and counts is not None:
+                stages[sigma] = (tally.selection, counts)
+        found = certify_cascade(stages, sigmas=self.sigmas, classes=self.classes, alpha=self.alpha)
+        if found is None:
+            return None
+        return Certificate(found.prediction, found.radius, None, found.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Reading):
+    """The prediction of the smoothed classifier at every noise level."""
+
+    name: ClassVar[ProcedureName] = "predict"
+
+    def __post_init__(self) -> None:
+        """Refuse a number of samples that is useless, or no whole number of blocks."""
+        super().__post_init__()
+        check_useful_prediction(self.samples, self.share)
+        self._check_whole()
+
+    def notes(self) -> list[str]:
+        """Say that there is no radius."""
+        beyond = [radius for radius in self.radii if radius > 0.0]
+        return ["a prediction has no radius: only radius 0 means something"] if beyond else []
+
+    def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
+        """Return the blocks that are missing; nothing is selected."""
+        return [
+            unit
+            for sigma in self.sigmas
+            for unit in self._stage_units(sample, sigma, tallies.get(sigma), self.samples)
+            if unit.stage == ESTIMATION
+        ]
+
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Predict at the noise levels whose samples are complete."""
+        found = []
+        for sigma, tally in tallies.items():
+            counts = tally.total(self.blocks)
+            if counts is not None:
+                result = predict(counts, alpha=self.share)
+                answer = Certificate(result.prediction, 0.0, None, result.samples)
+                found.append(Named(sigma, answer))
+        return found
+
+
+PROCEDURES: dict[str, type[Reading]] = {
+    kind.name: kind for kind in (Fixed, Anytime, Cascade, Predict)
+}
+
+
+def find_procedure(name: str) -> type[Reading]:
+    """Return a procedure by name.
+
+    Raises:
+        BadInput: for an unknown name.
+    """
+    if name not in PROCEDURES:
+        known = ", ".join(get_args(ProcedureName))
+        raise BadInput(f"procedure {name!r}", "is not known", f"use {known}")
+    return PROCEDURES[name]

@@ -1,0 +1,251 @@
+"""The report of a certification run: curves, best over sigma, differences; from counts alone."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advpure.analysis.certification.accuracy import (
+    AtRadius,
+    CertifiedImages,
+    abstention,
+    accuracy_lower_bound,
+    average_certified_radius,
+    best_over,
+    certified_accuracy,
+)
+from advpure.analysis.certification.procedures import Reading, find_procedure
+from advpure.analysis.certification.tallies import Tallies
+from advpure.analysis.certification.two_stage import Certificate
+from advpure.stats import Rate, wilson
+
+RHO = 0.05
+"""Probability that the lower bound over images of a report fails."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The certificates of one smoothed classifier in a run.
+
+    Attributes:
+        images: The certificates.
+        samples: Noise samples that were classified for them, all images together.
+    """
+
+    images: CertifiedImages
+    samples: int
+
+
+@dataclass(frozen=True)
+class CertificationReport:
+    """The result of a run, computed from its counts.
+
+    Attributes:
+        run: The run folder.
+        settings: Everything that identifies the run.
+        reading: What was asked of the counts.
+        curves: Certificates per noise level, increasing; one for a cascade.
+        seconds: Wall time of this session.
+        notes: What a careful reader should know, in sentences.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    reading: Reading
+    curves: tuple[Curve, ...]
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def best(self) -> list[AtRadius]:
+        """Return the highest certified accuracy over noise levels at every radius asked for."""
+        return best_over([curve.images for curve in self.curves], self.reading.radii)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object; rates in [0, 1]."""
+        return {
+            **summary_json([curve.images for curve in self.curves], self.reading.radii),
+            "curves": [self._curve_json(curve) for curve in self.curves],
+            "any_sigma": self._any_json(),
+            "alpha": self.reading.alpha,
+            "samples": self.reading.samples,
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "run": str(self.run),
+        }
+
+    def _curve_json(self, curve: Curve) -> dict[str, Any]:
+        alpha, n = self.reading.share, len(curve.images)
+        bounds = [
+            accuracy_lower_bound(
+                round(certified_accuracy(curve.images, radius).value * n), n, alpha=alpha,
+                failure=RHO,
+            )
+            for radius in self.reading.radii
+        ]  # fmt: skip
+        return {
+            **curve_json(curve.images),
+            "alpha": alpha,
+            "samples_per_image": curve.samples / n,
+            "truly_certified_at_least": bounds,
+            "fails_with_probability": RHO,
+        }
+
+    def _any_json(self) -> list[dict[str, Any]] | None:
+        """Return, of joint certificates, the share of images that some noise level certifies."""
+        if not self.reading.joint or not self.curves:
+            return None
+        return [
+            {"radius": radius, **any_of([c.images for c in self.curves], radius)._asdict()}
+            for radius in self.reading.radii
+        ]
+
+
+def any_of(curves: Sequence[CertifiedImages], radius: float) -> Rate:
+    """Return the share of images that some of several joint certificates certifies correctly.
+
+    Valid per image for certificates that hold at once (`jointly`); images that not all curves
+    hold are left out.
+    """
+    common = curves[0].ids
+    for curve in curves[1:]:
+        common = np.intersect1d(common, curve.ids)
+    found = np.zeros(len(common), dtype=bool)
+    for curve in curves:
+        rows = np.searchsorted(curve.ids, common)
+        found |= (curve.correct & (curve.radii >= radius))[rows]
+    return wilson(int(found.sum()), len(found))
+
+
+def summary_json(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> dict[str, Any]:
+    """Return certified accuracies per curve and radius, and the best over curves.
+
+    Args:
+        curves: Certificates; of several, the best is an oracle.
+        radii: [0, 1] units.
+
+    Returns:
+        JSON values: `certified_accuracy` (radius as text to value, best over curves), `best`
+        and `rows` (one entry per curve and radius) with intervals.
+    """
+    best = best_over(curves, radii) if curves else []
+    sigma = {curve.name: curve.sigma for curve in curves}
+    return {
+        "certified_accuracy": {f"{each.radius:g}": each.rate.value for each in best},
+        "oracle": len(curves) > 1,
+        "best": [
+            {"radius": each.radius, **each.rate._asdict(), "name": each.name,
+             "sigma": sigma[each.name]}
+            for each in best
+        ],
+        "rows": [
+            {"name": curve.name, "sigma": curve.sigma, "radius": radius,
+             **certified_accuracy(curve, radius)._asdict()}
+            for curve in curves
+            for radius in radii
+        ],
+    }  # fmt: skip
+
+
+def curve_json(images: CertifiedImages) -> dict[str, Any]:
+    """Return what can be said of one set of certificates beside its accuracies."""
+    radius = average_certified_radius(images)
+    return {
+        "name": images.name,
+        "sigma": images.sigma,
+        "n": len(images),
+        "abstained": abstention(images)._asdict(),
+        "average_certified_radius": {
+            **radius._asdict(), "interval": list(radius.interval) if radius.interval else None
+        },
+        "largest_radius": float(images.radii.max()),
+    }  # fmt: skip
+
+
+def make_curves(
+    name: str, reading: Reading, tallies: Tallies, asked: Reading | None = None
+) -> tuple[Curve, ...]:
+    """Certify the images whose counts suffice, per noise level.
+
+    Args:
+        name: What made the counts, such as the purifier's name.
+        reading: What is asked of them.
+        tallies: The counts.
+        asked: What the run was asked, if its images stopped by that: where they did, `reading`
+            takes the samples that there are.
+    """
+    found: dict[float | None, list[tuple[int, int, Certificate]]] = {}
+    for sample in tallies.samples():
+        own = tallies.of(sample, reading.sigmas)
+        stopped = {sigma for sigma, _ in asked.certificates(own)} if asked is not None else set()
+        whole = reading.certificates(own)
+        found_levels = {sigma for sigma, _ in whole}
+        rest = [each for each in reading.certificates(own, partial=True) if each.sigma in stopped]
+        for sigma, certificate in [*whole, *(r for r in rest if r.sigma not in found_levels)]:
+            label = next(iter(own.values())).label
+            found.setdefault(sigma, []).append((sample, label, certificate))
+    levels = ",".join(f"{sigma:g}" for sigma in reading.sigmas)
+    return tuple(
+        _curve(f"{name} {f'{sigma:g}' if sigma is not None else f'cascade {levels}'}", sigma, rows)
+        for sigma, rows in sorted(found.items(), key=lambda pair: pair[0] or 0.0)
+    )
+
+
+def _curve(name: str, sigma: float | None, rows: Sequence[tuple[int, int, Certificate]]) -> Curve:
+    ids, labels, certificates = zip(*rows, strict=True)
+    images = CertifiedImages(
+        name=name, sigma=sigma, ids=np.array(ids, dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
+        predictions=np.array([each.prediction for each in certificates], dtype=np.int64),
+        radii=np.array([each.radius for each in certificates]),
+    )  # fmt: skip
+    return Curve(images, sum(each.samples for each in certificates))
+
+
+def make_report(
+    folder: Path,
+    settings: dict[str, Any],
+    reading: Reading,
+    tallies: Tallies,
+    *,
+    seconds: float = 0.0,
+    notes: Sequence[str] = (),
+) -> CertificationReport:
+    """Compute a report from counts.
+
+    Args:
+        folder: The run folder.
+        settings: The run's settings.
+        reading: What is asked of the counts.
+        tallies: The counts.
+        seconds: Wall time of the session.
+        notes: Sentences to begin with.
+    """
+    curves = make_curves(settings["defense"]["purifier"], reading, tallies)
+    asked, done = settings["n"], min((len(curve.images) for curve in curves), default=0)
+    more = list(notes)
+    if done < asked:
+        more.append(
+            f"{done} of {asked} images are done; the same command goes on, other shards are read "
+            "together with `advpure certified-accuracy RUN RUN`"
+        )
+    return CertificationReport(folder, settings, reading, curves, seconds, tuple(more))
+
+
+def reading_json(reading: Reading) -> dict[str, Any]:
+    """Return a reading as JSON values, for the settings of a run."""
+    return {"procedure": reading.name, **dataclasses.asdict(reading)}
+
+
+def reading_of(settings: Mapping[str, Any], **changes: Any) -> Reading:
+    """Return the reading of a run's settings, with changes.
+
+    Raises:
+        BadInput: for changes that are out of range.
+    """
+    stored = {**settings["reading"], **changes}
+    kind = find_procedure(stored.pop("procedure"))
+    return kind(**{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])})

@@ -1,0 +1,65 @@
+"""Which perturbed inputs and which configurations of a purifier are compared."""
+
+from dataclasses import dataclass
+
+from advpure.analysis.perturbations import Distribution, check_distribution
+from advpure.errors import BadInput
+from advpure.randomness import RandomnessConfig
+from advpure.units import parse_eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnrSettings:
+    """Which inputs and configurations to compare.
+
+    Args:
+        eps: Strength of the perturbations in [0, 1] units, a number or text such as "8/255".
+        distribution: ``uniform`` in [-eps, eps], ``gaussian`` of the same root mean square, or
+            ``sign``.
+        perturbations: K, inputs per image, 2 or more.
+        configurations: S, base seeds of the purifier: seed, seed + 1, ...; 2 or more.
+        seed: The first base seed, and the seed of the perturbations.
+        clip: Clip inputs to [0, 1].
+
+    Raises:
+        BadInput: for values that make no sense, naming the rule.
+
+    Example:
+        >>> SnrSettings(configurations=3, seed=5).seeds
+        range(5, 8)
+    """
+
+    eps: str | float = "8/255"
+    distribution: Distribution = "uniform"
+    perturbations: int = 50
+    configurations: int = 50
+    seed: int = 0
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check, and turn the strength into a number."""
+        object.__setattr__(self, "eps", parse_eps(self.eps))
+        check_distribution(self.distribution)
+        for name in ("perturbations", "configurations"):
+            count = getattr(self, name)
+            whole = isinstance(count, int) and not isinstance(count, bool)
+            if not whole or not 2 <= count < 2**31:
+                rule = "is no whole number from 2, and one alone has no variance"
+                raise BadInput(f"{count!r} {name}", rule, "use 50")
+        for seed in (self.seed, self.seed + self.configurations - 1):
+            RandomnessConfig(seed)
+
+    @property
+    def strength(self) -> float:
+        """The strength as a number."""
+        return float(self.eps)
+
+    @property
+    def seeds(self) -> range:
+        """The base seeds of the configurations."""
+        return range(self.seed, self.seed + self.configurations)
+
+    @property
+    def cells(self) -> int:
+        """Purifications per image."""
+        return self.perturbations * self.configurations

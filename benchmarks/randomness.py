@@ -1,0 +1,116 @@
+"""(d) What `snr` costs beside the bare network calls of its purifications, and its peak memory.
+
+Time is processor time of one thread, as for the loop: a whole run from loading to its report,
+against the network calls of as many full tiles with nothing around them. Memory is the kernel's
+high-water mark of a process that does nothing but the run. The full size is the one of seed 003,
+table S12: 125,000 purifications. The small one has as many perturbations, which decide how many
+rows of a tile share their noise, and fewer images and configurations.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+
+import advpure
+from advpure.analysis.mixed import purify_rows
+from advpure.analysis.snr_run import SnrRun, measure_snr, prepare_snr
+from benchmarks.loop import Calls
+
+FULL = (50, 50, 50)
+SMALL = (10, 50, 10)
+
+_PROBE = """
+import json, resource, sys, tempfile
+import torch
+from advpure.analysis.snr_run import SnrRun, measure_snr
+torch.set_num_threads(1)
+n, k, s, t = map(int, sys.argv[1:])
+run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
+with tempfile.TemporaryDirectory() as folder:
+    measure_snr(run, out=folder)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def measure(
+    size: tuple[int, int, int] = SMALL, t: int = 100, repeats: int = 3
+) -> dict[str, object]:
+    """Time a run and its bare network calls in turn; the ratio is the median over the pairs.
+
+    Args:
+        size: Images, perturbations, configurations.
+        t: Strength of `ddpm` on digits.
+        repeats: Pairs.
+    """
+    n, k, s = size
+    run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
+    prepared = prepare_snr(run)
+    tile = prepared.purifier.tile or 64
+    calls = _tile_of_calls(prepared.purifier, prepared.images.images[:1], tile)
+    tiles = -(-prepared.total // tile)
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            measure_snr(run, out=folder)
+
+    def bare() -> None:
+        for _ in range(tiles):
+            calls.replay()
+
+    seconds, ratios = [], []
+    for _ in range(repeats):
+        seconds.append(_time(whole))
+        ratios.append(seconds[-1] / _time(bare))
+    return {
+        "defense": "ddpm", "t": t, "images": n, "perturbations": k, "configurations": s,
+        "purifications": prepared.total, "seconds": statistics.median(seconds),
+        "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+        "tile": tile, "advpure": advpure.__version__,
+    }  # fmt: skip
+
+
+def memory(size: tuple[int, int, int] = SMALL, t: int = 100) -> float:
+    """Return the peak resident memory of a run in MiB, the program itself included."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *map(str, (*size, t))],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return float(done.stdout)
+
+
+def _tile_of_calls(purifier: advpure.Purifier, image: torch.Tensor, tile: int) -> Calls:
+    """Record the network calls of one full tile."""
+    assert purifier.denoiser is not None
+    calls = Calls([purifier.denoiser.network])
+    with torch.no_grad():  # as the run
+        rows = image.expand(tile, -1, -1, -1).contiguous()
+        purify_rows(purifier)(rows, [0] * tile, [advpure.RandomnessConfig(0)] * tile)
+    calls.stop()
+    return calls
+
+
+def _time(function: Callable[[], None]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Measure alone, small or full: ``python -m benchmarks.randomness --full``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="125,000 purifications, half an hour")
+    size, repeats = (FULL, 1) if parser.parse_args().full else (SMALL, 3)
+    torch.set_num_threads(1)
+    found = measure(size, repeats=repeats)
+    print(json.dumps(found | {"peak_mib": memory(size)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

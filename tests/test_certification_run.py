@@ -1,0 +1,442 @@
+"""Recorded certification: counts that add up, resume, split over shards, and are read again."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advpure.analysis.certification import CertificationRun, measure_certification, read_sources
+from advpure.analysis.certification.counting import COUNTS
+from advpure.analysis.certification.report import CertificationReport
+from advpure.analysis.certification.run import VERB, estimate_certification
+from advpure.analysis.certification.settings import prepare_certification
+from advpure.analysis.runs import RUNS
+from advpure.errors import BadInput
+from advpure.records import RecordConflict, RecordStore
+from advpure.schema import Row
+
+QUICK: dict[str, Any] = {
+    "defense": "none", "dataset": "digits", "n": 3, "sigmas": "0.1,0.3", "samples": 200,
+    "selection": 20, "block": 100, "radii": "0,0.1,0.25",
+}  # fmt: skip
+
+
+def certified(folder: Path, **change: Any) -> CertificationReport:
+    keywords = {key: change.pop(key) for key in ("batch_size", "counts") if key in change}
+    return measure_certification(CertificationRun(**{**QUICK, **change}), out=folder, **keywords)
+
+
+def rows_of(folder: Path) -> list[Row]:
+    with RecordStore.read(folder) as store:
+        return store.rows(COUNTS.table)
+
+
+def values(report: CertificationReport) -> list[Any]:
+    return [
+        (curve.images.name, *(getattr(curve.images, column).tolist() for column in COLUMNS))
+        for curve in report.curves
+    ]
+
+
+COLUMNS = ("ids", "labels", "predictions", "radii")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CertificationReport]:
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, certified(folder)
+
+
+def test_the_verb_is_registered() -> None:
+    assert RUNS.get("certify") is VERB
+    assert VERB.total is not None
+    assert VERB.total(CertificationRun(**QUICK)) == 3 * 2 * 220
+
+
+def test_counts_are_complete(whole: tuple[Path, CertificationReport]) -> None:
+    rows = rows_of(whole[0])
+    assert len(rows) == 3 * 2 * (1 + 2)
+    for row in rows:
+        counts = [int(pair.split(":")[1]) for pair in row["counts"].split()]
+        assert sum(counts) == row["samples"] == (20 if row["stage"] == "selection" else 100)
+    found = whole[1].to_json()
+    assert found["certified_accuracy"].keys() == {"0", "0.1", "0.25"}
+    assert [curve["sigma"] for curve in found["curves"]] == [0.1, 0.3]
+    assert found["curves"][0]["n"] == 3
+    assert found["curves"][0]["samples_per_image"] == 220
+    assert found["oracle"]
+    assert found["any_sigma"] is None
+    for row in found["rows"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "change"),
+    [
+        (1, {}),
+        (3000, {}),
+        (100, {"defense": "cm", "options": {"steps": 2}, "n": 1, "samples": 100}),
+    ],
+)
+def test_batches_change_nothing(
+    tmp_path: Path, whole: tuple[Path, CertificationReport], batch_size: int, change: dict[str, Any]
+) -> None:
+    first = whole[0]
+    if change:
+        certified(tmp_path / "first", **change)
+        first = tmp_path / "first"
+    certified(tmp_path / "other", **change, batch_size=batch_size)
+    assert rows_of(tmp_path / "other") == rows_of(first)
+
+
+def test_order_and_company_change_nothing(
+    tmp_path: Path, whole: tuple[Path, CertificationReport]
+) -> None:
+    (tmp_path / "order.txt").write_text("2\n1\n")
+    certified(tmp_path / "run", subset=str(tmp_path / "order.txt"), n=2, sigmas="0.3")
+    wanted = [row for row in rows_of(whole[0]) if row["sample"] in (1, 2) and row["sigma"] == 0.3]
+    assert rows_of(tmp_path / "run") == wanted
+
+
+def test_what_is_there_is_not_computed_again(
+    tmp_path: Path, whole: tuple[Path, CertificationReport]
+) -> None:
+    first = certified(tmp_path)
+    seen: list[int] = []
+    again = measure_certification(CertificationRun(**QUICK), out=tmp_path, progress=seen.append)
+    assert seen == [3 * 2 * 220]
+    assert "already complete" in again.notes[-1]
+    assert values(again) == values(first) == values(whole[1])
+    reported = VERB.report
+    assert reported is not None
+    with RecordStore.read(tmp_path) as store:
+        assert reported(store).to_json()["rows"] == first.to_json()["rows"]
+
+
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, whole: tuple[Path, CertificationReport]
+) -> None:
+    class Stop(Exception):
+        """Stand in for a key."""
+
+    def stop(done: int) -> None:
+        if done >= 400:
+            raise Stop
+
+    with pytest.raises(Stop):
+        measure_certification(CertificationRun(**QUICK), out=tmp_path, batch_size=64, progress=stop)
+    assert 0 < len(rows_of(tmp_path)) < 18
+    with RecordStore.read(tmp_path) as store:
+        assert VERB.report is not None
+        assert "of 3 images are done" in VERB.report(store).notes[-1]
+    assert values(certified(tmp_path)) == values(whole[1])
+    assert rows_of(tmp_path) == rows_of(whole[0])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    code = (
+        "from advpure.analysis.certification import CertificationRun, measure_certification\n"
+        f"run = CertificationRun(**{ {**QUICK, 'samples': 3000, 'defense': 'cm'}!r})\n"
+        f"measure_certification(run, out={str(tmp_path / 'killed')!r}, batch_size=64)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (tmp_path / "killed" / "records.sqlite").is_file():
+            try:
+                if len(rows_of(tmp_path / "killed")) > 5:
+                    break
+            except BadInput:
+                pass
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    more = {"samples": 3000, "defense": "cm"}
+    assert 5 < len(rows_of(tmp_path / "killed")) < 3 * 2 * 31
+    assert values(certified(tmp_path / "killed", **more)) == values(
+        certified(tmp_path / "plain", **more)
+    )
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("procedure", ["fixed", "anytime", "cascade"])
+def test_shards_are_one_run(tmp_path: Path, procedure: str) -> None:
+    change = {"procedure": procedure, "samples": 400 if procedure == "anytime" else 200, "n": 4}
+    alone = certified(tmp_path / "alone", **change)
+    folders = []
+    for part in (2, 3, 1):
+        folders.append(tmp_path / str(part))
+        report = certified(folders[-1], **change, shard=f"{part}/3")
+        assert len(rows_of(folders[-1])) < len(rows_of(tmp_path / "alone"))
+        assert "other shards" in report.notes[-1]
+    rows = [row for folder in folders for row in rows_of(folder)]
+    order = ("sample", "sigma", "stage", "block")
+    assert sorted(rows, key=lambda row: [row[key] for key in order]) == rows_of(tmp_path / "alone")
+    read = read_sources(folders)
+    assert [curve.radii.tolist() for curve in read.curves] == [
+        curve.images.radii.tolist() for curve in alone.curves
+    ]
+    assert not read.notes
+    merged = certified(tmp_path / "merged", **change, counts=[*map(str, folders)])
+    assert values(merged) == values(alone)
+    assert "already complete" in merged.notes[-1]
+    together = tmp_path / "together"
+    for part in (1, 2, 3):  # processes of one machine may share the folder
+        last = certified(together, **change, shard=f"{part}/3")
+    assert values(last) == values(alone)
+
+
+def test_counts_of_other_runs_are_taken_over(
+    tmp_path: Path, whole: tuple[Path, CertificationReport]
+) -> None:
+    more = certified(tmp_path / "more", n=4, samples=300, sigmas="0.1,0.3,0.5", counts=[whole[0]])
+    plain = certified(tmp_path / "plain", n=4, samples=300, sigmas="0.1,0.3,0.5")
+    assert values(more) == values(plain)
+    assert rows_of(tmp_path / "more") == rows_of(tmp_path / "plain")
+    assert any("were read with 200 samples before" in note for note in more.notes)
+    fewer = certified(tmp_path / "fewer", n=2, samples=100, sigmas="0.3", counts=[whole[0]])
+    assert "already complete" in fewer.notes[-1]
+    assert len(rows_of(tmp_path / "fewer")) == 2 * 2
+    assert not any("before" in note for note in fewer.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "have another randomness"),
+        ({"block": 50}, "have another block"),
+        ({"selection": 10}, "have another selection"),
+        ({"subset": "train"}, "have another subset"),
+        ({"defense": "cm"}, "have another defense"),
+    ],
+)
+def test_counts_that_do_not_fit_are_refused(
+    tmp_path: Path, whole: tuple[Path, CertificationReport], change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        certified(tmp_path, **change, counts=[whole[0]])
+
+
+def test_counts_that_disagree_are_refused(tmp_path: Path) -> None:
+    certified(tmp_path / "a", n=1, sigmas="0.1")
+    certified(tmp_path / "b", n=1, sigmas="0.1", shard="1/2")
+    with RecordStore.open(
+        tmp_path / "b", schemas=(COUNTS,), settings=_settings(tmp_path / "b"),
+        context=_context(tmp_path / "b"),
+    ) as store:  # fmt: skip
+        missing = next(r for r in rows_of(tmp_path / "a") if r not in rows_of(tmp_path / "b"))
+        store.append(COUNTS.table, [{**missing, "counts": f"9:{missing['samples']}"}])
+    with pytest.raises(BadInput, match="is there twice, with other counts"):
+        read_sources([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(RecordConflict, match="is stored with counts"):
+        certified(tmp_path / "a", n=1, sigmas="0.1", counts=[tmp_path / "b"])
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    with RecordStore.read(folder) as store:
+        return store.settings
+
+
+def _context(folder: Path) -> dict[str, Any]:
+    with RecordStore.read(folder) as store:
+        return store.context
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": 0.01}, {"samples": 100}, {"procedure": "anytime"}, {"radii": "0,0.5"},
+        {"sigmas": "0.1"}, {"joint": True}, {"seed": 2}, {"selection": 21}, {"block": 50},
+        {"scheme": "hash"}, {"n": 2}, {"defense": "cm"}, {"policy": "eot:2"}, {"tile": 32},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any]) -> None:
+    base = prepare_certification(CertificationRun(**QUICK)).settings
+    assert prepare_certification(CertificationRun(**{**QUICK, **change})).settings != base
+
+
+def test_shards_do_not_change_the_run() -> None:
+    base = prepare_certification(CertificationRun(**QUICK)).settings
+    assert prepare_certification(CertificationRun(**QUICK, shard="2/7")).settings == base
+
+
+def test_one_sigma_is_a_list_of_one(tmp_path: Path) -> None:
+    one = CertificationRun(**{**QUICK, "sigmas": None, "sigma": 0.3})
+    assert one.levels() == (0.3,)
+    assert CertificationRun(**{**QUICK, "sigmas": [0.3]}).levels() == (0.3,)
+    assert CertificationRun().levels() == (0.25,)
+    report = measure_certification(one, out=tmp_path)
+    assert not report.to_json()["oracle"]
+    assert report.curves[0].images.sigma == 0.3
+
+
+# --- procedures -----------------------------------------------------------------------------------
+
+
+def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
+    change = {"samples": 2000, "n": 3}
+    fixed = certified(tmp_path / "fixed", **change)
+    found = certified(tmp_path / "anytime", **change, procedure="anytime")
+    used = sum(curve.samples for curve in found.curves)
+    assert used < 0.5 * sum(curve.samples for curve in fixed.curves)
+    # The same noise in the same blocks: the fixed run holds every block of the other.
+    blocks = {tuple(row.values()) for row in rows_of(tmp_path / "fixed")}
+    assert {tuple(row.values()) for row in rows_of(tmp_path / "anytime")} <= blocks
+    again = read_sources([tmp_path / "fixed"], procedure="anytime").curves
+    assert [curve.radii.tolist() for curve in again] == [
+        curve.images.radii.tolist() for curve in found.curves
+    ]
+    loose = read_sources([tmp_path / "anytime"], alpha=0.05).curves
+    for strict, wide in zip(found.curves, loose, strict=True):
+        assert (wide.radii >= strict.images.radii).all()
+    with pytest.raises(BadInput, match="which ones its counts decided; read it with"):
+        read_sources([tmp_path / "anytime"], procedure="fixed")
+
+
+def test_cascade_draws_smaller_noise_only_where_needed(tmp_path: Path) -> None:
+    found = certified(tmp_path, procedure="cascade", n=4, samples=200)
+    (curve,) = found.curves
+    assert curve.images.sigma is None
+    assert len(curve.images) == 4
+    per_level = {
+        sigma: {row["sample"] for row in rows_of(tmp_path) if row["sigma"] == sigma}
+        for sigma in (0.1, 0.3)
+    }
+    assert per_level[0.1] < per_level[0.3]
+    assert len(per_level[0.3]) == 4
+
+
+def test_predictions_draw_no_selection(tmp_path: Path) -> None:
+    found = certified(tmp_path, procedure="predict")
+    assert {row["stage"] for row in rows_of(tmp_path)} == {"estimation"}
+    assert found.to_json()["certified_accuracy"]["0"] == 1.0
+    assert found.to_json()["certified_accuracy"]["0.1"] == 0.0
+
+
+def test_joint_certificates_are_smaller_and_may_be_chosen(tmp_path: Path) -> None:
+    alone = certified(tmp_path / "alone")
+    joint = certified(tmp_path / "joint", joint=True)
+    for one, other in zip(alone.curves, joint.curves, strict=True):
+        assert (other.images.radii <= one.images.radii).all()
+        assert (other.images.radii < one.images.radii).any()
+    either = joint.to_json()["any_sigma"]
+    for entry, best in zip(either, joint.to_json()["best"], strict=True):
+        assert entry["value"] >= best["value"]
+    assert read_sources([tmp_path / "alone"], joint=True).curves[0].radii.tolist() == (
+        joint.curves[0].images.radii.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("defense", "options"),
+    [
+        ("none", {}), ("onestep-ddpm", {}), ("onestep-ddpm", {"index_rule": "nearest"}),
+        ("onestep-edm", {}), ("cm", {}), ("densepure", {"steps": 2, "smoothing": False}),
+        *(
+            pytest.param(name, options, marks=pytest.mark.slow)
+            for name, options in (
+                ("pf-ode", {"nodes": 6}), ("pf-ode", {"recipe": "truncated"}),
+                ("ddpm", {"stride": 60}), ("reverse", {"stride": 60}), ("ddim", {"stride": 60}),
+                ("dpm", {"evaluations": 3}), ("vpsde", {"dt": 0.05}),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict[str, Any]) -> None:
+    report = certified(
+        tmp_path, defense=defense, options=options, n=1, sigmas="0.25", samples=44, block=44,
+        policy="majority:2" if defense == "densepure" else None, radii="0,0.1",
+    )  # fmt: skip
+    (curve,) = report.curves
+    assert curve.images.correct.all()
+    assert (curve.images.radii > 0).all()
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sigmas": "0"}, "sigma 0 is not positive"),
+        ({"sigmas": "-0.5"}, "sigma -0.5 is not positive"),
+        ({"sigmas": "64"}, "sigma 64 is above 40"),
+        ({"sigmas": "0.5,0.5"}, "is no list of different levels"),
+        ({"sigmas": "a"}, "sigma 'a' is not a number"),
+        ({"sigma": 0.5}, "names noise levels twice"),
+        ({"t": 100}, "t 100 is not a strength of its own here"),
+        ({"alpha": 0.0}, "alpha 0.0 is outside"),
+        ({"alpha": 1.5}, "alpha 1.5 is outside"),
+        ({"samples": 9, "block": 9}, "9 samples at alpha 0.001 can certify nothing"),
+        ({"samples": 10, "block": 10, "procedure": "predict"}, "always abstain"),
+        ({"samples": 250}, "250 samples are no whole number of blocks of 100; use 200"),
+        ({"samples": 50, "procedure": "anytime"}, "hold no block of 100"),
+        ({"procedure": "anytime", "radii": "2"}, "can certify none of the radii"),
+        ({"procedure": "cascade", "joint": True}, "joint means nothing to cascade"),
+        ({"procedure": "cohen"}, "procedure 'cohen' is not known; use fixed, anytime"),
+        ({"selection": 0}, "0 samples select no class"),
+        ({"block": 0}, "block 0 holds no sample"),
+        ({"radii": "-1"}, "radius -1 is negative"),
+        ({"futility": 1.0, "procedure": "anytime"}, "futility 1.0 is outside"),
+        ({"shard": "0/3"}, "shard 0/3 counts from 1 to k"),
+        ({"shard": "4/3"}, "shard 4/3 counts from 1 to k"),
+        ({"shard": "half"}, "shard 'half' is not i/k"),
+        ({"defense": "cm", "sigmas": "0.0005"}, r"denoiser digits-cm covers, 0\.001 to 40"),
+        ({"defense": "cm", "options": {"sigma": 0.2}}, "sets one strength twice"),
+        ({"seed": -1}, "seed -1 does not fit"),
+        ({"batch_size": 0}, "batch size 0 holds no sample"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        certified(tmp_path, **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_estimate_counts_evaluations() -> None:
+    prepared = prepare_certification(
+        CertificationRun(
+            **{**QUICK, "defense": "pf-ode", "sigmas": "0.25,0.5", "options": {"nodes": 3}}
+        )
+    )
+    assert prepared.evaluations == {0.25: 6, 0.5: 6}
+    found = estimate_certification(prepared)
+    assert (found.images, found.evaluations) == (3, 3 * 220 * 12)
+    assert found.seconds > 0
+
+
+def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationReport]) -> None:
+    with pytest.raises(BadInput, match="is not there"):
+        read_sources([tmp_path / "nothing"])
+    with pytest.raises(BadInput, match="is no run folder"):
+        read_sources([tmp_path])
+    with pytest.raises(BadInput, match="has no image with 900 samples"):
+        read_sources([whole[0]], samples=900)
+    with pytest.raises(BadInput, match="1 noise levels do not match 0 logs"):
+        read_sources([whole[0]], sigmas=[0.5])
+    from advpure.analysis.compression_run import CompressionRun, measure_compression
+
+    measure_compression(
+        CompressionRun(dataset="digits", defense="none", n=2, perturbations=1), out=tmp_path / "cr"
+    )
+    with pytest.raises(BadInput, match="is one of cr, not of certify"):
+        read_sources([tmp_path / "cr"])
+    with pytest.raises(BadInput, match="holds no certification counts"):
+        certified(tmp_path / "new", counts=[tmp_path / "cr"])
+
+
+def test_no_global_generator_is_touched(tmp_path: Path) -> None:
+    state = torch.get_rng_state().clone()
+    certified(tmp_path, n=1, sigmas="0.1", samples=100)
+    assert torch.get_rng_state().equal(state)

@@ -1,0 +1,351 @@
+"""A recorded distances run: resumed, batched, reported, compared, drawn, and on the command line.
+
+Metrics here are SSIM and those over the classifier, which are there on every machine.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from advpure.analysis.distances_compare import compare_distances, frechet_difference
+from advpure.analysis.distances_figure import distances_figure
+from advpure.analysis.distances_report import report_distances
+from advpure.analysis.distances_result import SCHEMAS, DistancesResult
+from advpure.analysis.distances_run import (
+    VERB,
+    DistancesRun,
+    estimate_distances,
+    measure_distances,
+    prepare_distances,
+)
+from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
+from advpure.analysis.perceptual.ssim import ssim
+from advpure.analysis.runs import RUNS
+from advpure.analysis.trajectory import walk
+from advpure.cli import run
+from advpure.data import load_images
+from advpure.errors import BadInput
+from advpure.loading import load_purifier
+from advpure.randomness import RandomnessConfig
+from advpure.records import RecordStore
+
+METRICS = "ssim,frechet-classifier,classifier-score,precision-recall-classifier"
+QUICK: dict[str, Any] = {
+    "dataset": "digits", "defense": "onestep-edm", "n": 6, "metrics": METRICS,
+    "perturb": "none,uniform:32/255,attack:pgd", "attack_options": {"steps": 2},
+}  # fmt: skip
+
+
+def quick(**change: Any) -> DistancesRun:
+    """Return the quick run with other settings; options of attacks only where there is one."""
+    settings = {**QUICK, **change}
+    if "attack_options" not in change and "attack" not in "".join(settings["perturb"]):
+        del settings["attack_options"]
+    return DistancesRun(**settings)
+
+
+class Stopped(Exception):
+    """What a test raises in the middle of a run."""
+
+
+def stop_at(count: int) -> Callable[[int], None]:
+    def watch(done: int) -> None:
+        if done >= count:
+            raise Stopped
+
+    return watch
+
+
+def dump(folder: Path) -> dict[str, Any]:
+    with RecordStore.read(folder) as store:
+        return {schema.table: store.rows(schema.table) for schema in SCHEMAS}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    measure_distances(quick(), out=folder)
+    return folder
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_records(whole: Path, tmp_path: Path) -> None:
+    first = quick(tile=2)
+    for stop in (1, 5, 9):
+        with pytest.raises(Stopped):
+            measure_distances(first, out=tmp_path / "a", batch_size=2, progress=stop_at(stop))
+    seen: list[int] = []
+    measure_distances(first, out=tmp_path / "a", batch_size=2, progress=seen.append)
+    assert seen[0] > 0
+    assert seen[-1] == 18
+    measure_distances(first, out=tmp_path / "b", batch_size=64)
+    assert dump(tmp_path / "a") == dump(tmp_path / "b")
+    again = measure_distances(first, out=tmp_path / "a")
+    assert "already complete" in again.notes[-1]
+    # Another tile rounds otherwise, and is another run.
+    assert prepare_distances(first).settings != prepare_distances(quick()).settings
+
+
+def test_the_report_is_computed_from_records_alone(whole: Path) -> None:
+    with RecordStore.read(whole) as store:
+        report = report_distances(store)
+        result = DistancesResult(store)
+        assert VERB.report is not None
+        assert VERB.report(store).to_json()["rows"] == report.to_json()["rows"]
+        ids, l2, linf = result.states("uniform:32/255")
+    found = report.to_json()
+    assert [row["perturbation"] for row in found["rows"]] == [
+        "none", "uniform:32/255", "attack:pgd:0.15",
+    ]  # fmt: skip
+    assert {key: found[key] for key in found["rows"][0]} == found["rows"][0], "the first on top"
+    row = found["rows"][1]
+    assert row["n"] == row["l2_final_n"] == len(ids) == 6
+    assert row["l2_initial"] == pytest.approx(l2[:, 0].mean())
+    assert row["l2_noised"] == pytest.approx(l2[:, 1].mean()), "after the one forward step"
+    assert row["l2_largest"] == pytest.approx(l2.max(axis=1).mean())
+    assert row["l2_final_std"] == pytest.approx(l2[:, -1].std(ddof=1))
+    assert row["linf_final"] == pytest.approx(linf[:, -1].mean())
+    low, high = row["ssim_after_interval"]
+    assert low < row["ssim_after"] < high
+    assert row["ssim_reduction"] == pytest.approx(row["ssim_before"] - row["ssim_after"])
+    clean = found["rows"][0]
+    assert clean["ssim_before"] == 1.0
+    assert clean["frechet_classifier_before"] == pytest.approx(0.0, abs=1e-9)
+    assert clean["precision_classifier_before"] == clean["recall_classifier_before"] == 1.0
+    attacked = found["rows"][2]
+    assert attacked["linf_initial"] <= 0.15 + 1e-6
+    assert attacked["frechet_classifier_before"] > row["frechet_classifier_before"] > 0
+    assert any("biased upwards" in note for note in report.notes)
+
+
+def test_records_hold_what_the_functions_give(whole: Path) -> None:
+    images, _, ids = load_images("digits", n=6)
+    purifier, xi = load_purifier("onestep-edm", "digits"), RandomnessConfig(0)
+    direct = walk(purifier, images, images, ids, xi, purifier.tile)
+    with RecordStore.read(whole) as store:
+        result = DistancesResult(store)
+        listed, l2, linf = result.states("none")
+        pairs = result.pairs("none", "ssim")
+        sets = result.paired_features("classifier", "none")
+    assert listed == ids.tolist()
+    assert np.array_equal(l2, direct.l2.numpy())
+    assert np.array_equal(linf, direct.linf.numpy())
+    expected = ssim(direct.purified.clamp(0, 1), images)
+    assert [after for _, after in pairs.values()] == pytest.approx(expected.tolist(), rel=1e-9)
+    with RecordStore.read(whole) as store:
+        report = report_distances(store).to_json()
+    assert report["frechet_classifier_after"] == frechet_distance(sets["clean"], sets["after"])
+
+
+def test_leaving_the_image_leaves_everything(tmp_path: Path) -> None:
+    run = quick(defense="none", perturb=["none", "sign:16/255"])
+    still, moved = measure_distances(run, out=tmp_path).to_json()["rows"]
+    for name in ("l2_initial", "l2_largest", "l2_final", "linf_final"):
+        assert still[name] == 0.0
+    assert still["ssim_after"] == 1.0
+    assert still["ssim_reduction"] == 0.0
+    assert "l2_noised" not in still
+    assert moved["linf_initial"] == pytest.approx(16 / 255, rel=1e-6)
+    assert moved["l2_final"] == pytest.approx(16 / 255 * 8, rel=1e-6)
+    for name in ("ssim", "frechet_classifier", "classifier_score", "recall_classifier"):
+        assert moved[f"{name}_before"] == moved[f"{name}_after"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"perturb": "none"}, {"metrics": "ssim"}, {"clip": True}, {"seed": 1}, {"sigma": 0.3},
+        {"attack_options": {"steps": 3}}, {"scheme": "counter"}, {"n": 5}, {"norm": "l2",
+        "perturb": "attack:pgd:0.5"},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_changes_a_value_changes_the_run(change: dict[str, Any]) -> None:
+    base = prepare_distances(quick()).settings
+    assert prepare_distances(quick(**change)).settings != base
+    json.dumps(base)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"perturb": "unifrom:8/255"}, "did you mean uniform"),
+        ({"perturb": []}, "is empty"),
+        ({"metrics": "fid"}, "metric 'fid' is not known"),
+        ({"norm": "l3"}, "norm 'l3' is not known"),
+        ({"norm": "l2"}, "norm l2 has no default radius on digits"),
+        ({"attack_options": {"stepz": 1}}, "attack option 'stepz' is known to no attack"),
+        ({"attack_options": {"steps": "x"}}, "steps 'x' of pgd is not usable"),
+        ({"seed": -1}, "seed -1"),
+        ({"defense": "dpmm"}, "'dpmm' is not known"),
+        ({"options": {"xi": 1}}, "option 'xi' of onestep-edm is not known"),
+        ({"n": 451}, "does not fit"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is"),
+        ({"classifier": "digits-edm"}, "is no classifier"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        prepare_distances(quick(**change))
+
+
+def test_the_cost_is_counted_before_the_run() -> None:
+    prepared = prepare_distances(quick())
+    assert prepared.total == 18
+    found = estimate_distances(prepared)
+    # Three purifications; PGD takes 2 gradients, and at most 3 more passes.
+    assert found.backwards == 6 * 2
+    assert found.evaluations == 6 * (3 + 5) * 2
+    assert found.seconds > 0
+    assert RUNS.get("distances") is VERB
+    assert VERB.total is not None
+    assert VERB.total(quick()) == 18
+
+
+def test_few_images_lack_what_few_images_lack(tmp_path: Path) -> None:
+    report = measure_distances(quick(n=1, perturb="uniform:8/255"), out=tmp_path)
+    row = report.to_json()
+    assert row["n"] == 1
+    assert row["l2_final_interval"] is None
+    assert "frechet_classifier_after" not in row
+    assert "precision and recall need more than 3 images" in report.notes
+
+
+def test_a_run_compared_with_itself_differs_in_nothing(whole: Path) -> None:
+    with RecordStore.read(whole) as first, RecordStore.read(whole) as second:
+        found = compare_distances(first, second, resamples=4)
+    assert {each.name for each in found} == {"l2_final", "linf_final", "ssim", "frechet-classifier"}
+    for each in found:
+        assert each.difference == 0.0
+        assert each.interval is not None
+        assert tuple(each.interval) == (0.0, 0.0)
+        assert each.n == 6
+
+
+def test_two_runs_are_compared_image_by_image(whole: Path, tmp_path: Path) -> None:
+    measure_distances(quick(sigma=0.5, perturb="none,uniform:8/255"), out=tmp_path)
+    counted: list[int] = []
+    with RecordStore.read(whole) as first, RecordStore.read(tmp_path) as second:
+        found = {each.name: each for each in compare_distances(first, second)}
+        drawn = compare_distances(first, second, resamples=20, progress=counted.append)
+        a, b = (DistancesResult(store).states("none")[1][:, -1] for store in (first, second))
+    assert {each.perturbation for each in found.values()} == {"none"}, "what both have"
+    far = found["l2_final"]
+    assert far.difference == pytest.approx((a - b).mean())
+    assert far.interval is not None
+    assert far.interval.high < 0, "stronger noise ends further away"
+    frechet, resampled = found["frechet-classifier"], {each.name: each for each in drawn}
+    assert frechet.method == "jackknife"
+    assert resampled["frechet-classifier"].difference == frechet.difference
+    assert resampled["frechet-classifier"].method == "paired bootstrap, 20"
+    assert counted == list(range(1, 21))
+    assert json.loads(json.dumps(far.to_json()))["n"] == 6
+
+
+def test_runs_that_have_nothing_in_common_are_refused(whole: Path, tmp_path: Path) -> None:
+    measure_distances(quick(perturb="uniform:1/255"), out=tmp_path / "a")
+    measure_distances(quick(perturb="none", subset="train"), out=tmp_path / "b")
+    with RecordStore.read(whole) as first:
+        for folder, words in (("a", "share no perturbation"), ("b", "are not of the same images")):
+            with (
+                RecordStore.read(tmp_path / folder) as second,
+                pytest.raises(BadInput, match=words),
+            ):
+                compare_distances(first, second)
+
+
+def test_the_difference_of_frechet_distances_has_a_paired_error() -> None:
+    rng = np.random.default_rng(0)
+    n, d = 300, 5
+    found, covered = [], []
+    for _ in range(120):
+        x = rng.normal(size=(n, d))
+        noise = 0.4 * rng.normal(size=(n, d))
+        one, two = x + noise, 0.95 * x + noise + 0.05  # what they share cancels
+        a, b, interval = frechet_difference(x, one, two)
+        assert interval is not None
+        found.append(a - b)
+        covered.append(interval)
+    centre = np.mean(found)
+    share = np.mean([low < centre < high for low, high in covered])
+    assert share > 0.95 - 4.42 * (0.95 * 0.05 / 120) ** 0.5  # alpha 1e-5
+    reach = np.mean([high - low for low, high in covered]) / 2 / 1.96
+    assert 0.7 < reach / np.std(found, ddof=1) < 1.5
+    single = [frechet_estimate(x, each).error for each in (one, two)]
+    assert None not in single
+    low, high = covered[-1]
+    assert (high - low) / 2 / 1.96 < np.hypot(*single)  # type: ignore[arg-type]
+    _, _, wide = frechet_difference(x, one, two, resamples=100)
+    assert wide is not None
+    assert 0.6 < (wide.high - wide.low) / (high - low) < 2.0
+    assert frechet_difference(x[:2], one[:2], two[:2])[2] is None
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_the_picture_is_drawn_from_records(whole: Path, tmp_path: Path, ending: str) -> None:
+    with RecordStore.read(whole) as store:
+        path = distances_figure(store, tmp_path / f"a.{ending}")
+        first = path.read_bytes()
+        assert len(first) > 5000
+        assert distances_figure(store, path).read_bytes() == first
+        with pytest.raises(BadInput, match="is no picture"):
+            distances_figure(store, tmp_path / "a.txt")
+
+
+BASE = [
+    "distances", "--dataset", "digits", "-d", "onestep-edm", "-n", "5", "-q",
+    "--metrics", "ssim,frechet-classifier",
+]  # fmt: skip
+
+
+def test_the_command_prints_tables_and_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    assert run([*BASE, "--perturb", "none,uniform:8/255", "--out", first]) == 0
+    printed = capsys.readouterr().out
+    assert "digits, defense onestep-edm, fixed randomness (seed 0), 2 steps: none starts" in printed
+    assert "l-inf max" in printed
+    assert "uniform:8/255" in printed
+    assert f"records: {first}" in printed
+    picture = tmp_path / "a.svg"
+    weak = [*BASE, "--sigma", "0.4", "--out", second, "--perturb", "none", "--against", first]
+    assert run([*weak, "--plot", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    assert "against" in printed
+    assert "jackknife" in printed
+    assert picture.is_file()
+    assert run([*weak, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 5
+    assert {each["name"] for each in found["against"]} == {
+        "l2_final", "linf_final", "ssim", "frechet-classifier",
+    }  # fmt: skip
+
+
+def test_the_command_estimates_and_refuses_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run([*BASE, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 5
+    for more, words in (
+        (["--perturb", "uniform"], "write uniform:8/255"),
+        (["--metrics", "clipp"], "metric 'clipp' is not known; did you mean clip?"),
+        (["--plot", "a.doc"], "is no picture"),
+        (["--against", str(tmp_path)], "is no run folder"),
+    ):
+        folder = str(tmp_path / "run")
+        assert run([*BASE, "--out", folder, *more]) == 2
+        line = capsys.readouterr().err
+        assert words in line
+        assert line.count("\n") == 1
+
+
+def test_torch_is_left_as_it_was(whole: Path) -> None:
+    state = torch.random.get_rng_state()
+    prepare_distances(quick())
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,0 +1,318 @@
+"""A recorded run of randomness against input: resumed, reported from records, printed and drawn."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advpure.analysis import signal_to_noise
+from advpure.analysis.runs import RUNS
+from advpure.analysis.snr_figure import snr_figure
+from advpure.analysis.snr_run import (
+    UNFINISHED,
+    SnrRun,
+    estimate_snr,
+    measure_snr,
+    prepare_snr,
+    report_snr,
+)
+from advpure.cli import run
+from advpure.data import load_images
+from advpure.errors import BadInput
+from advpure.loading import load_purifier
+from advpure.records import RecordStore
+
+Cli = Callable[..., tuple[int, str, str]]
+QUICK: dict[str, Any] = {
+    "defense": "ddpm", "t": 4, "dataset": "digits", "n": 5, "perturbations": 6,
+    "configurations": 7, "tile": 16,
+}  # fmt: skip
+LINE = (
+    "snr", "-d", "ddpm", "--t", "4", "--dataset", "digits", "-n", "5", "--perturbations", "6",
+    "--configurations", "7", "--tile", "16",
+)  # fmt: skip
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    with RecordStore.read(folder) as store:
+        found: dict[str, Any] = {name: store.get_blob(name).tolist() for name in store.blobs()}
+        return found | {"rows": store.rows("snr"), "settings": store.settings}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("snr") / "whole"
+    measure_snr(SnrRun(**QUICK), out=folder)
+    return folder
+
+
+def test_the_run_gives_the_rows_of_the_function(whole: Path) -> None:
+    images, _, ids = load_images("digits", n=5)
+    direct = signal_to_noise(
+        load_purifier("ddpm", "digits", t=4, tile=16), images, ids=ids, perturbations=6,
+        configurations=7,
+    )  # fmt: skip
+    with RecordStore.read(whole) as store:
+        report = report_snr(store)
+        assert report.result.rows == direct.rows
+        for row in direct.rows:
+            distances = store.get_blob(f"distances/{row.id}").double().mean((1, 2))
+            wanted = (row.vary_input, row.vary_randomness, row.vary_both)
+            assert distances.tolist() == pytest.approx(wanted, rel=1e-6)
+            maps = store.get_blob(f"variances/{row.id}").double().mean((1, 2, 3))
+            assert maps.tolist() == pytest.approx((row.plain.input, row.plain.internal), rel=1e-6)
+    assert not (whole / UNFINISHED).exists()
+
+
+def test_json_is_flat_and_holds_intervals(whole: Path) -> None:
+    with RecordStore.read(whole) as store:
+        found = report_snr(store).to_json()
+    assert json.loads(json.dumps(found)) == found
+    for name in (
+        "total", "input", "internal", "snr_mean_of_ratios", "snr_ratio_of_means", "initial",
+        "centroid_vary_input", "centroid_vary_randomness", "centroid_vary_both",
+        "correlation_vary_randomness", "correlation_vary_input", "internal_to_input",
+    ):  # fmt: skip
+        low, high = found[f"{name}_interval"]
+        assert low < found[name] < high
+    assert found["n"] == len(found["rows"]) == 5
+    assert found["total"] == pytest.approx(found["input"] + found["internal"], rel=1e-12)
+    assert found["settings"]["configurations"] == 7
+    assert found["correlation_vary_input"] > found["correlation_vary_randomness"]
+    assert found["centroid_vary_both"] > found["centroid_vary_randomness"]
+
+
+class Stop(Exception):
+    """Stands for any end in the middle."""
+
+
+@pytest.mark.parametrize("batch_size", [16, 80])
+def test_a_run_goes_on_within_an_image(tmp_path: Path, whole: Path, batch_size: int) -> None:
+    settings, done = SnrRun(**QUICK), []
+
+    def stop(count: int) -> None:
+        done.append(count)
+        if count >= 64:  # one image of 42 cells, and a part of the next
+            raise Stop
+
+    with pytest.raises(Stop):
+        measure_snr(settings, out=tmp_path / "mine", batch_size=16, progress=stop)
+    assert done == [0, 16, 32, 48, 64]
+    assert [file.name for file in (tmp_path / "mine" / UNFINISHED).iterdir()] == ["1.rows"]
+    seen: list[int] = []
+    report = measure_snr(
+        settings, out=tmp_path / "mine", batch_size=batch_size, progress=seen.append
+    )
+    assert seen[0] == 42  # what is recorded
+    assert seen[1] == 64 + batch_size
+    assert seen[-1] == prepare_snr(settings).total == 5 * 42
+    assert report.notes == ()
+    assert everything(tmp_path / "mine") == everything(whole)
+    assert not (tmp_path / "mine" / UNFINISHED).exists()
+    again = measure_snr(settings, out=tmp_path / "mine")
+    assert again.notes == ("already complete, reported from records; nothing was computed",)
+    assert again.result == report.result
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", "from advpure.cli import main; main()", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path) -> None:
+    job = ("snr", "-d", "ddpm", "--t", "30", "--dataset", "digits", "-n", "3", "--perturbations",
+           "16", "--configurations", "16", "--tile", "16", "--out", "mine", "--quiet")  # fmt: skip
+    killed = 0
+    for _ in range(4):
+        process = start(tmp_path, *job, "--batch-size", "16")
+        folder, before = tmp_path / "mine" / UNFINISHED, _bytes(tmp_path / "mine")
+        while process.poll() is None and _bytes(tmp_path / "mine") <= before + 16 * 260:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        assert folder.is_dir()
+    assert killed == 4
+    process = start(tmp_path, *job)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, "")
+    settings = {**QUICK, "t": 30, "n": 3, "perturbations": 16, "configurations": 16}
+    measure_snr(SnrRun(**settings), out=tmp_path / "whole")
+    assert everything(tmp_path / "mine") == everything(tmp_path / "whole")
+
+
+def _bytes(run: Path) -> int:
+    """Bytes of unfinished images, and what the finished ones had."""
+    folder = run / UNFINISHED
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    most = max((int(file.stem) for file in files), default=0)
+    return most * 16 * 17 * 260 + sum(file.stat().st_size for file in files if file.exists())
+
+
+@pytest.mark.slow
+def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
+    job = (*LINE, "--out", "mine", "--quiet")
+    both = [start(tmp_path, *job, "--batch-size", str(size)) for size in (16, 48)]
+    for process in both:
+        _, err = process.communicate(timeout=300)
+        assert (process.returncode, err) == (0, "")
+    measure_snr(SnrRun(**QUICK), out=tmp_path / "whole")
+    assert everything(tmp_path / "mine") == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eps": 0.1}, {"seed": 1}, {"distribution": "sign"}, {"clip": True}, {"t": 5},
+        {"perturbations": 2}, {"configurations": 2}, {"scheme": "counter"}, {"tile": 8}, {"n": 4},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_changes_a_number_changes_the_run(whole: Path, change: dict[str, Any]) -> None:
+    other = SnrRun(**{**QUICK, **change})
+    with pytest.raises(BadInput, match="choose another --out"):
+        measure_snr(other, out=whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"defense": "dpm2"}, "'dpm2' is not known"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is"),
+        ({"distribution": "cauchy"}, "distribution 'cauchy' is not known"),
+        ({"configurations": 1}, "one alone has no variance"),
+        ({"perturbations": 0}, "one alone has no variance"),
+        ({"eps": "8"}, "ambiguous"),
+        ({"n": 451}, "does not fit"),
+        ({"seed": 2**32 - 2}, "does not fit"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        prepare_snr(SnrRun(**{**QUICK, **change}))
+
+
+def test_the_registered_verb_counts_checks_and_estimates(whole: Path) -> None:
+    verb, settings = RUNS.get("snr"), SnrRun(**QUICK)
+    assert verb.total is not None
+    assert verb.report is not None
+    assert verb.total(settings) == 5 * 42
+    cost = estimate_snr(prepare_snr(settings))
+    assert cost.images == 5
+    assert cost.evaluations == 4 * 14 * 16  # 210 cells fill 14 tiles
+    assert cost.backwards == 0
+    with RecordStore.read(whole) as store:
+        assert verb.report(store).to_json()["n"] == 5
+
+
+def test_the_picture_comes_from_records_alone_and_is_the_same_every_time(
+    tmp_path: Path, whole: Path
+) -> None:
+    with RecordStore.read(whole) as store:
+        first = snr_figure(store, tmp_path / "a.svg").read_text()
+        assert snr_figure(store, tmp_path / "b.svg").read_text() == first
+        assert snr_figure(store, tmp_path / "c.png").stat().st_size > 10_000
+        with pytest.raises(BadInput, match="is no picture"):
+            snr_figure(store, tmp_path / "a.txt")
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a runner in an empty folder: arguments to (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_prints_a_table_with_intervals(cli: Cli, whole: Path) -> None:
+    code, out, err = cli(*LINE, "--out", str(whole), "--plot", "deep/snr.png")
+    assert code == 0
+    assert err == "note: already complete, reported from records; nothing was computed\n"
+    first = out.splitlines()[0]
+    assert first.startswith("digits, uniform noise 0.03137, defense ddpm, 5 images x 6 perturba")
+    assert "times the input variance" in first
+    for label in ("internal variance per pixel, 1e-3", "L2 to centroid, vary both",
+                  "correlation of directions, vary input", "SNR, ratio of means"):  # fmt: skip
+        (line,) = [line for line in out.splitlines() if line.startswith(label)]
+        assert line.rstrip().endswith("  5")
+        assert "[" in line
+    assert "input is low by 1/6 of itself, internal by 1/7 of itself" in out
+    assert "picture: deep/snr.png" in out
+    assert Path("deep/snr.png").is_file()
+
+
+def test_json_of_the_command_is_the_report(cli: Cli, whole: Path) -> None:
+    code, out, _ = cli(*LINE, "--out", str(whole), "--json")
+    with RecordStore.read(whole) as store:
+        wanted = report_snr(store).to_json()
+    found = json.loads(out)
+    assert code == 0
+    changing = ("seconds", "notes")
+    assert {k: v for k, v in found.items() if k not in changing} == {
+        k: v for k, v in wanted.items() if k not in changing
+    }
+
+
+def test_a_dry_run_computes_nothing(cli: Cli) -> None:
+    code, out, _ = cli(*LINE, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["evaluations"] == 4 * 14 * 16
+    assert not Path("runs").exists()
+
+
+def test_the_command_says_where_randomness_is_missing(cli: Cli) -> None:
+    line = ("snr", "-d", "none", "--dataset", "digits", "-n", "3", "--perturbations", "2",
+            "--configurations", "2", "--out", "mine", "--plot", "none.svg")  # fmt: skip
+    code, out, err = cli(*line)
+    assert code == 0
+    assert "SNR absent" in out
+    assert err == "note: 3 of 3 images have no internal variance, so no signal-to-noise ratio\n"
+
+
+def test_the_command_refuses_before_it_computes(cli: Cli) -> None:
+    for more, words in (
+        (("--plot", "x.txt"), "is no picture"),
+        (("--configurations", "1"), "one alone has no variance"),
+        (("--eps", "nine"), "nine"),
+    ):
+        code, out, err = cli(*LINE, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+    assert not Path("runs").exists()
+
+
+def test_help_has_an_example(cli: Cli) -> None:
+    code, out, _ = cli("snr", "--help")
+    assert code == 0
+    assert "Example: advpure snr" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_a_run_costs_little_beside_its_network_calls_and_its_memory_does_not_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks import randomness
+
+    found = randomness.measure((1, 64, 10), repeats=3)  # ten full tiles
+    assert found["purifications"] == 640
+    assert isinstance(found["ratio"], float)
+    assert found["ratio"] <= 1.10
+    few, many = randomness.memory((2, 4, 4), t=2), randomness.memory((6, 40, 40), t=2)
+    assert many < 1024
+    assert many - few < 32  # 300 times the cells

@@ -1,0 +1,294 @@
+"""Columns, comparisons and checks: read from reports, paired on images, with honest verdicts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr, ttest_rel
+
+from advpure.errors import BadInput
+from advpure.stats import Interval
+from advpure.sweeps import evidence as evidence_module
+from advpure.sweeps.checks import run_check
+from advpure.sweeps.columns import Column, Value, follow
+from advpure.sweeps.comparisons import subtract, together
+from advpure.sweeps.evidence import Evidence
+from advpure.sweeps.points import Point
+from advpure.sweeps.rank_correlation import rank_correlation
+from advpure.sweeps.samples import Samples
+from advpure.sweeps.table import Cell, Key, Table, tabulate
+
+REPORT = {
+    "mean": 0.5,
+    "rows": [{"eps": 8 / 255, "mean": 0.4, "std": 0.1, "n": 9, "interval": [0.3, 0.5]}],
+    "stages": {"clean": {"one_shot": {"value": 0.9, "n": 8, "low": 0.8, "high": 0.95}}},
+    "robust": 0.3, "n": 12, "interval": [0.2, 0.4], "snr": 2.0, "snr_n": 7, "snr_std": 0.5,
+    "snr_interval": [1.0, 3.0], "absent": None, "empty": {"value": None}, "flag": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ({"at": "rows.0"}, Value(0.4, 0.1, 9, Interval(0.3, 0.5))),
+        ({"at": "rows[eps=8/255]"}, Value(0.4, 0.1, 9, Interval(0.3, 0.5))),
+        ({"at": "stages.clean.one_shot"}, Value(0.9, None, 8, Interval(0.8, 0.95))),
+        (
+            {"at": "robust", "interval": "interval", "n": "n"},
+            Value(0.3, None, 12, Interval(0.2, 0.4)),
+        ),
+        ({"at": "snr"}, Value(2.0, 0.5, 7, Interval(1.0, 3.0))),
+        ({"at": ""}, Value(0.5, None, 12, Interval(0.2, 0.4))),
+        ({"at": "absent"}, None), ({"at": "empty"}, None),
+    ],
+)  # fmt: skip
+def test_columns_read_estimates(column: dict[str, Any], value: Value | None) -> None:
+    assert Column(block="b", **column).read(REPORT) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("stages.dirty", "has no 'dirty' in the report; known: clean"),
+        ("rows.3", "has no place '3'; there are 1 entries"),
+        ("rows[eps=0.5]", "fits no entry; choose by eps"),
+        ("robust.more", "goes on with 'more' below 0.3"),
+        ("stages", "has neither value nor mean"),
+        ("flag", "ends at True"),
+        ("?", "is no path"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(path: str, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Column(block="b", at=path).read(REPORT)
+    assert words in str(caught.value)
+
+
+def test_units_are_checked() -> None:
+    with pytest.raises(BadInput, match="unit 'percents' is not known; did you mean percent"):
+        Column(block="b", unit="percents")  # type: ignore[arg-type]
+    assert follow(REPORT, "") is REPORT
+
+
+def test_paired_means_are_compared_as_by_the_t_test() -> None:
+    generator = np.random.default_rng(0)
+    left = generator.normal(0.5, 0.1, 40)
+    right = left - 0.01 + generator.normal(0, 0.01, 40)
+    a, b = dict(enumerate(left)), dict(enumerate(right))
+    found = subtract(Value(left.mean()), Value(right.mean()), a, b, 0.99)
+    oracle = ttest_rel(left, right).confidence_interval(0.99)
+    assert found.interval == pytest.approx((oracle.low, oracle.high))
+    assert found.n == 40
+    swapped = subtract(Value(right.mean()), Value(left.mean()), b, a, 0.99)
+    assert (found.verdict, swapped.verdict) == ("holds", "does not hold")
+
+
+def test_rates_are_compared_by_tangos_interval_on_shared_images() -> None:
+    a = {i: float(i < 8) for i in range(10)} | {99: 1.0}
+    b = {i: float(i < 2) for i in range(10)} | {98: 0.0}
+    found = subtract(Value(0.8), Value(0.2), a, b, 0.95)
+    assert found.value == pytest.approx(0.6)
+    assert found.n == 10
+    assert found.verdict == "holds"
+    same = subtract(Value(0.0), Value(0.0), {0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.95)
+    assert same.verdict == "undecided"
+
+
+def test_without_images_intervals_are_put_together() -> None:
+    a, b = Value(0.5, interval=Interval(0.4, 0.7)), Value(0.2, interval=Interval(0.1, 0.24))
+    found = subtract(a, b, None, None, 0.95)
+    assert found.interval == pytest.approx((0.3 - np.hypot(0.1, 0.04), 0.3 + np.hypot(0.2, 0.1)))
+    wider = subtract(a, b, None, None, 0.999).interval
+    assert wider is not None
+    assert found.interval is not None
+    assert wider.low < found.interval.low
+    assert subtract(Value(1.0), Value(0.0), None, None, 0.95).verdict == "undecided"
+
+
+def test_verdicts_join() -> None:
+    assert together([]) == "undecided"
+    assert together(["holds", "holds"]) == "holds"
+
+
+def test_rank_correlation_is_spearmans_with_ties() -> None:
+    x, y = [0.1, 0.4, 0.3, 0.3, 0.9], [5.0, 2.0, 3.0, 1.0, 1.0]
+    found = rank_correlation(x, y)
+    assert found is not None
+    assert found.value == pytest.approx(spearmanr(x, y).statistic)
+    assert found.interval is None
+    assert rank_correlation([1, 2], [2, 1]) is None
+    assert rank_correlation([1, 2, 3], [2, 2, 2]) is None
+
+
+def test_the_bootstrap_is_narrow_for_many_images_and_wide_for_few() -> None:
+    def spread(count: int, column: int) -> tuple[list[float], list[Samples | None]]:
+        generator = np.random.default_rng(column)
+        rates = np.linspace(0.2, 0.8, 6)[:: 1 if column else -1]
+        drawn = generator.random((6, count)) < rates[:, None]
+        samples: list[Samples | None] = [dict(enumerate(map(float, row))) for row in drawn]
+        return list(drawn.mean(1)), samples
+
+    widths = []
+    for count in (12, 1000):
+        (x, xs), (y, ys) = spread(count, 0), spread(count, 1)
+        found = rank_correlation(x, y, xs, ys)
+        assert found is not None
+        assert found.interval is not None
+        assert found.n == count
+        assert found.interval.low <= found.value <= found.interval.high + 1e-12
+        widths.append(found.interval.high - found.interval.low)
+    assert widths[1] < 0.05 < widths[0]
+    again = rank_correlation(x, y, xs, ys)
+    assert again == found
+
+
+def table(
+    monkeypatch: pytest.MonkeyPatch, values: dict[tuple[str, int], float], spread: float = 0.0,
+    second: dict[tuple[str, int], float] | None = None,
+) -> Evidence:  # fmt: skip
+    """Make a table by purifier and t, with twenty images around each value."""
+    columns = {"x": Column(block="b"), "y": Column(block="b")}
+    cells, images = {}, {}
+    for row, value in values.items():
+        for name, found in (("x", value), ("y", (second or values)[row])):
+            each = {i: found + spread * ((i * 7919 + row[1]) % 20 - 9.5) for i in range(20)}
+            point = Point("b", "cr", {}, None, f"{row}-{name}")
+            cells[row, name] = Cell(Value(found, n=20), point)
+            images[point.run] = each
+    monkeypatch.setattr(evidence_module, "samples_of", lambda _, cell: images[cell.point.run])
+    keys = {"purifier": "defense", "t": "t"}
+    return Evidence(Table(keys, columns, tuple(values), cells), Path())
+
+
+LAW = {("a", 10): 0.9, ("a", 20): 0.5, ("b", 10): 0.8, ("b", 20): 0.4}
+
+
+@pytest.mark.parametrize(
+    ("spread", "direction", "verdict"),
+    [(0.001, "falls", "holds"), (0.001, "rises", "does not hold"), (0.5, "falls", "undecided")],
+)
+def test_monotone_is_decided_by_the_images(
+    monkeypatch: pytest.MonkeyPatch, spread: float, direction: str, verdict: str
+) -> None:
+    evidence = table(monkeypatch, LAW, spread)
+    spec = {"check": "monotone", "column": "x", "along": "t", "direction": direction}
+    found = run_check(spec, evidence)
+    assert found.verdict == verdict
+    assert found.n == 20
+    assert f"{2 if direction == 'falls' else 0} of 2 steps" in found.detail
+
+
+def test_order_goes_through_listed_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = table(monkeypatch, LAW, 0.001)
+    spec = {"check": "order", "column": "x", "along": "purifier", "values": ["a", "b"]}
+    assert run_check({**spec, "direction": "falls"}, evidence).verdict == "holds"
+    assert run_check({**spec, "direction": "rises"}, evidence).verdict == "does not hold"
+
+
+def test_a_missing_row_leaves_a_claim_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = table(monkeypatch, LAW, 0.001)
+    cells = {key: cell for key, cell in evidence.table.cells.items() if key[0] != ("b", 20)}
+    partial = Table(evidence.table.keys, evidence.table.columns, evidence.table.rows, cells)
+    spec = {"check": "monotone", "column": "x", "along": "t", "direction": "falls"}
+    assert run_check(spec, Evidence(partial, Path())).verdict == "undecided"
+
+
+@pytest.mark.parametrize(("at_most", "verdict"), [(-0.9, "holds"), (-1.1, "does not hold")])
+def test_correlation_is_held_against_its_interval(
+    monkeypatch: pytest.MonkeyPatch, at_most: float, verdict: str
+) -> None:
+    inverse = {row: 1 - value for row, value in LAW.items()}
+    evidence = table(monkeypatch, LAW, 0.0001, second=inverse)
+    spec = {"check": "rank-correlation", "columns": ["x", "y"], "at_most": at_most}
+    found = run_check(spec, evidence)
+    assert found.value == pytest.approx(-1.0)
+    assert found.verdict == verdict
+    assert found.to_json()["interval"] == pytest.approx([-1.0, -1.0])
+
+
+def test_ratio_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenth = {row: value / 10 for row, value in LAW.items()}
+    evidence = table(monkeypatch, LAW, 0.0001, second=tenth)
+    for (row, name), cell in list(evidence.table.cells.items()):
+        assert cell.value is not None
+        value, reach = cell.value.value, 0.001 * cell.value.value
+        narrow = cell.value._replace(interval=Interval(value - reach, value + reach))
+        evidence.table.cells[row, name] = Cell(narrow, cell.point)  # type: ignore[index]
+    ratio = {"check": "ratio", "of": "x", "over": "y"}
+    for at_least, verdict in ((9.0, "holds"), (10.0, "undecided"), (11.0, "does not hold")):
+        assert run_check({**ratio, "at_least": at_least}, evidence).verdict == verdict
+    stable = {"check": "stable", "column": "x", "along": "t", "reference": 10}
+    assert run_check({**stable, "within": 0.6}, evidence).verdict == "holds"
+    assert run_check({**stable, "within": 0.1}, evidence).verdict == "does not hold"
+    assert run_check({**stable, "reference": 15, "within": 0.1}, evidence).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"check": "monotonous"}, "did you mean monotone?"),
+        ({"check": "monotone", "column": "z"}, "column of check monotone 'z' is not known"),
+        ({"check": "monotone", "column": "x"}, "does not fit; missing a required argument"),
+        (
+            {"check": "monotone", "column": "x", "along": "purifier", "direction": "falls"},
+            "has no order",
+        ),
+        (
+            {"check": "monotone", "column": "x", "along": "t", "direction": "down"},
+            "direction 'down' is not known",
+        ),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_refused(
+    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        run_check(spec, table(monkeypatch, LAW))
+    assert words in str(caught.value)
+
+
+class _Reports:
+    def of(self, point: Point) -> dict[str, Any]:
+        return {"value": float(len(point.run)), "n": 3}
+
+
+def test_a_table_gathers_points_by_their_keys() -> None:
+    points = [
+        Point("b", "cr", {"defense": d, "t": t}, None, f"{d}{t}", place)
+        for place, (d, t) in enumerate((d, t) for d in ("x", "yy") for t in (1, 20))
+    ]
+    shared = Point("c", "attack", {"defense": "x"}, None, "long name", 0)
+    keys = {"purifier": "defense", "t": "t"}
+    columns = {"own": Column(block="b"), "common": Column(block="c")}
+    finished = {point.run for point in points[:3]} | {shared.run}
+    found = tabulate([*points[::-1], shared], finished, _Reports(), keys, columns)  # type: ignore[arg-type]
+    rows: tuple[Key, ...] = (("x", 1), ("x", 20), ("yy", 1), ("yy", 20))
+    assert found.rows == rows
+    assert [found.value(row, "own") for row in rows] == [
+        Value(2.0, n=3), Value(3.0, n=3), Value(3.0, n=3), None,
+    ]  # fmt: skip
+    assert [found.value(row, "common") for row in rows] == [Value(9.0, n=3)] * 2 + [None] * 2
+    with pytest.raises(BadInput, match="has two values"):
+        tabulate(points, finished, _Reports(), {"purifier": "defense"}, {"own": columns["own"]})  # type: ignore[arg-type]
+
+
+def test_rows_within_a_report_are_put_into_the_paths() -> None:
+    class Inner:
+        def of(self, point: Point) -> dict[str, Any]:
+            rows = [{"who": w, "rate": {"value": k}} for k, w in enumerate(("a", "b"))]
+            return {"rows": rows, "x_rate": {"value": point.at["t"]}, "y_rate": {"value": None}}
+
+    points = [Point("b", "cr", {"t": t}, None, f"run-{t}", t) for t in (1, 2)]
+    keys = {"who": ["a", "b"], "t": "t", "what": {"first": "x", "second": "y"}}
+    columns = {
+        "rate": Column(block="b", at="rows[who={who}].rate"),
+        "named": Column(block="b", at="{what}_rate"),
+    }
+    found = tabulate(points, {"run-1", "run-2"}, Inner(), keys, columns)  # type: ignore[arg-type]
+    assert found.rows[:2] == (("a", 1, "first"), ("a", 1, "second"))
+    assert len(found.rows) == 8
+    assert found.value(("b", 2, "first"), "rate") == Value(1.0)
+    assert found.value(("b", 2, "first"), "named") == Value(2.0)
+    assert found.value(("b", 2, "second"), "named") is None
+    assert found.cells[("a", 1, "first"), "rate"].at == "rows[who=a].rate"
