@@ -5,7 +5,6 @@ policy, tile, and the SHA-256 of every weights file.
 """
 
 import dataclasses
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
 from advpure.tiling import check_tile
-from advpure.weights import load_network, sha256
+from advpure.weights import load_network, sha256, state_sha256
 
 OFFICIAL = "official checkpoint"
 
@@ -59,11 +58,7 @@ def _load(model: str | Path) -> _Loaded:
 
 def _identity(module: nn.Module) -> dict[str, str]:
     """Describe a module that came as an object: its class, and a digest of its state."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
-    return {"name": type(module).__name__, "sha256": digest.hexdigest()}
+    return {"name": type(module).__name__, "sha256": state_sha256(module)}
 
 
 def load_denoiser(model: str | Path) -> Denoiser:

@@ -54,6 +54,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def state_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 sum of a module's parameters and buffers, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def save_network(
     path: str | Path,
     network: nn.Module,

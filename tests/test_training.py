@@ -143,6 +143,26 @@ def test_another_recipe_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> No
         trainer(tmp_path).resume()
 
 
+def test_a_checkpoint_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        load_recipe("digits-cm"), name="tiny-cm", steps=2, batch=4, teacher=None
+    )
+    teachers = []
+    for seed in (1, 2):
+        plan = dataclasses.replace(RECIPE, seed=seed, steps=1)
+        teachers.append(str(train(plan, out=tmp_path / str(seed), progress=False).weights))
+    out, student = (
+        tmp_path / "student",
+        dataclasses.replace(recipe, teacher=str(tmp_path / "t.safetensors")),
+    )
+    Path(str(student.teacher)).write_bytes(Path(teachers[0]).read_bytes())
+    train(student, out=out, until=1, progress=False)
+    train(student, out=out, until=1, progress=False)
+    Path(str(student.teacher)).write_bytes(Path(teachers[1]).read_bytes())
+    with pytest.raises(BadInput, match="was taught by other weights of that name"):
+        train(student, out=out, progress=False)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.run(2)
