@@ -257,7 +257,7 @@ def test_rates_and_differences_are_computed_from_the_same_images() -> None:
         outcomes += [_outcome(part, i, 1, r, bool(r)) for i, r in enumerate(listed)]
     for i, (r, first) in enumerate(zip(fresh, firsts, strict=True)):
         outcomes.append(_outcome("fresh", i, 4, r, bool(first)))
-    moved = {(0, 1): [1, 1, 1, 0, 1], (1, 0): [1, 0, 1, 1, 1]}
+    moved = {(0, 1): [1, 1, 1, 0, 0], (1, 0): [1, 0, 1, 1, 1]}
     transfers = [
         {"source": s, "target": t, "sample": i, "prediction": 0, "correct": bool(r)}
         for (s, t), listed in moved.items()
@@ -273,7 +273,8 @@ def test_rates_and_differences_are_computed_from_the_same_images() -> None:
     assert free.rate.value == pytest.approx(13 / 20)
     transfer = result.transfer()
     assert transfer is not None
-    assert (transfer.rate.value, transfer.std) == (pytest.approx(0.8), 0.0)
+    assert (transfer.rate.value, transfer.repeats) == (pytest.approx(0.7), 2)
+    assert transfer.std == pytest.approx(math.sqrt(0.02))
     free_gain, moved_on = result.compared()
     assert free_gain.decision == paired_difference(firsts, right["fixed-0"])
     gains = [1.0 - 0.0, 0.5 - 0.5, 1.0 - 1.0, 0.0, 0.75 - 0.5]
