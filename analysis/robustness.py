@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from advpure.analysis.attack_choice import attack_settings
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
-from advpure.attacks.registry import find, settings_type
+from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
@@ -33,7 +34,6 @@ from advpure.evaluate import (
     summarize,
 )
 from advpure.loading import describe
-from advpure.options import read_options
 from advpure.randomness import RandomnessConfig
 from advpure.records import (
     ALREADY_COMPLETE,
@@ -174,7 +174,9 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     decisions = Decisions(randomness=settings.randomness, draws=draws)
     images = settings.load_images()
     run = find(settings.attack)
-    attack_settings = _attack_settings(settings, settings_type(run), eps, norm)
+    chosen = attack_settings(
+        settings.attack, settings.attack_options, eps=eps, norm=norm, randomness=settings.randomness
+    )
     source = None
     if settings.source_seed is not None:
         if not fixed:
@@ -184,8 +186,8 @@ def prepare(settings: RobustnessSettings) -> Prepared:
 
     def attack(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
         if source is not None:
-            return transfer(run, model, x, y, attack_settings, source_xi=source, ids=ids)
-        return run(model, x, y, attack_settings, ids=ids)
+            return transfer(run, model, x, y, chosen, source_xi=source, ids=ids)
+        return run(model, x, y, chosen, ids=ids)
 
     def baseline(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
         return uniform_noise(model, x, y, noise, ids=ids)
@@ -194,35 +196,14 @@ def prepare(settings: RobustnessSettings) -> Prepared:
         **settings.identity("attack", images),
         "threat_model": {"norm": norm, "eps": eps},
         "defense": describe(defense),
-        "attack": {"name": settings.attack, **dataclasses.asdict(attack_settings)},
+        "attack": {"name": settings.attack, **dataclasses.asdict(chosen)},
         "source_seed": settings.source_seed,
         "decisions": dataclasses.asdict(decisions),
         "randomness": {"seed": settings.seed, "scheme": settings.scheme},
     }
     attacks = {NOISE: baseline, ADVERSARIAL: attack}
     context = settings.context(defense, identity["defense"], run)
-    return Prepared(defense, images, attacks, attack_settings, context, decisions, identity)
-
-
-def _attack_settings(
-    settings: RobustnessSettings, kind: type[AttackSettings], eps: float, norm: str
-) -> AttackSettings:
-    """Resolve the attack's settings; the threat model and the labels are the run's, not its own."""
-    for name in settings.attack_options.keys() & {"eps", "norm"}:
-        raise BadInput(
-            f"attack option {name}={settings.attack_options[name]}",
-            "belongs to the threat model of the whole run",
-            f"use --{name}",
-        )
-    chosen = {"randomness": settings.randomness, **settings.attack_options}
-    resolved = read_options(kind, {"eps": eps, "norm": norm, **chosen}, settings.attack)
-    if resolved.targeted:
-        raise BadInput(
-            "attack option targeted=true",
-            "has no classes to reach in a run that measures accuracy",
-            f"call advpure.attacks.{find(settings.attack).__name__} with the labels to reach",
-        )
-    return resolved
+    return Prepared(defense, images, attacks, chosen, context, decisions, identity)
 
 
 def estimate_robustness(prepared: Prepared) -> Estimate:
