@@ -96,6 +96,10 @@ class Column:
 # What `advpure sweep` shows of a verb that no experiment has chosen columns for.
 HEADLINES: dict[str, dict[str, dict[str, Any]]] = {
     "cr": {"compression rate": {"at": "rows.0"}},
+    "certify": {
+        "certified": {"at": "best.0", "unit": "percent"},
+        "average radius": {"at": "curves.0.average_certified_radius"},
+    },
     "attack": {
         "clean": {"at": "clean_accuracy", "unit": "percent"},
         "robust": {"at": "robust_accuracy", "interval": "interval", "n": "n", "unit": "percent"},

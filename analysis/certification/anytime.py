@@ -110,8 +110,8 @@ def lower_bounds(
     return low
 
 
-def looks(block: int, budget: int, growth: float = 0.2) -> list[int]:
-    """Return after how many samples to look: whole blocks, each look a fifth later or one block.
+def looks(block: int, budget: int, growth: float = 0.1) -> list[int]:
+    """Return after how many samples to look: whole blocks, each look a tenth later or one block.
 
     Args:
         block: Samples per block.
@@ -122,7 +122,7 @@ def looks(block: int, budget: int, growth: float = 0.2) -> list[int]:
         >>> looks(64, 700)
         [64, 128, 192, 256, 320, 384, 448, 512, 576, 640]
         >>> looks(64, 10_000)[-4:]
-        [6720, 8064, 9664, 9984]
+        [7936, 8704, 9536, 9984]
     """
     last = budget // block * block
     found = [block] if last else []

@@ -1,0 +1,176 @@
+"""The verbs certify and certified-accuracy as users meet them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from advpure.analysis.certification import read_log
+from advpure.cli import run
+from advpure.sweeps.columns import headlines
+from advpure.sweeps.drawing import draw
+from advpure.sweeps.table import report_of
+
+Cli = Callable[..., tuple[int, str, str]]
+SMALL = (
+    "--defense", "none", "--dataset", "digits", "-n", "3", "--sigma", "0.1,0.3", "--samples", "200",
+    "--selection", "20", "--block", "100", "--radii", "0,0.1,0.25",
+)  # fmt: skip
+LOG = Path(__file__).parent / "fixtures" / "certification_log_sigma_0.50.tsv"
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return a runner in an empty folder: arguments to (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_run_its_log_its_figure_and_its_table(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("certify", *SMALL, "--log", "log.tsv", "--plot", "curves.png")
+    assert code == 0, err
+    first = out.splitlines()[0]
+    assert "digits, defense none, fixed certificates, alpha 0.001, 200 samples" in first
+    assert "best (oracle)" in out
+    assert "none 0.1" in out
+    assert "sigma 0.1 reaches at most radius 0.1817" in err
+    assert err.count("reaches at most") == 1
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    logs = [tmp_path / f"log_sigma_{sigma}.tsv" for sigma in ("0.1", "0.3")]
+    assert [read_log(log).sigma for log in logs] == [0.1, 0.3]
+    (folder,) = (tmp_path / "runs").glob("certify-*")
+
+    code, out, err = cli("certify", *SMALL, "--json")
+    found = json.loads(out)
+    assert "already complete" in found["notes"][-1]
+    assert found["run"].endswith(folder.name)
+    read = json.loads(cli("certified-accuracy", str(folder), "--json")[1])
+    assert read["certified_accuracy"] == found["certified_accuracy"]
+    assert read["rows"] == found["rows"]
+    from_logs = json.loads(
+        cli("certified-accuracy", *map(str, logs), "--radii", "0,0.1,0.25", "--json")[1]
+    )
+    assert from_logs["certified_accuracy"] == found["certified_accuracy"]
+    assert from_logs["oracle"]
+
+    assert report_of(folder, "certify")["rows"] == found["rows"]
+    for column in headlines("certify", "certify").values():
+        value = column.read(found)
+        assert value is not None
+        assert value.n == 3
+    (figure,) = draw(folder, tmp_path / "figure", [".svg"])
+    assert figure.stat().st_size > 1000
+
+
+def test_accuracy_of_a_log(cli: Cli) -> None:
+    code, out, _ = cli("certified-accuracy", str(LOG), "--radii", "0,0.25,0.5", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["certified_accuracy"].keys() == {"0", "0.25", "0.5"}
+    assert not found["oracle"]
+    images = read_log(LOG)
+    for text, value in found["certified_accuracy"].items():
+        assert value == (images.correct & (images.radii >= float(text))).mean()
+    shown = cli("certified-accuracy", str(LOG))[1]
+    assert "average radius" in shown
+    assert "oracle" not in shown
+
+
+def test_two_methods_are_compared(cli: Cli, tmp_path: Path) -> None:
+    text = LOG.read_text().splitlines()
+    worse = [line.replace("\t0.", "\t0.0") if k % 2 else line for k, line in enumerate(text)]
+    (tmp_path / "worse.tsv").write_text("\n".join(worse) + "\n")
+    arguments = ("certified-accuracy", str(LOG), "worse.tsv", "--compare", "--radii", "0.25")
+    _, out, _ = cli(*arguments)
+    assert "certification_log_sigma_0.50 - worse" in out
+    (difference,) = json.loads(cli(*arguments, "--json")[1])["differences"]
+    assert difference["value"] > 0
+    assert difference["low"] > 0
+    assert difference["n"] == 200
+
+
+def test_a_log_is_read_as_fewer_samples(cli: Cli, tmp_path: Path) -> None:
+    arguments = (
+        "certified-accuracy", str(LOG), "--emulate", "1000", "--log-samples", "100000", "--log",
+        "fewer.tsv",
+    )  # fmt: skip
+    code, out, err = cli(*arguments)
+    assert code == 0
+    assert "is emulated with 1,000 of 100,000 samples" in err
+    assert "written: fewer.tsv" in out
+    assert (read_log(tmp_path / "fewer.tsv").radii <= read_log(LOG).radii + 0.01).all()
+
+
+def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
+    assert cli("certify", *SMALL, "--out", "run", "-q")[0] == 0
+    strict = json.loads(cli("certified-accuracy", "run", "--alpha", "1e-6", "--json")[1])
+    loose = json.loads(cli("certified-accuracy", "run", "--alpha", "0.1", "--json")[1])
+    for one, other in zip(strict["curves"], loose["curves"], strict=True):
+        assert one["largest_radius"] < other["largest_radius"]
+    fewer = json.loads(cli("certified-accuracy", "run", "--samples", "100", "--json")[1])
+    assert fewer["curves"][0]["largest_radius"] < loose["curves"][0]["largest_radius"]
+    for name in ("anytime", "predict", "cascade"):
+        assert cli("certified-accuracy", "run", "--procedure", name, "--json")[0] == 0
+
+
+def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
+    code, out, err = cli("certify", *SMALL, "--dry-run")
+    assert code == 0
+    assert "1,320 network evaluations for 3 images" in out
+    assert "reaches at most" in err
+    found = json.loads(cli("certify", *SMALL, "--dry-run", "--json")[1])
+    assert (found["dry_run"], found["evaluations"]) == (True, 1320)
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("certify --sigma 0", ["sigma 0", "is not positive", "0.25"]),
+        ("certify --sigma -1", ["sigma -1", "is not positive", "0.25"]),
+        ("certify --sigma 0.25,x", ["sigma 'x'", "is not a number"]),
+        ("certify --sigma 64", ["sigma 64", "above 40", "64/255"]),
+        ("certify --alpha 0", ["alpha 0.0", "outside (0, 1)", "0.001"]),
+        ("certify --alpha 1", ["alpha 1.0", "outside (0, 1)", "0.001"]),
+        ("certify --samples 5", ["5 samples", "can certify nothing", "use 10 or more"]),
+        ("certify --samples 1500", ["1500 samples", "blocks of 1000", "use 1000"]),
+        ("certify -p cohen", ["procedure 'cohen'", "is not known", "fixed, anytime"]),
+        ("certify --radii x", ["radius 'x'", "is not a number"]),
+        ("certify --shard 3", ["shard '3'", "is not i/k", "1/4"]),
+        ("certify --defense cm --sigma 0.0001", ["sigma 0.0001", "digits-cm covers", "--weights"]),
+        ("certify --defense zm", ["defense 'zm'", "is not known"]),
+        ("certify --counts nowhere", ["nowhere", "is no run folder"]),
+        ("certify --log nowhere.tsv --plot x.gif", ["x.gif", "is no picture", ".png"]),
+        ("certified-accuracy nowhere.tsv", ["nowhere.tsv", "is not there"]),
+        ("certified-accuracy empty.tsv", ["empty.tsv", "is empty"]),
+        ("certified-accuracy foreign.csv", ["foreign.csv", "columns"]),
+        ("certified-accuracy good.tsv --radii -1", ["radius -1", "is negative"]),
+        ("certified-accuracy good.tsv --emulate 100", ["--emulate", "--log-samples"]),
+        ("certified-accuracy good.tsv --compare", ["one set", "name two"]),
+        ("certified-accuracy good.tsv --sigma 0.1,0.2", ["2 noise levels", "1 logs"]),
+        ("certified-accuracy good.tsv --sigma 0", ["sigma 0", "is not positive"]),
+        ("certified-accuracy abstaining.tsv", ["line 2", "label -1", "abstains"]),
+    ],
+)
+def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, line: str, parts: list[str]) -> None:
+    (tmp_path / "empty.tsv").write_text("")
+    (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "good.tsv").write_text("idx\tlabel\tpredict\tradius\n0\t1\t1\t0.1\n")
+    (tmp_path / "abstaining.tsv").write_text(
+        "idx\tlabel\tpredict\tradius\n0\t-1\t-1\t0\n1\t1\t1\t0\n"
+    )
+    small = ["--dataset", "digits", "-n", "1", "-q"] if line.startswith("certify ") else []
+    if "--log" in line.split():
+        small += [*SMALL, "--defense", "none"]
+    code, out, err = cli(*line.split(), *small)
+    assert code == 2, out + err
+    told = [text for text in err.splitlines() if text.startswith("advpure: ")]
+    assert len(told) == 1
+    for part in parts:
+        assert part in told[0], told[0]
