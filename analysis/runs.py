@@ -79,3 +79,4 @@ RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gr
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
 RUNS.register("randomness", f"{_HERE}.randomness_run:VERB", about="fixed against fresh randomness")
 RUNS.register("timesteps", f"{_HERE}.timesteps:VERB", about="accuracy and compression over t")
+RUNS.register("survival", f"{_HERE}.survival_run:VERB", about="smallest perturbations that fool")

@@ -23,9 +23,10 @@ from advpure.cli.plot import plot
 from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
+from advpure.cli.steps import steps
+from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
-from advpure.cli.steps import steps
 from advpure.cli.train import train
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -43,6 +44,7 @@ app.command()(attack)
 app.command()(cr)
 app.command()(snr)
 app.command()(distances)
+app.command()(survival)
 app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
