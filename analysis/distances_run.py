@@ -46,7 +46,8 @@ class DistancesRun(JudgedSubject):
             ``gaussian:8/255``, ``sign:8/255``, ``attack:pgd``, ``attack:bpda:4/255``.
         metrics: Metrics before and after purification, likewise; "all" those that can be had.
         norm: Norm of attacks; None for the data set's.
-        attack_options: Settings of the attacks; each takes those that it knows.
+        attack_options: Settings of the attacks; each takes those that it knows, `pgd.steps` is
+            one of `pgd` alone.
         clip: Clip random perturbations to [0, 1].
         seed: Base seed of the purifier's noise and of random perturbations.
     """

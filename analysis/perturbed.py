@@ -203,7 +203,8 @@ def perturbers(
 
     Args:
         chosen: Which.
-        options: Settings of the attacks; each takes those that it knows.
+        options: Settings of the attacks; each takes those that it knows. ``pgd.eot`` is one of the
+            attack ``pgd`` alone; ``eot`` without a name is one of the attacks that average.
         norm: Norm of the attacks' ball.
         seed: Base seed of random ones.
         clip: Clip random ones to [0, 1].
@@ -211,6 +212,7 @@ def perturbers(
     Raises:
         BadInput: for an option that no attack knows, or a value that cannot be used.
     """
+    options = {_option(name): value for name, value in options.items()}
     known: set[str] = set()
     made = []
     for each in chosen:
@@ -219,9 +221,11 @@ def perturbers(
             continue
         run = find(each.attack)
         kind = settings_type(run)
-        names = {field.name for field in dataclasses.fields(kind)} - {"eps", "norm", "targeted"}
-        known |= names
-        own = {name: value for name, value in options.items() if name in names}
+        names = _settable(kind)
+        own = {name: options[name] for name in names if name in options}
+        prefix = f"{each.attack}."
+        own |= {n.removeprefix(prefix): v for n, v in options.items() if n.startswith(prefix)}
+        known |= names | {name for name in options if name.startswith(prefix)}
         # The published distances are those of attacks that take all their steps (spec 8.5).
         steady = {"stop": "never"} if "stop" in names else {}
         settings = read_options(kind, {"eps": each.eps, "norm": norm, **steady, **own}, each.attack)
@@ -231,3 +235,21 @@ def perturbers(
         fix = f"known: {', '.join(sorted(known))}" if known else "add attack:pgd, or leave it out"
         raise BadInput(f"attack option {name!r}", rule, fix)
     return tuple(made)
+
+
+def _option(name: str) -> str:
+    """Spell an attack's name as it is registered, also where dashes became underscores."""
+    attack, dot, setting = name.rpartition(".")
+    return f"{attack.replace('_', '-')}{dot}{setting}"
+
+
+def _settable(kind: type[AttackSettings]) -> set[str]:
+    """Return the settings that all attacks of a run share.
+
+    The number of draws of a gradient is one of the attacks that average gradients only: it would
+    make plain PGD another attack.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    if fields.get("eot") == 1:
+        del fields["eot"]
+    return set(fields) - {"eps", "norm", "targeted"}

@@ -192,6 +192,22 @@ def test_attacks_take_the_options_that_they_know_and_all_their_steps() -> None:
         perturbers(parse_perturbations("none", 0.1), {"steps": 1}, norm="linf", seed=0, clip=False)
 
 
+def test_an_option_of_one_attack_is_no_option_of_the_others() -> None:
+    chosen = parse_perturbations("attack:pgd,attack:bpda-eot", 0.1)
+
+    def eot(options: dict[str, Any]) -> list[int]:
+        made = perturbers(chosen, options, norm="linf", seed=0, clip=False)
+        return [each.describe()["settings"]["eot"] for each in made]
+
+    assert eot({}) == [1, 15]
+    assert eot({"eot": "4"}) == [1, 4], "plain PGD stays plain"
+    assert eot({"pgd.eot": 3, "eot": 4}) == [3, 4]
+    assert eot({"bpda-eot.eot": 2}) == eot({"bpda_eot.eot": 2}) == [1, 2]
+    for wrong in ({"bpda.eot": 2}, {"pgd.": 2}, {"pgd.stepz": 2}):
+        with pytest.raises(BadInput, match=r"known to no attack|of pgd is not known"):
+            eot(wrong)
+
+
 def test_an_attack_stays_in_its_ball_and_moves_images_that_are_fooled_already() -> None:
     images, labels, ids = load_images("digits", n=4)
     defense = load_defense("onestep-edm", "digits", xi=XI)

@@ -45,7 +45,8 @@ def distances(
     attack_option: Annotated[
         list[str] | None,
         typer.Option(
-            "--attack-option", help="Setting of the attacks, KEY=VALUE, e.g. steps=10; repeats."
+            "--attack-option",
+            help="Setting of the attacks, KEY=VALUE, or of one, e.g. pgd.steps=10; repeats.",
         ),
     ] = None,
     seed: o.Seed = 0,

@@ -5,6 +5,9 @@ images is 1 - cos of their embeddings. Seed 003 does not name its model; spec 8.
 ViT-B/32, which is used here.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,7 +41,7 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
         import open_clip
     except ImportError:
         raise MissingExtra("open_clip", "metrics") from None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():
         model = open_clip.create_model(f"{MODEL}-quickgelu")  # OpenAI's activation; no download
     try:
         model.load_state_dict(load_state(path))
@@ -52,6 +55,17 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
 
     identity = {"model": MODEL, "pretrained": PRETRAINED, "sha256": sha256(path)}
     return FeatureNetwork(run=run, outputs=("clip",), tile=_TILE, identity=identity)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip from warning of the random weights that ours replace at once."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def prepared(images: Tensor) -> Tensor:
