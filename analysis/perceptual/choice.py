@@ -153,7 +153,8 @@ def _pairs(names: Sequence[str], surroundings: Surroundings) -> dict[str, Pair]:
 
 
 def _similarity(a: Tensor, b: Tensor) -> Tensor:
-    return ssim(a.clamp(0.0, 1.0), b.clamp(0.0, 1.0))
+    """Compare as in image files; on the CPU, since not every device has float64."""
+    return ssim(a.cpu().clamp(0.0, 1.0), b.cpu().clamp(0.0, 1.0))
 
 
 def _identity(
