@@ -207,20 +207,31 @@ def _extend(rows: Floats, basis: Floats, fresh: _Fresh, count: int) -> _Extensio
     whole, places = basis.copy(), min(count, size - len(basis))
     coefficients = np.zeros((len(rows), len(basis) + places))
     for k in range(max(len(rows), places)):
-        row = rows[k] if k < len(rows) else None
-        parts, rest = _project(row if row is not None else fresh(), whole)
-        length = float(np.linalg.norm(rest))
-        dead = row is not None and length <= _ROUNDING * float(np.linalg.norm(row))
-        if row is not None:
-            coefficients[k, : len(whole)] = parts
+        rest, length = np.zeros(size), 0.0
+        if k < len(rows):
+            coefficients[k, : len(whole)], rest = _project(rows[k], whole)
+            length = float(np.linalg.norm(rest))
         if len(whole) == len(basis) + places:
             continue
-        if dead:
-            rest = _project(fresh(), whole)[1]
-        elif row is not None:
+        if k < len(rows) and length > _ROUNDING * float(np.linalg.norm(rows[k])):
             coefficients[k, len(whole)] = length
+        else:
+            rest = _outside(whole, fresh)
         whole = np.concatenate([whole, rest[None] / np.linalg.norm(rest)])
     return _Extension(coefficients, whole[len(basis) :])
+
+
+def _outside(basis: Floats, fresh: _Fresh) -> Floats:
+    """Return a vector orthogonal to a basis that does not span the space."""
+    row = fresh()
+    rest = _project(row, basis)[1]
+    if np.linalg.norm(rest) > 1e-8 * np.linalg.norm(row):
+        return rest
+    # The random vector lies in the span, as signs may in few dimensions: take the axis that
+    # sticks out most.
+    axis = np.zeros(basis.shape[1])
+    axis[np.square(basis).sum(axis=0).argmin()] = 1.0
+    return _project(axis, basis)[1]
 
 
 def _project(row: Floats, basis: Floats) -> tuple[Floats, Floats]:

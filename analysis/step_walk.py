@@ -113,7 +113,7 @@ class Walk:
             for kind, draw in (("along", along), ("across", across)):
                 unit = draw(spans, s.seed, self._ids(s.directions), draws)
                 kinds.append((kind, s.directions, unit.reshape(-1, *here.shape[1:])))
-        v = torch.cat([self._sized(each).to(here) for _, _, each in kinds])
+        v = torch.cat([self._sized(each.to(here)) for _, _, each in kinds])
         at = torch.cat([here.repeat_interleave(each, 0) for _, each, _ in kinds])
         pushed = self._push(move, at, v, [i for _, each, _ in kinds for i in self._ids(each)])
         sizes = [len(self.samples) * each for _, each, _ in kinds]

@@ -71,7 +71,7 @@ def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
         ncols=2 if len(found) == 1 else 3,
     )  # fmt: skip
     figure.text(
-        0.5, -0.15 if len(found) == 1 else -0.10, _caption(found), ha="center", va="top",
+        0.5, -0.11 if len(found) == 1 else -0.07, _caption(found), ha="center", va="top",
         fontsize=7, color="#444444", wrap=True,
     )  # fmt: skip
     return save_figure(figure, path)
@@ -87,13 +87,17 @@ def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
         known = ~np.isnan(values)
         if not known.any():
             continue
-        axes.plot(
-            places[known], values[known], color=PALETTE[color], linestyle=style, linewidth=1.4,
-            label=label, marker=marker, markersize=3,
-        )  # fmt: skip
-        if name in _BANDS:
-            low, high = _column(rows, f"{name}_low"), _column(rows, f"{name}_high")
-            axes.fill_between(places, low, high, color=PALETTE[color], alpha=0.15, linewidth=0)
+        for k, phase in enumerate(_phases(rows)):  # the two phases are no one line
+            own = known & phase
+            axes.plot(
+                places[own], values[own], color=PALETTE[color], linestyle=style, linewidth=1.4,
+                label=label if k == 0 else None, marker=marker, markersize=3,
+            )  # fmt: skip
+            if name in _BANDS:
+                low, high = (_column(rows, f"{name}_{end}")[own] for end in ("low", "high"))
+                axes.fill_between(
+                    places[own], low, high, color=PALETTE[color], alpha=0.15, linewidth=0
+                )
     kappas = _column(rows, "kappa")
     if (~np.isnan(kappas)).any():
         axes.plot(places, kappas, color="#888888", linewidth=0.8, label="kappa")
@@ -116,7 +120,15 @@ def _draw_products(axes: "Axes", found: dict[str, Any]) -> None:
             places[known], product[known], color=PALETTE[color], linestyle=style, linewidth=1.4
         )
     axes.set_yscale("log")
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if top / bottom < 10.0 else "")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _phases(rows: list[dict[str, Any]]) -> list[npt.NDArray[np.bool_]]:
+    found = np.array([row["phase"] for row in rows])
+    return [found == phase for phase in ("forward", "reverse")]
 
 
 def _mark_phases(axes: "Axes", rows: list[dict[str, Any]]) -> None:

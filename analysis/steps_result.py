@@ -159,6 +159,8 @@ class StepsResult:
 
     def steps(self) -> tuple[StepSummary, ...]:
         """Summarise every step over images."""
+        if not self.samples:
+            return ()
         kinds = {kind: self.of_image(kind) for kind in self._grouped}
         exact, first = (self.predictions(first_order=each) for each in (False, True))
         errors, running = self._errors(), self.cumulative()
