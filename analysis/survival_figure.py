@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = 200
+_FEW = 4  # entries of a legend that fit beside the curves
 
 
 def survival_figure(store: RecordStore, path: str | Path) -> Path:
@@ -58,7 +59,7 @@ def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
     first = reports[0].settings
     axes.set_title(f"survival of {_classifier(first)} on {first['dataset']}", fontsize=10)
     axes.annotate(
-        _caption(reports[0]), xy=(0.5, 0.0), xycoords="axes fraction", xytext=(0, -58),
+        _caption(reports[0]), xy=(0.5, 0.0), xycoords="axes fraction", xytext=(0, -44),
         textcoords="offset points", ha="center", va="top", fontsize=7, color="#444444",
     )  # fmt: skip
     return save_figure(figure, path)
@@ -92,7 +93,10 @@ def dress(axes: "Axes", norm: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    inside = len(axes.get_legend_handles_labels()[0]) <= _FEW
+    place = (1.0, 1.0) if inside else (1.01, 1.0)
+    corner = "upper right" if inside else "upper left"
+    axes.legend(frameon=False, fontsize=7.5, loc=corner, bbox_to_anchor=place)
 
 
 def named(settings: dict[str, Any]) -> str:

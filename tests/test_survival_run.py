@@ -1,0 +1,309 @@
+"""A recorded survival run: the same numbers as the function, resumable, reported from records."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advpure.analysis.attack_choice import attack_settings
+from advpure.analysis.minimum_radius import RadiusSettings, minimum_radii
+from advpure.analysis.runs import RUNS
+from advpure.analysis.survival_figure import draw_survival, survival_figure
+from advpure.analysis.survival_report import report_survival
+from advpure.analysis.survival_run import (
+    SurvivalRun,
+    _search_free,
+    measure_survival,
+    prepare_survival,
+)
+from advpure.cli import run as run_cli
+from advpure.data import Images, load_images
+from advpure.errors import BadInput
+from advpure.loading import load_defense
+from advpure.randomness import RandomnessConfig
+from advpure.records import ALREADY_COMPLETE, RecordStore
+
+QUICK: dict[str, Any] = {
+    "dataset": "digits", "n": 5, "attack": "pgd", "bisections": 2, "top": 0.4,
+    "attack_options": {"steps": 4, "step_size": 0.1},
+}  # fmt: skip
+DENOISED: dict[str, Any] = {**QUICK, "defense": "onestep-edm", "sigma": 0.1, "seed": 3}
+
+
+def search() -> RadiusSettings:
+    options = {"steps": 4, "step_size": 0.1}
+    chosen = attack_settings("pgd", options, eps=0.4, norm="linf", randomness="fixed")
+    return RadiusSettings(attack="pgd", settings=chosen, bisections=2)
+
+
+def digits() -> Images:
+    return load_images("digits", n=5)
+
+
+def test_the_classifier_alone_is_the_default(tmp_path: Path) -> None:
+    report = measure_survival(SurvivalRun(**QUICK), out=tmp_path)
+    images, labels, ids = digits()
+    direct = minimum_radii(load_defense("none", "digits"), images, labels, search(), ids=ids)
+    assert list(report.result.rows) == direct
+    assert any(row.upper for row in direct)
+    assert report.settings["randomness"] is None
+
+
+def test_a_defense_is_attacked_under_its_fixed_randomness(tmp_path: Path) -> None:
+    report = measure_survival(SurvivalRun(**DENOISED), out=tmp_path)
+    images, labels, ids = digits()
+    defense = load_defense("onestep-edm", "digits", sigma=0.1, xi=RandomnessConfig(3))
+    direct = minimum_radii(defense, images, labels, search(), ids=ids)
+    assert list(report.result.rows) == direct
+    assert report.settings["randomness"] == {"seed": 3, "scheme": "hash"}
+
+
+def test_anchor_points_are_the_purified_images_of_the_same_randomness(tmp_path: Path) -> None:
+    report = measure_survival(SurvivalRun(**DENOISED, at="anchor"), out=tmp_path / "a")
+    images, labels, ids = digits()
+    defense = load_defense("onestep-edm", "digits", sigma=0.1, xi=RandomnessConfig(3))
+    with torch.no_grad():
+        purified = defense.purifier.at(ids=ids, xi=RandomnessConfig(3))(images)
+    anchors = purified.clamp(0, 1)
+    alone = load_defense("none", "digits")
+    assert list(report.result.rows) == minimum_radii(alone, anchors, labels, search(), ids=ids)
+    with RecordStore.read(tmp_path / "a") as store:
+        rows = store.rows("survival")
+    moved = (anchors.double() - images.double()).flatten(1).norm(dim=1)
+    assert [row["moved"] for row in rows] == pytest.approx(moved.tolist())
+    cut = (purified - anchors).flatten(1).abs().amax(1)
+    assert [row["clipped"] for row in rows] == pytest.approx(cut.tolist())
+    assert cut.max() > 0
+    other = measure_survival(
+        SurvivalRun(**{**DENOISED, "seed": 4}, at="anchor"), out=tmp_path / "b"
+    )
+    assert other.result.rows != report.result.rows
+
+
+def test_the_anchor_points_of_no_purifier_are_the_images(tmp_path: Path) -> None:
+    clean = measure_survival(SurvivalRun(**QUICK), out=tmp_path / "c")
+    anchor = measure_survival(SurvivalRun(**QUICK, at="anchor"), out=tmp_path / "a")
+    assert anchor.result.rows == clean.result.rows
+
+
+class Linear(nn.Module):
+    """Logits (w x - b, 0) of images of 16 pixels."""
+
+    def __init__(self) -> None:
+        """Draw the weights."""
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(64, generator=generator), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        score = images.flatten(1) @ self.weight - 0.3
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def test_the_free_box_does_not_hold_back_at_black_pixels() -> None:
+    images, _, ids = digits()
+    model = Linear()
+    defense = load_defense("none", "digits", classifier=model)
+    score = model(images)[:, 0]
+    labels = (score <= 0).long()
+    chosen = attack_settings("apgd", {"steps": 40}, eps=0.9, norm="linf", randomness="fixed")
+    how = RadiusSettings(attack="apgd", settings=chosen, bisections=12)
+    free = _search_free(defense, images, Images(images, labels, ids), how)
+    boxed = minimum_radii(defense, images, labels, how, ids=ids)
+    true = (score.abs() / model.weight.abs().sum()).tolist()
+    for row, held, radius in zip(free, boxed, true, strict=True):
+        assert row.upper is not None
+        assert row.upper == pytest.approx(radius, abs=3 * how.resolution)
+        assert row.upper >= radius * (1 - 1e-4)
+        assert held.upper is None or held.upper > 1.05 * row.upper
+
+
+def interrupted(run: SurvivalRun, out: Path, after: int, **how: Any) -> None:
+    def stop(done: int) -> None:
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_survival(run, out=out, progress=stop, **how)
+
+
+def test_resumed_is_uninterrupted_at_any_batch_size(tmp_path: Path) -> None:
+    run = SurvivalRun(**DENOISED, at="anchor")
+    whole = measure_survival(run, out=tmp_path / "whole")
+    interrupted(run, tmp_path / "parts", 2, batch_size=2)
+    with RecordStore.read(tmp_path / "parts") as store:
+        assert store.count("survival") == 2
+        assert "2 of 5 images are done" in report_survival(store).notes[-1]
+    parts = measure_survival(run, out=tmp_path / "parts", batch_size=3)
+    assert parts.result == whole.result
+    with RecordStore.read(tmp_path / "parts") as one, RecordStore.read(tmp_path / "whole") as two:
+        assert one.rows("survival") == two.rows("survival")
+    again = measure_survival(run, out=tmp_path / "parts")
+    assert again.notes[-1] == ALREADY_COMPLETE
+
+
+def test_a_cross_check_joins_the_run_and_is_kept(tmp_path: Path) -> None:
+    run = SurvivalRun(**{**QUICK, "n": 3})
+    alone = measure_survival(run, out=tmp_path)
+    assert alone.checks == ()
+    both = measure_survival(run, out=tmp_path, engines=["deepfool"])
+    assert both.result == alone.result
+    [check] = both.checks
+    assert (check.engine, check.n) == ("deepfool", 3)
+    assert check.theirs == pytest.approx((check.ours or 0) - (check.difference or 0))
+    assert measure_survival(run, out=tmp_path, engines=["deepfool"]).notes[-1] == ALREADY_COMPLETE
+    with RecordStore.read(tmp_path) as store:
+        assert report_survival(store).checks == both.checks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "anchor"}, {"norm": "l2"}, {"top": 0.3}, {"attack": "bpda"}, {"bisections": 3},
+        {"attack_options": {"steps": 5}}, {"search": "plain"}, {"box": "free"}, {"n": 4},
+        {"defense": "cm"}, {"tile": 8},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_changes_a_radius_changes_the_run(change: dict[str, Any]) -> None:
+    base = prepare_survival(SurvivalRun(**QUICK)).settings
+    assert prepare_survival(SurvivalRun(**{**QUICK, **change})).settings != base
+
+
+def test_the_seed_of_no_randomness_changes_nothing() -> None:
+    assert (
+        prepare_survival(SurvivalRun(**QUICK, seed=1)).settings
+        == prepare_survival(SurvivalRun(**QUICK)).settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"at": "anchors"}, "point 'anchors' is not known; did you mean anchor"),
+        ({"norm": "l1"}, "norm 'l1' is not known"),
+        ({"top": 2}, "epsilon 2 is ambiguous"),
+        ({"top": 0}, "epsilon 0 is not positive"),
+        ({"box": "open"}, "box 'open' is not known"),
+        ({"box": "free", "defense": "cm"}, "box free at clean images leaves what cm takes"),
+        ({"search": "deep"}, "search 'deep' is not known"),
+        ({"attack": "pdg"}, "attack 'pdg' is not known; did you mean pgd"),
+        ({"attack_options": {"eps": 0.1}}, "belongs to the threat model"),
+        ({"attack_options": {"randomness": "fresh"}}, "no minimum perturbation"),
+        ({"n": 451}, "does not fit"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        prepare_survival(SurvivalRun(**{**QUICK, **change}))
+
+
+def test_unusable_engines_and_batches_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="minimum-norm attack 'fnm' is not known; did you mean fmn"):
+        measure_survival(SurvivalRun(**QUICK), out=tmp_path, engines=["fnm"])
+    with pytest.raises(BadInput, match=r"cross-check fmn keeps to \[0, 1\]"):
+        measure_survival(SurvivalRun(**QUICK, box="free"), out=tmp_path, engines=["fmn"])
+    with pytest.raises(BadInput, match="batch size 0"):
+        measure_survival(SurvivalRun(**QUICK), out=tmp_path, batch_size=0)
+
+
+def test_the_default_bracket_is_twice_the_radius() -> None:
+    tops = {
+        norm: prepare_survival(SurvivalRun(dataset="digits", n=1, norm=norm)).search.top
+        for norm in ("linf", "l2")
+    }
+    assert tops["linf"] == 0.3
+    assert tops["l2"] == pytest.approx(0.3 * (64 / 3) ** 0.5)
+    chosen = prepare_survival(SurvivalRun(dataset="digits", n=1)).settings["attack"]
+    assert (chosen["name"], chosen["steps"]) == ("apgd", 40)
+
+
+def test_the_report_is_made_of_records_alone(tmp_path: Path) -> None:
+    report = measure_survival(SurvivalRun(**QUICK), out=tmp_path)
+    verb = RUNS.get("survival")
+    assert verb.total is not None
+    assert verb.total(SurvivalRun(**QUICK)) == 5
+    assert verb.report is not None
+    with RecordStore.read(tmp_path) as store:
+        again = verb.report(store).to_json()
+        picture = survival_figure(store, tmp_path / "s.svg")
+    first = report.to_json()
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    assert json.loads(json.dumps(first)) == first
+    assert [each["eps"] for each in first["survival"]] == pytest.approx(
+        [0.05 * k for k in range(9)]
+    )
+    assert len(first["rows"]) == first["n"] == 5
+    assert picture.stat().st_size > 5000
+    assert draw_survival([report, report], tmp_path / "two.png").exists()
+    with pytest.raises(BadInput, match="0 runs are not 1 to 7"):
+        draw_survival([], tmp_path / "none.png")
+
+
+# --- The command line -----------------------------------------------------------------------------
+
+
+LINE = [
+    "survival", "--dataset", "digits", "-n", "4", "--attack", "pgd", "--steps", "3",
+    "--bisections", "2", "--top", "0.4", "--attack-option", "step_size=0.1",
+]  # fmt: skip
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_cli(arguments)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_verb_prints_survival_and_goes_on_from_its_records(cli: Cli, tmp_path: Path) -> None:
+    code, text, _ = cli(*LINE, "--eps", "0.05,26/255", "--plot", "s.png", "--cross-check", "fmn")
+    assert code == 0
+    assert text.startswith("digits, clean images, linf, attack pgd, tight search up to 0.4: median")
+    assert "0.10196 (26/255)" in text
+    assert "fmn: mean" in text
+    assert "records: runs/survival-" in text
+    assert (tmp_path / "s.png").exists()
+    code, text, errors = cli(*LINE, "--json")
+    found = json.loads(text)
+    assert (code, found["n"], len(found["survival"]), errors) == (0, 4, 9, "")
+    assert ALREADY_COMPLETE in found["notes"]
+    assert [check["engine"] for check in found["cross_check"]] == ["fmn"]
+
+
+def test_a_dry_run_only_counts(cli: Cli, tmp_path: Path) -> None:
+    code, text, _ = cli(*LINE, "--dry-run", "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["evaluations"] == 4 * (1 + 5 * (3 + 3 + 8))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--at", "anchr"], ["point 'anchr'", "is not known", "did you mean anchor"]),
+        (["--eps", "8"], ["epsilon 8", "ambiguous", "8/255"]),
+        (["--plot", "s.gif"], ["s.gif", "is no picture"]),
+        (["--cross-check", "bb"], ["minimum-norm attack 'bb'", "known: fmn, deepfool"]),
+        (["--search", "wide"], ["search 'wide'", "use plain or tight"]),
+        (["--attack-option", "steps=9"], ["steps=9", "a second time"]),
+    ],
+)
+def test_bad_input_is_one_line(cli: Cli, more: list[str], words: list[str]) -> None:
+    code, text, errors = cli(*LINE, *more)
+    assert (code, text) == (2, "")
+    assert errors.count("\n") == 1
+    for word in words:
+        assert word in errors
