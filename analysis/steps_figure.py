@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advpure.analysis.steps_report import StepsReport
+from advpure.analysis.steps_report import StepsReport, report_steps
 from advpure.errors import BadInput
 from advpure.figures import PALETTE, check_ending, new_figure, save_figure
+from advpure.records import RecordStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,11 @@ _LINES: tuple[tuple[str, str, int, str], ...] = (
 """Column of the report, legend, place in the palette, line style."""
 _BANDS = ("transported", "limit")
 _MOST = 4
+
+
+def steps_figure(store: RecordStore, path: str | Path) -> Path:
+    """Draw a recorded run; see `draw_steps`."""
+    return draw_steps([report_steps(store)], path)
 
 
 def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
