@@ -74,6 +74,7 @@ RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robu
 RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
 RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
 RUNS.register("steps", f"{_HERE}.steps_run:VERB", about="compression of every step")
+RUNS.register("field", f"{_HERE}.field_run:VERB", about="Gaussian score field, simulated")
 RUNS.register("distances", f"{_HERE}.distances_run:VERB", about="distances along the chain")
 RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
