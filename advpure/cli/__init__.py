@@ -16,6 +16,7 @@ from advpure.cli.cr import cr
 from advpure.cli.data import data
 from advpure.cli.distances import distances
 from advpure.cli.export import export
+from advpure.cli.field import field
 from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
@@ -52,6 +53,7 @@ app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
+app.command()(field)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
