@@ -49,7 +49,8 @@ class RadiusSettings:
 
     Args:
         attack: Name of a registered attack.
-        settings: Its settings; their radius is the end of the bracket, and their norm the norm.
+        settings: Its settings; their radius is the end of the bracket, and their norm the norm. A
+            step size that is set belongs to the end, and shrinks with the radius.
         bisections: Halvings of the bracket; the search ends at intervals of at most
             end / 2**bisections.
         search: ``plain`` or ``tight``, see the module.
@@ -282,6 +283,13 @@ class _Bracket:
         ]  # fmt: skip
 
 
+def at_radius(settings: AttackSettings, radius: float) -> AttackSettings:
+    """Return an attack's settings for another radius; a step size that is set goes along."""
+    step = getattr(settings, "step_size", None)
+    more: dict[str, Any] = {} if step is None else {"step_size": step * (radius / settings.eps)}
+    return replace(settings, eps=radius, **more)
+
+
 def _along(centres: Tensor, points: Tensor, share: Tensor) -> Tensor:
     """Return the points [A, C, H, W] at a share [A] of the way from centres to points."""
     wide = share.to(centres)[:, None, None, None]
@@ -301,7 +309,7 @@ def _attack(
     for radius in dict.fromkeys(radii.tolist()):
         rows = torch.nonzero(radii == radius)[:, 0]
         images, labels, ids = (tensor[rows] for tensor in batch)
-        chosen = replace(settings.settings, eps=radius)
+        chosen = at_radius(settings.settings, radius)
         more = {name: tensor[rows] for name, tensor in given.items()}
         groups.append((rows, run(model, images, labels, chosen, ids=ids, **more)))
     order = torch.cat([rows for rows, _ in groups]).argsort()

@@ -28,7 +28,13 @@ from torch import Tensor
 
 from advpure.analysis.attack_choice import attack_settings
 from advpure.analysis.cross_check import CROSS_CHECK_SCHEMA, check_engines, minimum_norms
-from advpure.analysis.minimum_radius import RadiusRow, RadiusSettings, Search, minimum_radii
+from advpure.analysis.minimum_radius import (
+    RadiusRow,
+    RadiusSettings,
+    Search,
+    at_radius,
+    minimum_radii,
+)
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
 from advpure.analysis.survival import SURVIVAL_SCHEMA
@@ -66,6 +72,7 @@ class SurvivalRun(JudgedSubject):
             data set's radius, in l2 for the l2 norm of uniform noise of that size.
         attack: Name of the attack.
         attack_options: The attack's own settings; 40 steps where they do not say and it has steps.
+            A step size belongs to the end of the bracket, and shrinks with the radius.
         bisections: Halvings of the bracket.
         search: ``tight`` or ``plain``, see `advpure.analysis.minimum_radius`.
         box: ``unit`` or ``free``, see the module.
@@ -302,10 +309,7 @@ def _search_free(
     """Search the classifier alone in the free box, by a change of variables."""
     low, high = _FREE
     scale = high - low
-    shrunk: dict[str, Any] = {"eps": search.settings.eps / scale}
-    if getattr(search.settings, "step_size", None) is not None:
-        shrunk["step_size"] = search.settings.step_size / scale  # type: ignore[attr-defined]
-    settings = dataclasses.replace(search.settings, **shrunk)
+    settings = at_radius(search.settings, search.top / scale)
     rows = minimum_radii(
         _Widened(model), (points - low) / scale, batch.labels,
         dataclasses.replace(search, settings=settings), ids=batch.ids,

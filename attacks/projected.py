@@ -50,8 +50,8 @@ class PGDSettings(GradientSettings):
         return self.eps / 30 if self.step_size is None else self.step_size
 
     def step_of(self, radii: Tensor) -> Tensor:
-        """Return the size of a step [B] for rows with radii [B] of their own."""
-        return radii / 30 if self.step_size is None else torch.full_like(radii, self.step_size)
+        """Return the size of a step [B] for rows with radii [B] of their own, in proportion."""
+        return radii / 30 if self.step_size is None else self.step_size * (radii / self.eps)
 
 
 def pgd(
@@ -75,8 +75,9 @@ def pgd(
         ids: Data-set indices [B], the key of all randomness; None means those that the model is
             bound to, else 0 .. B-1.
         start: First iterates [B, C, H, W], pulled into the ball; replaces the random start.
-        radii: A radius for each row [B], at most eps, instead of eps for all; a row is attacked as
-            it would be alone with that eps.
+        radii: A radius for each row [B], at most eps, instead of eps for all. A row is attacked as
+            it would be alone with that eps; a step size that is set belongs to eps, and shrinks
+            with the radius.
         overrides: Single settings, such as eps="8/255".
 
     Returns:
