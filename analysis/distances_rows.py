@@ -1,0 +1,119 @@
+"""What a distances run records, batch by batch: states, metrics of pairs, features of sets."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from advpure.analysis.distances_prepare import PreparedDistances
+from advpure.analysis.distances_result import CLEAN, FEATURES, PAIRS, STATES, STEPS
+from advpure.analysis.perceptual.choice import METRICS
+from advpure.analysis.perturbed import Perturber
+from advpure.analysis.target import as_target, batch_rows
+from advpure.analysis.trajectory import walk
+from advpure.data import Images
+from advpure.defense import Defense
+from advpure.purifier import Purifier
+from advpure.records import RecordStore
+from advpure.schema import Row
+from advpure.tiling import tiled
+
+
+def batches_left(
+    prepared: PreparedDistances, done: set[tuple[str, int]], batch_size: int | None
+) -> Iterator[tuple[Perturber, Images]]:
+    """Walk over what is left, perturbation by perturbation."""
+    for perturber in prepared.perturbers:
+        label = perturber.label
+        todo = [k for k, i in enumerate(prepared.images.ids.tolist()) if (label, i) not in done]
+        for rows in _chunks(todo, prepared.model, batch_size):
+            yield perturber, Images(*(part[rows] for part in prepared.images))
+
+
+def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) -> Iterator[Tensor]:
+    step = batch_rows(as_target(model), batch_size)
+    for start in range(0, len(rows), step):
+        yield torch.tensor(rows[start : start + step])
+
+
+def record_steps(store: RecordStore, purifier: Purifier) -> None:
+    """Store what the steps of the chain are."""
+    store.append(
+        STEPS.table,
+        [
+            {"step": k, "name": step.name, "phase": step.phase, "time": step.time}
+            for k, step in enumerate(purifier.chain, 1)
+        ],
+    )
+
+
+def record_clean(store: RecordStore, prepared: PreparedDistances, batch_size: int | None) -> None:
+    """Store the features of the clean images."""
+    if not prepared.chosen.networks:
+        return
+    listed = prepared.images.ids.tolist()
+    done = store.done(FEATURES.table, "perturbation", "sample")
+    todo = [k for k, i in enumerate(listed) if (CLEAN, i) not in done]
+    for rows in _chunks(todo, prepared.model, batch_size):
+        ids = prepared.images.ids[rows].tolist()
+        store.append(
+            FEATURES.table,
+            _features(prepared, CLEAN, CLEAN, prepared.images.images[rows], ids),
+        )
+
+
+def record_batch(
+    store: RecordStore, prepared: PreparedDistances, perturber: Perturber, batch: Images
+) -> None:
+    """Perturb, purify and measure one batch, and store all of it or nothing."""
+    label, ids = perturber.label, batch.ids.tolist()
+    defense = prepared.model if isinstance(prepared.model, Defense) else None
+    moved = perturber.make(batch.images, batch.labels, batch.ids, defense, prepared.xi)
+    tile = prepared.model.tile
+    found = walk(prepared.purifier, batch.images, moved, batch.ids, prepared.xi, tile)
+    states = [
+        {"perturbation": label, "sample": i, "step": step, "l2": far, "linf": peak}
+        for i, lengths, peaks in zip(ids, found.l2.tolist(), found.linf.tolist(), strict=True)
+        for step, (far, peak) in enumerate(zip(lengths, peaks, strict=True))
+    ]
+    pairs = []
+    for metric, pair in prepared.chosen.pairs.items():
+        before, after = (pair_values(pair, x, batch.images, tile) for x in (moved, found.purified))
+        pairs += [
+            {"perturbation": label, "metric": metric, "sample": i, "before": b, "after": a}
+            for i, b, a in zip(ids, before, after, strict=True)
+        ]
+    features = [
+        row
+        for stage, x in (("before", moved), ("after", found.purified))
+        for row in _features(prepared, label, stage, x, ids)
+    ]
+    with store.batch():
+        store.append(STATES.table, states)
+        store.append(PAIRS.table, pairs)
+        store.append(FEATURES.table, features)
+
+
+def pair_values(
+    pair: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, tile: int | None
+) -> list[float]:
+    """Return a metric of pairs of images [B, C, H, W], in the compute tile; no gradient flows."""
+    with torch.no_grad():  # a measurement, not a gradient
+        values: list[float] = tiled(pair, tile)(x, y).double().cpu().tolist()
+    return values
+
+
+def _features(
+    prepared: PreparedDistances, label: str, stage: str, images: Tensor, ids: list[int]
+) -> list[Row]:
+    wanted = {METRICS[metric].features for metric in prepared.chosen.metrics}
+    return [
+        {
+            "features": name, "perturbation": label, "stage": stage, "sample": i,
+            "vector": vector.astype("<f4").tobytes(),
+        }
+        for network in prepared.chosen.networks.values()
+        for name, vectors in network(images).items()
+        if name in wanted
+        for i, vector in zip(ids, vectors, strict=True)
+    ]  # fmt: skip
