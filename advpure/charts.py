@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _GREY = "#555555"
-_WIDTH = 96  # characters of a caption's line
+_WIDTH, _SIDE = 96, 46  # characters of a line of the caption, and of the ordinate's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,9 @@ def _begin(groups: Mapping[str, Points], path: str | Path) -> "tuple[Figure, Axe
 
 
 def _finish(figure: "Figure", axes: "Axes", path: str | Path, words: Words) -> Path:
-    axes.set_xlabel(words.x)
-    axes.set_ylabel(words.y)
+    axes.set_xlabel(words.x, fontsize=9)
+    axes.set_ylabel(textwrap.fill(words.y, _SIDE), fontsize=9)
+    axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
@@ -174,7 +175,10 @@ def _finish(figure: "Figure", axes: "Axes", path: str | Path, words: Words) -> P
     legend.set_zorder(4)
     if words.caption:
         text = "\n".join(textwrap.fill(line, _WIDTH) for line in words.caption.splitlines())
-        figure.text(0.125, -0.03, text, ha="left", va="top", fontsize=7, color="#444444")
+        axes.annotate(
+            text, xy=(0.0, 0.0), xycoords="axes fraction", xytext=(0, -38), ha="left", va="top",
+            textcoords="offset points", fontsize=7, color="#444444",
+        )  # fmt: skip
     return save_figure(figure, path)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-_SOURCES = ("advpure", "attacks", "analysis")
+_SOURCES = ("advpure", "attacks", "analysis", "experiments")
 _FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SKIP = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 

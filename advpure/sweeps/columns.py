@@ -104,6 +104,13 @@ HEADLINES: dict[str, dict[str, dict[str, Any]]] = {
         "clean": {"at": "clean_accuracy", "unit": "percent"},
         "robust": {"at": "robust_accuracy", "interval": "interval", "n": "n", "unit": "percent"},
     },
+    "snr": {"internal / input": {"at": "internal_to_input_unbiased"}},
+    "distances": {"l2 before": {"at": "rows.0.l2_initial"}, "l2 after": {"at": "rows.0.l2_final"}},
+    "randomness": {
+        "fixed": {"at": "rows[randomness=fixed].attacked", "unit": "percent"},
+        "fresh": {"at": "rows[randomness=fresh].attacked", "unit": "percent"},
+    },
+    "gradients": {"gradient SNR": {"at": "snr"}},
 }
 
 
