@@ -1,0 +1,26 @@
+"""The figure of a single run, by verb: a function of its records and a path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from advpure.records import RecordStore
+from advpure.registry import Registry
+
+RUN_FIGURES: Registry[Callable[[RecordStore, Path], Path]] = Registry("verb with a figure")
+_HERE = "advpure.analysis"
+_FIGURES = {
+    "attack": ("robustness", "margins of the decisions"),
+    "cr": ("compression", "rates of images"),
+    "distances": ("distances", "distances along the chain"),
+    "field": ("field", "paths and rates in a Gaussian score field"),
+    "gradients": ("gradients", "cosine against the number of draws"),
+    "randomness": ("randomness", "accuracies and correlations"),
+    "snr": ("snr", "randomness against input"),
+    "steps": ("steps", "compression of every step"),
+    "timesteps": ("timesteps", "accuracy and compression over t"),
+}
+for _verb, (_name, _about) in _FIGURES.items():
+    RUN_FIGURES.register(_verb, f"{_HERE}.{_name}_figure:{_name}_figure", about=_about)
+RUN_FIGURES.register(
+    "certify", f"{_HERE}.certification.figure:certification_figure", about="accuracy over radius"
+)
