@@ -144,7 +144,7 @@ def test_every_experiment_can_be_read(id: str, size: str) -> None:
 @pytest.mark.parametrize("id", experiment_ids())
 def test_every_experiment_measures_published_columns(id: str) -> None:
     found = load_experiment(id)
-    if found.table is not None:
+    if found.table is not None and found.table_id != "S1":  # hyper-parameters, nothing measured
         assert set(found.table.columns) & set(found.columns)
         assert set(found.table.keys) & set(found.keys) or len(found.table.rows) == 1
 

@@ -98,7 +98,8 @@ def _print(found: "Reproduction", plot: str | None) -> None:
     _print_table(found)
     if e.table is not None:
         where = ", ".join(f"{k} {v}" for k, v in e.table.settings.items())
-        print(f"published: table {e.table_id} of {e.id.partition(':')[0]} ({where})")
+        seed = e.id.partition(":")[0]
+        print(f"published: {e.table_id} of {seed}" + (f" ({where})" if where else ""))
     for finding in found.findings:
         print(f"{finding.verdict}: {finding.claim} ({finding.detail})")
     for run, error in found.run.failed.items():

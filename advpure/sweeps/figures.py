@@ -4,6 +4,7 @@
     figure: {draw: curves, x: t, y: cr, by: purifier}
     figure: {draw: side-by-side, columns: [clean, pgd_fix]}
     figure: {draw: of-run, block: snr}                     # the verb's own figure of one run
+    figure: {draw: together, block: steps}                 # the verb's figure of several runs
     figure: {draw: chains, block: distances, norm: l2}     # distances along chains, one a run
 
 `x`, `y` and `columns` name columns of the table; in `curves`, `x` is a row key. `by` is the row key
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from advpure.analysis.distances_result import DistancesResult
+from advpure.analysis.runs import RUNS
 from advpure.attacks.settings import choose
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.errors import BadInput
@@ -28,7 +30,7 @@ from advpure.sweeps.axes import number
 from advpure.sweeps.columns import Value
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
-from advpure.sweeps.run_figures import RUN_FIGURES
+from advpure.sweeps.run_figures import JOINT_FIGURES, RUN_FIGURES
 from advpure.sweeps.table import Key, Table
 
 
@@ -141,6 +143,21 @@ def of_run(drawn: Drawn, path: Path, *, block: str, where: Mapping[str, Any] | N
         return RUN_FIGURES.get(chosen[0].verb)(store, path)
 
 
+def together(drawn: Drawn, path: Path, *, block: str) -> Path:
+    """Draw the figure that a verb has for several of its runs."""
+    reports, verb = [], ""
+    for point in sorted(drawn.points, key=lambda point: point.place):
+        if point.block == block and find_run(drawn.root, point.run):
+            verb, report = point.verb, RUNS.get(point.verb).report
+            if report is None:
+                raise BadInput(f"verb {verb}", "cannot report from records", "draw another figure")
+            with RecordStore.read(drawn.root / point.run) as store:
+                reports.append(report(store))
+    if not reports:
+        raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
+    return JOINT_FIGURES.get(verb)(reports, path)
+
+
 def chains(
     drawn: Drawn, path: Path, *, block: str, norm: str = "l2", perturbation: str | None = None
 ) -> Path:
@@ -171,6 +188,7 @@ FIGURES: dict[str, Callable[..., Path]] = {
     "curves": curves,
     "side-by-side": side_by_side,
     "of-run": of_run,
+    "together": together,
     "chains": chains,
 }
 """Kinds of figures; a new one is a function and a line here."""

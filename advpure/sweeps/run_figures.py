@@ -1,7 +1,8 @@
-"""The figure of a single run, by verb: a function of its records and a path."""
+"""The figures of runs, by verb: of one from its records, of several from their reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from advpure.records import RecordStore
 from advpure.registry import Registry
@@ -16,6 +17,7 @@ _FIGURES = {
     "gradients": ("gradients", "cosine against the number of draws"),
     "randomness": ("randomness", "accuracies and correlations"),
     "snr": ("snr", "randomness against input"),
+    "survival": ("survival", "share of images that survive"),
     "steps": ("steps", "compression of every step"),
     "timesteps": ("timesteps", "accuracy and compression over t"),
 }
@@ -23,4 +25,12 @@ for _verb, (_name, _about) in _FIGURES.items():
     RUN_FIGURES.register(_verb, f"{_HERE}.{_name}_figure:{_name}_figure", about=_about)
 RUN_FIGURES.register(
     "certify", f"{_HERE}.certification.figure:certification_figure", about="accuracy over radius"
+)
+
+JOINT_FIGURES: Registry[Callable[[Sequence[Any], Path], Path]] = Registry(
+    "verb with a joint figure"
+)
+JOINT_FIGURES.register("steps", f"{_HERE}.steps_figure:draw_steps", about="one column a purifier")
+JOINT_FIGURES.register(
+    "survival", f"{_HERE}.survival_figure:draw_survival", about="one curve a run"
 )
