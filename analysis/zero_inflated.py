@@ -133,7 +133,7 @@ def fit_zero_inflated(
     Example:
         >>> fit = fit_zero_inflated([0.0, 0.1, 0.2, 0.3], [0.0, 0.11, 0.21, 0.31])
         >>> round(fit.plateau, 3), round(fit.mean, 3), round(fit.std, 3)
-        (0.758, 0.202, 0.085)
+        (0.756, 0.203, 0.084)
     """
     low = np.asarray(lower, dtype=np.float64)
     high = low if upper is None else np.asarray(upper, dtype=np.float64)

@@ -24,7 +24,7 @@ MakeDenoiser = Callable[..., Denoiser]
 XI = RandomnessConfig(0)
 OPTIONS: dict[str, dict[str, object]] = {
     "ddpm": {"t": 12}, "reverse": {"t": 12, "prescale": True}, "ddim": {"t": 12, "eta": 0.5},
-    "vpsde": {"t": 12}, "pf-ode": {"nodes": 6}, "cm": {"steps": 3},
+    "vpsde": {"t": 12}, "pf-ode": {"nodes": 6}, "cm": {"steps": 3}, "cm-ft": {"sigma": 0.5},
 }  # fmt: skip
 
 
@@ -247,7 +247,7 @@ def test_the_short_chains_default_to_full_and_the_long_ones_to_checkpoint() -> N
     denoiser = GaussianDenoiser(torch.zeros(1, 1, 1), 1.0)
     modes = {name: load_purifier(name, denoiser=denoiser).gradient for name in PURIFIERS}
     assert {name for name, mode in modes.items() if mode == "full"} == {
-        "none", "onestep-ddpm", "onestep-edm", "cm",
+        "none", "onestep-ddpm", "onestep-edm", "cm", "cm-ft",
     }  # fmt: skip
     assert set(modes.values()) == {"full", "checkpoint"}
 

@@ -308,6 +308,7 @@ CASES: dict[str, tuple[str, dict[str, object], Callable[[], _Line]]] = {
         "pf-ode", {"sigma": 0.5, "recipe": "truncated"}, lambda: heun(list(GRID[10:]), 1.0),
     ),
     "cm": ("cm", {}, lambda: oneshot(0.5, GRID[11])),
+    "cm-ft": ("cm-ft", {}, lambda: oneshot(0.5, GRID[11])),
     "cm 3 steps": (
         "cm", {"sigma": 0.5, "steps": 3},
         # nodes 10 .. 17: evenly spread, 10 + round(7 / 3) = 12 and 10 + round(14 / 3) = 15

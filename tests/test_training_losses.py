@@ -38,7 +38,7 @@ from advpure.training.randomness import step_generator
 from advpure.training.run import _network, _teacher
 from advpure.training.tasks import NEEDS_TEACHER, TASKS, Batch, make_task
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork, load_network
+from advpure.weights import LoadedNetwork, load_network, state_sha256
 
 NETWORK = {"image_size": 8, "image_channels": 1, "channels": [8]}
 RANGE = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}
@@ -461,7 +461,8 @@ def interrupt(recipe: Recipe, folder: Path, step: int) -> None:
     start, _ = _teacher(recipe)
     network, _ = _network(recipe, start)
     data = DATASETS.get(recipe.dataset).read("train")
-    Trainer(recipe, make_task(recipe, start), network, data, folder).run(step)
+    teacher = None if start is None else state_sha256(start.network)
+    Trainer(recipe, make_task(recipe, start), network, data, folder, teacher=teacher).run(step)
 
 
 # Recipes
