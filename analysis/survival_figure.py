@@ -93,10 +93,10 @@ def dress(axes: "Axes", norm: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-    inside = len(axes.get_legend_handles_labels()[0]) <= _FEW
-    place = (1.0, 1.0) if inside else (1.01, 1.0)
-    corner = "upper right" if inside else "upper left"
-    axes.legend(frameon=False, fontsize=7.5, loc=corner, bbox_to_anchor=place)
+    if len(axes.get_legend_handles_labels()[0]) <= _FEW:
+        axes.legend(frameon=False, fontsize=7.5, loc="upper right")
+    else:
+        axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
 def named(settings: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def test_a_run_its_log_its_figure_and_its_table(cli: Cli, tmp_path: Path) -> Non
     assert "digits, defense none, fixed certificates, alpha 0.001, 200 samples" in first
     assert "best (oracle)" in out
     assert "none 0.1" in out
-    assert "sigma 0.1 reaches at most radius 0.1817" in err
+    assert "sigma 0.1 reaches at most radius 0.1825" in err
     assert err.count("reaches at most") == 1
     assert (tmp_path / "curves.png").stat().st_size > 1000
     logs = [tmp_path / f"log_sigma_{sigma}.tsv" for sigma in ("0.1", "0.3")]

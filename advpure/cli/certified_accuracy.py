@@ -71,7 +71,10 @@ def certified_accuracy(
     from advpure.analysis.certification.sources import read_sources, threshold_notes
     from advpure.cli import output
     from advpure.errors import BadInput
+    from advpure.figures import check_ending
 
+    if plot is not None:
+        check_ending(plot)
     asked = None if radii is None else read_radii(radii)
     levels = [] if sigma is None else [read_sigmas(each)[0] for each in sigma.split(",")]
     changes = o.given(alpha=alpha, procedure=procedure, samples=samples, radii=asked)

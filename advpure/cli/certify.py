@@ -97,6 +97,7 @@ def certify(
     from advpure.analysis.certification.settings import CertificationRun, prepare_certification
     from advpure.cli import output
     from advpure.cli.certified_accuracy import write_logs
+    from advpure.figures import check_ending
 
     run = CertificationRun(
         defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), sigmas=sigma,
@@ -106,6 +107,8 @@ def certify(
         futility=futility, block=block, shard=shard, seed=seed,
         scheme=scheme, tile=tile, device=device,  # type: ignore[arg-type]
     )  # fmt: skip
+    if plot is not None:
+        check_ending(plot)
     prepared = prepare_certification(run)
     if dry_run:
         for text in prepared.reading.notes():

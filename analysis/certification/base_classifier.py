@@ -10,7 +10,6 @@ The noisy image is not clipped (spec 1.1), and its noise is sigma exactly, also 
 pipeline adds slightly more and certifies sigma (erratum B3).
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def base_classifier(defense: Defense, chain: Chain, xi: RandomnessConfig) -> Cla
                 defense.classifier(to_unit(chain.run(states, _noise(xi, rows, policy, k))))
                 for k in range(policy.draws)
             ]
-        return _answer(torch.stack(logits), policy, rows)
+        return _answer(torch.stack(logits) if len(logits) > 1 else logits[0][None], policy, rows)
 
     return tiled(decide, defense.tile)
 
@@ -150,7 +149,8 @@ def _noise(xi: RandomnessConfig, rows: Tensor, policy: Policy, vote: int) -> Row
 
 def _answer(logits: Tensor, policy: Policy, rows: Tensor) -> Tensor:
     """Turn logits [draws, B, K] into classes [B]; ties of votes go to the lowest class."""
-    if not bool(torch.isfinite(logits).all()):
+    # One number is looked at first: a sum is finite only if its terms are.
+    if not bool(torch.isfinite(logits.sum())) and not bool(torch.isfinite(logits).all()):
         wrong = (~torch.isfinite(logits)).flatten(2).any(2).any(0).nonzero()[0, 0]
         raise BadInput(
             f"the classifier's answer for image {int(rows[wrong, 0])}",
@@ -161,11 +161,3 @@ def _answer(logits: Tensor, policy: Policy, rows: Tensor) -> Tensor:
         votes = nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
         return votes.argmax(1)
     return logits.mean(0).argmax(1) if len(logits) > 1 else logits[0].argmax(1)
-
-
-def strength_of(chain_settings: object, sigma: float) -> object:
-    """Return a purifier's settings with the noise level set, where they have one."""
-    names = {field.name for field in dataclasses.fields(chain_settings)}  # type: ignore[arg-type]
-    if "sigma" not in names:
-        return chain_settings
-    return dataclasses.replace(chain_settings, sigma=sigma)  # type: ignore[type-var]

@@ -41,7 +41,7 @@ from advpure.errors import BadInput
 from advpure.estimate import Estimate, estimate
 from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 
-_TILES = 16
+_TILES = 4
 
 
 def estimate_certification(prepared: PreparedCertification) -> Estimate:
@@ -68,7 +68,7 @@ def measure_certification(
     Args:
         run: Everything that the result depends on.
         out: Run folder; by default one named after the settings, under ``runs``.
-        batch_size: Noise samples in memory at once, a matter of memory only; 16 tiles by default.
+        batch_size: Noise samples in memory at once, a matter of memory only; 4 tiles by default.
         progress: Called with the number of samples that are classified.
         counts: Other run folders, whose counts are taken over as far as this run asks for them.
 

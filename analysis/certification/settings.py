@@ -27,6 +27,7 @@ from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
 
 _FIXED_BLOCK, _ANYTIME_BLOCK = 1000, 64
+_TILES = 4  # of the data set's: there are always rows enough, and larger calls cost less each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class CertificationRun(JudgedSubject):
         shard: ``i/k``: compute the i-th of k parts, i from 1 to k.
         seed: Base seed of all noise.
         scheme: Keys of the noise; ``counter`` never repeats any.
+        tile: Compute tile; None for four times the data set's.
     """
 
     sigmas: str | float | Sequence[str | float] | None = None
@@ -163,7 +165,10 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
     kind = PURIFIERS.get(run.defense)
     has_level = "sigma" in {each.name for each in dataclasses.fields(kind)}
     xi = RandomnessConfig(run.seed, run.scheme)
-    first = dataclasses.replace(run, sigma=reading.sigmas[0] if has_level else None)
+    first = dataclasses.replace(
+        run, sigma=reading.sigmas[0] if has_level else None,
+        tile=_TILES * dataset_info(run.dataset).tile if run.tile is None else run.tile,
+    )  # fmt: skip
     defense = first.load_defense(xi)
     purifier = defense.purifier
     name = (purifier.settings.get("denoiser") or {}).get("name", "network")
