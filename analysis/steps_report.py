@@ -161,7 +161,7 @@ def _notes(result: StepsResult, singular: SingularResult | None) -> Iterable[str
             "of a score"
         )
     if settings.get("every", 1) > 1:
-        yield f"derivatives at every {settings['every']}th step only, so products are absent"
+        yield f"derivatives at one of every {settings['every']} steps, so products are absent"
     if not settings.get("reference"):
         yield "no reference images, so no directions along and across the data"
     if any(row.rate is None for row in result.rates):

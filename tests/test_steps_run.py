@@ -144,7 +144,7 @@ def test_the_estimate_counts_evaluations() -> None:
     ("change", "said"),
     [
         ({"options": {"clip_x0": True}}, "steps ancestral are not"),
-        ({"every": 2}, "every 2th step only"),
+        ({"every": 2, "t": 4}, "at one of every 2 steps"),
         ({"reference": "none"}, "no reference images"),
         ({"defense": "none", "t": None}, "has no steps"),
         ({"defense": "cm", "t": None}, "no estimate of a score"),
