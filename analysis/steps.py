@@ -33,7 +33,9 @@ from torch import Tensor
 from advpure.analysis.perturbations import check_strength
 from advpure.analysis.step_settings import StepProbe, StepRate, StepSettings, describe_chain
 from advpure.analysis.step_walk import Walk
+from advpure.analysis.steps_result import StepsResult
 from advpure.analysis.target import as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.chain import Chain
 from advpure.defense import Defense
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
@@ -46,6 +48,61 @@ class StepBatch(NamedTuple):
     samples: tuple[int, ...]
     rates: list[StepRate]
     probes: list[StepProbe]
+
+
+def step_compression(
+    purifier: Purifier | Defense,
+    images: Tensor,
+    settings: StepSettings | None = None,
+    *,
+    spans: Tensor | None = None,
+    ids: Ids | None = None,
+    xi: RandomnessConfig | None = None,
+    batch_size: int | None = None,
+) -> StepsResult:
+    """Measure the compression of every step of a purifier, and predict it.
+
+    Args:
+        purifier: See `step_rows`, as for all others.
+        images: See there.
+        settings: See there; None for the defaults, with the seed of the purifier's noise.
+        spans: See there.
+        ids: See there.
+        xi: See there.
+        batch_size: See there.
+
+    Returns:
+        Summaries by step and of the whole chain.
+
+    Raises:
+        BadInput: see there.
+
+    Example:
+        >>> import torch
+        >>> from advpure.loading import load_purifier
+        >>> purifier = load_purifier("reverse", "digits", t=2, tile=0)
+        >>> found = step_compression(purifier, torch.full((1, 1, 8, 8), 0.5))
+        >>> [step.exact.value < step.info.kappa for step in found.steps()]
+        [True, True]
+    """
+    settings = settings or StepSettings(seed=_seed(xi or as_target(purifier).xi))
+    batches = list(
+        step_rows(purifier, images, ids, settings, spans=spans, xi=xi, batch_size=batch_size)
+    )
+    return StepsResult(
+        describe_chain(_chain(purifier), settings.every),
+        [row for batch in batches for row in batch.rates],
+        [row for batch in batches for row in batch.probes],
+        images[0].numel(),
+    )
+
+
+def _seed(xi: RandomnessConfig | None) -> int:
+    return 0 if xi is None else xi.seed
+
+
+def _chain(purifier: Purifier | Defense) -> Chain:
+    return (purifier.purifier if isinstance(purifier, Defense) else purifier).chain
 
 
 def step_rows(
@@ -89,7 +146,7 @@ def step_rows(
     xi = replace(xi or target.xi or RandomnessConfig(0), seed=settings.seed)
     refuse_fresh(xi)
     check_strength(settings.strength, images.dtype, "use float64 images and purifier")
-    chain = (purifier.purifier if isinstance(purifier, Defense) else purifier).chain
+    chain = _chain(purifier)
     infos = describe_chain(chain, settings.every)
     rows = batch_rows(target, batch_size)
     each = 1 + settings.probes + (0 if spans is None else 2 * settings.directions)
