@@ -18,11 +18,14 @@ from advpure.analysis.compression_result import (
     CompressionRow,
     CompressionSummary,
 )
+from advpure.analysis.divergence import Divergence, divergence
 from advpure.analysis.gaussian_field import (
     DivergingStep,
     GaussianField,
     gaussian_field_compression,
 )
+from advpure.analysis.gaussian_field_paths import FieldRates, simulate_paths, simulate_rates
+from advpure.analysis.gaussian_field_table import FieldSettings, FieldTable, field_table
 from advpure.analysis.gradient_moments import enough_draws, expected_cosine
 from advpure.analysis.gradient_result import GradientResult
 from advpure.analysis.gradients import gradient_noise
@@ -32,6 +35,7 @@ from advpure.analysis.infinitesimal import (
     infinitesimal_compression_rate,
     push_forward,
 )
+from advpure.analysis.manifold import ManifoldSettings, local_spans
 from advpure.analysis.metrics import METRICS, Measurements, measure
 from advpure.analysis.noising import (
     forward_compression_rate,
@@ -46,9 +50,13 @@ from advpure.analysis.perceptual.precision_recall import precision_recall
 from advpure.analysis.perceptual.ssim import ssim
 from advpure.analysis.perturbation_correlation import perturbation_correlations
 from advpure.analysis.perturbations import Distribution, directions
+from advpure.analysis.singular import Spectrum, leading_singular_values
 from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
 from advpure.analysis.snr_settings import SnrSettings
+from advpure.analysis.step_settings import StepSettings
+from advpure.analysis.steps import step_compression
+from advpure.analysis.steps_result import StepsResult
 from advpure.analysis.two_way import Table, TwoWay, table_statistics
 from advpure.analysis.variance import (
     Components,
@@ -69,16 +77,24 @@ __all__ = [
     "CompressionSettings",
     "CompressionSummary",
     "Distribution",
+    "Divergence",
     "DivergingStep",
+    "FieldRates",
+    "FieldSettings",
+    "FieldTable",
     "GaussianField",
     "GradientResult",
     "InfinitesimalResult",
+    "ManifoldSettings",
     "Measurements",
     "Moments",
     "ProbeRow",
     "SnrResult",
     "SnrRow",
     "SnrSettings",
+    "Spectrum",
+    "StepSettings",
+    "StepsResult",
     "SumsOfSquares",
     "Table",
     "TwoWay",
@@ -88,10 +104,12 @@ __all__ = [
     "describe_compression",
     "describe_snr",
     "directions",
+    "divergence",
     "enough_draws",
     "expected_compression_rate",
     "expected_cosine",
     "expected_plain",
+    "field_table",
     "forward_compression_rate",
     "frechet_distance",
     "frechet_estimate",
@@ -99,6 +117,8 @@ __all__ = [
     "gradient_noise",
     "inception_score",
     "infinitesimal_compression_rate",
+    "leading_singular_values",
+    "local_spans",
     "measure",
     "noised_distance",
     "perturbation_correlations",
@@ -107,8 +127,11 @@ __all__ = [
     "push_forward",
     "resized_noise_factor",
     "signal_to_noise",
+    "simulate_paths",
+    "simulate_rates",
     "snr_tables",
     "ssim",
+    "step_compression",
     "table_statistics",
     "unbiased_components",
     "uniform_noise_norm",
