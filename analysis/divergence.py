@@ -145,7 +145,7 @@ def trace_probes(
     return [TraceProbe(i, k, float(a @ b), float(a @ a)) for i, k, a, b in pairs]
 
 
-def divergence(
+def estimate_divergence(
     purifier: Purifier | Defense | ImageMap,
     states: Tensor,
     *,
@@ -176,7 +176,7 @@ def divergence(
         BadInput: for settings or states that cannot be used, or a map without the derivative.
 
     Example:
-        >>> found = divergence(lambda y: 3.0 * y, torch.zeros(1, 1, 2, 2), probes=2)[0]
+        >>> found = estimate_divergence(lambda y: 3.0 * y, torch.zeros(1, 1, 2, 2), probes=2)[0]
         >>> found.trace.value, found.energy.value, found.trace.interval
         (12.0, 36.0, Interval(low=12.0, high=12.0))
     """

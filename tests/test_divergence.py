@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.adjoint import pull_back
-from advpure.analysis.divergence import Method, ProbeSettings, divergence, rademacher
+from advpure.analysis.divergence import Method, ProbeSettings, estimate_divergence, rademacher
 from advpure.analytic import GaussianDenoiser
 from advpure.denoisers import EDMDenoiser
 from advpure.errors import BadInput
@@ -27,7 +27,7 @@ def _multiply(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_probes_are_unbiased_and_have_the_variance_of_rademacher(method: Method) -> None:
     probes = 4000
-    found = divergence(
+    found = estimate_divergence(
         _multiply, torch.zeros(1, *SHAPE).double(), probes=probes, method=method, batch_size=1000
     )[0]
     a = MATRIX.numpy() if method == "jvp" else MATRIX.T.numpy()
@@ -45,7 +45,7 @@ def test_probes_are_unbiased_and_have_the_variance_of_rademacher(method: Method)
 
 def test_one_probe_of_a_diagonal_matrix_is_exact() -> None:
     scale = torch.linspace(-1, 2, 8, dtype=torch.float64).reshape(SHAPE)
-    found = divergence(lambda y: scale * y, torch.zeros(1, *SHAPE).double(), probes=1)[0]
+    found = estimate_divergence(lambda y: scale * y, torch.zeros(1, *SHAPE).double(), probes=1)[0]
     assert found.trace.value == pytest.approx(float(scale.sum()), rel=1e-12)
     assert found.energy.value == pytest.approx(float(scale.square().sum()), rel=1e-12)
     assert found.trace.interval is None
@@ -55,7 +55,8 @@ def test_both_forms_see_the_same_probes(toy_denoiser: Callable[..., EDMDenoiser]
     network = toy_denoiser(4, dtype=torch.float64)
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
     pushed, pulled = (
-        divergence(lambda y: network(y, 0.5), x, probes=3, method=m, ids=[4, 9, 2]) for m in METHODS
+        estimate_divergence(lambda y: network(y, 0.5), x, probes=3, method=m, ids=[4, 9, 2])
+        for m in METHODS
     )
     for i in (4, 9, 2):
         assert pushed[i].trace.value == pytest.approx(pulled[i].trace.value, rel=1e-10)
@@ -73,7 +74,7 @@ def test_a_purifier_is_differentiated_truly_in_every_gradient_mode(
         xi=RandomnessConfig(0), gradient=mode,  # type: ignore[arg-type]
     )  # fmt: skip
     x = torch.full((2, *SHAPE), 0.4, dtype=torch.float64)
-    found = divergence(purifier, x, probes=2, method=method)
+    found = estimate_divergence(purifier, x, probes=2, method=method)
     exact = purifier.at(gradient="full").bind([0, 1])
     slope = torch.autograd.functional.jvp(exact, x, torch.ones_like(x))[1]  # type: ignore[no-untyped-call]
     for i in (0, 1):  # the Jacobian is diagonal
@@ -97,8 +98,8 @@ def test_company_and_batch_size_change_nothing(toy_denoiser: Callable[..., EDMDe
         "onestep-edm", sigma=0.2, denoiser=toy_denoiser(8), tile=4, xi=RandomnessConfig(0)
     )
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-    together = divergence(purifier, x, probes=3, method="vjp", ids=[7, 1, 4], batch_size=4)
-    alone = divergence(purifier, x[2:], probes=3, method="vjp", ids=[4])
+    together = estimate_divergence(purifier, x, probes=3, method="vjp", ids=[7, 1, 4], batch_size=4)
+    alone = estimate_divergence(purifier, x[2:], probes=3, method="vjp", ids=[4])
     assert together[4] == alone[4]
 
 
@@ -123,11 +124,11 @@ def test_what_does_not_depend_on_the_state_pulls_back_zero() -> None:
 )
 def test_what_cannot_be_probed_is_refused(more: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        divergence(lambda y: y, torch.zeros(2, 1, 2, 2), **more)  # type: ignore[arg-type]
+        estimate_divergence(lambda y: y, torch.zeros(2, 1, 2, 2), **more)  # type: ignore[arg-type]
 
 
 def test_states_that_are_no_rows_are_refused() -> None:
     with pytest.raises(BadInput, match="no rows of floats"):
-        divergence(lambda y: y, torch.zeros(3))
+        estimate_divergence(lambda y: y, torch.zeros(3))
     with pytest.raises(BadInput):
         ProbeSettings(seed=-1)
