@@ -18,7 +18,7 @@ from advpure.analysis.compression_result import (
     CompressionRow,
     CompressionSummary,
 )
-from advpure.analysis.divergence import Divergence, divergence
+from advpure.analysis.divergence import Divergence, estimate_divergence
 from advpure.analysis.gaussian_field import (
     DivergingStep,
     GaussianField,
@@ -104,8 +104,8 @@ __all__ = [
     "describe_compression",
     "describe_snr",
     "directions",
-    "divergence",
     "enough_draws",
+    "estimate_divergence",
     "expected_compression_rate",
     "expected_cosine",
     "expected_plain",
