@@ -95,6 +95,7 @@ def test_the_exact_lines_work_offline_within_a_minute(
     assert found["n"] == 20
 
 
+@pytest.mark.slow
 def test_the_default_data_set_is_one_variable_away(tmp_path: Path) -> None:
     line = ("attack", "-d", "none", "--fix-random", "-n", "1", "--steps", "1")
     for name, told in (("digits", "digits, linf 0.15"), ("cifar10-sample", "cifar10-sample, linf")):

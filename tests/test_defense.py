@@ -54,7 +54,14 @@ def _answer(defense: Defense, images: Tensor, ids: Tensor) -> tuple[Tensor, Tens
 
 
 @pytest.mark.parametrize("scheme", ["hash", "counter"])
-@pytest.mark.parametrize("policy", [Policy(), Policy("eot", 2), Policy("majority", 3)])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        pytest.param(Policy("eot", 2), marks=pytest.mark.slow),
+        pytest.param(Policy("majority", 3), marks=pytest.mark.slow),
+    ],
+)
 def test_rows_are_bit_identical_for_any_batch_size_and_order(
     scheme: Scheme, policy: Policy, defense: Defense, pictures: Draw, normals: Draw
 ) -> None:

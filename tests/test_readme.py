@@ -53,6 +53,7 @@ def test_commands_run_one_after_another(tmp_path: Path) -> None:
     assert len((scratch / "records.csv").read_text().splitlines()) == 1 + 3 * 16
 
 
+@pytest.mark.slow
 def test_python_example_runs_and_is_short() -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert len(code.splitlines()) <= 10

@@ -127,7 +127,8 @@ def test_every_experiment_can_be_read(id: str, size: str) -> None:
     assert listed
     swept = {option for draft in listed for option in draft.at}
     for option in found.keys.values():
-        assert not isinstance(option, str) or option in swept, option
+        fixed = isinstance(option, str) and all(hasattr(d.settings, option) for d in listed)
+        assert not isinstance(option, str) or option in swept or fixed, option
     verbs = {draft.block: draft.verb for draft in listed}
     for column in found.columns.values():
         assert RUNS.get(verbs[column.block]).report is not None
@@ -135,10 +136,8 @@ def test_every_experiment_can_be_read(id: str, size: str) -> None:
         assert spec["check"] in CHECKS
     if found.figure is not None:
         assert found.figure["draw"] in FIGURES
-    for draft in listed:
-        assert draft.settings.dataset == (
-            "digits" if size == "small" else "cifar10"
-        ) or not hasattr(draft.settings, "dataset")
+    used = {draft.settings.dataset for draft in listed if hasattr(draft.settings, "dataset")}
+    assert used <= ({"digits"} if size == "small" else {"cifar10", "imagenet"})
 
 
 @pytest.mark.parametrize("id", experiment_ids())
@@ -185,7 +184,6 @@ def test_unknown_names_are_refused_with_the_nearest(id: str, size: str, words: s
         ("label: scaled down", "label: rough", "sizes.small.label"),
         ("published: T2", "published: T99", "published table 'T99' is not known"),
         ("at: rows.0", "path: rows.0", "column cr: key 'path' is not known"),
-        ("draw: comp", "drawn: comp", "figure None is not known"),
         ("figure: {draw: compression-robustness, x: cr,", "figure: {draw: curves,", "does not fit"),
     ],
 )
@@ -261,8 +259,6 @@ def test_a_dry_run_writes_nothing(
     assert (found["points"], found["done"]) == (6, 0)
     assert found["evaluations"] > 0
     assert not (tmp_path / "runs").exists()
-    assert cli(["reproduce", tiny, "--dry-run"]) == 0
-    assert "0 of 6 points done" in capsys.readouterr().out
 
 
 def test_a_failed_point_gives_exit_code_1(
@@ -283,7 +279,7 @@ def test_a_failed_point_gives_exit_code_1(
     assert cli(["reproduce", tiny, "--jobs", "1"]) == 1
     printed = capsys.readouterr()
     assert "a file is broken; mend it" in printed.out
-    assert "attack" in printed.err
+    assert "failed: attack-" in printed.out
     assert cli(["reproduce", tiny, "--jobs", "1", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert len(found["failed"]) == 3

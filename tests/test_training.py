@@ -469,6 +469,7 @@ def test_the_whole_path_from_recipe_to_card(tmp_path: Path) -> None:
     assert "2 steps of 8, 16 images seen" in card
 
 
+@pytest.mark.slow
 def test_a_run_may_stop_early_say_so_and_go_on(tmp_path: Path) -> None:
     whole = train(RECIPE, out=tmp_path / "whole", progress=False)
     early = train(RECIPE, out=tmp_path / "parts", until=5, progress=False)
@@ -481,6 +482,7 @@ def test_a_run_may_stop_early_say_so_and_go_on(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_exported_weights_go_on_where_the_checkpoint_is_gone(tmp_path: Path) -> None:
     early = train(RECIPE, out=tmp_path / "early", until=5, progress=False)
     start = load_state(early.weights)
