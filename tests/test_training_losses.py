@@ -413,6 +413,7 @@ CASES: dict[str, dict[str, Any]] = {
     "consistency-tuning": {"distance": "l2"},
     "classifier": {},
     "classifier-denoised": {"denoiser": "digits-edm", "sigmas": [0.5]},
+    "classifier-smoothed": {"sigmas": [0.25], "noises": 2, "consistency": 5.0},
 }
 
 
@@ -424,7 +425,7 @@ def test_every_task_has_a_case() -> None:
 def recipe_of(case: str) -> Recipe:
     task = case.partition("/")[0]
     fresh = {"image_channels": 1, "classes": 10, "channels": [8]}
-    shape = fresh if task == "classifier" else {**NETWORK, "dropout": 0.1}
+    shape = fresh if task.startswith("classifier") else {**NETWORK, "dropout": 0.1}
     return Recipe(
         name="case", about="A case", task=task, dataset="digits", steps=6, batch=8, seed=2,
         architecture="resnet" if task.startswith("classifier") else "unet",

@@ -1,8 +1,9 @@
 """How good a trained network is, with its sample size and interval.
 
-A classifier: accuracy on all test images. A denoiser: accuracy of the shipped classifier on test
-images that got Gaussian noise and were denoised in one call; for an EDM denoiser, also after the
-probability-flow ODE from the same noisy images. The noise is a fixed function of the image ids.
+A classifier: accuracy on all test images, and under the noise that it was trained for. A denoiser:
+accuracy of the shipped classifier on test images that got Gaussian noise and were denoised in one
+call; for an EDM denoiser, also after the probability-flow ODE from the same noisy images. The noise
+is a fixed function of the image ids.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,9 +63,9 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         metadata: task, dataset and, for denoisers, the noise range.
 
     Returns:
-        For a classifier its rate on all test images; one that was trained behind a denoiser also
-        has its rates there. For a denoiser the rates of the shipped classifier behind it, on the
-        first 1,000 images, one per noise level; none where no classifier ships.
+        For a classifier its rate on all test images; one that was trained behind a denoiser or
+        under noise also has its rates there. For a denoiser the rates of the shipped classifier
+        behind it, on the first 1,000 images, one per noise level; none where no classifier ships.
     """
     data = load_images(metadata["dataset"])
     first = Images(*(part[:_LIMIT] for part in data))
@@ -74,6 +75,9 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
             from advpure.loading import load_denoiser
 
             rates += _behind(load_denoiser(metadata["denoiser"]), 0, network, first)
+        for sigma in metadata.get("noise_sigmas", ()):
+            noisy = _noised(first, sigma, lambda x: x)
+            rates.append(_count(f"accuracy under noise {sigma:g}", network, noisy, first.labels))
         return rates
     judge = dataset_info(metadata["dataset"]).classifier
     if judge is None or judge not in list_models():

@@ -108,6 +108,11 @@ TASKS.register(
     f"{_HERE}.classifier_denoised:DenoisedClassifierTask",
     about="classifier fine-tuned behind a denoiser",
 )
+TASKS.register(
+    "classifier-smoothed",
+    f"{_HERE}.classifier_smoothed:SmoothedClassifierTask",
+    about="classifier under Gaussian noise, with or without consistency regularisation",
+)
 NEEDS_TEACHER = {"consistency", "consistency-tuning", "classifier-denoised"}
 """Tasks that start from a trained network."""
 
