@@ -126,6 +126,21 @@ def load_classifier(dataset: str = DEFAULT_DATASET, weights: str | Path | None =
     return _load_judge(_classifier_name(dataset, weights)).module
 
 
+def load_judge(dataset: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, str]]:
+    """Load a classifier for the images of a data set, and what identifies it in records.
+
+    Args:
+        dataset: A data set's name.
+        weights: As `load_classifier`.
+
+    Raises:
+        BadInput: as `load_classifier`, and for one that was trained on images of another shape.
+    """
+    judge, metadata, identity = _load_judge(_classifier_name(dataset, weights))
+    _check_shape(metadata, dataset)
+    return judge, identity
+
+
 def _load_judge(name: str | Path) -> _Loaded:
     loaded = _load(name)
     if isinstance(loaded.module, Denoiser) or loaded.metadata.get("task") in DENOISERS:
@@ -295,8 +310,7 @@ def load_defense(
     if isinstance(classifier, nn.Module):
         judge, identity = classifier, _identity(classifier)
     else:
-        judge, metadata, identity = _load_judge(_classifier_name(dataset, classifier))
-        _check_shape(metadata, dataset)
+        judge, identity = load_judge(dataset, classifier)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes

@@ -39,9 +39,20 @@ def certify(
             "--procedure",
             "-p",
             help="fixed (Cohen), anytime (stops when decided), cascade (largest sigma first) or "
-            "predict (no radius).",
+            "predict (no radius). With --core: composed.",
         ),
     ] = "fixed",
+    core: Annotated[
+        str | None,
+        typer.Option(
+            help="Accurate classifier that answers where an entropy selector does not choose the "
+            "certified one: shipped name or weights file."
+        ),
+    ] = None,
+    select_entropy: Annotated[
+        float,
+        typer.Option(help="Of --core: entropy, 0 or more nats, up to which the selector chooses."),
+    ] = 0.5,
     joint: Annotated[
         bool, typer.Option("--joint", help="alpha for all sigmas of an image together.")
     ] = False,
@@ -102,8 +113,9 @@ def certify(
     run = CertificationRun(
         defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), sigmas=sigma,
         options=o.parse_options(option), weights=weights, classifier=classifier, policy=policy,
-        samples=samples, selection=selection, alpha=alpha,
-        procedure=procedure, joint=joint, radii=radii,  # type: ignore[arg-type]
+        samples=samples, selection=selection, alpha=alpha, core=core,
+        select_entropy=select_entropy, joint=joint, radii=radii,
+        procedure="composed" if core and procedure == "fixed" else procedure,  # type: ignore[arg-type]
         futility=futility, block=block, shard=shard, seed=seed,
         scheme=scheme, tile=tile, device=device,  # type: ignore[arg-type]
     )  # fmt: skip

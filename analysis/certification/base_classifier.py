@@ -114,13 +114,17 @@ def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
 Classify = Callable[[Tensor, Tensor], Tensor]
 
 
-def base_classifier(defense: Defense, chain: Chain, xi: RandomnessConfig) -> Classify:
+def base_classifier(
+    defense: Defense, chain: Chain, xi: RandomnessConfig, pack: Classify | None = None
+) -> Classify:
     """Make the base classifier of a defense.
 
     Args:
         defense: Classifier, policy and tile; each vote of a policy draws its own noise.
         chain: The steps that follow the smoothing noise, see `chain_on_noisy`.
         xi: What the chain's own noise is drawn from.
+        pack: Turns the logits [B, K] of a single vote, and the rows, into what is counted instead
+            of classes, int64 [B].
 
     Returns:
         A function of noisy images [B, C, H, W], [0, 1] units plus noise, and the image and
@@ -138,7 +142,8 @@ def base_classifier(defense: Defense, chain: Chain, xi: RandomnessConfig) -> Cla
                 defense.classifier(to_unit(chain.run(states, _noise(xi, rows, policy, k))))
                 for k in range(policy.draws)
             ]
-        return _answer(torch.stack(logits) if len(logits) > 1 else logits[0][None], policy, rows)
+        answer = _answer(torch.stack(logits) if len(logits) > 1 else logits[0][None], policy, rows)
+        return answer if pack is None else pack(logits[0], rows)
 
     return tiled(decide, defense.tile)
 

@@ -1,7 +1,8 @@
 """The procedures by name: which samples an image needs next, and what its counts certify.
 
 ``fixed``: Cohen's two stages. ``anytime``: stops as soon as the radii asked for are decided.
-``cascade``: the largest noise first. ``predict``: the top-two test, no radius. Each is a pure
+``cascade``: the largest noise first. ``predict``: the top-two test, no radius. ``composed``:
+selection between two classifiers (`advpure.analysis.certification.composed`). Each is a pure
 function of counts, so counts of one procedure can be read by another: a fixed run by ``anytime``
 and ``predict`` at any alpha. The other way round it takes as many samples of every image as
 ``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
@@ -35,7 +36,7 @@ from advpure.analysis.certification.two_stage import (
 )
 from advpure.errors import BadInput
 
-ProcedureName = Literal["fixed", "anytime", "cascade", "predict"]
+ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]
 
 

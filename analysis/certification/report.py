@@ -17,6 +17,7 @@ from advpure.analysis.certification.accuracy import (
     best_over,
     certified_accuracy,
 )
+from advpure.analysis.certification.composed import check_composed
 from advpure.analysis.certification.procedures import Reading, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
@@ -247,5 +248,6 @@ def reading_of(settings: Mapping[str, Any], **changes: Any) -> Reading:
         BadInput: for changes that are out of range.
     """
     stored = {**settings["reading"], **changes}
+    check_composed(settings, stored["procedure"])
     kind = find_procedure(stored.pop("procedure"))
     return kind(**{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])})

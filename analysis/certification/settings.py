@@ -13,6 +13,7 @@ from advpure.analysis.certification.base_classifier import (
     chain_on_noisy,
     check_covered,
 )
+from advpure.analysis.certification.composed import Selector, check_composed, make_selector
 from advpure.analysis.certification.noise import CHUNK, stage_xi
 from advpure.analysis.certification.procedures import ProcedureName, Reading, find_procedure
 from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
@@ -40,7 +41,11 @@ class CertificationRun(JudgedSubject):
     Attributes:
         sigmas: Several noise levels, numbers or text such as ``0.25,0.5,1.0``, instead of one
             sigma; 0.25 unless one of them is given.
-        procedure: ``fixed`` (Cohen), ``anytime``, ``cascade`` or ``predict``.
+        procedure: ``fixed`` (Cohen), ``anytime``, ``cascade``, ``predict`` or ``composed``
+            (selection between two classifiers; needs a core).
+        core: Weights of the accurate classifier of a composition, see `composition`.
+        select_entropy: Of a composition: the largest entropy, nats, that chooses the certified
+            classifier.
         samples: Samples N per image and noise level; of ``anytime``, at most.
         selection: Samples n0 that select the class.
         alpha: Probability of error per image and noise level.
@@ -57,6 +62,8 @@ class CertificationRun(JudgedSubject):
 
     sigmas: str | float | Sequence[str | float] | None = None
     procedure: ProcedureName = "fixed"
+    core: str | None = None
+    select_entropy: float = 0.5
     samples: int = 10_000
     selection: int = 100
     alpha: float = 0.001
@@ -137,6 +144,7 @@ class PreparedCertification:
         xi: Base configuration of all noise.
         settings: Everything that identifies the run, JSON values. What its counts depend on is
             `counts_identity` of it: neither the procedure nor its alpha, N or noise levels.
+        selector: Of a composition.
     """
 
     defense: Defense
@@ -146,10 +154,12 @@ class PreparedCertification:
     reading: Reading
     xi: RandomnessConfig
     settings: dict[str, Any]
+    selector: Selector | None = None
 
     def classify(self, sigma: float, stage: str) -> Classify:
         """Return the base classifier of a noise level, for the samples of a stage."""
-        return base_classifier(self.defense, self.chains[sigma], stage_xi(self.xi, stage))
+        pack = None if self.selector is None else self.selector.pack
+        return base_classifier(self.defense, self.chains[sigma], stage_xi(self.xi, stage), pack)
 
 
 def prepare_certification(run: CertificationRun) -> PreparedCertification:
@@ -188,15 +198,21 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
         for key, value in describe(defense).items()
         if key not in ("sigma", "t", "evaluations", "gradient")
     }
+    selector = None
+    if run.core is not None:
+        selector, told = make_selector(run.core, run.select_entropy, run.dataset, images, defense)
+        described |= told
     settings = {
         **run.identity("certify", images),
         "defense": described,
         "randomness": {"seed": run.seed, "scheme": run.scheme, "chunk": CHUNK},
         "reading": reading_json(reading),
     }
+    check_composed(settings, reading.name)
     draws = defense.policy.draws
     return PreparedCertification(
         defense=defense, chains=chains, images=images, reading=reading, xi=xi, settings=settings,
+        selector=selector,
         evaluations={s: draws * (chain.evaluations + 1) for s, chain in chains.items()},
     )  # fmt: skip
 

@@ -1,0 +1,197 @@
+"""``composed``: certificates of a composition, read from counts of joint answers.
+
+One network call answers for the base classifier and for the selector: s = 1 where the entropy of
+the softmax of f at the noisy image is at most a threshold, the entropy selector of ACES. The counts
+hold both answers and the core's in one number,
+
+    code = class + K chosen + 2 K core,
+
+so records need nothing else, and a run is split over shards, resumed and read at another alpha or
+number of samples like any other.
+
+Source: see `advpure.analysis.certification.composition`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from advpure.analysis.certification.composition import certify_composition
+from advpure.analysis.certification.procedures import (
+    PROCEDURES,
+    ByLevel,
+    Fixed,
+    Named,
+    ProcedureName,
+)
+from advpure.analysis.certification.two_stage import Certificate
+from advpure.data import Images, dataset_info
+from advpure.defense import Defense
+from advpure.errors import BadInput
+from advpure.loading import load_judge
+from advpure.tiling import tiled
+
+
+class Parts(NamedTuple):
+    """Counts of joint answers, taken apart.
+
+    Attributes:
+        classes: Counts of the base classifier.
+        choices: Counts of the selector, 1 for the certified classifier.
+        core: The core's class of the clean image.
+    """
+
+    classes: dict[int, int]
+    choices: dict[int, int]
+    core: int
+
+
+def take_apart(counts: Mapping[int, int], classes: int) -> Parts:
+    """Take counts of codes apart.
+
+    Args:
+        counts: Code to samples.
+        classes: Number of classes K.
+
+    Raises:
+        BadInput: for codes that name several classes of the core, or none of K.
+
+    Example:
+        >>> take_apart({3: 5, 13: 80, 14: 15}, 10)
+        Parts(classes={3: 85, 4: 15}, choices={0: 5, 1: 95}, core=0)
+    """
+    labels: Counter[int] = Counter()
+    choices: Counter[int] = Counter()
+    cores = set()
+    for code, count in counts.items():
+        core, rest = divmod(code, 2 * classes)
+        chosen, label = divmod(rest, classes)
+        cores.add(core)
+        labels[label] += count
+        choices[chosen] += count
+    if len(cores) != 1 or max(cores) >= classes:
+        raise BadInput(f"classes {sorted(cores)} of a core", "are not one class", "count anew")
+    return Parts(dict(labels), dict(choices), cores.pop())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """The entropy selector, and the core's answers.
+
+    Attributes:
+        threshold: Largest entropy, nats, that chooses the certified classifier.
+        classes: Number of classes K.
+        cores: Image id to the core's class.
+    """
+
+    threshold: float
+    classes: int
+    cores: Mapping[int, int]
+
+    def pack(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Return the codes of answers [B, K] to noisy images, int64 [B].
+
+        Args:
+            logits: The base classifier's.
+            rows: Image and sample number of every row, int64 [B, 2].
+        """
+        log_p = logits.log_softmax(1)
+        chosen = -(log_p.exp() * log_p).sum(1) <= self.threshold
+        core = torch.tensor([self.cores[i] for i in rows[:, 0].tolist()], device=logits.device)
+        return logits.argmax(1) + self.classes * (chosen.long() + 2 * core)
+
+
+def check_threshold(threshold: float, classes: int) -> float:
+    """Refuse an entropy that no answer has, or that every answer is below.
+
+    Raises:
+        BadInput: outside [0, log K).
+
+    Example:
+        >>> check_threshold(0.5, 10)
+        0.5
+    """
+    most = math.log(classes)
+    if not 0.0 <= threshold < most:
+        raise BadInput(
+            f"entropy {threshold:g}", f"is outside [0, {most:.4g}), in nats", "use for example 0.5"
+        )
+    return float(threshold)
+
+
+def make_selector(
+    core: str, threshold: float, dataset: str, images: Images, defense: Defense
+) -> tuple[Selector, dict[str, Any]]:
+    """Load the core and let it answer for the clean images.
+
+    Args:
+        core: Its weights, a shipped name or a file.
+        threshold: Largest entropy, nats, that chooses the certified classifier.
+        dataset: Name of the data set.
+        images: Clean images.
+        defense: Purifier and base classifier.
+
+    Returns:
+        The selector, and what the records say of it.
+
+    Raises:
+        BadInput: for weights or a threshold that cannot be used, or a defense that votes.
+    """
+    classes = len(dataset_info(dataset).classes)
+    check_threshold(threshold, classes)
+    if defense.policy.draws > 1:
+        raise BadInput(
+            f"policy {defense.policy.kind}", "has no entropy of one answer", "use single"
+        )
+    judge, identity = load_judge(dataset, core)
+    with torch.no_grad():  # answers, not gradients
+        found = tiled(judge, defense.tile)(images.images).argmax(1)
+    cores = dict(zip(images.ids.tolist(), found.tolist(), strict=True))
+    told = {"core": identity, "select_entropy": float(threshold)}
+    return Selector(threshold=threshold, classes=classes, cores=cores), told
+
+
+def check_composed(settings: Mapping[str, Any], procedure: str) -> None:
+    """Refuse to read joint answers as classes, or classes as joint answers.
+
+    Raises:
+        BadInput: where exactly one of the run and the procedure has a core.
+    """
+    has_core = "core" in settings["defense"]
+    if has_core and procedure != Composed.name:
+        raise BadInput(f"procedure {procedure}", "cannot read counts beside a core", "use composed")
+    if not has_core and procedure == Composed.name:
+        raise BadInput(
+            "procedure composed", "needs a core beside the certified classifier", "pass --core NAME"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(Fixed):
+    """The composition's certificate at every noise level, with a fixed number of samples."""
+
+    name: ClassVar[ProcedureName] = "composed"
+
+    def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
+        """Certify the noise levels whose samples are complete."""
+        found = []
+        for sigma, tally in tallies.items():
+            counts = tally.total(self.blocks)
+            if tally.selection is None or counts is None:
+                continue
+            first, second = (take_apart(each, self.classes) for each in (tally.selection, counts))
+            result = certify_composition(
+                (first.classes, second.classes), (first.choices, second.choices), second.core,
+                alpha=self.share, sigma=sigma,
+            )  # fmt: skip
+            answer = Certificate(result.prediction, result.radius, None, result.samples)
+            found.append(Named(sigma, answer))
+        return found
+
+
+PROCEDURES[Composed.name] = Composed
