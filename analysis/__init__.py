@@ -50,6 +50,10 @@ from advpure.analysis.perceptual.precision_recall import precision_recall
 from advpure.analysis.perceptual.ssim import ssim
 from advpure.analysis.perturbation_correlation import perturbation_correlations
 from advpure.analysis.perturbations import Distribution, directions
+from advpure.analysis.prediction import PredictionInput, predict_robustness
+from advpure.analysis.prediction_files import predict_from
+from advpure.analysis.prediction_report import PredictionReport
+from advpure.analysis.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
 from advpure.analysis.singular import Spectrum, leading_singular_values
 from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
@@ -88,7 +92,11 @@ __all__ = [
     "ManifoldSettings",
     "Measurements",
     "Moments",
+    "PredictionInput",
+    "PredictionReport",
     "ProbeRow",
+    "Sigmoid",
+    "SigmoidFit",
     "SnrResult",
     "SnrRow",
     "SnrSettings",
@@ -110,6 +118,7 @@ __all__ = [
     "expected_cosine",
     "expected_plain",
     "field_table",
+    "fit_sigmoid",
     "forward_compression_rate",
     "frechet_distance",
     "frechet_estimate",
@@ -118,12 +127,15 @@ __all__ = [
     "inception_score",
     "infinitesimal_compression_rate",
     "leading_singular_values",
+    "leave_one_out",
     "local_spans",
     "measure",
     "noised_distance",
     "perturbation_correlations",
     "plain_components",
     "precision_recall",
+    "predict_from",
+    "predict_robustness",
     "push_forward",
     "resized_noise_factor",
     "signal_to_noise",

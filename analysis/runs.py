@@ -81,3 +81,4 @@ RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized sm
 RUNS.register("randomness", f"{_HERE}.randomness_run:VERB", about="fixed against fresh randomness")
 RUNS.register("timesteps", f"{_HERE}.timesteps:VERB", about="accuracy and compression over t")
 RUNS.register("survival", f"{_HERE}.survival_run:VERB", about="smallest perturbations that fool")
+RUNS.register("predict", f"{_HERE}.prediction_run:VERB", about="robustness from compression")

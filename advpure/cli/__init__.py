@@ -21,6 +21,7 @@ from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
+from advpure.cli.predict import predict
 from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.snr import snr
@@ -46,6 +47,7 @@ app.command()(cr)
 app.command()(snr)
 app.command()(distances)
 app.command()(survival)
+app.command()(predict)
 app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)

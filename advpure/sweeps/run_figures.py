@@ -15,6 +15,7 @@ _FIGURES = {
     "distances": ("distances", "distances along the chain"),
     "field": ("field", "paths and rates in a Gaussian score field"),
     "gradients": ("gradients", "cosine against the number of draws"),
+    "predict": ("prediction", "predictions beside measurements"),
     "randomness": ("randomness", "accuracies and correlations"),
     "snr": ("snr", "randomness against input"),
     "survival": ("survival", "share of images that survive"),

@@ -1,0 +1,177 @@
+"""The report of a prediction: every purifier's row, and what holds across purifiers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advpure.analysis.prediction import (
+    KINDS,
+    Estimated,
+    Outcome,
+    PredictionInput,
+    common,
+    mean_error,
+    predict_robustness,
+)
+from advpure.analysis.prediction_parts import PREDICTION_SCHEMA, to_setting
+from advpure.analysis.sigmoid import LeftOut, Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
+from advpure.records import RecordStore
+from advpure.stats import Rate, wilson
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """Predictions beside measurements.
+
+    Attributes:
+        run: The run folder; of a report made of other runs' records, the folder that holds these.
+        settings: Everything that identifies the run.
+        eps: Radius of the attack, [0, 1] units.
+        outcomes: One for each purifier and strength.
+        errors: Mean over settings of |predicted - measured| by kind of prediction, see
+            `advpure.analysis.prediction.KINDS`; only kinds that were measured.
+        sigmoid: Robust accuracy against compression rate; None for too few points.
+        left_out: Each purifier predicted by the sigmoid through the others.
+        seconds: Wall time of this session.
+        notes: What a careful reader should know, in sentences.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    eps: float
+    outcomes: tuple[Outcome, ...]
+    errors: Mapping[str, Estimated]
+    sigmoid: SigmoidFit | None
+    left_out: tuple[LeftOut, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of images, the same ones for every purifier."""
+        return self.outcomes[0].setting.n
+
+    @property
+    def classifier(self) -> Rate:
+        """Accuracy of the classifier alone, at clean images."""
+        clean = self.outcomes[0].setting.clean
+        return wilson(int((clean > 0.0).sum()), len(clean))
+
+    @property
+    def left_out_error(self) -> float | None:
+        """Mean over settings of the error of the sigmoid that did not see their purifier."""
+        gaps = [entry.error.value for entry in self.left_out for _ in entry.settings]
+        return sum(gaps) / len(gaps) if gaps else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object: `rows` with flat names, and what holds across them.
+
+        A value `x` has its 95 % interval in `x_interval`. What was not measured, or cannot be
+        fitted, is null.
+        """
+        fit, accuracy = self.sigmoid, self.classifier
+        found: dict[str, Any] = {
+            "eps": self.eps,
+            "n": self.n,
+            "rows": [_row(outcome) for outcome in self.outcomes],
+            "classifier_accuracy": accuracy.value,
+            "classifier_accuracy_interval": [accuracy.low, accuracy.high],
+        }
+        for kind in KINDS:
+            found |= _pair(f"error_{kind}", self.errors.get(kind))
+        for name in Sigmoid._fields:
+            found |= _pair(f"sigmoid_{name}", None if fit is None else fit.parameter(name))
+        return {
+            **found,
+            **_pair("sigmoid_at_zero", None if fit is None else fit.at(0.0)),
+            "sigmoid_rms": None if fit is None else fit.rms,
+            "error_left_out": self.left_out_error,
+            "left_out": [
+                {"purifier": entry.purifier, "settings": list(entry.settings),
+                 "predicted": list(entry.predicted), "measured": list(entry.measured),
+                 **_pair("error", entry.error), **_pair("bias", entry.bias)}
+                for entry in self.left_out
+            ],
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "run": str(self.run),
+        }  # fmt: skip
+
+
+def make_report(
+    settings: Sequence[PredictionInput],
+    eps: float,
+    *,
+    run: Path,
+    described: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+    notes: Sequence[str] = (),
+) -> PredictionReport:
+    """Predict every setting, on the images that all of them share, and fit across them.
+
+    Args:
+        settings: At least one setting.
+        eps: Radius of the attack, [0, 1] units.
+        run: The folder that holds the records.
+        described: Settings of the run.
+        seconds: Wall time.
+        notes: Sentences to pass on.
+
+    Raises:
+        BadInput: where they share no image, or a prediction asks for more than was searched.
+    """
+    shared = common(settings)
+    outcomes = tuple(predict_robustness(each, eps) for each in shared)
+    told, most = list(notes), max(each.n for each in settings)
+    if shared[0].n < most:
+        told.append(f"{shared[0].n} of {most} images are in every run; the others are left out")
+    fit = fit_sigmoid(shared)
+    if fit is None and len(shared) > 1:
+        told.append("no sigmoid: it takes four measured settings whose robust accuracies differ")
+    errors = {kind: mean_error(shared, kind, eps) for kind in KINDS}
+    return PredictionReport(
+        run, dict(described or {}), eps, outcomes,
+        {kind: error for kind, error in errors.items() if error is not None}, fit,
+        tuple(leave_one_out(shared)), seconds, tuple(told),
+    )  # fmt: skip
+
+
+def report_prediction(store: RecordStore, seconds: float = 0.0) -> PredictionReport:
+    """Compute the report of a run from its records alone.
+
+    Raises:
+        BadInput: for a run without a finished point.
+    """
+    s = store.settings
+    rows = store.rows(PREDICTION_SCHEMA.table)
+    done = sorted({row["point"] for row in rows})
+    settings = [
+        to_setting([row for row in rows if row["point"] == k], {**s["points"][k], "top": s["top"]})
+        for k in done or [0]
+    ]
+    missing = len(s["points"]) - len(done)
+    notes = [f"{missing} of {len(s['points'])} settings are to do; the same command goes on"]
+    return make_report(
+        settings, s["threat_model"]["eps"], run=store.folder, described=s, seconds=seconds,
+        notes=notes if missing else (),
+    )  # fmt: skip
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    setting = outcome.setting
+    row: dict[str, Any] = {
+        "purifier": setting.purifier, "t": setting.t, "sigma": setting.sigma, "n": setting.n,
+        **_pair("cr", outcome.cr), "cr_std": outcome.cr_std,
+    }  # fmt: skip
+    for kind in KINDS:
+        found = outcome.predicted.get(kind)
+        row |= _pair(f"predicted_{kind}", None if found is None else found.accuracy)
+        row |= _pair(f"error_{kind}", None if found is None else found.error)
+    return row | _pair("pgd_fix", outcome.measured) | _pair("accuracy", outcome.accuracy)
+
+
+def _pair(name: str, found: Estimated | Rate | None) -> dict[str, Any]:
+    value, interval = (None, None) if found is None else (found.value, [found.low, found.high])
+    return {name: value, f"{name}_interval": interval}

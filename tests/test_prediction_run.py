@@ -1,0 +1,250 @@
+"""Predictions from records: of a run of its own, of runs of other verbs, and of a sweep."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advpure.analysis.compression_run import CompressionRun, measure_compression
+from advpure.analysis.prediction_files import predict_from
+from advpure.analysis.prediction_plan import grid, prepare_prediction
+from advpure.analysis.prediction_run import measure_prediction
+from advpure.analysis.prediction_settings import PredictionRun
+from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.runs import RUNS
+from advpure.analysis.survival_run import SurvivalRun, measure_survival
+from advpure.cli import run as cli
+from advpure.errors import BadInput
+from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.sweeps.session import Session, prepare_sweep, run_sweep
+from advpure.sweeps.sweep import parse_sweep
+
+IMAGES: dict[str, Any] = {"dataset": "digits", "n": 4, "tile": 4}
+STEPS: dict[str, Any] = {"steps": 2, "step_size": 0.1}
+QUICK = PredictionRun(
+    **IMAGES, defense="onestep-ddpm", t=[5, 60], attack_options=STEPS, bisections=2, top=0.6,
+    perturbations=2,
+)  # fmt: skip
+SEARCH: dict[str, Any] = {"attack": "pgd", "search": "plain", "bisections": 2, "top": 0.6}
+
+
+def plain(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what differs between sessions and places."""
+    return {k: v for k, v in found.items() if k not in ("run", "settings", "seconds", "notes")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Measure one prediction without interruption."""
+    root = tmp_path_factory.mktemp("whole")
+    measure_prediction(QUICK, out=root / "prediction")
+    return root
+
+
+def test_the_runs_beside_it_say_the_same(whole: Path) -> None:
+    with RecordStore.read(whole / "prediction") as store:
+        report = RUNS.get("predict").report
+        assert report is not None
+        own = report(store).to_json()
+    folders = [each.parent for each in whole.glob("*-*/records.sqlite")]
+    assert len(folders) == 1 + 2 * 3
+    joined = predict_from(folders).to_json()
+    assert plain(joined) == plain(own)
+    assert [(row["purifier"], row["t"]) for row in own["rows"]] == [
+        ("onestep-ddpm", 5), ("onestep-ddpm", 60)
+    ]  # fmt: skip
+    for row in own["rows"]:
+        assert row["n"] == 4
+        for name in ("predicted_clean", "predicted_anchor", "pgd_fix", "accuracy", "cr"):
+            low, high = row[f"{name}_interval"]
+            assert low <= row[name] <= high
+        gap = row["predicted_anchor"] - row["pgd_fix"]
+        assert row["error_anchor"] == pytest.approx(gap)
+    assert own["rows"][1]["cr"] < own["rows"][0]["cr"]
+    verbs = {each.name.partition("-")[0] for each in folders}
+    assert verbs == {"cr", "survival", "attack"}
+    # The attack and the rates are those that the verbs report of the same runs.
+    for point in joined["settings"]["points"]:
+        row = next(row for row in own["rows"] if row["t"] == point["t"])
+        for verb, path, name in (("attack", "robust_accuracy", "pgd_fix"), ("cr", None, "cr")):
+            report = RUNS.get(verb).report
+            assert report is not None
+            with RecordStore.read(point[verb]) as store:
+                told = report(store).to_json()
+            assert row[name] == pytest.approx(told[path] if path else told["rows"][0]["mean"])
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    for limit in (5, 14):  # in the first attack run of a point, and between two points
+
+        def stop(done: int, limit: int = limit) -> None:
+            if done >= limit:
+                raise Stop
+
+        with pytest.raises(Stop):
+            measure_prediction(QUICK, out=tmp_path / "p", progress=stop)
+    resumed = measure_prediction(QUICK, out=tmp_path / "p", batch_size=2)
+    assert ALREADY_COMPLETE not in resumed.notes
+    with RecordStore.read(whole / "prediction") as there, RecordStore.read(tmp_path / "p") as here:
+        assert here.rows("prediction") == there.rows("prediction")
+        assert here.run == there.run
+    again = measure_prediction(QUICK, out=tmp_path / "p")
+    assert ALREADY_COMPLETE in again.notes
+    assert plain(again.to_json()) == plain(resumed.to_json())
+
+
+def test_runs_elsewhere_are_used(whole: Path, tmp_path: Path) -> None:
+    parts = [each.parent for each in whole.glob("*-*/records.sqlite")]
+    found = measure_prediction(QUICK, out=tmp_path / "p", reuse=parts)
+    assert [each.name for each in tmp_path.iterdir()] == ["p"]
+    assert len(found.outcomes) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_and_a_survival_run_give_a_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = {
+        "base": {**IMAGES, "defense": "onestep-ddpm"},
+        "grid": {"t": [5, 60, 300]},
+        "blocks": {
+            "cr": {"base": {"perturbations": 2, "eps": 0.15}},
+            "attack": {"base": {"attack_options": STEPS}},
+        },
+    }
+    session = Session(root=tmp_path, jobs=1)
+    index, points = prepare_sweep(parse_sweep(law, name="law", where="a test"), session)
+    run_sweep(index, points, session)
+    clean = tmp_path / "clean"
+    measure_survival(SurvivalRun(**IMAGES, **SEARCH, attack_options=STEPS), out=clean)
+    monkeypatch.setattr("advpure.loading.load_purifier", None)  # no network is loaded from here
+    monkeypatch.chdir(tmp_path)
+    sources = [str(index.folder), str(clean)]
+    assert cli(["predict", *sources, "--plot", "law.svg", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["t"] for row in found["rows"]] == [5, 60, 300]
+    assert found["eps"] == 0.15
+    assert all(row["pgd_fix"] is not None for row in found["rows"])
+    assert all(row["predicted_anchor"] is None for row in found["rows"])
+    picture = (tmp_path / "law.svg").read_text()
+    assert "<!-- expected compression rate -->" in picture
+    assert "predicted (clean)" in picture
+    assert cli(["predict", *sources[::-1]]) == 0
+    out = capsys.readouterr().out
+    assert "4 images: robust accuracy predicted and measured" in out
+    assert "from records, nothing was computed" in out
+    # The folder that holds all of them will do as well.
+    assert cli(["predict", str(tmp_path), "--json"]) == 0
+    assert plain(json.loads(capsys.readouterr().out))["rows"] == found["rows"]
+    other = tmp_path / "sigma"
+    measure_compression(
+        CompressionRun(**IMAGES, defense="onestep-edm", sigma=0.2, perturbations=1, eps=0.1),
+        out=other,
+    )  # fmt: skip
+    assert cli(["predict", *sources, str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    last = next(row for row in found["rows"] if row["purifier"] == "onestep-edm")
+    assert (last["sigma"], last["pgd_fix"], last["predicted_anchor"]) == (0.2, None, None)
+    assert last["predicted_clean"] is not None
+    assert any("was measured at 0.1, not 0.15" in note for note in found["notes"])
+
+
+def refused(words: str, folders: list[Path], eps: float | None = None) -> None:
+    with pytest.raises(BadInput, match=words):
+        predict_from(folders, eps=eps)
+
+
+def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -> None:
+    folders = [each.parent for each in whole.glob("*-*/records.sqlite")]
+    kinds: dict[str, list[Path]] = {"cr": [], "attack": [], "clean": [], "anchor": []}
+    for each in folders:
+        with RecordStore.read(each) as store:
+            kinds[store.settings.get("at", store.settings["verb"])].append(each)
+    clean = kinds["clean"]
+    refused("no survival of the classifier", kinds["cr"] + kinds["attack"])
+    refused("without an attack do not say which radius", clean + kinds["cr"])
+    refused("hold no compression rate", clean + kinds["attack"])
+    found = predict_from(clean + kinds["cr"], eps=0.1).to_json()
+    assert [row["pgd_fix"] for row in found["rows"]] == [None, None]
+    other = tmp_path / "clean"
+    measure_survival(SurvivalRun(**IMAGES, **{**SEARCH, "bisections": 1}), out=other)
+    refused("is a second survival run", [*folders, other])
+    attack = tmp_path / "attack"
+    measure_robustness(
+        RobustnessSettings(
+            **IMAGES, defense="onestep-ddpm", t=5, eps=0.1, attack_options={"steps": 1}
+        ),
+        out=attack,
+    )  # fmt: skip
+    refused("attacks of radius 0.1, 0.15 do not say", [*folders, attack])
+    found = predict_from([*folders, attack], eps=0.15).to_json()
+    assert any("1 runs of another radius" in note for note in found["notes"])
+    twice = tmp_path / "twice"
+    measure_robustness(
+        RobustnessSettings(**IMAGES, defense="onestep-ddpm", t=5, attack_options={"steps": 1}),
+        out=twice,
+    )  # fmt: skip
+    refused("is a second attack run of onestep-ddpm, t = 5, beside", [*folders, twice])
+    refused("is no run folder", [tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-d", "ddpm", "--t", "10,10"], "name one twice"),
+        (["-d", "ddpm", "--t", "10", "--sigma", "0.2"], "are two strengths"),
+        (["-d", "ddmp"], "did you mean ddpm"),
+        (["--eps", "8"], "is ambiguous"),
+        (["--t", "ten"], "'ten'"),
+        (["absent"], "is no run folder"),
+        (["absent", "--dry-run"], "computes nothing anyway"),
+        (["--plot", "law.txt"], "is no picture"),
+        (["--norm", "l2"], "has no default radius"),
+        (["--bisections", "31", "-d", "none"], "bisections 31"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(["predict", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_the_plan_names_every_pair_and_shares_the_attack() -> None:
+    run = PredictionRun(dataset="digits", defense=["none", "onestep-edm"], sigma=[0.1, 0.2])
+    assert [each[::2] for each in grid(run)] == [
+        ("none", 0.1), ("none", 0.2), ("onestep-edm", 0.1), ("onestep-edm", 0.2)
+    ]  # fmt: skip
+    prepared = prepare_prediction(QUICK)
+    search, attack = prepared.points[0].anchor.run, prepared.points[0].attack.run
+    assert search.attack_options["steps"] == attack.attack_options["steps"]
+    # The same share of the radius a step: 0.6 is four times 0.15.
+    assert search.attack_options["step_size"] == pytest.approx(
+        4 * attack.attack_options["step_size"]
+    )
+    assert prepared.settings["compression"]["eps"] == prepared.settings["threat_model"]["eps"]
+
+
+def test_the_command_line_measures_what_is_missing(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "predict", "--defense", "onestep-ddpm", "--t", "5,60", "--dataset", "digits", "-n", "4",
+        "--tile", "4", "--steps", "2", "--step-size", "0.1", "--bisections", "2", "--top", "0.6",
+        "--perturbations", "2", "--out", str(whole / "prediction"),
+    ]  # fmt: skip
+    assert cli([*asked, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluations"] > 0
+    assert cli([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert ALREADY_COMPLETE in found["notes"]
+    assert len(found["rows"]) == 2
+    assert cli(["plot", str(whole / "prediction"), "--endings", "svg"]) == 0
+    assert "4 images of digits" in (whole / "prediction" / "figure.svg").read_text()
