@@ -46,6 +46,7 @@ def image_grid(
     rows: Mapping[str, "Tensor"],
     path: str | Path,
     captions: Sequence[Caption | str] | None = None,
+    borders: Mapping[str, Sequence[bool | None]] | None = None,
 ) -> Path:
     """Draw rows of images, such as clean, adversarial and purified, one column per sample.
 
@@ -56,12 +57,15 @@ def image_grid(
             the same shape in every row. Values outside [0, 1] are drawn clipped.
         path: The file; .png, .svg or .pdf.
         captions: One per column.
+        borders: Label of a row to whether each of its images is right: a solid green border for
+            True, a dashed red one for False, none for None.
 
     Returns:
         The path written.
 
     Raises:
-        BadInput: for unlike shapes, nothing to draw, more than 32 columns, or another ending.
+        BadInput: for unlike shapes, nothing to draw, more than 32 columns, borders that do not fit
+            the rows, or another ending.
         StorageFull: when there is no room.
     """
     check_ending(path)
@@ -77,6 +81,10 @@ def image_grid(
     titles = [Caption(each) if isinstance(each, str) else each for each in captions or ()]
     if captions is not None and len(titles) != count:
         raise BadInput(f"{len(titles)} captions", f"do not match {count} columns", "give one each")
+    for label, marks in (borders or {}).items():
+        if label not in pixels or len(marks) != count:
+            rule = f"do not fit rows ({', '.join(pixels)}) of {count} images"
+            raise BadInput(f"{len(marks)} borders of row {label!r}", rule, "give one each")
 
     gap = _GAP * width
     step_x, step_y = width + gap, height + gap
@@ -88,6 +96,9 @@ def image_grid(
             left = column * step_x
             extent = (left, left + width, bottom, bottom + height)
             axes.imshow(image, extent=extent, interpolation="nearest", vmin=0.0, vmax=1.0)
+            right = None if borders is None or label not in borders else borders[label][column]
+            if right is not None:
+                _frame(axes, left, bottom, width, height, right)
         axes.text(-gap, bottom + height / 2, label, ha="right", va="center", fontsize=9)
     top = len(pixels) * step_y - gap / 2
     for column, title in enumerate(titles):
@@ -213,6 +224,22 @@ def _pixels(images: "Tensor", label: str) -> npt.NDArray[np.float32]:
         raise BadInput(f"row {label!r}", "has values that are not finite", "check the images")
     last = np.moveaxis(np.clip(array, 0.0, 1.0), 1, 3)
     return np.ascontiguousarray(np.broadcast_to(last, (*last.shape[:3], 3)))
+
+
+def _frame(
+    axes: "Axes", left: float, bottom: float, width: float, height: float, right: bool
+) -> None:
+    """Draw a border around an image, in the space between images."""
+    from matplotlib.patches import Rectangle
+
+    edge = _GAP * width / 4
+    axes.add_patch(
+        Rectangle(
+            (left - edge, bottom - edge), width + 2 * edge, height + 2 * edge, fill=False,
+            edgecolor=_GREEN if right else _RED, linewidth=2.2,
+            linestyle="solid" if right else (0, (2.2, 1.1)), clip_on=False,
+        )
+    )  # fmt: skip
 
 
 def _marked(title: Caption) -> tuple[str, str]:

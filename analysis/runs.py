@@ -82,3 +82,5 @@ RUNS.register("randomness", f"{_HERE}.randomness_run:VERB", about="fixed against
 RUNS.register("timesteps", f"{_HERE}.timesteps:VERB", about="accuracy and compression over t")
 RUNS.register("survival", f"{_HERE}.survival_run:VERB", about="smallest perturbations that fool")
 RUNS.register("predict", f"{_HERE}.prediction_run:VERB", about="robustness from compression")
+RUNS.register("transport", f"{_HERE}.transport_run:VERB", about="distance to purified images")
+RUNS.register("two-point", f"{_HERE}.two_point_run:VERB", about="two points, in closed form")

@@ -30,6 +30,8 @@ from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
+from advpure.cli.transport import transport
+from advpure.cli.two_point import two_point
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _told: set[str] = set()
@@ -56,6 +58,8 @@ app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
 app.command()(field)
+app.command()(transport)
+app.command("two-point")(two_point)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")

@@ -10,10 +10,10 @@ A check of an experiment names its kind and what that kind asks for:
     {check: bound, column: internal_to_input, at_least: 10}
     {check: stable, column: cr, along: eps, reference: 8/255, within: 0.05, upto: 16/255}
 
-`where: {KEY: VALUE}` keeps only the rows with that value. The intervals of several comparisons
-within one check are widened (Bonferroni), so that all hold together with 95 %. A claim holds if
-every comparison is decided for it, does not hold if one is decided against it, and is undecided
-otherwise.
+`where: {KEY: VALUE}` keeps only the rows with that value, or with one of a list of values. The
+intervals of several comparisons within one check are widened (Bonferroni), so that all hold
+together with 95 %. A claim holds if every comparison is decided for it, does not hold if one is
+decided against it, and is undecided otherwise.
 """
 
 import inspect
@@ -73,7 +73,10 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
     found = run(evidence, **told)
     if not kept:
         return found
-    words = ", ".join(f"{key} {value}" for key, value in kept.items())
+    words = ", ".join(
+        f"{key} {' or '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in kept.items()
+    )
     return replace(found, claim=f"{words}: {found.claim}")
 
 

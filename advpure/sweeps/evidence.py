@@ -52,11 +52,11 @@ class Evidence:
         return None if found is None or found.value is None else found
 
     def where(self, kept: Mapping[str, Any]) -> "Evidence":
-        """Keep the rows that have given values of some keys."""
+        """Keep the rows that have given values of some keys, each one value or a list of them."""
         rows = tuple(
             row
             for row in self.table.rows
-            if all(equal(self.table.named(row)[key], value) for key, value in kept.items())
+            if all(_one_of(self.table.named(row)[key], value) for key, value in kept.items())
         )
         return Evidence(replace(self.table, rows=rows), self.root)
 
@@ -72,6 +72,10 @@ class Evidence:
             return None
         left, right = self.samples(first, column), self.samples(second, column)
         return subtract(a.value, b.value, left, right, level)
+
+
+def _one_of(there: Any, wanted: Any) -> bool:
+    return any(equal(there, each) for each in (wanted if isinstance(wanted, list) else [wanted]))
 
 
 def equal(left: Any, right: Any) -> bool:

@@ -6,6 +6,8 @@
     figure: {draw: of-run, block: snr}                     # the verb's own figure of one run
     figure: {draw: together, block: steps}                 # the verb's figure of several runs
     figure: {draw: chains, block: distances, norm: l2}     # distances along chains, one a run
+    figure: {draw: purified, block: transport, sigma: 0.5} # purified images, one row a run
+    figure: {draw: certificates, block: certify}           # accuracy over the radius, by sigma
 
 `x`, `y` and `columns` name columns of the table; in `curves`, `x` is a row key. `by` is the row key
 that names the groups. Published values of the same data set are drawn hollow.
@@ -14,12 +16,16 @@ that names the groups. Published values of the same data set are drawn hollow.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advpure.analysis.certification.figure import draw_curves
+from advpure.analysis.certification.run import report_certification
 from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.runs import RUNS
+from advpure.analysis.transport_figure import draw_purified
 from advpure.attacks.settings import choose
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.errors import BadInput
@@ -183,6 +189,36 @@ def chains(
     return lines(_kept(groups), path, words)
 
 
+def purified(drawn: Drawn, path: Path, *, block: str, sigma: float, columns: int = 16) -> Path:
+    """Draw purified images, a row a run, with borders that say whether the class is right."""
+    with ExitStack() as stack:
+        rows = {name: stack.enter_context(store) for name, store in _finished(drawn, block)}
+        return draw_purified(rows, path, sigma=sigma, columns=columns)
+
+
+def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
+    """Draw certified accuracy over the radius, a curve a run and noise level (figure 3)."""
+    curves = []
+    for name, records in _finished(drawn, block):
+        with records as store:
+            for curve in report_certification(store).curves:
+                level = "" if curve.images.sigma is None else f" {curve.images.sigma:g}"
+                curves.append(dataclasses.replace(curve.images, name=f"{name}{level}"))
+    return draw_curves(curves, path, title=drawn.title, caption=drawn.name)
+
+
+def _finished(drawn: Drawn, block: str) -> list[tuple[str, RecordStore]]:
+    """Return the finished runs of a block by what the axes set, in the order of the file."""
+    found = []
+    for point in sorted(drawn.points, key=lambda point: point.place):
+        if point.block == block and find_run(drawn.root, point.run):
+            name = ", ".join(map(str, point.at.values())) or point.settings.defense
+            found.append((name, RecordStore.read(drawn.root / point.run)))
+    if not found:
+        raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
+    return found
+
+
 FIGURES: dict[str, Callable[..., Path]] = {
     "compression-robustness": compression_robustness,
     "curves": curves,
@@ -190,6 +226,8 @@ FIGURES: dict[str, Callable[..., Path]] = {
     "of-run": of_run,
     "together": together,
     "chains": chains,
+    "purified": purified,
+    "certificates": certificates,
 }
 """Kinds of figures; a new one is a function and a line here."""
 

@@ -20,6 +20,8 @@ _FIGURES = {
     "snr": ("snr", "randomness against input"),
     "survival": ("survival", "share of images that survive"),
     "steps": ("steps", "compression of every step"),
+    "transport": ("transport", "transport against sigma"),
+    "two-point": ("two_point", "transport of two points against sigma"),
     "timesteps": ("timesteps", "accuracy and compression over t"),
 }
 for _verb, (_name, _about) in _FIGURES.items():
@@ -34,4 +36,7 @@ JOINT_FIGURES: Registry[Callable[[Sequence[Any], Path], Path]] = Registry(
 JOINT_FIGURES.register("steps", f"{_HERE}.steps_figure:draw_steps", about="one column a purifier")
 JOINT_FIGURES.register(
     "survival", f"{_HERE}.survival_figure:draw_survival", about="one curve a run"
+)
+JOINT_FIGURES.register(
+    "transport", f"{_HERE}.transport_figure:draw_transport", about="one curve a run"
 )

@@ -8,10 +8,15 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from advpure.analysis.certification.accuracy import certified_at
+from advpure.analysis.certification.run import report_certification
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.snr_result import MEANS, SNR_SCHEMA, SnrResult
 from advpure.analysis.timesteps_report import TIMES
+from advpure.analysis.transport_result import TRANSPORT, TransportResult
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
 from advpure.sweeps.table import Cell
@@ -19,6 +24,10 @@ from advpure.sweeps.table import Cell
 Samples = Mapping[int, float]
 _ROW = re.compile(r"rows(?:\.(?P<place>\d+)|\[(?P<key>\w+)=(?P<value>[^\]]+)\])\.(?P<name>\w+)$")
 _SHORT = {"clean_accuracy": "clean", "noise_accuracy": "noise", "robust_accuracy": "adversarial"}
+_CERTIFIED = re.compile(r"(?P<what>best|rows|curves)\[(?P<where>[^\]]+)\](?:\.(?P<name>\w+))?$")
+_TRANSPORT = re.compile(
+    r"rows\[sigma=(?P<sigma>[^\]]+)\]\.(?:markov\[multiple=(?P<multiple>[^\]]+)\]\.)?(?P<name>\w+)$"
+)
 _KINDS = ("one_shot", "mean", "worst")
 
 
@@ -98,11 +107,56 @@ def _timesteps(store: RecordStore, at: str) -> Samples | None:
     return {row["sample"]: float(row[column]) for row in rows if row[column] is not None}
 
 
+def _certify(store: RecordStore, at: str) -> Samples | None:
+    """Return whether each image is certified at a radius, or its radius where the class is right.
+
+    For the best over noise levels, the images are those of the level that the report chose.
+    """
+    found = _CERTIFIED.match(at)
+    if found is None or found["name"] not in (None, "value", "average_certified_radius"):
+        return None
+    wanted = {k: float(v) for k, _, v in (w.partition("=") for w in found["where"].split(","))}
+    report, chosen = report_certification(store), wanted.get("sigma")
+    if found["what"] == "best":
+        names = {each.radius: each.name for each in report.best()}
+        curves = [c.images for c in report.curves if c.images.name == names[wanted["radius"]]]
+    else:
+        curves = [c.images for c in report.curves if c.images.sigma == chosen]
+    if len(curves) != 1:
+        return None
+    (images,) = curves
+    if found["what"] == "curves":
+        values = np.where(images.correct, images.radii, 0.0)
+    else:
+        values = certified_at(images, wanted["radius"]).astype(float)
+    return dict(zip(images.ids.tolist(), values.tolist(), strict=True))
+
+
+def _transport(store: RecordStore, at: str) -> Samples | None:
+    """Return an image's mean distance or share of right classes, or its part of either bound."""
+    found = _TRANSPORT.match(at)
+    if found is None:
+        return None
+    sigma = float(found["sigma"])
+    result = TransportResult(store.rows(TRANSPORT.table, {"sigma": sigma}))
+    if found["multiple"] is None:
+        whole = {"transport": result.distances, "accuracy": result.right}.get(found["name"])
+        return None if whole is None else whole(sigma)
+    radius = result.radius(sigma, float(found["multiple"]))
+    if found["name"] == "exceeds":
+        return result.beyond(sigma, radius)
+    if found["name"] != "bound" or radius <= 0.0:
+        return None
+    return {i: away / radius for i, away in result.distances(sigma).items()}
+
+
 READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "cr": _compression,
     "attack": _attack,
+    "certify": _certify,
     "distances": _distances,
     "snr": _snr,
     "timesteps": _timesteps,
+    "transport": _transport,
 }
 """Verb to a function of (records, path of the column); None for paths that are no such mean."""
