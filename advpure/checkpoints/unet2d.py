@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from advpure.checkpoints.layout import Order
 from advpure.errors import MissingExtra
+from advpure.networks.layers import ClassTable
 
 Names = Literal["openai", "ddpm", "diffusers", "edm"]
 
@@ -62,28 +63,6 @@ class UNet2DConfig:
         if self.head_channels is None:
             return self.heads
         return self.channels[level] // self.head_channels
-
-
-class ClassTable(nn.Module):
-    """Class embeddings, of which a negative label asks for the mean.
-
-    The mean over all classes is how a class-conditional network starts out as an unconditional
-    one (Consistency purification, appendix C).
-
-    Args:
-        classes: Number of classes.
-        width: Width of the embedding.
-    """
-
-    def __init__(self, classes: int, width: int) -> None:
-        """Create the table."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(classes, width))
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Return the embeddings [B, width] of labels [B]."""
-        average = self.weight.mean(0, keepdim=True)
-        return torch.where(labels[:, None] < 0, average, self.weight[labels.clamp_min(0)])
 
 
 class UNet2D(nn.Module):

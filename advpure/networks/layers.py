@@ -76,6 +76,28 @@ def groups_for(channels: int) -> int:
     return next(g for g in (8, 4, 2, 1) if channels % g == 0)
 
 
+class ClassTable(nn.Module):
+    """Class embeddings, of which a negative label asks for the mean.
+
+    The mean over all classes is how a class-conditional network starts out as an unconditional
+    one (Consistency purification, appendix C).
+
+    Args:
+        classes: Number of classes.
+        width: Width of the embedding.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        """Create the table."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(classes, width))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the embeddings [B, width] of labels [B]."""
+        average = self.weight.mean(0, keepdim=True)
+        return torch.where(labels[:, None] < 0, average, self.weight[labels.clamp_min(0)])
+
+
 class Attention(nn.Module):
     """Single-head self-attention over positions, with an explicit softmax, added to its input.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.errors import BadInput
-from advpure.networks.layers import NoiseFeatures, ResidualBlock, groups_for
+from advpure.networks.layers import ClassTable, NoiseFeatures, ResidualBlock, groups_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class UNetConfig:
         dropout: Dropout rate inside the blocks while training.
         embedding: Width of the noise embedding, even.
         patch: Side of the pixel squares that are folded into channels at the entrance.
+        classes: Number of class tokens that are added to the embedding of the noise level, 0 for
+            none; 1 is the one learnable token of an unconditional network.
     """
 
     image_size: int
@@ -40,6 +42,7 @@ class UNetConfig:
     dropout: float = 0.0
     embedding: int = 64
     patch: int = 1
+    classes: int = 0
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.
@@ -62,6 +65,8 @@ class UNetConfig:
             raise BadInput(f"dropout {self.dropout}", "is outside [0, 1)", "use for example 0.1")
         if self.embedding < 2 or self.embedding % 2:
             raise BadInput(f"embedding {self.embedding}", "is odd or small", "use for example 64")
+        if self.classes < 0:
+            raise BadInput(f"classes {self.classes}", "are negative", "use 0 for none")
 
 
 class UNet(nn.Module):
@@ -83,6 +88,7 @@ class UNet(nn.Module):
 
         self.features = NoiseFeatures(config.embedding // 2)
         self.embed = nn.Linear(config.embedding, config.embedding)
+        self.tokens = ClassTable(config.classes, config.embedding) if config.classes else None
         self.enter = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
@@ -102,17 +108,23 @@ class UNet(nn.Module):
         self.modulation_widths = [2 * widths[level] for level in order]
         self.modulate = nn.Linear(config.embedding, sum(self.modulation_widths))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Evaluate the network once.
 
         Args:
             x: Scaled images c_in * x, [B, C, H, W].
             noise: c_noise = ln(sigma) / 4 per image, [B].
+            labels: Classes, int64 [B], negative or None for the mean class; without class tokens
+                they mean nothing.
 
         Returns:
             Tensor [B, C, H, W]: the F of D = c_skip x + c_out F.
         """
-        embedded = F.silu(self.embed(self.features(noise)))
+        embedded = self.embed(self.features(noise))
+        if self.tokens is not None:
+            anyone = torch.full((len(x),), -1, device=x.device)
+            embedded = embedded + self.tokens(anyone if labels is None else labels)
+        embedded = F.silu(embedded)
         modulation = self.modulate(embedded)[:, :, None, None]
         parts = iter(modulation.split(self.modulation_widths, dim=1))
         count = self.config.blocks

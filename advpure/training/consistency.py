@@ -17,6 +17,7 @@ from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.errors import BadInput
 from advpure.schedules import karras_grid
 from advpure.training.distances import SETTINGS, make_distance
+from advpure.training.labelled import with_labels
 from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
@@ -80,8 +81,7 @@ class ConsistencyTask(Task):
         self.range = noise_range(teacher, "edm")
         self.distance, self.nodes = make_distance(values), int(values["nodes"])
         self.kind = str(values["distance"])
-        reduced = InBfloat16(teacher.network, bool(values["teacher_bfloat16"]))
-        self.teacher = EDMDenoiser(reduced, **self.range)
+        self.teacher = InBfloat16(teacher.network, bool(values["teacher_bfloat16"]))
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
         self.grid = torch.as_tensor(grid, dtype=torch.float32)
         self.highest = float(values["highest"]) or self.range["sigma_max"]
@@ -96,14 +96,18 @@ class ConsistencyTask(Task):
         node = torch.randint(self.first, self.nodes - 1, (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         t, s = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
-        student = ConsistencyDenoiser(network, **self.range)
+        student = ConsistencyDenoiser(with_labels(network, batch.labels), **self.range)
         noisy = clean + t[:, None, None, None] * noise
         mask = generator.get_state()
         with torch.no_grad():  # the target is a constant: that is the method's stop-gradient
-            self.teacher.to(clean.device)
-            target = student(heun_step(self.teacher, noisy, t, s), s)
+            teacher = EDMDenoiser(self.taught(batch.labels, clean.device), **self.range)
+            target = student(heun_step(teacher, noisy, t, s), s)
         generator.set_state(mask)
         return self.distance(student(noisy, t), target)
+
+    def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
+        """Return the teacher's network; a conditional one is told the labels of the batch."""
+        return with_labels(self.teacher.to(device), labels)
 
     def metric(self, network: nn.Module) -> float:
         """Return the mean loss on held-out images with fixed noise."""

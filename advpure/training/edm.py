@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.denoisers import EDMDenoiser
+from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
@@ -58,7 +59,7 @@ class EDMTask(Task):
         clean = to_model(batch.images)
         sigma = self._draw(len(clean), generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        denoised = EDMDenoiser(network, **self.range)(
+        denoised = EDMDenoiser(with_labels(network, batch.labels), **self.range)(
             clean + sigma[:, None, None, None] * noise, sigma
         )
         data = self.range["sigma_data"]

@@ -100,7 +100,8 @@ def _card(
     ]
     names = (
         "sigma_data", "sigma_min", "sigma_max", "nodes", "distance", "trained_sigma", "teacher",
-        "teacher_sha256", "denoiser", "denoiser_sha256", "optimizer_restarted_at_step",
+        "teacher_sha256", "denoiser", "denoiser_sha256", "guide", "guide_sha256", "derivation",
+        "optimizer_restarted_at_step",
     )  # fmt: skip
     lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
     lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]

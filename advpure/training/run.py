@@ -10,6 +10,7 @@ from advpure.data import DATASETS
 from advpure.models import model_path
 from advpure.networks import ConvNet, build_network
 from advpure.training.export import Curve, export_network
+from advpure.training.labelled import average_tokens
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, load_recipe
@@ -145,5 +146,6 @@ def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, di
         return build_network(plan.architecture, plan.network, generator), dict(plan.network)
     config = {**teacher.metadata["config"], **plan.network}
     network = build_network(plan.architecture, config)
-    network.load_state_dict(teacher.network.state_dict())
+    state = teacher.network.state_dict()
+    network.load_state_dict(average_tokens(state) if plan.network.get("classes") == 1 else state)
     return network, config

@@ -102,6 +102,11 @@ TASKS.register(
     f"{_HERE}.consistency_tuning:ConsistencyTuningTask",
     about="one-step model pulled towards clean images",
 )
+TASKS.register(
+    "consistency-unconditional",
+    f"{_HERE}.consistency_unconditional:UnconditionalTask",
+    about="unconditional one-step model from a class-conditional one",
+)
 TASKS.register("classifier", f"{_HERE}.classifier:ClassifierTask", about="cross-entropy")
 TASKS.register(
     "classifier-denoised",
@@ -113,7 +118,15 @@ TASKS.register(
     f"{_HERE}.classifier_smoothed:SmoothedClassifierTask",
     about="classifier under Gaussian noise, with or without consistency regularisation",
 )
-NEEDS_TEACHER = {"consistency", "consistency-tuning", "classifier-denoised"}
+TASKS.register(
+    "calibration",
+    f"{_HERE}.calibration:CalibrationTask",
+    about="denoiser fine-tuned through a classifier (re-derived)",
+)
+NEEDS_TEACHER = {
+    "consistency", "consistency-tuning", "consistency-unconditional", "classifier-denoised",
+    "calibration",
+}  # fmt: skip
 """Tasks that start from a trained network."""
 
 

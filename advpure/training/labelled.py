@@ -1,0 +1,73 @@
+"""Class-conditional networks in training, and the unconditional ones that they become.
+
+A network with class tokens adds the token of an image's class to the embedding of the noise level.
+Without labels it uses the mean of its tokens. An unconditional network is made from it by putting
+that mean in the place of the table, as one learnable token, and training on.
+
+Source: seed 000 (Consistency Purification), appendix C; spec 6.3.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from advpure.errors import BadInput
+
+TOKENS = "tokens.weight"
+"""Name of the table in the state of a network."""
+
+
+class Labelled(nn.Module):
+    """A network that is told the labels of a batch.
+
+    Args:
+        network: Called with images, noise levels and labels.
+        labels: Classes, int64 [B].
+    """
+
+    def __init__(self, network: nn.Module, labels: Tensor) -> None:
+        """Wrap the network."""
+        super().__init__()
+        self.network, self.labels = network, labels
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Call the network."""
+        out: Tensor = self.network(x, noise, self.labels)
+        return out
+
+
+def with_labels(network: nn.Module, labels: Tensor) -> nn.Module:
+    """Tell a class-conditional network the labels; return any other network as it is.
+
+    Args:
+        network: Possibly wrapped.
+        labels: Classes, int64 [B].
+
+    Example:
+        >>> from advpure.networks import build_network
+        >>> shape = {"image_size": 8, "image_channels": 1, "channels": [8]}
+        >>> [type(with_labels(build_network("unet", {**shape, "classes": count}), None)).__name__
+        ...  for count in (0, 1, 10)]
+        ['UNet', 'UNet', 'Labelled']
+    """
+    table = next((value for name, value in network.named_parameters() if name.endswith(TOKENS)), ())
+    return Labelled(network, labels) if len(table) > 1 else network
+
+
+def average_tokens(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the class tokens of a state by their mean, [1, width].
+
+    Raises:
+        BadInput: for a state without class tokens.
+
+    Example:
+        >>> import torch
+        >>> average_tokens({"tokens.weight": torch.tensor([[1.0], [3.0]])})["tokens.weight"]
+        tensor([[2.]])
+    """
+    if TOKENS not in state:
+        raise BadInput("teacher", "has no class tokens", "start from a class-conditional network")
+    return {
+        name: value.mean(0, keepdim=True) if name == TOKENS else value
+        for name, value in state.items()
+    }
