@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.chain import Chain
 from advpure.defense import Defense
 from advpure.purifier import Purifier
+
+_LONG = 12  # network evaluations of a chain that is timed in part
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ def estimate(
 ) -> Estimate:
     """Time one forward and one forward-and-backward tile, and scale.
 
+    A long chain is timed by its beginning, so that an estimate takes seconds for any chain.
+
     Args:
         defense: The defense, or the purifier alone.
         images: A few images to calibrate on, [B, C, H, W]; one tile is filled with them.
@@ -53,13 +59,48 @@ def estimate(
     tile = images[torch.arange(rows) % len(images)]
     view = defense.at(ids=torch.arange(rows))
     tiles = -(-count // rows)
-    plain, full = _timed(view, tile, False), 0.0
+    plain, full = _seconds(view, tile, False), 0.0
     if backwards:
-        full = _timed(view, tile, True)
+        full = _seconds(view, tile, True)
     seconds = tiles * ((forwards - backwards) * plain + backwards * full)
     each = defense.evaluations if isinstance(defense, Defense) else defense.chain.evaluations
     total = count * forwards * each
     return Estimate(count, total, count * backwards, seconds, peak_memory(tile.device))
+
+
+def _seconds(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
+    """Return the seconds of one call; of a long chain from those of two of its beginnings.
+
+    Time grows linearly with the steps, in every gradient mode that follows the chain itself.
+    """
+    purifier = view.purifier if isinstance(view, Defense) else view
+    chain = purifier.chain
+    if chain.evaluations <= _LONG or (gradient and purifier.gradient == "surrogate"):
+        return _timed(view, tile, gradient)
+    few, more = (_beginning(chain, evaluations) for evaluations in (_FEW, 2 * _FEW))
+    short, longer = (_timed(_with_chain(view, cut), tile, gradient) for cut in (few, more))
+    each = max(longer - short, 0.0) / (more.evaluations - few.evaluations)
+    return longer + each * (chain.evaluations - more.evaluations)
+
+
+def _beginning(chain: Chain, evaluations: int) -> Chain:
+    """Return the shortest beginning of a chain with so many network evaluations."""
+    return next(
+        chain[:end]
+        for end in range(1, len(chain) + 1)
+        if chain[:end].evaluations >= evaluations
+    )
+
+
+def _with_chain(view: Defense | Purifier, chain: Chain) -> Defense | Purifier:
+    """Return a view that runs another chain."""
+    cut = view.at()
+    if isinstance(cut, Defense):
+        cut.purifier = cut.purifier.at()
+        cut.purifier.chain = chain
+    else:
+        cut.chain = chain
+    return cut
 
 
 def _timed(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:

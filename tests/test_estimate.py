@@ -1,5 +1,6 @@
 """What a run will cost is counted before it starts, and never less than what it then costs."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,27 @@ def test_random_defenses_can_be_calibrated_without_a_configuration_of_their_own(
     fresh = RandomnessConfig(0, scope="fresh")
     found = estimate(load_defense("cm", xi=fresh), torch.full((1, 1, 8, 8), 0.5), 1, 1, 0)
     assert found.evaluations == 2
+
+
+@pytest.mark.parametrize(("gradient", "backwards"), [(None, 0), (None, 1), ("surrogate", 1)])
+def test_a_long_chain_is_timed_by_its_beginning(gradient: Any, backwards: int) -> None:
+    """Within a factor of two of a timed call, on a machine that does other things too."""
+    purifier = load_purifier("ddpm", xi=RandomnessConfig(0), t=60, gradient=gradient)
+    images = torch.full((4, 1, 8, 8), 0.5)
+    rows = purifier.tile or 4
+    counted = Counter(purifier.denoiser.network)  # type: ignore[union-attr,arg-type]
+    purifier.denoiser.network = counted  # type: ignore[union-attr,assignment]
+    found = estimate(purifier, images, rows, 1, backwards)
+    spent = counted.rows / rows
+    assert found.evaluations == rows * 60
+    if gradient is None:
+        assert spent < (1 + 3 * backwards) * 60
+    x = images[torch.arange(rows) % 4].requires_grad_(bool(backwards))
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        y = purifier.at(ids=range(rows))(x)
+        if backwards:
+            torch.autograd.grad(y.sum(), x)
+        best = min(best, time.perf_counter() - start)
+    assert found.seconds > 0.5 * best
