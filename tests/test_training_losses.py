@@ -404,6 +404,8 @@ STARTS = {
     "consistency": "digits-edm",
     "consistency-tuning": "digits-cm",
     "classifier-denoised": "digits-classifier",
+    "calibration": "digits-edm",
+    "consistency-unconditional": "digits-cm",
 }
 CASES: dict[str, dict[str, Any]] = {
     "edm": {"sigmas": [0.25]},
@@ -414,6 +416,8 @@ CASES: dict[str, dict[str, Any]] = {
     "classifier": {},
     "classifier-denoised": {"denoiser": "digits-edm", "sigmas": [0.5]},
     "classifier-smoothed": {"sigmas": [0.25], "noises": 2, "consistency": 5.0},
+    "calibration": {"guide": "digits-classifier", "diversity": 0.5},
+    "consistency-unconditional": {"edm": "digits-edm", "distance": "l1", "nodes": 6},
 }
 
 
@@ -451,9 +455,8 @@ def test_every_task_resumes_bit_for_bit_and_exports(case: str, tmp_path: Path) -
     kind = one.metadata["task"]
     assert kind in ("edm", "consistency", "classifier")
     if kind == "consistency":
-        assert one.metadata["nodes"] == {"consistency": 6, "consistency-tuning": 18}.get(
-            recipe.task, 1281 if "improved" in case else 151
-        )
+        nodes = {"consistency": 6, "consistency-tuning": 18, "consistency-unconditional": 6}
+        assert one.metadata["nodes"] == nodes.get(recipe.task, 1281 if "improved" in case else 151)
     assert (tmp_path / "whole" / "case.md").read_text().startswith("# case\n")
 
 
@@ -493,9 +496,15 @@ def test_every_recipe_s_loss_settings_are_known_to_its_task(
         "consistency": teacher("edm"),
         "consistency-tuning": teacher("consistency", nodes=18),
         "classifier-denoised": load_network(model_path("digits-classifier")),
+        "calibration": teacher("edm"),
+        "consistency-unconditional": load_network(model_path("digits-cm")),
     }
     if recipe.task == "classifier-denoised":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "denoiser": "digits-edm"})
+    if recipe.task == "consistency-unconditional":
+        recipe = dataclasses.replace(recipe, loss={**recipe.loss, "edm": "digits-edm"})
+    if recipe.task == "calibration":
+        recipe = dataclasses.replace(recipe, loss={**recipe.loss, "guide": "digits-classifier"})
     assert (recipe.teacher is not None) == (recipe.task in NEEDS_TEACHER)
     make_task(recipe, starts.get(recipe.task))
 
