@@ -128,6 +128,13 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
             for group in predicted
         ],
     }  # fmt: skip
+    attacks = [
+        group.runs["attack"].settings["attack"] for group in predicted if "attack" in group.runs
+    ]
+    if attacks and all(each == attacks[0] for each in attacks):
+        described["attack"] = attacks[0]
+    elif attacks:
+        notes.append("the purifiers were not all attacked in the same way")
     parent = Path(os.path.commonpath([each.folder.resolve() for each in found]))
     return make_report(known, radius, run=parent, described=described, notes=notes)
 

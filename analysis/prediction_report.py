@@ -13,6 +13,7 @@ from advpure.analysis.prediction import (
     common,
     mean_error,
     predict_robustness,
+    stands,
 )
 from advpure.analysis.prediction_parts import PREDICTION_SCHEMA, to_setting
 from advpure.analysis.sigmoid import LeftOut, Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
@@ -144,19 +145,49 @@ def report_prediction(store: RecordStore, seconds: float = 0.0) -> PredictionRep
     Raises:
         BadInput: for a run without a finished point.
     """
-    s = store.settings
-    rows = store.rows(PREDICTION_SCHEMA.table)
-    done = sorted({row["point"] for row in rows})
-    settings = [
-        to_setting([row for row in rows if row["point"] == k], {**s["points"][k], "top": s["top"]})
-        for k in done or [0]
-    ]
-    missing = len(s["points"]) - len(done)
+    s, known = store.settings, read_inputs(store)
+    missing = len(s["points"]) - len(known)
     notes = [f"{missing} of {len(s['points'])} settings are to do; the same command goes on"]
     return make_report(
-        settings, s["threat_model"]["eps"], run=store.folder, described=s, seconds=seconds,
+        known, s["threat_model"]["eps"], run=store.folder, described=s, seconds=seconds,
         notes=notes if missing else (),
     )  # fmt: skip
+
+
+def read_inputs(store: RecordStore) -> list[PredictionInput]:
+    """Return what a run knows of every finished purifier and strength.
+
+    Raises:
+        BadInput: for a run without a finished point.
+    """
+    s, rows = store.settings, store.rows(PREDICTION_SCHEMA.table)
+    done = sorted({row["point"] for row in rows}) or [0]
+    return [
+        to_setting([row for row in rows if row["point"] == k], {**s["points"][k], "top": s["top"]})
+        for k in done
+    ]
+
+
+def image_values(known: PredictionInput, name: str, eps: float) -> dict[int, float] | None:
+    """Return the value of every image whose mean is a value of a row, by sample id.
+
+    Args:
+        known: A purifier at one strength.
+        name: Name of the value in `PredictionReport.to_json`'s rows.
+        eps: Radius of the attack, [0, 1] units.
+
+    Returns:
+        Values by id; None for what was not measured, or is no mean over images.
+    """
+    what, _, kind = name.partition("_")
+    found: Any = {"cr": known.cr, "pgd_fix": known.robust, "accuracy": known.accurate}.get(name)
+    if what in ("predicted", "error") and kind in known.kinds:
+        found = stands(known, kind, eps)
+        if what == "error":
+            found = None if known.robust is None else found.astype(int) - known.robust
+    return (
+        None if found is None else dict(zip(known.ids.tolist(), found.astype(float), strict=True))
+    )
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from advpure.analysis.survival_run import SurvivalRun, measure_survival
 from advpure.cli import run as cli
 from advpure.errors import BadInput
 from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.sweeps.samples import READERS
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep
 from advpure.sweeps.sweep import parse_sweep
 
@@ -96,6 +97,24 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole: Path, tmp_path: 
     again = measure_prediction(QUICK, out=tmp_path / "p")
     assert ALREADY_COMPLETE in again.notes
     assert plain(again.to_json()) == plain(resumed.to_json())
+
+
+def test_the_images_behind_every_value_average_to_it(whole: Path) -> None:
+    folder = whole / "prediction"
+    with RecordStore.read(folder) as store:
+        report = RUNS.get("predict").report
+        assert report is not None
+        rows = report(store).to_json()["rows"]
+        read = READERS["predict"]
+        for place, row in enumerate(rows):
+            for name in ("cr", "pgd_fix", "accuracy", "predicted_clean_images", "error_anchor"):
+                for path in (f"rows.{place}", f"rows[purifier=onestep-ddpm,t={row['t']}]"):
+                    found = read(store, f"{path}.{name}")
+                    assert found is not None
+                    assert list(found) == [0, 1, 2, 3]
+                    assert sum(found.values()) / 4 == pytest.approx(row[name])
+        for path in ("rows.0.cr_std", "rows[t=7].cr", "rows.9.cr", "error_clean", "rows.0.n"):
+            assert read(store, path) is None
 
 
 def test_runs_elsewhere_are_used(whole: Path, tmp_path: Path) -> None:
