@@ -86,9 +86,7 @@ def _seconds(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
 def _beginning(chain: Chain, evaluations: int) -> Chain:
     """Return the shortest beginning of a chain with so many network evaluations."""
     return next(
-        chain[:end]
-        for end in range(1, len(chain) + 1)
-        if chain[:end].evaluations >= evaluations
+        chain[:end] for end in range(1, len(chain) + 1) if chain[:end].evaluations >= evaluations
     )
 
 
