@@ -25,8 +25,8 @@ _ABOUT = """\
 Every table and figure that `advpure reproduce` has measured for this repository, each from the run
 that its command repeats. In brackets stand 95 % intervals over images; published numbers are in
 italics, with their standard deviation over images where the paper gives one. *Scaled down* means
-fewer images, smaller networks or another data set than the paper's, as each entry says: such numbers
-show an effect and its order, they do not confirm a published value.
+fewer images, smaller networks or another data set than the paper's, as each entry says: such
+numbers show an effect and its order, they do not confirm a published value.
 Written by `python -m benchmarks.reproductions` from `experiments/measured/`.
 """
 
