@@ -34,7 +34,8 @@ def chunk_noise(
         >>> chunk_noise(RandomnessConfig(0), 3, 0, (1, 2, 2)).shape
         torch.Size([64, 1, 2, 2])
     """
-    return xi.normal([image], phase, time, (CHUNK, *shape), draw=chunk)[0]
+    # Every chunk is used once or twice; keeping it would cost more than drawing it.
+    return xi.normal([image], phase, time, (CHUNK, *shape), draw=chunk, cached=False)[0]
 
 
 def sample_rows(
