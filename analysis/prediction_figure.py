@@ -65,8 +65,9 @@ def draw_prediction(
         draw_curve(panels[1], clean, f"clean images (n = {clean.n})", PALETTE[0])
         panels[1].axvline(report.eps, color=_GREY, linestyle=":", linewidth=1.0, label="epsilon")
         dress(panels[1], norm)
-    panels[0].legend(frameon=False, fontsize=7, loc="upper center", ncols=2,
-                     bbox_to_anchor=(0.5, -0.16))  # fmt: skip
+    for axes in panels:
+        axes.legend(frameon=False, fontsize=7, loc="upper center", ncols=2,
+                    bbox_to_anchor=(0.5, -0.16))  # fmt: skip
     s = report.settings
     known = s.get("attack", {})
     told = f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
@@ -92,7 +93,7 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
         ]
         axes.plot(reach, [clean.at(cr * report.eps).value for cr in reach], color="black",
                   linestyle=":", linewidth=1.2, drawstyle="steps-post",
-                  label="survival at CR x epsilon")  # fmt: skip
+                  label="clean survival at CR x epsilon")  # fmt: skip
     for place, name in enumerate(names):
         own = [outcome for outcome in outcomes if outcome.setting.purifier == name]
         _draw_purifier(axes, name, own, place)

@@ -17,6 +17,7 @@ from advpure.analysis.survival_run import SurvivalRun, measure_survival
 from advpure.cli import run as cli
 from advpure.errors import BadInput
 from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.sweeps import experiment as experiment_module
 from advpure.sweeps.samples import READERS
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep
 from advpure.sweeps.sweep import parse_sweep
@@ -171,6 +172,56 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
     assert (last["sigma"], last["pgd_fix"], last["predicted_anchor"]) == (0.2, None, None)
     assert last["predicted_clean"] is not None
     assert any("was measured at 0.1, not 0.15" in note for note in found["notes"])
+
+
+EXPERIMENT = """
+title: A law
+about: One denoising step.
+keys: {purifier: [onestep-ddpm], t: [5, 60]}
+columns:
+  cr: {block: predict, at: "rows[purifier={purifier},t={t}].cr"}
+  predicted: {block: predict, at: "rows[purifier={purifier},t={t}].predicted_anchor", unit: percent}
+  pgd_fix:
+    {block: predict, at: "rows[purifier={purifier},t={t}].pgd_fix", unit: percent,
+     n: "rows[purifier={purifier},t={t}].n"}
+checks:
+  - {check: rank-correlation, columns: [cr, pgd_fix], at_most: -0.9}
+  - {check: less, column: pgd_fix, than: predicted}
+figure: {draw: of-run, block: predict}
+base:
+  {dataset: digits, n: 4, tile: 4, defense: [onestep-ddpm], t: [5, 60], bisections: 2, top: 0.6,
+   attack_options: {steps: 2, step_size: 0.1}, perturbations: 2}
+blocks: {predict: {}}
+sizes: {small: {label: scaled down, about: Four images.}}
+"""
+
+
+@pytest.mark.slow
+def test_an_experiment_predicts_and_draws(
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "law.yaml"
+    file.write_text(EXPERIMENT)
+    monkeypatch.setattr(experiment_module, "_listed", lambda: [("003:law", file)])
+    experiment_module._read.cache_clear()
+    place = tmp_path / "law.svg"
+    arguments = ["reproduce", "003:law", "--jobs", "1", "--out", str(whole), "--json"]
+    try:
+        assert cli([*arguments, "--plot", str(place)]) == 0
+    finally:
+        experiment_module._read.cache_clear()
+    found = json.loads(capsys.readouterr().out)
+    own = measure_prediction(QUICK, out=whole / "prediction").to_json()["rows"]
+    for row, expected in zip(found["rows"], own, strict=True):
+        assert (row["purifier"], row["t"]) == ("onestep-ddpm", expected["t"])
+        assert row["cr"] == expected["cr"]
+        assert row["predicted_interval"] == expected["predicted_anchor_interval"]
+        assert (row["pgd_fix"], row["pgd_fix_n"]) == (expected["pgd_fix"], 4)
+    assert [check["verdict"] for check in found["checks"]] == ["undecided"] * 2
+    assert "onestep-ddpm, predicted (anchor)" in place.read_text()
 
 
 def refused(words: str, folders: list[Path], eps: float | None = None) -> None:
