@@ -137,7 +137,7 @@ def test_every_experiment_can_be_read(id: str, size: str) -> None:
     if found.figure is not None:
         assert found.figure["draw"] in FIGURES
     used = {draft.settings.dataset for draft in listed if hasattr(draft.settings, "dataset")}
-    assert used <= ({"digits"} if size == "small" else {"cifar10", "imagenet"})
+    assert used <= ({"digits"} if size == "small" else {"cifar10", "imagenet", "imagenet64"})
 
 
 @pytest.mark.parametrize("id", experiment_ids())

@@ -49,7 +49,7 @@ class _Size(BaseModel):
     grid: dict[str, Any] = {}
     zip: dict[str, Any] = {}
     blocks: dict[str, Any] = {}
-    keys: dict[str, str | list[Any] | dict[Any, str]] | None = None
+    keys: dict[str, str | list[Any] | dict[Any, Any]] | None = None
     columns: dict[str, dict[str, Any] | None] = {}
     checks: list[dict[str, Any]] | None = None
 
@@ -59,7 +59,7 @@ class _File(BaseModel):
     title: str
     about: str
     published: str | None = None
-    keys: dict[str, str | list[Any] | dict[Any, str]]
+    keys: dict[str, str | list[Any] | dict[Any, Any]]
     columns: dict[str, dict[str, Any]]
     checks: list[dict[str, Any]] = []
     figure: dict[str, Any] | None = None

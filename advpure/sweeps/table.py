@@ -6,6 +6,12 @@ paths of the columns:
 
     keys: {t: t, randomness: [fresh, fixed], varies: {input: centroid_vary_input, ...}}
     columns: {clean: {block: attack, at: "rows[randomness={randomness}].clean"}}
+
+A key that stands for an option whose values are no names for a table gives them names, under the
+values of the option; of several options, under their values joined by blanks:
+
+    keys: {tuning: {option: weights, digits-cm: none, digits-cm-ft: l2}}
+    keys: {tuned: {option: [defense, classifier], cm digits-classifier: neither, ...}}
 """
 
 import itertools
@@ -21,7 +27,45 @@ from advpure.sweeps.columns import Column, Value
 from advpure.sweeps.points import Point
 
 Key = tuple[Any, ...]
-Keys = Mapping[str, str | Sequence[Any] | Mapping[Any, str]]
+Keys = Mapping[str, str | Sequence[Any] | Mapping[Any, Any]]
+
+
+class Options(NamedTuple):
+    """The options that a row key stands for.
+
+    Attributes:
+        names: The options.
+        words: What their values are called in the table, where that is another word.
+    """
+
+    names: tuple[str, ...]
+    words: Mapping[str, str]
+
+    def of(self, point: Point) -> Any:
+        """Return a point's row key."""
+        values = [_read(point, name) for name in self.names]
+        text = " ".join(map(str, values))
+        return self.words.get(text, values[0] if len(values) == 1 else text)
+
+    def set_by(self, point: Point, swept: set[str]) -> bool:
+        """Say whether a point has its own values: on an axis, or one for all points."""
+        return all(name in point.at or name not in swept for name in self.names)
+
+
+def options_of(stands: str | Sequence[Any] | Mapping[Any, Any]) -> Options | None:
+    """Read what a row key stands for; None for what varies within each report.
+
+    Example:
+        >>> options_of("t"), options_of({"option": "weights", "digits-cm": "none"}).words
+        (Options(names=('t',), words={}), {'digits-cm': 'none'})
+    """
+    if isinstance(stands, str):
+        return Options((stands,), {})
+    if isinstance(stands, Mapping) and "option" in stands:
+        told = stands["option"]
+        words = {str(key): word for key, word in stands.items() if key != "option"}
+        return Options((told,) if isinstance(told, str) else tuple(told), words)
+    return None
 
 
 class Cell(NamedTuple):
@@ -142,14 +186,14 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
 
 def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
     """Return the row keys of the points that set all options, in the order of the file."""
-    options = {key: option for key, option in keys.items() if isinstance(option, str)}
+    options = {key: found for key, stands in keys.items() if (found := options_of(stands))}
     found: dict[Key, int] = {}
     for point in points:
-        if all(_sets(point, option, swept) for option in options.values()):
-            row = tuple(_read(point, option) for option in options.values())
+        if all(option.set_by(point, swept) for option in options.values()):
+            row = tuple(option.of(point) for option in options.values())
             found.setdefault(row, point.place)
     outer = [dict(zip(options, row, strict=True)) for row in sorted(found, key=lambda r: found[r])]
-    inner = {key: list(within) for key, within in keys.items() if not isinstance(within, str)}
+    inner = {key: list(within) for key, within in keys.items() if key not in options}
     rows = []
     for place in outer:
         for values in itertools.product(*inner.values()):
@@ -160,22 +204,17 @@ def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
 
 def _belongs(point: Point, row: Key, keys: Keys, swept: set[str]) -> bool:
     return all(
-        _read(point, option) == value
-        for option, value in zip(keys.values(), row, strict=True)
-        if isinstance(option, str) and _sets(point, option, swept)
+        option.of(point) == value
+        for stands, value in zip(keys.values(), row, strict=True)
+        if (option := options_of(stands)) and option.set_by(point, swept)
     )
-
-
-def _sets(point: Point, option: str, swept: set[str]) -> bool:
-    """Say whether a point has its own value of an option: on an axis, or one for all points."""
-    return option in point.at or option not in swept
 
 
 def _placed(column: Column, row: Key, keys: Keys) -> Column:
     """Return the column with the row's own texts in its paths."""
     texts = {}
     for (key, within), value in zip(keys.items(), row, strict=True):
-        if not isinstance(within, str):
+        if options_of(within) is None:
             texts[f"{{{key}}}"] = str(within[value] if isinstance(within, Mapping) else value)
 
     def written(path: str) -> str:

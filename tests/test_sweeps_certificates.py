@@ -1,0 +1,159 @@
+"""Sweeps over certificates and transports: row keys with names, several values, pairs of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advpure.analysis.certification.accuracy import certified_accuracy
+from advpure.analysis.certification.run import CertificationRun, measure_certification
+from advpure.analysis.transport_run import TransportRun, measure_transport
+from advpure.errors import BadInput
+from advpure.records import RecordStore
+from advpure.sweeps.checks import run_check
+from advpure.sweeps.columns import Column, follow
+from advpure.sweeps.evidence import Evidence
+from advpure.sweeps.experiment import load_experiment, summaries
+from advpure.sweeps.figures import FIGURES, Drawn
+from advpure.sweeps.points import Point, drafts, plan
+from advpure.sweeps.samples import samples_of
+from advpure.sweeps.sweep import parse_sweep
+from advpure.sweeps.table import Cell, Reports, Table, options_of, tabulate
+
+
+@pytest.mark.parametrize(
+    ("id", "size"),
+    [(id, size) for id, _, sizes in summaries() for size in sizes if size not in ("small", "full")],
+)
+def test_every_other_size_can_be_read(id: str, size: str) -> None:
+    found = load_experiment(id, size)
+    listed = drafts(found.sweep)
+    assert listed
+    assert found.about
+    blocks = {draft.block for draft in listed}
+    assert all(column.block in blocks for column in found.columns.values())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], Path]:
+    """Certify eight digits with and without a purifier, and measure their transport."""
+    root = tmp_path_factory.mktemp("root")
+    sweep = parse_sweep(
+        {
+            "base": {"dataset": "digits", "n": 8, "sigmas": "0.1,0.25", "tile": 8},
+            "zip": {"defense": ["none", "cm"], "weights": [None, "digits-cm"]},
+            "blocks": {
+                "certify": {"base": {"samples": 40, "selection": 5, "radii": "0,0.1,0.2"}},
+                "transport": {"base": {"draws": 2}},
+            },
+        },
+        name="tiny", where="test",
+    )  # fmt: skip
+    points = plan(sweep)
+    for point in points:
+        measure = measure_certification if point.verb == "certify" else measure_transport
+        assert isinstance(point.settings, CertificationRun | TransportRun)
+        measure(point.settings, out=root / point.run)  # type: ignore[arg-type]
+    return points, root
+
+
+KEYS = {
+    "method": {"option": ["defense", "weights"], "none None": "plain", "cm digits-cm": "purified"},
+    "radius": [0.0, 0.1, 0.2],
+}
+COLUMNS = {
+    "best": Column(block="certify", at="best[radius={radius}]", unit="percent"),
+    "one": Column(block="certify", at="rows[sigma=0.25,radius={radius}]", unit="percent"),
+}
+
+
+def table_of(finished: tuple[list[Point], Path]) -> Table:
+    points, root = finished
+    return tabulate(points, {p.run for p in points}, Reports(root), KEYS, COLUMNS)
+
+
+def test_values_of_options_have_names_in_the_table(finished: tuple[list[Point], Path]) -> None:
+    table = table_of(finished)
+    assert [row for row in table.rows if row[1] == 0.0] == [("plain", 0.0), ("purified", 0.0)]
+    assert all(table.value(row, "best") is not None for row in table.rows)
+    assert options_of([1, 2]) is None
+    assert options_of({0.5: "half"}) is None
+
+
+def test_samples_of_certificates_have_the_mean_of_the_table(
+    finished: tuple[list[Point], Path],
+) -> None:
+    points, root = finished
+    for cell in table_of(finished).cells.values():
+        found = samples_of(root, cell)
+        assert found is not None
+        assert cell.value is not None
+        assert len(found) == 8
+        assert np.mean(list(found.values())) == pytest.approx(cell.value.value)
+    certify = next(p for p in points if p.block == "certify" and p.at["defense"] == "cm")
+    with RecordStore.read(root / certify.run) as store:
+        from advpure.analysis.certification.run import report_certification
+
+        report = report_certification(store)
+    at = "curves[sigma=0.25].average_certified_radius"
+    radius = samples_of(root, Cell(None, certify, at))
+    assert radius is not None
+    mean = follow(report.to_json(), at)["value"]
+    assert np.mean(list(radius.values())) == pytest.approx(mean)
+    assert certified_accuracy(report.curves[1].images).n == 8
+    for other in ("", "samples", "curves[sigma=0.7].average_certified_radius", "rows[sigma=1].n"):
+        assert samples_of(root, Cell(None, certify, other)) is None
+
+
+def test_samples_of_transports_have_the_mean_of_the_report(
+    finished: tuple[list[Point], Path],
+) -> None:
+    points, root = finished
+    point = next(p for p in points if p.block == "transport" and p.at["defense"] == "cm")
+    report = Reports(root).of(point)
+    base, markov = "rows[sigma=0.25].", "markov[multiple=1.25].exceeds"
+    for at in (
+        "transport",
+        "accuracy",
+        "markov[multiple=1.25].exceeds",
+        "markov[multiple=2].bound",
+    ):
+        found = samples_of(root, Cell(None, point, base + at))
+        assert found is not None
+        assert len(found) == 8
+        mean = follow(report, base + at)["value"]
+        assert np.mean(list(found.values())) == pytest.approx(mean)
+    assert samples_of(root, Cell(None, point, "rows[sigma=0.25].n")) is None
+    assert samples_of(root, Cell(None, point, "markov_holds")) is None
+
+
+def test_a_check_keeps_the_rows_with_any_of_several_values(
+    finished: tuple[list[Point], Path],
+) -> None:
+    evidence = Evidence(table_of(finished), finished[1])
+    assert len(evidence.where({"radius": [0.0, "0.2"]}).table.rows) == 4
+    assert len(evidence.where({"radius": 0.2}).table.rows) == 2
+    found = run_check(
+        {
+            "check": "order", "column": "best", "along": "method", "values": ["plain", "purified"],
+            "direction": "rises", "where": {"radius": [0.1, 0.2]},
+        },
+        evidence,
+    )  # fmt: skip
+    assert found.claim == "radius 0.1 or 0.2: best rises through plain, purified"
+    assert "of 2 steps" in found.detail
+    assert found.n == 8
+
+
+def test_certificates_and_purified_images_are_drawn(
+    finished: tuple[list[Point], Path], tmp_path: Path
+) -> None:
+    points, root = finished
+    drawn = Drawn(table=table_of(finished), points=tuple(points), title="t", name="n", root=root)
+    for name, more in (("certificates", {"block": "certify"}),
+                       ("purified", {"block": "transport", "sigma": 0.25}),
+                       ("together", {"block": "transport"})):  # fmt: skip
+        path = FIGURES[name](drawn, tmp_path / f"{name}.png", **more)
+        assert path.stat().st_size > 10_000
+    with pytest.raises(BadInput, match="block cr has no finished run to draw"):
+        FIGURES["certificates"](drawn, tmp_path / "x.png", block="cr")
