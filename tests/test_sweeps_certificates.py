@@ -111,7 +111,7 @@ def test_samples_of_transports_have_the_mean_of_the_report(
     points, root = finished
     point = next(p for p in points if p.block == "transport" and p.at["defense"] == "cm")
     report = Reports(root).of(point)
-    base, markov = "rows[sigma=0.25].", "markov[multiple=1.25].exceeds"
+    base = "rows[sigma=0.25]."
     for at in (
         "transport",
         "accuracy",

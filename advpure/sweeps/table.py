@@ -186,7 +186,7 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
 
 def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
     """Return the row keys of the points that set all options, in the order of the file."""
-    options = {key: found for key, stands in keys.items() if (found := options_of(stands))}
+    options = {key: told for key, stands in keys.items() if (told := options_of(stands))}
     found: dict[Key, int] = {}
     for point in points:
         if all(option.set_by(point, swept) for option in options.values()):
