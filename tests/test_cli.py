@@ -218,7 +218,7 @@ def test_pictures_show_clean_adversarial_and_purified(
 def test_plot_draws_a_histogram(cli: Cli) -> None:
     code, out, _ = cli("cr", "-n", "3", "--perturbations", "2", "--plot", "deep/cr.svg")
     assert code == 0
-    assert "histogram: deep/cr.svg" in out
+    assert "picture: deep/cr.svg" in out
     assert "<svg" in Path("deep/cr.svg").read_text()
 
 

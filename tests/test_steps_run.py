@@ -241,7 +241,7 @@ def test_the_command_prints_and_draws(
     assert out.startswith("digits, uniform noise 0.03137, defense ddpm, 4 steps: compression rate")
     for words in (
         "product predicted, first order (eq. 16)", "2 ancestral", "worst direction",
-        "share along the data by chance: 0.156", "figure: a.png",
+        "share along the data by chance: 0.156", "picture: a.png",
     ):  # fmt: skip
         assert words in out
     assert "already complete" in err

@@ -78,13 +78,8 @@ def cr(
         found["limit"] = compression_limit(run).summary()._asdict()
     if plot is not None:
         _draw(report, plot)
-    if as_json:
-        output.print_json(found | o.given(plot=plot))
-        return
-    _print(report, found, prepared.purifier.chain.is_random)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", histogram: {plot}" if plot else ""))
+    random = prepared.purifier.chain.is_random
+    output.print_report(report, lambda: _print(report, found, random), as_json, found, plot=plot)
 
 
 def _print(report: "CompressionReport", found: dict[str, object], is_random: bool) -> None:

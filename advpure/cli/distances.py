@@ -115,16 +115,14 @@ def distances(
     contrasts = None if against is None else _compare(report, against, resamples, shown)
     if plot is not None:
         _draw(report, plot)
-    if as_json:
-        more = {} if contrasts is None else {"against": [each.to_json() for each in contrasts]}
-        output.print_json(report.to_json() | more | o.given(plot=plot))
-        return
-    _print(report, prepared)
-    if contrasts is not None:
-        _print_contrasts(contrasts, str(report.run), str(against))
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+    more = {} if contrasts is None else {"against": [each.to_json() for each in contrasts]}
+
+    def show() -> None:
+        _print(report, prepared)
+        if contrasts is not None:
+            _print_contrasts(contrasts, str(report.run), str(against))
+
+    output.print_report(report, show, as_json, report.to_json() | more, plot=plot)
 
 
 def _compare(

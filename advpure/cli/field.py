@@ -67,13 +67,7 @@ def field(
         from advpure.analysis.field_figure import draw_field
 
         draw_field(report.result, plot)
-    if as_json:
-        output.print_json(report.to_json() | o.given(plot=plot))
-        return
-    _print(report)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", figure: {plot}" if plot else ""))
+    output.print_report(report, lambda: _print(report), as_json, plot=plot)
 
 
 def _print(report: "FieldReport") -> None:

@@ -101,13 +101,10 @@ def gradients(
         report = measure_gradients(study, out=out, batch_size=batch_size, progress=bar)
     if plot is not None:
         _draw(report, plot, target)
-    if as_json:
-        output.print_json(report.to_json(target, agreement) | o.given(plot=plot))
-        return
-    _print(report, target, agreement)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+    output.print_report(
+        report, lambda: _print(report, target, agreement), as_json,
+        report.to_json(target, agreement), plot=plot,
+    )  # fmt: skip
 
 
 def _print(report: "GradientReport", target: float, agreement: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -62,6 +62,32 @@ def print_table(
 def note(text: str) -> None:
     """Print a remark on the error stream."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def print_report(
+    report: Any,
+    show: Callable[[], None],
+    as_json: bool,
+    found: Mapping[str, object] | None = None,
+    **pictures: str | None,
+) -> None:
+    """Print what a recorded verb found: one JSON object, or a table, notes and where it is kept.
+
+    Args:
+        report: The report: its `run` folder, its `notes`, and `to_json`.
+        show: Prints the table.
+        as_json: Whether to print JSON instead.
+        found: The JSON values, instead of the report's own.
+        pictures: Names of the options that asked for pictures, and their files.
+    """
+    drawn = {name: path for name, path in pictures.items() if path is not None}
+    if as_json:
+        print_json({**(report.to_json() if found is None else found), **drawn})
+        return
+    show()
+    for text in report.notes:
+        note(text)
+    print(f"records: {report.run}" + "".join(f", picture: {path}" for path in drawn.values()))
 
 
 @contextmanager

@@ -95,13 +95,7 @@ def randomness(
         report = measure_randomness(study, out=out, batch_size=batch_size, progress=bar)
     if plot is not None:
         _draw(report, plot)
-    if as_json:
-        output.print_json(report.to_json() | o.given(plot=plot))
-        return
-    _print(report)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+    output.print_report(report, lambda: _print(report), as_json, plot=plot)
 
 
 def _print(report: "RandomnessReport") -> None:

@@ -71,13 +71,7 @@ def snr(
     if plot is not None:
         _draw(report, plot)
     found = report.to_json()
-    if as_json:
-        output.print_json(found | o.given(plot=plot))
-        return
-    _print(report, found)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+    output.print_report(report, lambda: _print(report, found), as_json, found, plot=plot)
 
 
 # Quantity, its name in the result, the factor that is printed, and the name without bias.

@@ -107,13 +107,7 @@ def steps(
         from advpure.analysis.steps_figure import draw_steps
 
         draw_steps([report], plot)
-    if as_json:
-        output.print_json(report.to_json() | o.given(plot=plot))
-        return
-    _print(report)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", figure: {plot}" if plot else ""))
+    output.print_report(report, lambda: _print(report), as_json, plot=plot)
 
 
 def _print(report: "StepsReport") -> None:

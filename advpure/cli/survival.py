@@ -119,16 +119,11 @@ def survival(
         )
     if plot is not None:
         draw_survival([report], plot)
-    if as_json:
-        found = report.to_json()
-        if wanted is not None:
-            found["survival"] = [report.result.json_at(each) for each in wanted]
-        output.print_json(found | o.given(plot=plot))
-        return
-    _print(report, list(report.radii) if wanted is None else wanted)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
+    found = report.to_json()
+    if wanted is not None:
+        found["survival"] = [report.result.json_at(each) for each in wanted]
+    radii = list(report.radii) if wanted is None else wanted
+    output.print_report(report, lambda: _print(report, radii), as_json, found, plot=plot)
 
 
 def _print(report: "SurvivalReport", radii: list[float]) -> None:
