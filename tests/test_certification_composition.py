@@ -31,6 +31,7 @@ from advpure.analysis.certification.counting import (
 )
 from advpure.analysis.certification.noise import stage_xi
 from advpure.chain import Chain
+from advpure.cli import run
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -250,8 +251,8 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
         same = two.images.predictions == one.images.predictions
         assert bool(same[claimed].all())
     for k in (1, 2):
-        run = CertificationRun(**QUICK, **CHOSEN, shard=f"{k}/2")
-        measure_certification(run, out=tmp_path / f"part{k}")
+        part = CertificationRun(**QUICK, **CHOSEN, shard=f"{k}/2")
+        measure_certification(part, out=tmp_path / f"part{k}")
     read = read_sources([tmp_path / "part1", tmp_path / "part2"])
     for one, two in zip(read.curves, both.curves, strict=True):
         assert one.radii.tolist() == two.images.radii.tolist()
@@ -298,3 +299,19 @@ def test_counts_without_a_meaning_are_refused() -> None:
         }  # fmt: skip
         with pytest.raises(BadInput, match=message):
             certify_composition(**given)
+
+
+def test_the_command_line_composes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "certify", "--dataset", "digits", "--defense", "none", "-n", "2", "--sigma", "0.1",
+        "-N", "100", "--selection", "20", "--core", "digits-classifier", "--radii", "0,0.1",
+    ]  # fmt: skip
+    assert run(words) == 0
+    assert "defense none, composed certificates" in capsys.readouterr().out
+    assert run([*words, "--select-entropy", "-1"]) == 2
+    assert "entropy -1 is outside [0, 2.303), in nats; use for example 0.5" in (
+        capsys.readouterr().err
+    )
