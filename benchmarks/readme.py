@@ -22,6 +22,7 @@ from advpure.models import list_models, model_path
 from advpure.purifiers import PURIFIERS
 from advpure.stats import Rate
 from advpure.weights import load_network
+from benchmarks import reproductions
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +143,11 @@ def _quality(rates: dict[str, dict[str, Any]], what: str) -> str:
     return ""
 
 
+def compression_robustness() -> str:
+    """Show table 2 of seed 003 on CIFAR-10, measured beside published, and what it claims."""
+    return reproductions.section(_stored("003-table-2-cifar10"), heading=False, folder="docs/")
+
+
 def benchmarks() -> str:
     """Show the benchmarks' table."""
     return render_benchmarks(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
@@ -153,6 +159,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "defenses": defenses,
     "models": models,
     "benchmarks": benchmarks,
+    "compression-robustness": compression_robustness,
 }
 
 

@@ -58,21 +58,27 @@ def page() -> str:
     return "\n".join([_ABOUT, *map(section, stored())])
 
 
-def section(found: Mapping[str, Any]) -> str:
-    """Return one experiment: what was run, measured beside published, and what it shows."""
+def section(found: Mapping[str, Any], heading: bool = True, folder: str = "") -> str:
+    """Return one experiment: what was run, measured beside published, and what it shows.
+
+    Args:
+        found: The stored output.
+        heading: Whether to begin with a heading.
+        folder: Where the pages lie, seen from the page that is written.
+    """
     experiment = load_experiment(found["experiment"], found["size"])
     command = f"advpure reproduce {found['experiment']} --size {found['size']}"
-    lines = [
-        f"## {found['experiment']}, {found['size']}: {found['title']}", "",
+    lines = [f"## {found['experiment']}, {found['size']}: {found['title']}", ""] if heading else []
+    lines += [
         f"`{command}` ({found['label']}). {found['about']}", "", table(found, experiment), "",
     ]  # fmt: skip
     name = f"{found['experiment'].replace(':', '-')}-{found['size']}.png"
     if (PICTURES / name).is_file():
-        lines += [f"![{found['title']}](pictures/{name})", ""]
+        lines += [f"![{found['title']}]({folder}pictures/{name})", ""]
     lines += [f"* {check['claim']}: **{check['verdict']}** ({_detail(check)})"
               for check in found["checks"]]  # fmt: skip
     lines += [f"* Note: {note}" for note in found["notes"]]
-    return "\n".join([*lines, ""] if lines[-1] else lines)
+    return "\n".join([*lines, ""] if heading else lines)
 
 
 def table(found: Mapping[str, Any], experiment: Experiment) -> str:
