@@ -118,11 +118,11 @@ def _draw_purifier(axes: "Axes", name: str, own: list[Outcome], place: int) -> N
             fmt=marker, color=color, markersize=5, elinewidth=0.8, capsize=1.5,
             label=f"{name}, measured",
         )  # fmt: skip
-    predicted = [(o.cr.value, o.predicted[o.best].accuracy.value) for o in own]
     what = own[0].best
-    axes.plot(
-        [x for x, _ in predicted], [y for _, y in predicted], linestyle="none", marker=marker,
-        markersize=8, markerfacecolor="none", color=color, alpha=0.8,
+    predicted = [o.predicted[o.best].accuracy for o in own]
+    axes.errorbar(
+        [o.cr.value for o in own], [p.value for p in predicted], yerr=_reach(predicted),
+        fmt=marker, color=color, markersize=8, markerfacecolor="none", elinewidth=0.6, alpha=0.55,
         label=f"{name}, predicted ({what})",
     )  # fmt: skip
 

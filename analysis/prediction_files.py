@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advpure.analysis.prediction import PredictionInput
-from advpure.analysis.prediction_parts import Radius, read_radii, read_rates, read_verdicts
+from advpure.analysis.prediction_parts import (
+    Radius,
+    noise_strength,
+    read_radii,
+    read_rates,
+    read_verdicts,
+)
 from advpure.analysis.prediction_report import PredictionReport, make_report
 from advpure.errors import BadInput
 from advpure.records import FILE_NAME, RecordStore, canonical_json
@@ -106,7 +112,9 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
     fitting = [each for each in fitting if each.kind == "anchor" or _is(_eps(each), radius)]
     groups = _groups(fitting)
     rates = [each for each in found if each.kind == "cr" and each.images == clean.images]
-    notes = _join_rates(groups, rates, radius)
+    model = clean.settings["threat_model"]
+    strength = noise_strength(radius, model["norm"], clean.settings["dataset"])
+    notes = _join_rates(groups, rates, strength)
     if len(fitting) < len(judged):
         rest = len(judged) - len(fitting)
         notes.append(f"{rest} runs of another radius, data set, classifier or norm are passed over")
@@ -121,7 +129,7 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
     known = [_setting(group, clean, radius) for group in predicted]
     described = {
         "verb": "predict", "dataset": clean.settings["dataset"],
-        "threat_model": {"norm": clean.settings["threat_model"]["norm"], "eps": radius},
+        "threat_model": {"norm": model["norm"], "eps": radius},
         "clean": str(clean.folder),
         "points": [
             {**group.purifier, **{kind: str(run.folder) for kind, run in group.runs.items()}}
@@ -219,7 +227,9 @@ def _groups(judged: Iterable[_Source]) -> list[_Group]:
     groups: list[_Group] = []
     for source in judged:
         for group in groups:
-            if group.purifier == source.purifier and group.seed == source.seed:
+            seeds = {group.seed, source.seed} - {None}
+            if group.purifier == source.purifier and len(seeds) < 2:
+                group.seed = next(iter(seeds), None)
                 break
         else:
             group = _Group(source.purifier, source.seed)
@@ -231,7 +241,7 @@ def _groups(judged: Iterable[_Source]) -> list[_Group]:
 def _join_rates(groups: list[_Group], rates: list[_Source], eps: float) -> list[str]:
     """Put compression runs into the groups of the same purifier and seed, or groups of their own.
 
-    Of several runs about one purifier those at the attack's radius count, if there are any.
+    Of several runs about one purifier those at strength `eps` count, if there are any.
 
     Returns:
         What to say of strengths that are not the attack's.

@@ -8,9 +8,11 @@ import numpy as np
 
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA
 from advpure.analysis.minimum_radius import RadiusRow
+from advpure.analysis.noising import uniform_noise_norm
 from advpure.analysis.prediction import PredictionInput
 from advpure.analysis.samples import means_by_image
 from advpure.analysis.survival import SURVIVAL_SCHEMA, SurvivalResult
+from advpure.data import dataset_info
 from advpure.errors import BadInput
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
@@ -39,6 +41,24 @@ class Verdict(NamedTuple):
 
     accurate: bool
     robust: bool
+
+
+def noise_strength(eps: float, norm: str, dataset: str) -> float:
+    """Return the strength of the uniform noise whose compression belongs to a radius.
+
+    Args:
+        eps: Radius of the attack, [0, 1] units.
+        norm: ``linf``: the radius itself. ``l2``: for which the noise has that norm (in the root
+            mean square).
+        dataset: Name of the data set, for the number of pixels.
+
+    Example:
+        >>> noise_strength(0.15, "linf", "digits"), round(noise_strength(0.9, "l2", "digits"), 4)
+        (0.15, 0.1949)
+    """
+    if norm == "linf":
+        return eps
+    return eps / uniform_noise_norm(1.0, math.prod(dataset_info(dataset).shape))
 
 
 def read_rates(store: RecordStore, eps: float, seed: int) -> dict[int, float]:

@@ -1,7 +1,6 @@
 """The runs that a prediction stands on, checked before anything is computed."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from advpure.analysis.attack_choice import attack_settings
 from advpure.analysis.compression_run import CompressionRun
+from advpure.analysis.prediction_parts import noise_strength
 from advpure.analysis.prediction_settings import PredictionRun
 from advpure.analysis.robustness import RobustnessSettings
 from advpure.analysis.runs import RUNS, Prepared
@@ -141,9 +141,7 @@ def _threat_model(run: PredictionRun) -> _ThreatModel:
             f"norm {norm}", f"has no default radius on {run.dataset}", "give one with --eps"
         )
     eps = info.eps if run.eps is None else parse_eps(run.eps, norm)
-    # Uniform noise of size e has a root mean square of e / sqrt(3) at every pixel (spec 12-H6).
-    spread = eps if norm == "linf" else eps * (3.0 / math.prod(info.shape)) ** 0.5
-    cr_eps = spread if run.cr_eps is None else parse_eps(run.cr_eps)
+    cr_eps = noise_strength(eps, norm, run.dataset) if run.cr_eps is None else parse_eps(run.cr_eps)
     if run.top is not None:
         return _ThreatModel(norm, eps, cr_eps, parse_eps(run.top, norm))
     widest = max(eps, info.eps) if norm == info.norm else eps

@@ -174,6 +174,25 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
     assert any("was measured at 0.1, not 0.15" in note for note in found["notes"])
 
 
+def test_what_is_not_random_joins_any_seed_and_l2_has_its_own_noise(tmp_path: Path) -> None:
+    run = PredictionRun(
+        dataset="digits", n=3, tile=4, defense="none", norm="l2", eps=1.5, seed=5, bisections=1,
+        attack_options={"steps": 1}, perturbations=1,
+    )  # fmt: skip
+    own = measure_prediction(run, out=tmp_path / "p").to_json()
+    joined = predict_from([tmp_path]).to_json()
+    assert plain(joined) == plain(own)
+    assert joined["notes"] == own["notes"] == []
+    (row,) = joined["rows"]
+    assert row["cr"] == pytest.approx(1.0)
+    assert row["predicted_anchor"] == row["predicted_clean"]
+    assert None not in (row["pgd_fix"], row["accuracy"])
+    point = joined["settings"]["points"][0]
+    with RecordStore.read(point["cr"]) as store:
+        # Uniform noise of 64 pixels with a root mean square norm of 1.5.
+        assert store.settings["eps"] == [pytest.approx(1.5 * (3 / 64) ** 0.5)]
+
+
 EXPERIMENT = """
 title: A law
 about: One denoising step.
