@@ -117,7 +117,43 @@ def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
     fewer = json.loads(cli("certified-accuracy", "run", "--samples", "100", "--json")[1])
     assert fewer["curves"][0]["largest_radius"] < loose["curves"][0]["largest_radius"]
     for name in ("anytime", "predict", "cascade"):
-        assert cli("certified-accuracy", "run", "--procedure", name, "--json")[0] == 0
+        code, _, err = cli("certified-accuracy", "run", "--procedure", name)
+        assert code == 0
+        assert ("a prediction has no radius" in err) == (name == "predict")
+    assert set(json.loads(cli("certified-accuracy", "run", "-p", "predict", "--json")[1])[
+        "certified_accuracy"
+    ]) == {"0"}  # fmt: skip
+    assert cli("certified-accuracy", "run", "--emulate", "50")[0] == 2
+
+
+def test_logs_beside_a_run_are_emulated_alone(cli: Cli) -> None:
+    assert cli("certify", *SMALL, "--out", "run", "-q")[0] == 0
+    alone = json.loads(cli("certified-accuracy", "run", "--alpha", "0.01", "--json")[1])["curves"]
+    both = json.loads(
+        cli(
+            "certified-accuracy", "run", str(LOG), "--alpha", "0.01", "--log-samples", "100000",
+            "--json",
+        )[1]
+    )["curves"]  # fmt: skip
+    assert both[:-1] == alone
+    assert both[-1]["name"].endswith("as 100,000 samples")
+    assert both[-1]["largest_radius"] >= read_log(LOG).radii.max()  # at a larger alpha
+
+
+def test_bounds_over_images_are_told(cli: Cli) -> None:
+    arguments = ("certified-accuracy", str(LOG), "--radii", "0,0.25")
+    assert "wrong by chance, at most (95 %)" in cli(*arguments)[1]
+    found = json.loads(cli(*arguments, "--log-alpha", "0.01", "--json")[1])
+    for row, best in zip(found["rows"], found["best"], strict=True):
+        # Of 200 certificates at alpha 0.01, at most 5 are wrong with 95 %: P(X <= 5) = 0.984.
+        assert row["truly_certified_at_least"] == pytest.approx(row["value"] - 5 / 200)
+        assert best["truly_certified_at_least"] == row["truly_certified_at_least"]
+    assert found["bound_fails"] == 0.05
+    two = json.loads(cli(*arguments, str(LOG), "--log-alpha", "0.01", "--json")[1])
+    # The best of two: each has half of the 5 %, and P(X <= 5) is enough for that too.
+    assert two["best"][0]["truly_certified_at_least"] == pytest.approx(
+        two["best"][0]["value"] - 0.025
+    )
 
 
 def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
@@ -139,7 +175,8 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
         ("certify --alpha 0", ["alpha 0.0", "outside (0, 1)", "0.001"]),
         ("certify --alpha 1", ["alpha 1.0", "outside (0, 1)", "0.001"]),
         ("certify --samples 5", ["5 samples", "can certify nothing", "use 10 or more"]),
-        ("certify --samples 1500", ["1500 samples", "blocks of 1000", "use 1000"]),
+        ("certify --samples 0", ["0 samples", "certify nothing", "use 10000"]),
+        ("certify --samples 10007", ["10007 samples", "blocks of 1000", "use 10000"]),
         ("certify -p cohen", ["procedure 'cohen'", "is not known", "fixed, anytime"]),
         ("certify --radii x", ["radius 'x'", "is not a number"]),
         ("certify --shard 3", ["shard '3'", "is not i/k", "1/4"]),
@@ -152,6 +189,8 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
         ("certified-accuracy foreign.csv", ["foreign.csv", "columns"]),
         ("certified-accuracy good.tsv --radii -1", ["radius -1", "is negative"]),
         ("certified-accuracy good.tsv --emulate 100", ["--emulate", "--log-samples"]),
+        ("certified-accuracy good.tsv --alpha 0.1", ["alpha 0.1 for logs", "--log-samples"]),
+        ("certified-accuracy good.tsv --log-alpha 0", ["alpha 0.0", "outside (0, 1)"]),
         ("certified-accuracy good.tsv --compare", ["one set", "name two"]),
         ("certified-accuracy good.tsv --sigma 0.1,0.2", ["2 noise levels", "1 logs"]),
         ("certified-accuracy good.tsv --sigma 0", ["sigma 0", "is not positive"]),

@@ -221,10 +221,11 @@ TEXT = "\n".join(["\t".join(HEADER), *ROWS]) + "\n"
             "no column idx; images are numbered by line",
         ),
         ("label predict radius correct\n3 3 0.5 1\n4 2 0.25 0\n5 -1 0.0 0\n", "no column idx"),
+        (TEXT.replace("\t0:00:02", ""), None),
         ("radius\tpredict\tlabel\tidx\n0.5\t3\t3\t0\n0.25\t2\t4\t1\n0\t-1\t5\t2\n", None),
         ("idx\tlabel\tpredict\tradius\n0\t3\t3\t5e-1\n1\t4\t2\t.25\n2\t5\t-1\t0\n", None),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_dialects(tmp_path: Path, text: str, note: str | None) -> None:
     images = dialect(tmp_path, text)
@@ -267,6 +268,15 @@ def test_foreign_files_are_refused(tmp_path: Path, text: str, words: str) -> Non
     with pytest.raises(BadInput, match=words) as caught:
         dialect(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_radius_that_was_cut_is_never_read(tmp_path: Path) -> None:
+    four = "3 3 0.5 1\n4 2 0.25 0\n"
+    cut = dialect(tmp_path, four + "5 5 1.2")  # of 1.2e-05: larger than what was meant
+    assert cut.ids.tolist() == [0, 1]
+    assert any("its last line is cut off" in note for note in cut.notes)
+    three = "label\tpredict\tradius\n3\t3\t0.5\n4\t4\t1.2"
+    assert any("its radius may be cut off" in note for note in dialect(tmp_path, three).notes)
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:

@@ -318,8 +318,23 @@ def test_cascade_draws_smaller_noise_only_where_needed(tmp_path: Path) -> None:
 def test_predictions_draw_no_selection(tmp_path: Path) -> None:
     found = certified(tmp_path, procedure="predict")
     assert {row["stage"] for row in rows_of(tmp_path)} == {"estimation"}
-    assert found.to_json()["certified_accuracy"]["0"] == 1.0
-    assert found.to_json()["certified_accuracy"]["0.1"] == 0.0
+    assert found.to_json()["certified_accuracy"] == {"0": 1.0}  # it has no radius
+
+
+@pytest.mark.parametrize(
+    ("samples", "block"),
+    [(10, 10), (1000, 1000), (1500, 750), (10_000, 1000), (100_000, 1000), (1024, 512)],
+)
+def test_blocks_divide_the_samples(samples: int, block: int) -> None:
+    run = CertificationRun(samples=samples)
+    assert run.block_size == block
+    assert run.reading().blocks * block == samples
+
+
+def test_radii_keep_their_digits_as_keys(tmp_path: Path) -> None:
+    found = certified(tmp_path, n=1, radii="0,0.1,0.25,36/255,0.1411764")
+    keys = found.to_json()["certified_accuracy"]
+    assert list(keys) == ["0", "0.1", "0.1411764", repr(36 / 255), "0.25"]
 
 
 def test_joint_certificates_are_smaller_and_may_be_chosen(tmp_path: Path) -> None:

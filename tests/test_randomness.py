@@ -17,7 +17,14 @@ from advpure import randomness
 from advpure.errors import BadInput
 from advpure.loading import load_purifier
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, check_ids, counter_key, hash_key, set_noise_cache
+from advpure.randomness import (
+    RandomnessConfig,
+    Scheme,
+    check_ids,
+    counter_key,
+    hash_key,
+    set_noise_cache,
+)
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("hash", "counter")
@@ -414,3 +421,11 @@ def test_large_seeds_and_ids_fit_where_they_are_allowed() -> None:
     narrow = RandomnessConfig(2**32 - 1).normal([2**32 - 1], "reverse", 2**31 - 1, (2,), 2**32 - 1)
     assert torch.isfinite(wide).all()
     assert torch.isfinite(narrow).all()
+
+
+@pytest.mark.parametrize("scheme", ["hash", "counter"])
+@pytest.mark.parametrize("ids", [[], [5], [5, 2, 5]])
+def test_rows_are_the_same_without_the_cache(scheme: Scheme, ids: list[int]) -> None:
+    xi = RandomnessConfig(3, scheme)
+    kept = xi.normal(ids, "forward", 1, (2, 2), draw=4)
+    assert xi.normal(ids, "forward", 1, (2, 2), draw=4, cached=False).equal(kept)

@@ -25,7 +25,9 @@ def certified_accuracy(
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Read runs, and emulate logs, at this alpha, between 0 and 1."),
+        typer.Option(
+            help="Read runs, or logs (needs --log-samples), at this alpha, between 0 and 1."
+        ),
     ] = None,
     procedure: Annotated[
         str | None,
@@ -48,7 +50,9 @@ def certified_accuracy(
     log_samples: Annotated[
         int | None, typer.Option(help="Samples that the logs were made with, e.g. 100000.")
     ] = None,
-    log_alpha: Annotated[float, typer.Option(help="Alpha that the logs were made with.")] = 0.001,
+    log_alpha: Annotated[
+        float, typer.Option(help="Alpha that the logs were made with, between 0 and 1.")
+    ] = 0.001,
     compare: Annotated[
         bool, typer.Option("--compare", help="The first against each other, paired by image.")
     ] = False,
@@ -66,7 +70,7 @@ def certified_accuracy(
     """
     from advpure.analysis.certification.accuracy import compare as compare_curves
     from advpure.analysis.certification.emulation import emulate as emulate_samples
-    from advpure.analysis.certification.radius import read_radii, read_sigmas
+    from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
     from advpure.analysis.certification.report import curve_json, summary_json
     from advpure.analysis.certification.sources import read_sources, threshold_notes
     from advpure.cli import output
@@ -78,18 +82,29 @@ def certified_accuracy(
     asked = None if radii is None else read_radii(radii)
     levels = [] if sigma is None else [read_sigmas(each)[0] for each in sigma.split(",")]
     changes = o.given(alpha=alpha, procedure=procedure, samples=samples, radii=asked)
-    found = read_sources(sources, sigmas=levels, **changes, **({"joint": True} if joint else {}))
+    found = read_sources(
+        sources, sigmas=levels, log_alpha=check_alpha(log_alpha), **changes,
+        **({"joint": True} if joint else {}),
+    )  # fmt: skip
     curves = list(found.curves)
     at = asked or found.radii or DEFAULT_RADII
     notes = [*found.notes, *threshold_notes(curves, at)]
-    if emulate is not None:
+    runs, logs_read = curves[: len(curves) - found.logs], curves[len(curves) - found.logs :]
+    if emulate is not None or (alpha is not None and logs_read):
+        why = "--emulate" if emulate is not None else f"alpha {alpha:g} for logs"
+        if not logs_read:
+            raise BadInput(why, "is for logs", "read a run with fewer samples by --samples")
         if log_samples is None:
-            raise BadInput("--emulate", "needs the samples of the logs", "add --log-samples 100000")
-        curves = [
-            emulate_samples(curve, samples=log_samples, to=emulate, alpha=log_alpha, to_alpha=alpha)
-            for curve in curves
-        ]
-        notes += [curve.notes[-1] for curve in curves]
+            raise BadInput(why, "needs the samples of the logs", "add --log-samples 100000")
+        made = [
+            emulate_samples(
+                curve, samples=log_samples, to=emulate or log_samples, alpha=log_alpha,
+                to_alpha=alpha,
+            )
+            for curve in logs_read
+        ]  # fmt: skip
+        curves = [*runs, *made]
+        notes += [curve.notes[-1] for curve in made]
     if compare and len(curves) < 2:
         raise BadInput("one set of certificates", "compares with nothing", "name two")
     differences = {
@@ -150,6 +165,7 @@ def print_accuracies(
         abstention,
         average_certified_radius,
         best_over,
+        most_wrong,
     )
     from advpure.analysis.certification.accuracy import certified_accuracy as accuracy
     from advpure.analysis.certification.radius import round_down
@@ -167,6 +183,10 @@ def print_accuracies(
     rows.append(["abstained", *(output.with_interval(abstention(each)) for each in curves), ""])
     rows.append(["average radius", *means, ""])
     rows.append(["images", *(str(len(curve)) for curve in curves), ""])
+    wrong = [most_wrong(curve) for curve in curves]
+    if any(count is not None for count in wrong):
+        shown = ["unknown" if count is None else str(count) for count in wrong]
+        rows.append(["wrong by chance, at most (95 %)", *shown, ""])
     if used:
         rows.append(["samples an image", *(f"{used[curve.name]:,.0f}" for curve in curves), ""])
     columns = ["certified % at radius", *(curve.name for curve in curves), "best (oracle)"]

@@ -24,6 +24,8 @@ from advpure.stats import Difference, Mean, Rate, mean_interval, paired_differen
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+RHO = 0.05
+"""Probability that a lower bound over images fails."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +39,7 @@ class CertifiedImages:
         predictions: Certified classes, [n]; ABSTAIN where nothing is claimed.
         radii: Certified radii, [0, 1] units, [n].
         sigma: Standard deviation of the noise, [0, 1] units; None where unknown or several.
+        alpha: Probability that a certificate is wrong; None where unknown.
         times: What a log says of each image's time, as it is written there; empty if nothing.
         notes: What a careful reader should know, in sentences.
 
@@ -51,6 +54,7 @@ class CertifiedImages:
     predictions: Ints
     radii: Floats
     sigma: float | None = None
+    alpha: float | None = None
     times: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -174,7 +178,7 @@ def best_over(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> list
 
 
 def accuracy_lower_bound(
-    certified: int, n: int, *, alpha: float, failure: float = 0.05, choices: int = 1
+    certified: int, n: int, *, alpha: float, failure: float = RHO, choices: int = 1
 ) -> float:
     """Bound the accuracy that is truly certified on these images, with high probability.
 
@@ -202,7 +206,38 @@ def accuracy_lower_bound(
     return max(certified - wrong, 0) / n
 
 
-def bernstein_lower_bound(certified: int, n: int, *, alpha: float, failure: float = 0.05) -> float:
+def most_wrong(images: CertifiedImages, *, failure: float = RHO, choices: int = 1) -> int | None:
+    """Bound how many certificates are wrong, see `accuracy_lower_bound`; None for unknown alpha."""
+    if images.alpha is None:
+        return None
+    n = len(images)
+    least = accuracy_lower_bound(n, n, alpha=images.alpha, failure=failure, choices=choices)
+    return n - round(least * n)
+
+
+def truly_certified(
+    images: CertifiedImages, radius: float, *, failure: float = RHO, choices: int = 1
+) -> float | None:
+    """Bound the share of images that are truly certified at a radius, with high probability.
+
+    Args:
+        images: The certificates.
+        radius: [0, 1] units; a bound holds for all radii at once.
+        failure: Probability that the bound fails.
+        choices: Number of curves among which these were chosen by their result.
+
+    Returns:
+        `accuracy_lower_bound` of the images; None if their alpha is unknown.
+    """
+    if images.alpha is None:
+        return None
+    count = int(certified_at(images, radius).sum())
+    return accuracy_lower_bound(
+        count, len(images), alpha=images.alpha, failure=failure, choices=choices
+    )
+
+
+def bernstein_lower_bound(certified: int, n: int, *, alpha: float, failure: float = RHO) -> float:
     """Bound the truly certified accuracy by a - alpha - sqrt(2 alpha (1 - alpha) L / n) - L / 3n.
 
     a is the certified share and L = ln(1 / failure). (Spec 4.4 prints the root without the 2; then

@@ -66,6 +66,7 @@ def emulate(
     radii = np.array([radius_of(p, level) if k else 0.0 for p, k in zip(bounds, kept, strict=True)])
     return dataclasses.replace(
         images, name=f"{images.name} as {to:,} samples", radii=radii, sigma=level,
+        alpha=None,
         predictions=np.where(kept, images.predictions, ABSTAIN),
         notes=(*images.notes, f"{images.name} is emulated with {to:,} of {samples:,} samples"),
     )  # fmt: skip

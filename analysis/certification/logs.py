@@ -32,13 +32,16 @@ _FORM = "a log has the columns idx label predict radius correct time"
 _SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
-def read_log(path: str | Path, *, sigma: float | None = None) -> CertifiedImages:
+def read_log(
+    path: str | Path, *, sigma: float | None = None, alpha: float | None = None
+) -> CertifiedImages:
     """Read a certification log.
 
     Args:
         path: The file.
         sigma: Noise level of the certificates; by default what the path says, as in
             ``noise_0.25`` or ``sigma_0.50``.
+        alpha: Probability of error of its certificates, which no log says.
 
     Raises:
         BadInput: for a file that is no such log, naming the line.
@@ -66,7 +69,7 @@ def read_log(path: str | Path, *, sigma: float | None = None) -> CertifiedImages
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
         ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
-        sigma=_sigma_of(path) if sigma is None else sigma,
+        sigma=_sigma_of(path) if sigma is None else sigma, alpha=alpha,
         times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
         notes=tuple(notes),
     )  # fmt: skip
@@ -149,7 +152,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
         if broken is None:
             if "idx" not in names:
                 rows["idx"].append(len(rows["idx"]))
-            for name, field in zip(names, fields, strict=False):
+            for name, field in zip(names, [*fields, _NO_TIME], strict=False):
                 rows[name].append(_value(name, field))
         elif place == len(lines) - 1 and rows["label"]:
             notes.append(f"{path.name}: its last line is cut off, and left out")
@@ -157,6 +160,8 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
             raise BadInput(f"line {number} of {path}", broken, _FORM)
     if not rows["label"]:
         raise BadInput(f"log {path}", "holds a header and no image", "let the run go on")
+    if names[-1] != "time" and not text.endswith("\n"):
+        notes.append(f"{path.name}: its last line has no end; its {names[-1]} may be cut off")
     return rows, notes
 
 
@@ -181,7 +186,9 @@ def _fields(line: str) -> list[str]:
 def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
     """Say what is wrong with a line, if anything."""
     least = max(names.index(name) for name in _NEEDED) + 1
-    if len(fields) < max(least, len(names) - 1) or len(fields) > len(names):
+    most = len(names)
+    whole = most - 1 if names[-1] == "time" else most  # nothing depends on a missing time
+    if not max(least, whole) <= len(fields) <= most:
         return f"has {len(fields)} of {len(names)} columns"
     for name, field in zip(names, fields, strict=False):
         try:

@@ -80,6 +80,8 @@ class Reading(ABC):
         read_sigmas(self.sigmas)
         read_radii(self.radii)
         check_alpha(self.alpha)
+        if self.samples < 1:
+            raise BadInput(f"{self.samples} samples", "certify nothing", "use 10000")
         if self.selection < 1:
             raise BadInput(f"{self.selection} samples", "select no class", "use 100")
         if self.block < 1:
@@ -133,7 +135,7 @@ class Reading(ABC):
             raise BadInput(
                 f"{self.samples} samples",
                 f"are no whole number of blocks of {self.block}",
-                f"use {near} samples, or another --block",
+                f"use {near} samples, or counts in blocks of another size",
             )
 
 
@@ -179,7 +181,9 @@ class Anytime(Reading):
         super().__post_init__()
         if self.blocks < 1:
             raise BadInput(
-                f"{self.samples} samples", f"hold no block of {self.block}", "use more samples"
+                f"{self.samples} samples",
+                f"hold no block of {self.block}",
+                f"use {self.block} samples or more, or smaller blocks",
             )
         if all(len(unreachable(self.rule(s))) == len(self.radii) for s in self.sigmas):
             raise BadInput(
@@ -280,20 +284,20 @@ class Cascade(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Reading):
-    """The prediction of the smoothed classifier at every noise level."""
+    """The prediction of the smoothed classifier at every noise level; it speaks of radius 0."""
 
     name: ClassVar[ProcedureName] = "predict"
 
     def __post_init__(self) -> None:
         """Refuse a number of samples that is useless, or no whole number of blocks."""
         super().__post_init__()
+        object.__setattr__(self, "radii", (0.0,))  # whatever was asked: there is no radius
         check_useful_prediction(self.samples, self.share)
         self._check_whole()
 
     def notes(self) -> list[str]:
         """Say that there is no radius."""
-        beyond = [radius for radius in self.radii if radius > 0.0]
-        return ["a prediction has no radius: only radius 0 means something"] if beyond else []
+        return ["a prediction has no radius: only radius 0 means something"]
 
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
         """Return the blocks that are missing; nothing is selected."""

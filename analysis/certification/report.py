@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 
 from advpure.analysis.certification.accuracy import (
+    RHO,
     AtRadius,
     CertifiedImages,
     abstention,
-    accuracy_lower_bound,
     average_certified_radius,
     best_over,
     certified_accuracy,
+    truly_certified,
 )
 from advpure.analysis.certification.composed import check_composed
 from advpure.analysis.certification.procedures import Reading, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
 from advpure.stats import Rate, wilson
-
-RHO = 0.05
-"""Probability that the lower bound over images of a report fails."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,10 @@ class CertificationReport:
         """Return one JSON object; rates in [0, 1]."""
         return {
             **summary_json([curve.images for curve in self.curves], self.reading.radii),
-            "curves": [self._curve_json(curve) for curve in self.curves],
+            "curves": [
+                {**curve_json(curve.images), "samples_per_image": curve.samples / len(curve.images)}
+                for curve in self.curves
+            ],
             "any_sigma": self._any_json(),
             "alpha": self.reading.alpha,
             "samples": self.reading.samples,
@@ -76,23 +77,6 @@ class CertificationReport:
             "seconds": self.seconds,
             "settings": self.settings,
             "run": str(self.run),
-        }
-
-    def _curve_json(self, curve: Curve) -> dict[str, Any]:
-        alpha, n = self.reading.share, len(curve.images)
-        bounds = [
-            accuracy_lower_bound(
-                round(certified_accuracy(curve.images, radius).value * n), n, alpha=alpha,
-                failure=RHO,
-            )
-            for radius in self.reading.radii
-        ]  # fmt: skip
-        return {
-            **curve_json(curve.images),
-            "alpha": alpha,
-            "samples_per_image": curve.samples / n,
-            "truly_certified_at_least": bounds,
-            "fails_with_probability": RHO,
         }
 
     def _any_json(self) -> list[dict[str, Any]] | None:
@@ -130,25 +114,37 @@ def summary_json(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> d
 
     Returns:
         JSON values: `certified_accuracy` (radius as text to value, best over curves), `best`
-        and `rows` (one entry per curve and radius) with intervals.
+        and `rows` (one entry per curve and radius) with intervals. In both,
+        `truly_certified_at_least` is the bound over images that holds with probability
+        1 - `bound_fails`, for all radii of a curve at once and after the choice of the best;
+        None where alpha is unknown.
     """
     best = best_over(curves, radii) if curves else []
-    sigma = {curve.name: curve.sigma for curve in curves}
+    named, choices = {curve.name: curve for curve in curves}, max(len(curves), 1)
     return {
-        "certified_accuracy": {f"{each.radius:g}": each.rate.value for each in best},
+        "certified_accuracy": {_key(each.radius): each.rate.value for each in best},
         "oracle": len(curves) > 1,
+        "bound_fails": RHO,
         "best": [
             {"radius": each.radius, **each.rate._asdict(), "name": each.name,
-             "sigma": sigma[each.name]}
+             "sigma": named[each.name].sigma, "truly_certified_at_least":
+             truly_certified(named[each.name], each.radius, choices=choices)}
             for each in best
         ],
         "rows": [
             {"name": curve.name, "sigma": curve.sigma, "radius": radius,
-             **certified_accuracy(curve, radius)._asdict()}
+             **certified_accuracy(curve, radius)._asdict(),
+             "truly_certified_at_least": truly_certified(curve, radius)}
             for curve in curves
             for radius in radii
         ],
     }  # fmt: skip
+
+
+def _key(radius: float) -> str:
+    """Write a radius as short as it stays exact."""
+    short = f"{radius:g}"
+    return short if float(short) == radius else repr(radius)
 
 
 def curve_json(images: CertifiedImages) -> dict[str, Any]:
@@ -157,6 +153,7 @@ def curve_json(images: CertifiedImages) -> dict[str, Any]:
     return {
         "name": images.name,
         "sigma": images.sigma,
+        "alpha": images.alpha,
         "n": len(images),
         "abstained": abstention(images)._asdict(),
         "average_certified_radius": {
@@ -190,15 +187,23 @@ def make_curves(
             found.setdefault(sigma, []).append((sample, label, certificate))
     levels = ",".join(f"{sigma:g}" for sigma in reading.sigmas)
     return tuple(
-        _curve(f"{name} {f'{sigma:g}' if sigma is not None else f'cascade {levels}'}", sigma, rows)
+        _curve(
+            f"{name} {f'{sigma:g}' if sigma is not None else f'cascade {levels}'}", sigma, rows,
+            reading.share,
+        )
         for sigma, rows in sorted(found.items(), key=lambda pair: pair[0] or 0.0)
-    )
+    )  # fmt: skip
 
 
-def _curve(name: str, sigma: float | None, rows: Sequence[tuple[int, int, Certificate]]) -> Curve:
+def _curve(
+    name: str,
+    sigma: float | None,
+    rows: Sequence[tuple[int, int, Certificate]],
+    alpha: float,
+) -> Curve:
     ids, labels, certificates = zip(*rows, strict=True)
     images = CertifiedImages(
-        name=name, sigma=sigma, ids=np.array(ids, dtype=np.int64),
+        name=name, sigma=sigma, alpha=alpha, ids=np.array(ids, dtype=np.int64),
         labels=np.array(labels, dtype=np.int64),
         predictions=np.array([each.prediction for each in certificates], dtype=np.int64),
         radii=np.array([each.radius for each in certificates]),

@@ -28,6 +28,7 @@ from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
 
 _FIXED_BLOCK, _ANYTIME_BLOCK = 1000, 64
+_LEAST_BLOCK = 100  # smaller ones would make more rows of records than they are worth
 _TILES = 4  # of the data set's: there are always rows enough, and larger calls cost less each
 
 
@@ -52,8 +53,8 @@ class CertificationRun(JudgedSubject):
         joint: Per image: alpha divided by the number of noise levels, so that all hold at once.
         radii: Radii asked for, [0, 1] units, numbers or text.
         futility: Of ``anytime``: gives up on a radius later if smaller.
-        block: Samples per row of the records; by default 1,000 (or N, if smaller), of
-            ``anytime`` 64.
+        block: Samples per row of the records; by default 64 of ``anytime``, else 1,000, or the
+            most below that of which N is a multiple.
         shard: ``i/k``: compute the i-th of k parts, i from 1 to k.
         seed: Base seed of all noise.
         scheme: Keys of the noise; ``counter`` never repeats any.
@@ -112,7 +113,7 @@ class CertificationRun(JudgedSubject):
         """Samples per row of the records."""
         if self.block is not None:
             return self.block
-        return _ANYTIME_BLOCK if self.procedure == "anytime" else min(self.samples, _FIXED_BLOCK)
+        return _ANYTIME_BLOCK if self.procedure == "anytime" else _block_of(self.samples)
 
     def part(self) -> tuple[int, int]:
         """Return the shard as (i, k), i from 0.
@@ -129,6 +130,14 @@ class CertificationRun(JudgedSubject):
         if not 1 <= i <= k:
             raise BadInput(f"shard {self.shard}", "counts from 1 to k", f"write 1/{k} .. {k}/{k}")
         return i - 1, k
+
+
+def _block_of(samples: int) -> int:
+    """Return the largest block of up to 1,000 samples that divides N, if it is no tiny one."""
+    if samples <= _FIXED_BLOCK:
+        return samples
+    divisors = range(_FIXED_BLOCK, _LEAST_BLOCK - 1, -1)
+    return next((block for block in divisors if samples % block == 0), _FIXED_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True)

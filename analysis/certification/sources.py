@@ -27,21 +27,25 @@ class Sources(NamedTuple):
         curves: Certificates per run and noise level, and per log; their names are distinct.
         radii: The radii that the first run was asked for; None where there are logs only.
         notes: What a careful reader should know, in sentences.
+        logs: How many of the curves, the last ones, are of logs.
     """
 
     curves: tuple[CertifiedImages, ...]
     radii: tuple[float, ...] | None
     notes: tuple[str, ...]
+    logs: int = 0
 
 
 def read_sources(
-    paths: Sequence[str | Path], *, sigmas: Sequence[float] = (), **changes: Any
-) -> Sources:
+    paths: Sequence[str | Path], *, sigmas: Sequence[float] = (),
+    log_alpha: float | None = None, **changes: Any,
+) -> Sources:  # fmt: skip
     """Read run folders and logs.
 
     Args:
         paths: Run folders of `certify`, and certification logs, in any order.
         sigmas: Noise levels of the logs, in their order; by default what their paths say.
+        log_alpha: Probability of error of the logs' certificates, if known.
         changes: How to read runs otherwise: `alpha`, `procedure`, `samples`, `joint`, `radii`.
 
     Returns:
@@ -64,17 +68,18 @@ def read_sources(
         radii = radii or reading.radii
         found, told = _read_run(settings, reading, stores)
         curves += found
-        notes += told
+        notes += [*told, *(reading.notes() if changes else [])]
     for k, path in enumerate(files):
         if path.is_dir():
             raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
-        curves.append(read_log(path, sigma=sigmas[k] if sigmas else None))
+        curves.append(read_log(path, sigma=sigmas[k] if sigmas else None, alpha=log_alpha))
         notes += curves[-1].notes
-    counts = {curve.name: len(curve) for curve in curves}
+    named = _distinct(curves)
+    counts = {curve.name: len(curve) for curve in named}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         notes.append(f"the numbers of images differ ({listed}); compare with care")
-    return Sources(_distinct(curves), radii, tuple(notes))
+    return Sources(named, radii, tuple(dict.fromkeys(notes)), len(files))
 
 
 def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:

@@ -134,7 +134,9 @@ def tallied(counts: Counts) -> dict[int, int]:
     pairs = counts.items() if isinstance(counts, Mapping) else enumerate(counts)
     tally = {}
     for label, count in pairs:
-        if int(count) != count or count < 0 or label < 0:
+        if label < 0:
+            raise BadInput(f"class {label}", "is none: -1 means that a procedure abstains", _COUNTS)
+        if int(count) != count or count < 0:
             raise BadInput(f"count {count} of class {label}", "is no number of samples", _COUNTS)
         if count:
             tally[int(label)] = int(count)
