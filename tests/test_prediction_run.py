@@ -118,6 +118,7 @@ def test_the_images_behind_every_value_average_to_it(whole: Path) -> None:
             assert read(store, path) is None
 
 
+@pytest.mark.slow
 def test_runs_elsewhere_are_used(whole: Path, tmp_path: Path) -> None:
     parts = [each.parent for each in whole.glob("*-*/records.sqlite")]
     found = measure_prediction(QUICK, out=tmp_path / "p", reuse=parts)
@@ -321,6 +322,7 @@ def test_the_plan_names_every_pair_and_shares_the_attack() -> None:
     assert prepared.settings["compression"]["eps"] == prepared.settings["threat_model"]["eps"]
 
 
+@pytest.mark.slow
 def test_the_command_line_measures_what_is_missing(
     whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
