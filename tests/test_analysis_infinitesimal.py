@@ -35,6 +35,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "dpm": [{"t": 20, "evaluations": 5}],
     "onestep-ddpm": [{"sigma": 0.25}, {"t": 50, "clip_x0": False}],
     "onestep-edm": [{"sigma": 0.25}, {"sigma": 0.25, "clip": True}],
+    "calibrated": [{"sigma": 0.25}],
     "pf-ode": [{"sigma": 0.25, "nodes": 4}],
     "cm": [{"sigma": 0.25}, {"sigma": 0.25, "steps": 2, "clip": True}],
     "cm-ft": [{"sigma": 0.5}],

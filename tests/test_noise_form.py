@@ -34,6 +34,7 @@ CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("onestep-ddpm", {"t": 50, "clip_x0": False}, set()),
     ("onestep-ddpm", {"t": 50}, {"denoise"}),
     ("onestep-edm", {"sigma": 0.25}, set()),
+    ("calibrated", {"sigma": 0.25}, set()),
     ("pf-ode", {"sigma": 0.25, "nodes": 4}, {"heun"}),
     ("cm", {"sigma": 0.25, "steps": 2}, set()),
     ("cm", {"sigma": 0.25, "clip": True}, {"denoise"}),

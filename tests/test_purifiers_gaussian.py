@@ -303,6 +303,7 @@ CASES: dict[str, tuple[str, dict[str, object], Callable[[], _Line]]] = {
     "onestep-edm exact": (
         "onestep-edm", {"sigma": 0.5, "time_rule": "exact"}, lambda: oneshot(1.0, 1.0),
     ),
+    "calibrated": ("calibrated", {"sigma": 0.5}, lambda: oneshot(1.0, 1.0)),
     "pf-ode": ("pf-ode", {"sigma": 0.5}, lambda: heun(list(karras(18, 1.0)), 1.0)),
     "pf-ode truncated": (
         "pf-ode", {"sigma": 0.5, "recipe": "truncated"}, lambda: heun(list(GRID[10:]), 1.0),

@@ -14,6 +14,7 @@ for _name, _target, _about in (
     ("dpm", "dpm:DPM", "DPM-Solver, 20 evaluations"),
     ("onestep-ddpm", "oneshot:OneStepDDPM", "diffusion denoised smoothing, one evaluation"),
     ("onestep-edm", "oneshot:OneStepEDM", "one evaluation of the EDM denoiser"),
+    ("calibrated", "oneshot:Calibrated", "the same, fine-tuned through a classifier (re-derived)"),
     ("pf-ode", "pf_ode:PFODE", "probability-flow ODE by Heun's method, 35 evaluations"),
     ("cm", "cm:ConsistencyPurification", "consistency purification, one evaluation"),
     ("cm-ft", "cm:TunedConsistencyPurification", "the same, fine-tuned for purification"),

@@ -1,4 +1,7 @@
-"""``onestep-ddpm``, ``onestep-edm``: add noise once, denoise once. ``none``: leave the image."""
+"""``onestep-ddpm``, ``onestep-edm``, ``calibrated``: add noise once, denoise once.
+
+``none``: leave the image.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -88,6 +91,19 @@ class OneStepEDM(NoiseStrength):
         network = need(denoiser)
         told = told_level(self.level, self.time_rule, self.nodes, network)
         return Chain([smooth(self.level), denoise(network, told, clip=self.clip)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated(OneStepEDM):
+    """Denoise once with a network that was fine-tuned through a classifier (spec 6.5).
+
+    Re-derived, see `advpure.training.calibration`. The network was trained at the level itself.
+
+    Attributes: those of OneStepEDM; `time_rule` is ``exact`` by default.
+    """
+
+    network: ClassVar[str | None] = "calibrated"
+    time_rule: TimeRule = "exact"
 
 
 def told_level(level: float, rule: TimeRule, nodes: int, network: Denoiser) -> float:
