@@ -9,8 +9,8 @@ classifier there. So, over images k,
 
 with r* at clean images, or at the purified clean images (anchor points), where it belongs. Beside
 them stands what was measured: the accuracy under an attack with the same fixed randomness. CR is
-the mean over random directions; an attacker chooses the direction, so nothing makes the prediction
-a bound.
+a ratio of l2 norms, averaged over random directions; an attacker chooses the direction, so nothing
+makes the prediction a bound.
 
 Everything about an image is resampled together (r*, CR, measured outcome), and the same images for
 every purifier, so intervals of differences and of fits across purifiers are paired. An interval is
