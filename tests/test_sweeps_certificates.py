@@ -145,6 +145,7 @@ def test_a_check_keeps_the_rows_with_any_of_several_values(
     assert found.n == 8
 
 
+@pytest.mark.slow
 def test_certificates_and_purified_images_are_drawn(
     finished: tuple[list[Point], Path], tmp_path: Path
 ) -> None:

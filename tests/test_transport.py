@@ -223,6 +223,7 @@ def test_bad_settings_are_refused(change: dict[str, object], words: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_prints_draws_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,6 +348,7 @@ def test_bad_two_point_settings_are_refused(change: dict[str, object], words: st
         two_point_law(0.0)
 
 
+@pytest.mark.slow
 def test_the_two_point_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
