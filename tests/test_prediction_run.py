@@ -293,6 +293,8 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
         (["--t", "ten"], "'ten'"),
         (["absent"], "is no run folder"),
         (["absent", "--dry-run"], "computes nothing anyway"),
+        (["absent", "--step-size", "0.1"], "--step-size 0.1 says nothing about runs"),
+        (["absent", "--norm", "l3"], "norm 'l3' is not known"),
         (["--plot", "law.txt"], "is no picture"),
         (["--norm", "l2"], "has no default radius"),
         (["--bisections", "31", "-d", "none"], "bisections 31"),

@@ -101,6 +101,7 @@ def predict(
     Example: advpure predict -d ddpm,reverse,ddim --t 10,50,150 --dataset digits -n 50 --eps 0.15
     """
     from advpure.analysis.prediction_files import predict_from
+    from advpure.attacks.settings import choose
     from advpure.cli import output
     from advpure.errors import BadInput
     from advpure.figures import check_ending
@@ -111,7 +112,19 @@ def predict(
     if runs and defense is None:
         if dry_run:
             raise BadInput("a dry run of records", "computes nothing anyway", "leave out --dry-run")
-        report = predict_from(runs, eps=None if eps is None else parse_eps(eps))
+        idle = o.given(
+            t=t, sigma=sigma, n=n, option=option, steps=steps, step_size=step_size,
+            attack_option=attack_option, radius_attack=radius_attack, top=top, cr_eps=cr_eps,
+            gradient=gradient, weights=weights, classifier=classifier, out=out,
+        )  # fmt: skip
+        for name, value in idle.items():
+            raise BadInput(
+                f"--{name.replace('_', '-')} {value}", "says nothing about runs that are there",
+                "name purifiers with --defense, or leave it out",
+            )  # fmt: skip
+        size: Any = norm or "linf"
+        choose(size, ("linf", "l2"), "norm")
+        report = predict_from(runs, eps=None if eps is None else parse_eps(eps, size))
     else:
         given = {
             "defense": defense or "ddpm,reverse,ddim", "dataset": dataset, "subset": subset,
