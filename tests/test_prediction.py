@@ -25,6 +25,7 @@ from advpure.analysis.prediction import (
 from advpure.analysis.sigmoid import Sigmoid, fit_points, fit_sigmoid, leave_one_out
 from advpure.attacks import pgd
 from advpure.errors import BadInput
+from advpure.stats import paired_difference
 
 TINY = 1e-5  # probability that a statistical test fails by chance
 
@@ -155,6 +156,29 @@ def test_intervals_cover_what_they_estimate() -> None:
     slope = 0.9 * stats.norm.pdf(0.4 * eps, 0.1, 0.03)
     spread = np.sqrt(true * (1 - true) + (slope * 0.1 * eps) ** 2) / np.sqrt(n)
     assert np.mean(widths) < 1.25 * 2 * 1.96 * spread
+
+
+def test_the_bootstrap_is_scipy_s() -> None:
+    draw = np.random.default_rng(5)
+    n, eps = 150, 0.2
+    radii, cr = draw.normal(0.1, 0.04, n).clip(0), draw.normal(0.5, 0.1, n)
+    robust = radii > 1.1 * cr * eps
+
+    def gap(radii: Any, cr: Any, robust: Any, axis: int = -1) -> Any:
+        return (radii > cr.mean(axis, keepdims=True) * eps).mean(axis) - robust.mean(axis)
+
+    theirs = stats.bootstrap(
+        (radii, cr, robust.astype(float)), gap, paired=True, method="percentile",
+        n_resamples=4000, rng=np.random.default_rng(6),
+    ).confidence_interval  # fmt: skip
+    outcome = predict_robustness(setting(clean=radii, cr=cr, robust=robust), eps)
+    ours = outcome.predicted["clean"].error
+    assert ours is not None
+    assert ours.value == pytest.approx(gap(radii, cr, robust))
+    # Ours is joined with the paired interval; both have steps of 1 / 150.
+    paired = paired_difference(radii > cr.mean() * eps, robust)
+    assert ours.low == pytest.approx(min(theirs.low, paired.low), abs=0.015)
+    assert ours.high == pytest.approx(max(theirs.high, paired.high), abs=0.015)
 
 
 def test_the_same_images_are_drawn_for_every_purifier() -> None:
