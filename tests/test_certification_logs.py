@@ -397,3 +397,20 @@ def test_published_logs_read_as_fewer_samples() -> None:
     for radius, percent in expected["at"].items():
         (best,) = best_over(curves, [float(radius)])
         assert 100 * best.rate.value == pytest.approx(percent, abs=0.005)
+
+
+def test_published_logs_of_consistency_training_read_as_fewer_samples() -> None:
+    expected = PUBLISHED["emulated_consistency"]
+    curves = []
+    for path in expected["paths"]:
+        (entry,) = (e for e in PUBLISHED["logs"] if e["path"].endswith(path))
+        log = read_log(published(entry))
+        kept = log.ids % expected["stride"] == 0
+        columns = {name: getattr(log, name)[kept] for name in ("ids", "labels", "predictions")}
+        fewer = dataclasses.replace(log, **columns, radii=log.radii[kept], times=())
+        options = {key: expected[key] for key in ("samples", "alpha", "to")}
+        curves.append(emulate(fewer, **options))
+        assert len(fewer) == 500
+    for radius, percent in expected["at"].items():
+        (best,) = best_over(curves, [float(radius)])
+        assert 100 * best.rate.value == pytest.approx(percent, abs=0.2 + 1e-9)
