@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from advpure.analysis.certification import CertificationRun, measure_certification, read_sources
+from advpure.analysis.certification import run as run_module
 from advpure.analysis.certification.counting import COUNTS
 from advpure.analysis.certification.report import CertificationReport
 from advpure.analysis.certification.run import VERB, estimate_certification
-from advpure.analysis.certification.settings import prepare_certification
+from advpure.analysis.certification.settings import PreparedCertification, prepare_certification
 from advpure.analysis.runs import RUNS
 from advpure.errors import BadInput
 from advpure.records import RecordConflict, RecordStore
@@ -417,6 +418,21 @@ def test_what_cannot_be_certified_is_refused(
     with pytest.raises(BadInput, match=words) as caught:
         certified(tmp_path, **change)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_abstains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rejecting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.full((len(x),), 10), 11).float()
+
+    def prepare(run: CertificationRun) -> PreparedCertification:
+        prepared = prepare_certification(run)
+        prepared.defense.classifier = Rejecting()
+        return prepared
+
+    monkeypatch.setattr(run_module, "prepare_certification", prepare)
+    with pytest.raises(BadInput, match=r"class 10, .* is none of 10: a class that abstains"):
+        certified(tmp_path, n=1)
 
 
 def test_estimate_counts_evaluations() -> None:

@@ -174,7 +174,7 @@ def _grow(
         if mine is not None:
             units = [unit for unit in units if unit.key in mine]
         for counted in _count(prepared, units, images, batch):
-            rows = [_row(each, labels[each.unit.sample]) for each in counted]
+            rows = [_row(each, labels[each.unit.sample], reading.classes) for each in counted]
             store.append(COUNTS.table, rows)
             for row in rows:
                 tallies.add(row)
@@ -211,8 +211,14 @@ def _count(
         yield from (counted for counted in found if counted)
 
 
-def _row(counted: Counted, label: int) -> dict[str, Any]:
-    unit = counted.unit
+def _row(counted: Counted, label: int, classes: int) -> dict[str, Any]:
+    unit, last = counted.unit, max(counted.counts)
+    if last >= classes:
+        raise BadInput(
+            f"class {last}, which the classifier answers,",
+            f"is none of {classes}: a class that abstains has no certificate",
+            f"use a classifier of {classes} classes; certification abstains by itself",
+        )
     return {
         "sample": unit.sample, "sigma": unit.sigma, "stage": unit.stage, "block": unit.block,
         "label": label, "samples": unit.samples, "counts": to_text(counted.counts),
