@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr, ttest_rel
+from scipy.stats import binomtest, spearmanr, ttest_rel
 
 from advpure.errors import BadInput
 from advpure.stats import Interval
@@ -143,6 +143,26 @@ def test_the_bootstrap_is_narrow_for_many_images_and_wide_for_few() -> None:
     assert again == found
 
 
+def test_the_interval_holds_a_perfect_law_that_noise_pulls_towards_zero() -> None:
+    rates, compression = np.linspace(0.3, 0.1, 15), np.linspace(0.2, 0.3, 15)
+    held, runs, images = 0, 40, 50
+    for key in range(runs):
+        generator = np.random.default_rng(key)
+        right = (generator.random((15, images)) < rates[:, None]).astype(float)
+        each = compression[:, None] + 0.01 * generator.standard_normal((15, images))
+        found = rank_correlation(
+            list(each.mean(1)), list(right.mean(1)),
+            [dict(enumerate(row)) for row in each.tolist()],
+            [dict(enumerate(row)) for row in right.tolist()],
+        )  # fmt: skip
+        assert found is not None
+        assert found.interval is not None
+        assert -1.0 <= found.interval.low <= found.value <= found.interval.high <= 1.0
+        held += found.interval.low == -1.0
+    # One-sided, alpha 1e-5: at least 90 % of the intervals hold the true correlation, -1.
+    assert binomtest(held, runs, 0.9, alternative="less").pvalue > 1e-5, held
+
+
 def table(
     monkeypatch: pytest.MonkeyPatch, values: dict[tuple[str, int], float], spread: float = 0.0,
     second: dict[tuple[str, int], float] | None = None,
@@ -205,6 +225,57 @@ def test_correlation_is_held_against_its_interval(
     assert found.value == pytest.approx(-1.0)
     assert found.verdict == verdict
     assert found.to_json()["interval"] == pytest.approx([-1.0, -1.0])
+
+
+def test_a_correlation_of_some_rows_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = table(monkeypatch, LAW, 0.0001, second={row: 1 - v for row, v in LAW.items()})
+    cells = {key: cell for key, cell in evidence.table.cells.items() if key != (("b", 20), "y")}
+    partial = Table(evidence.table.keys, evidence.table.columns, evidence.table.rows, cells)
+    spec = {"check": "rank-correlation", "columns": ["x", "y"], "at_most": -0.9}
+    found = run_check(spec, Evidence(partial, Path()))
+    assert (found.verdict, found.value) == ("undecided", pytest.approx(-1.0))
+    assert "over 3 of 4 rows" in found.detail
+
+
+def test_an_order_through_a_value_without_rows_is_undecided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = {"check": "order", "column": "x", "along": "purifier", "direction": "falls"}
+    found = run_check({**spec, "values": ["a", "b", "c"]}, table(monkeypatch, LAW, 0.001))
+    assert found.verdict == "undecided"
+    assert found.detail.endswith("no row of c")
+
+
+@pytest.mark.parametrize(
+    ("spec", "verdict"),
+    [
+        # Half widths of 0.1 at 95 % are 0.127 for four values, 0.140 for eight intervals.
+        ({"check": "bound", "column": "x", "at_least": 0.27}, "holds"),
+        ({"check": "bound", "column": "x", "at_least": 0.28}, "undecided"),
+        ({"check": "bound", "column": "x", "at_most": 0.78}, "undecided"),
+        ({"check": "bound", "column": "x", "at_most": 0.77}, "does not hold"),
+        ({"check": "ratio", "of": "x", "over": "y", "at_least": 0.65}, "holds"),
+        ({"check": "ratio", "of": "x", "over": "y", "at_least": 0.66}, "undecided"),
+    ],
+)
+def test_several_rows_widen_their_intervals(
+    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], verdict: str
+) -> None:
+    evidence = table(monkeypatch, LAW, second=dict.fromkeys(LAW, 0.4))
+    for (row, name), cell in list(evidence.table.cells.items()):
+        assert cell.value is not None
+        value = cell.value.value
+        ends = Interval(value - 0.1, value + 0.1) if name == "x" else Interval(value, value)
+        evidence.table.cells[row, name] = Cell(cell.value._replace(interval=ends), cell.point)  # type: ignore[index]
+    assert run_check(spec, evidence).verdict == verdict
+
+
+def test_a_change_of_nothing_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = table(monkeypatch, {("a", 10): 0.0, ("a", 20): 0.5}, 0.001)
+    spec = {"check": "stable", "column": "x", "along": "t", "reference": 10, "within": 0.1}
+    assert run_check(spec, evidence).verdict == "undecided"
+    one = table(monkeypatch, {("a", 10): 0.5, ("a", 20): 0.5, ("b", 20): 0.4}, 0.0001)
+    assert run_check(spec, one).verdict == "undecided"
 
 
 def test_ratio_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:

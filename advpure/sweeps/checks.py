@@ -35,6 +35,7 @@ from advpure.sweeps.comparisons import (
     Verdict,
     subtract,
     together,
+    widened,
 )
 from advpure.sweeps.evidence import Evidence, Finding, equal
 from advpure.sweeps.rank_correlation import rank_correlation
@@ -98,13 +99,14 @@ def order(
         by_value = {row[place]: row for row in rows}
         chosen = [by_value[value] for value in values if value in by_value]
         pairs += list(itertools.pairwise(chosen))
-    return _steps(
-        evidence,
-        column,
-        pairs,
-        direction,
-        f"{column} {direction} through {', '.join(map(str, values))}",
-    )
+    claim = f"{column} {direction} through {', '.join(map(str, values))}"
+    found = _steps(evidence, column, pairs, direction, claim)
+    there = {row[place] for row in evidence.table.rows}
+    absent = [str(value) for value in values if value not in there]
+    if not absent:
+        return found
+    detail = f"{found.detail}; no row of {', '.join(absent)}"
+    return replace(found, verdict=together([found.verdict, UNDECIDED]), detail=detail)
 
 
 def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -> Finding:
@@ -124,7 +126,7 @@ def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -
     if found is None:
         return Finding(claim, UNDECIDED, f"{len(rows)} rows have both values")
     verdict: Verdict = UNDECIDED
-    if found.interval is not None:
+    if found.interval is not None and len(rows) == len(evidence.table.rows):
         low, high = found.interval
         verdict = HOLDS if high <= at_most else FAILS if low > at_most else UNDECIDED
     spread = "no value for every image"
@@ -132,7 +134,8 @@ def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -
         spread = (
             f"95 % [{found.interval.low:.3f}, {found.interval.high:.3f}], bootstrap over images"
         )
-    detail = f"{found.value:.3f} over {len(rows)} rows, {spread}"
+    of_all = "" if len(rows) == len(evidence.table.rows) else f" of {len(evidence.table.rows)}"
+    detail = f"{found.value:.3f} over {len(rows)}{of_all} rows, {spread}"
     return Finding(claim, verdict, detail, found.value, found.interval, found.n)
 
 
@@ -155,13 +158,14 @@ def ratio(evidence: Evidence, *, of: str, over: str, at_least: float) -> Finding
     claim = f"{of} is at least {at_least:g} times {over}"
     verdicts: list[Verdict] = []
     shares = []
+    level = 1 - (1 - LEVEL) / max(2 * len(evidence.table.rows), 1)
     for row in evidence.table.rows:
         a, b = evidence.table.value(row, of), evidence.table.value(row, over)
         if a is None or b is None or b.value == 0:
             verdicts.append(UNDECIDED)
             continue
         shares.append(a.value / b.value)
-        least, most = _ratio_bounds(a.interval, b.interval)
+        least, most = _ratio_bounds(widened(a, level), widened(b, level))
         verdicts.append(HOLDS if least >= at_least else FAILS if most < at_least else UNDECIDED)
     if not shares:
         return Finding(claim, UNDECIDED, "no row has both values")
@@ -180,8 +184,9 @@ def bound(
     highest = highest if at_most is None else at_most
     verdicts: list[Verdict] = []
     values = [evidence.table.value(row, column) for row in evidence.table.rows]
+    level = 1 - (1 - LEVEL) / max(len(values), 1)
     for value in values:
-        ends = value.interval if value is not None else None
+        ends = None if value is None else widened(value, level)
         if ends is None:
             verdicts.append(UNDECIDED)
         elif ends.high < lowest or ends.low > highest:
@@ -227,7 +232,10 @@ def stable(
         base = next((row for row in rows if equal(row[place], reference)), None)
         scale = evidence.table.value(base, column) if base is not None else None
         for row in rows:
-            if base is None or scale is None or row == base:
+            if row == base:
+                continue
+            if base is None or scale is None or scale.value == 0.0:
+                verdicts.append(UNDECIDED)
                 continue
             found = evidence.difference(row, base, column, 1 - (1 - LEVEL) / max(count - 1, 1))
             if found is None:

@@ -9,6 +9,8 @@ image, the interval of the difference is put together from the two intervals (Zo
 import math
 from typing import Literal, NamedTuple
 
+from scipy.special import ndtri
+
 from advpure.stats import Interval, mean_interval, paired_difference
 from advpure.sweeps.columns import Value
 from advpure.sweeps.samples import Samples
@@ -93,14 +95,29 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
     return Difference(mean.value, mean.interval, mean.n)
 
 
-def _mover(first: Value, second: Value, level: float) -> Interval | None:
-    if first.interval is None or second.interval is None:
-        return None
-    from scipy.special import ndtri
+def widened(value: Value, level: float) -> Interval | None:
+    """Return a value's interval at another level than the 95 % at which it is reported.
 
-    # Intervals are reported at 95 %; their arms grow with the normal quantile of the level.
+    The arms grow with the normal quantile of the level.
+
+    Example:
+        >>> [round(end, 3) for end in widened(Value(0.5, interval=Interval(0.4, 0.6)), 0.99)]
+        [0.369, 0.631]
+    """
+    if value.interval is None:
+        return None
     scale = float(ndtri((1 + level) / 2) / ndtri(0.975))
-    down, up = first.value - first.interval.low, first.interval.high - first.value
-    low, high = second.value - second.interval.low, second.interval.high - second.value
+    low, high = value.interval
+    return Interval(
+        value.value - scale * (value.value - low), value.value + scale * (high - value.value)
+    )
+
+
+def _mover(first: Value, second: Value, level: float) -> Interval | None:
+    left, right = widened(first, level), widened(second, level)
+    if left is None or right is None:
+        return None
+    down, up = first.value - left.low, left.high - first.value
+    low, high = second.value - right.low, right.high - second.value
     value = first.value - second.value
-    return Interval(value - scale * math.hypot(down, high), value + scale * math.hypot(up, low))
+    return Interval(value - math.hypot(down, high), value + math.hypot(up, low))

@@ -4,6 +4,12 @@ The rows (purifiers) are what they are; what would differ in another experiment 
 whole images are drawn with replacement, the same ones for all rows, and for both columns where they
 are measured on the same images; every value is computed anew from the drawn images, and the
 correlation from these.
+
+Noise in the values mixes up ranks and so pulls the correlation towards 0; drawing images once more
+pulls again, by about as much. Percentiles of the drawn correlations therefore miss a law that is
+nearly perfect (in simulated tables of fifteen purifiers and fifty images they never held a true
+value of -1). The interval is their hull with their reflection about the value (the basic
+bootstrap), which undoes the pull. It is approximate where true values are tied or nearly so.
 """
 
 from collections.abc import Sequence
@@ -25,7 +31,8 @@ class RankCorrelation(NamedTuple):
 
     Attributes:
         value: Over the rows; ties have mean ranks.
-        interval: 95 % percentile interval over drawn images; None without values of images.
+        interval: About 95 %, over drawn images, see the module; it holds the value. None without
+            values of images.
         n: Number of images; None likewise.
     """
 
@@ -70,8 +77,14 @@ def rank_correlation(
     kept = drawn[np.isfinite(drawn)]
     if len(kept) < DRAWS / 2:
         return RankCorrelation(float(value), None, n)
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return RankCorrelation(float(value), Interval(float(low), float(high)), n)
+    return RankCorrelation(float(value), _interval(float(value), kept), n)
+
+
+def _interval(value: float, drawn: npt.NDArray[np.float64]) -> Interval:
+    """Join percentiles with their reflection about the value, within [-1, 1]."""
+    low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
+    ends = [value, low, high, 2.0 * value - low, 2.0 * value - high]
+    return Interval(max(min(ends), -1.0), min(max(ends), 1.0))
 
 
 def _weights(n: int, stream: int) -> npt.NDArray[np.float64]:
