@@ -69,7 +69,7 @@ def draw_prediction(
         axes.legend(frameon=False, fontsize=7, loc="upper center", ncols=2,
                     bbox_to_anchor=(0.5, -0.16))  # fmt: skip
     s = report.settings
-    known = s.get("attack", {})
+    known = s.get("attack")
     told = f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
     told += f"{report.eps:.4g}" + (f", {known['name']}" if known else "") + "; intervals 95 %"
     figure.suptitle(told, fontsize=9)

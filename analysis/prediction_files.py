@@ -71,7 +71,7 @@ class _Group:
     purifier: dict[str, Any]
     seed: int | None = None
     runs: dict[str, _Source] = field(default_factory=dict)
-    strength: float = math.nan
+    rates: dict[int, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -119,30 +119,28 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
         rest = len(judged) - len(fitting)
         notes.append(f"{rest} runs of another radius, data set, classifier or norm are passed over")
     notes += [
-        f"{group.label} has no compression rate and is left out"
+        f"{group.label} has no compression rate yet and is left out"
         for group in groups
-        if "cr" not in group.runs
+        if not group.rates
     ]
-    predicted = sorted((group for group in groups if "cr" in group.runs), key=_order(groups))
+    predicted = sorted((group for group in groups if group.rates), key=_order(groups))
     if not predicted:
         raise BadInput("these runs", "hold no compression rate", "add a run of advpure cr")
-    known = [_setting(group, clean, radius) for group in predicted]
+    attacks = [group.runs["attack"].settings["attack"] for group in predicted
+               if "attack" in group.runs]  # fmt: skip
+    if any(each != attacks[0] for each in attacks):
+        notes.append("the purifiers were not all attacked in the same way")
     described = {
         "verb": "predict", "dataset": clean.settings["dataset"],
         "threat_model": {"norm": model["norm"], "eps": radius},
+        "attack": attacks[0] if attacks else None,
         "clean": str(clean.folder),
         "points": [
             {**group.purifier, **{kind: str(run.folder) for kind, run in group.runs.items()}}
             for group in predicted
         ],
     }  # fmt: skip
-    attacks = [
-        group.runs["attack"].settings["attack"] for group in predicted if "attack" in group.runs
-    ]
-    if attacks and all(each == attacks[0] for each in attacks):
-        described["attack"] = attacks[0]
-    elif attacks:
-        notes.append("the purifiers were not all attacked in the same way")
+    known = [_setting(group, clean) for group in predicted]
     parent = Path(os.path.commonpath([each.folder.resolve() for each in found]))
     return make_report(known, radius, run=parent, described=described, notes=notes)
 
@@ -264,11 +262,13 @@ def _join_rates(groups: list[_Group], rates: list[_Source], eps: float) -> list[
             if id(source) not in exact and id(group.runs.get("cr")) in exact:
                 continue
             group.add(source)
-            group.strength = _strength(source, eps)
-            if not _is(group.strength, eps):
+            strength = _strength(source, eps)
+            seed = s["seeds"][0] if group.seed is None else group.seed
+            with RecordStore.read(source.folder) as store:
+                group.rates = read_rates(store, strength, seed)
+            if not _is(strength, eps):
                 notes.append(
-                    f"compression of {group.label} was measured at {group.strength:.4g}, not "
-                    f"{eps:.4g}"
+                    f"compression of {group.label} was measured at {strength:.4g}, not {eps:.4g}"
                 )
     return notes
 
@@ -297,11 +297,12 @@ def _order(groups: Sequence[_Group]) -> Any:
     return key
 
 
-def _setting(group: _Group, clean: _Source, eps: float) -> PredictionInput:
-    rates = _rates(group)
+def _setting(group: _Group, clean: _Source) -> PredictionInput:
+    rates = group.rates
     at_clean: dict[int, Radius] = _read(clean, read_radii)
-    at_anchor: dict[int, Radius] | None = _read(group.runs.get("anchor"), read_radii)
-    verdicts = _read(group.runs.get("attack"), read_verdicts)
+    # A run that has only begun says nothing yet, and does not take the others' images away.
+    at_anchor: dict[int, Radius] | None = _read(group.runs.get("anchor"), read_radii) or None
+    verdicts = _read(group.runs.get("attack"), read_verdicts) or None
     known = [each for each in (rates, at_clean, at_anchor, verdicts) if each is not None]
     ids = sorted(set.intersection(*(set(each) for each in known)))
     if not ids:
@@ -316,14 +317,6 @@ def _setting(group: _Group, clean: _Source, eps: float) -> PredictionInput:
         accurate=None if verdicts is None else np.array([verdicts[i].accurate for i in ids]),
         top=(_top(clean), _top(group.runs.get("anchor"))),
     )  # fmt: skip
-
-
-def _rates(group: _Group) -> dict[int, float]:
-    source = group.runs["cr"]
-    seeds = source.settings["seeds"]
-    seed = seeds[0] if group.seed is None else group.seed
-    with RecordStore.read(source.folder) as store:
-        return read_rates(store, group.strength, seed)
 
 
 def _read(source: _Source | None, read: Any) -> Any:

@@ -282,6 +282,22 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     refused("is a second attack run of onestep-ddpm, t = 5, beside", [*folders, twice])
     refused("is no run folder", [tmp_path / "nothing"])
 
+    def stop(done: int) -> None:
+        raise RuntimeError("stop")
+
+    begun: list[Path] = []
+    for t in (5, 60, 7):  # runs that have only begun
+        begun.append(tmp_path / f"begun-{t}")
+        with pytest.raises(RuntimeError, match="stop"):
+            measure_compression(
+                CompressionRun(**IMAGES, defense="onestep-ddpm", t=t, eps=0.15),
+                out=begun[-1], progress=stop,
+            )  # fmt: skip
+    left = predict_from([*clean, *kinds["attack"], *kinds["cr"], begun[2]]).to_json()
+    assert [row["t"] for row in left["rows"]] == [5, 60]
+    assert "onestep-ddpm, t = 7 has no compression rate yet and is left out" in left["notes"]
+    refused("hold no compression rate", [*clean, *kinds["attack"], *begun])
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
