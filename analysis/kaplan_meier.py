@@ -8,7 +8,8 @@ band is
 
 * before the first event [((1 - level) / 2)^(1 / n), 1], exact (Clopper and Pearson) for the n
   values still at risk;
-* after the last [0, the upper end one event earlier], since S only falls.
+* after the last [0, the upper end one event earlier], since S only falls; without censoring at most
+  1 - ((1 - level) / 2)^(1 / n), exact for n values none of which is larger.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ class KaplanMeier:
         low[before] = ((1.0 - self.level) / 2.0) ** (1.0 / known[before])
         high[before] = 1.0
         low[after] = 0.0
-        high[after] = high[~after].min(initial=1.0)
+        whole = self.events.sum() == self.at_risk[0]
+        rest = 1.0 - ((1.0 - self.level) / 2.0) ** (1.0 / self.at_risk[0]) if whole else 1.0
+        high[after] = high[~after].min(initial=rest)
         for name, values in (("survival", survival), ("_low", low), ("_high", high)):
             object.__setattr__(self, name, values)
 

@@ -84,7 +84,7 @@ def test_between_events_nothing_changes_and_the_event_counts_at_once() -> None:
     just = np.nextafter(0.2, 0.0)
     assert [curve.at(e).value for e in (0.0, 0.1, just, 0.2, 0.35)] == [1, 0.75, 0.75, 0.5, 0.5]
     assert curve.at(0.4)[1:3] == (0.0, 0.0)
-    assert curve.at(0.4).high == curve.at(0.3).high
+    assert curve.at(0.4).high == curve.at(0.3).high  # one was censored
     assert curve.at(9.0).value == 0.0
 
 
@@ -92,6 +92,16 @@ def test_before_the_first_event_the_band_is_exact() -> None:
     curve = kaplan_meier([0.2] * 20 + [0.1] * 5, [True] * 20 + [False] * 5)
     assert curve.at(0.05)[1:] == (1.0, pytest.approx(0.025 ** (1 / 25)), 1.0)
     assert curve.at(0.15).low == pytest.approx(binomtest(20, 20).proportion_ci().low)
+
+
+def test_where_nothing_survives_the_band_is_exact() -> None:
+    wrong = kaplan_meier([0.0] * 40)  # a classifier that is never right
+    assert wrong.at(0.1)[1:] == (0.0, 0.0, pytest.approx(binomtest(0, 40).proportion_ci().high))
+    together = kaplan_meier([0.1] * 5 + [0.2] * 35)
+    assert together.at(0.2).high == pytest.approx(binomtest(0, 40).proportion_ci().high)
+    # Those that were lost to sight may have survived: only the earlier end is known.
+    lost = kaplan_meier([0.1, 0.15, *[0.2] * 3], [True, False, True, True, True])
+    assert lost.at(0.2).high == lost.at(0.15).high
 
 
 @pytest.mark.parametrize("end", [math.inf, 0.05])
