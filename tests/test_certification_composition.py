@@ -217,6 +217,8 @@ def test_a_code_holds_three_answers() -> None:
     codes = selector.pack(logits, torch.tensor([[4, 0], [4, 1], [5, 0]]))
     assert codes.tolist() == [2 + 10 + 140, 9 + 140, 0 + 10]
     assert take_apart({152: 3, 149: 4}, 10) == ({2: 3, 9: 4}, {1: 3, 0: 4}, 7)
+    with pytest.raises(BadInput, match="a classifier of 3 classes does not fit 10"):
+        selector.pack(logits[:, :3], torch.tensor([[4, 0], [4, 1], [5, 0]]))
     for counts in ({152: 3, 9: 1}, {2 * 10 * 10: 1}):
         with pytest.raises(BadInput, match="are not one class"):
             take_apart(counts, 10)

@@ -99,7 +99,15 @@ class Selector:
         Args:
             logits: The base classifier's.
             rows: Image and sample number of every row, int64 [B, 2].
+
+        Raises:
+            BadInput: for another number of classes.
         """
+        if logits.shape[1] != self.classes:
+            raise BadInput(
+                f"a classifier of {logits.shape[1]} classes", f"does not fit {self.classes}",
+                "use one of the data set",
+            )  # fmt: skip
         log_p = logits.log_softmax(1)
         chosen = -(log_p.exp() * log_p).sum(1) <= self.threshold
         core = torch.tensor([self.cores[i] for i in rows[:, 0].tolist()], device=logits.device)
@@ -176,6 +184,11 @@ class Composed(Fixed):
     """The composition's certificate at every noise level, with a fixed number of samples."""
 
     name: ClassVar[ProcedureName] = "composed"
+
+    @property
+    def answers(self) -> int:
+        """Number of codes."""
+        return 2 * self.classes**2
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels whose samples are complete."""

@@ -93,6 +93,11 @@ class Reading(ABC):
         return self.alpha / len(self.sigmas) if self.joint else self.alpha
 
     @property
+    def answers(self) -> int:
+        """Number of different answers of a base classifier."""
+        return self.classes
+
+    @property
     def blocks(self) -> int:
         """Blocks of the estimation stage, at most."""
         return self.samples // self.block

@@ -174,7 +174,7 @@ def _grow(
         if mine is not None:
             units = [unit for unit in units if unit.key in mine]
         for counted in _count(prepared, units, images, batch):
-            rows = [_row(each, labels[each.unit.sample], reading.classes) for each in counted]
+            rows = [_row(each, labels[each.unit.sample], reading.answers) for each in counted]
             store.append(COUNTS.table, rows)
             for row in rows:
                 tallies.add(row)
