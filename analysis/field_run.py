@@ -102,12 +102,17 @@ class FieldReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return one JSON object: `rows` by step, `table` by quantity."""
+        """Return one JSON object: `rows` by step, `table` by quantity.
+
+        Of a step, `rate` is the mean over perturbations and `rms` the root mean square, which is
+        what `predicted` predicts.
+        """
         found = self.result
+        pooled = found.pooled.tolist()
         rows = [
             {
                 "step": k, "rate": mean_json(mean_interval(found.rates[:, k])),
-                "predicted": float(found.predicted[k]),
+                "rms": pooled[k], "predicted": float(found.predicted[k]),
             }
             for k in range(found.rates.shape[1])
         ]  # fmt: skip

@@ -8,6 +8,7 @@ so that nothing of the closed form enters.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logsumexp
 
 from advpure.analysis.gaussian_field import Floats
 from advpure.analysis.gaussian_field_table import FieldSettings
@@ -33,6 +34,20 @@ class FieldRates:
     on_manifold: float
     off_manifold: float
     eq_13: float
+
+    @property
+    def pooled(self) -> Floats:
+        """Root mean square rate of every step over all perturbations, [steps].
+
+        The root of the mean squared size after a step over that before, sizes relative to their
+        start. This tends to `predicted` with the number of perturbations, whatever the dimension;
+        the mean of their rates stays below it, the more the fewer directions are left.
+        """
+        logs = np.cumsum(2.0 * np.log(self.rates), axis=1)  # sums, so that nothing underflows
+        energies = np.concatenate([[0.0], logsumexp(logs, axis=0)])
+        energies[1:] -= np.log(len(logs))
+        found: Floats = np.exp(0.5 * np.diff(energies))
+        return found
 
 
 def simulate_rates(

@@ -82,6 +82,22 @@ def test_simulated_rates_are_the_closed_form(reading: Any) -> None:
     assert found.on_manifold > found.eq_13 > found.off_manifold
 
 
+def test_pooled_rates_are_the_closed_form_in_few_dimensions_too() -> None:
+    draws = 2000
+    found = simulate_rates(FieldSettings(dimension=5, steps=12), draws=draws)
+    energies = np.cumprod(np.square(found.rates), axis=1)
+    for k in (1, 6, 11):
+        # Delta method of the ratio of two means; alpha 1e-5 over three comparisons.
+        before, after = energies[:, k - 1], energies[:, k]
+        rate = found.predicted[k]
+        error = (after - rate**2 * before).std(ddof=1) / math.sqrt(draws)
+        bound = 4.7 * error / (2 * rate * before.mean())
+        assert found.pooled[k] == pytest.approx(rate, abs=bound)
+    # The mean of rates is something else, and smaller.
+    reach = 4.7 * found.rates[:, 11].std(ddof=1) / math.sqrt(draws)
+    assert found.rates[:, 11].mean() + reach < found.predicted[11]
+
+
 def test_paths_follow_the_factors() -> None:
     settings = variance_reading(PRINTED)
     paths = simulate_paths(settings, paths=5)

@@ -92,11 +92,11 @@ def _print(report: "FieldReport") -> None:
         [
             str(row["step"]), f"{row['rate']['value']:.5f}",
             "" if (i := row["rate"]["interval"]) is None else f"[{i[0]:.5f}, {i[1]:.5f}]",
-            f"{row['predicted']:.5f}", str(row["rate"]["n"]),
+            f"{row['rms']:.5f}", f"{row['predicted']:.5f}", str(row["rate"]["n"]),
         ]
         for row in shown
     ]  # fmt: skip
-    heads = ["step", "simulated", "95 %", "closed form", "perturbations"]
+    heads = ["step", "mean rate", "95 %", "root mean square", "closed form", "perturbations"]
     output.print_table(heads, simulated)
 
 
