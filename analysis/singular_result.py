@@ -79,11 +79,15 @@ class SingularResult:
         return mean_interval([self._rms(row) for row in self.spectra])
 
     @property
-    def worst_over_rms(self) -> Mean:
-        """sigma_max sqrt(d) / ||J||_F over images: how much worse the worst direction is."""
+    def worst_over_rms(self) -> Mean | None:
+        """sigma_max sqrt(d) / ||J||_F: how much worse the worst direction is.
+
+        Over images with a Jacobian other than 0; None without any.
+        """
         top = {row["sample"]: row["sigma"] for row in self.values if row["rank"] == 1}
         pairs = [(top[row["sample"]], self._rms(row)) for row in self.spectra]
-        return mean_interval([sigma / rate if rate > 0.0 else 1.0 for sigma, rate in pairs])
+        found = [sigma / rate for sigma, rate in pairs if rate > 0.0]
+        return mean_interval(found) if found else None
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object."""
@@ -98,7 +102,7 @@ class SingularResult:
             "n": len(self.spectra),
             "sigma_max": rows[0]["sigma"],
             "rms_rate": mean_json(self.rms_rate),
-            "worst_over_rms": mean_json(self.worst_over_rms),
+            "worst_over_rms": self.worst_over_rms and mean_json(self.worst_over_rms),
             "along_by_chance": self.components and self.components / self.dimensions,
             "rows": rows,
         }

@@ -57,6 +57,11 @@ class StepsReport:
     seconds: float
     notes: tuple[str, ...] = ()
 
+    @property
+    def n(self) -> int:
+        """Images that were measured; all of them for a chain without steps."""
+        return len(self.result.samples) if self.result.chain else int(self.settings["n"])
+
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object: `whole` chain, `rows` by step, `agreement`, `singular`."""
         whole, summaries = self.result.whole(), self.result.steps()
@@ -67,7 +72,7 @@ class StepsReport:
                 for name, value in whole._asdict().items()
             }
         return {
-            "n": self.settings["n"],
+            "n": self.n,
             "whole": chain,
             "agreement": {
                 name: found and found._asdict() for name, found in agreements(summaries).items()
@@ -164,6 +169,10 @@ def _notes(result: StepsResult, singular: SingularResult | None) -> Iterable[str
         yield f"derivatives at one of every {settings['every']} steps, so products are absent"
     if not settings.get("reference"):
         yield "no reference images, so no directions along and across the data"
+    done = len(result.samples)
+    asked = settings.get("n", done)
+    if result.chain and done < asked:
+        yield f"{done} of {asked} images are done; the same command goes on"
     if any(row.rate is None for row in result.rates):
         yield "some perturbations vanished on the way; later steps have no rate for them"
     if singular is not None:

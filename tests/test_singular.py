@@ -126,6 +126,8 @@ def test_a_map_that_forgets_the_image_has_no_stretch() -> None:
     found = leading_singular_values(lambda y: 0.0 * y, x, count=2)[0]
     assert found.values == (0.0, 0.0)
     assert found.stable_rank is None
+    values, spectrum = singular_records(found, None)
+    assert SingularResult(values, [spectrum], 4).to_json()["worst_over_rms"] is None
 
 
 def test_records_and_summaries() -> None:

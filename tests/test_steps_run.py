@@ -98,6 +98,8 @@ def test_a_run_that_stopped_goes_on_and_ends_the_same(folder: Path, tmp_path: Pa
         measure_steps(run, out=tmp_path, batch_size=1, progress=stop)
     with RecordStore.read(tmp_path) as store:
         assert len(store.done("steps", "sample")) == 1
+    assert _read(tmp_path)["n"] == 1
+    assert "1 of 2 images are done; the same command goes on" in _read(tmp_path)["notes"]
     counts: list[int] = []
     report = measure_steps(run, out=tmp_path, progress=counts.append)
     assert counts[0] == 100

@@ -169,9 +169,10 @@ def _print_steps(rows: list[dict[str, Any]]) -> None:
 def _print_singular(found: dict[str, Any]) -> None:
     from advpure.cli import output
 
+    times = found["worst_over_rms"]
     print(
         f"worst direction: {_mean(found['sigma_max'])}, mean direction (root mean square) "
-        f"{_mean(found['rms_rate'])}, {found['worst_over_rms']['value']:.2f} times"
+        f"{_mean(found['rms_rate'])}" + ("" if times is None else f", {times['value']:.2f} times")
     )
     rows = [
         [
