@@ -79,9 +79,9 @@ def prepare_distances(run: DistancesRun) -> PreparedDistances:
     info = dataset_info(run.dataset)
     norm = run.norm or info.norm
     choose(norm, ("linf", "l2"), "norm")
-    wanted = parse_perturbations(run.perturb, info.eps, norm)  # type: ignore[arg-type]
-    open_radius = any(p.kind == "attack" and p.eps == info.eps for p in wanted)
-    if norm != info.norm and open_radius:
+    known = info.eps if norm == info.norm else 0.0  # no attack can be told to have radius 0
+    wanted = parse_perturbations(run.perturb, known, norm)  # type: ignore[arg-type]
+    if any(p.kind == "attack" and p.eps == 0.0 for p in wanted):
         rule = f"has no default radius on {run.dataset}"
         raise BadInput(f"norm {norm}", rule, "write attack:pgd:0.5")
     made = perturbers(

@@ -159,8 +159,8 @@ def test_leaving_the_image_leaves_everything(tmp_path: Path) -> None:
     "change",
     [
         {"perturb": "none"}, {"metrics": "ssim"}, {"clip": True}, {"seed": 1}, {"sigma": 0.3},
-        {"attack_options": {"steps": 3}}, {"scheme": "counter"}, {"n": 5}, {"norm": "l2",
-        "perturb": "attack:pgd:0.5"},
+        {"attack_options": {"steps": 3}}, {"scheme": "counter"}, {"n": 5},
+        {"norm": "l2", "perturb": "attack:pgd:0.15"},  # the default radius of the other norm
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
