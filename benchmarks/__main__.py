@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loop, memory, randomness, usual_way
+from benchmarks import certification, certification_samples, loop, memory, randomness, usual_way
 from benchmarks.table import render
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -30,6 +30,8 @@ def main() -> None:
         "randomness": randomness.measure() | {"peak_mib": randomness.memory()},
         "memory": memory.measure(),
         "usual_way": usual,
+        "certification": certification.measure_time()
+        | {"samples": certification_samples.measure("runs")},
     }  # fmt: skip
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(render(results))

@@ -30,6 +30,7 @@ def render(results: dict[str, Any]) -> str:
             f"robust accuracy on the same {u['usual_n']}: "
             f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
         )
+    lines += _certification(results.get("certification", {}))
     rows = results["memory"]
     increases = [row["checkpoint_increase_mib"] for row in rows]
     peaks = [row["checkpoint_peak_mib"] for row in rows]
@@ -54,3 +55,35 @@ def render(results: dict[str, Any]) -> str:
         f"{machine['torch']}."
     )
     return "\n".join(lines)
+
+
+def _certification(found: dict[str, Any]) -> list[str]:
+    """Write the rows of certification, as far as they are measured."""
+    lines = [
+        f"| certification / bare network calls, `{row['defense']}` on {row['dataset']}, throughput "
+        f"| {row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 0.95 |"
+        for row in found.get("throughput", [])
+    ]
+    lines += [
+        f"| certification, the published script's loop at its batch size {row['batch']} / ours, "
+        f"`{row['defense']}` on {row['dataset']} | {row['times_faster']:.2f}x faster "
+        f"({row['low']:.2f} to {row['high']:.2f}) | 1x |"
+        for row in found.get("published_loop", [])
+    ]
+    for row in found.get("samples", []):
+        levels = zip(row["sigmas"], row["by_sigma"], strict=True)
+        each = "; ".join(
+            f"sigma {sigma:g}: {level['share']:.3f}, no procedure below {level['least']:.2g}"
+            for sigma, level in levels
+        )
+        spread = f" ({row['low']:.3f} to {row['high']:.3f})" if row["high"] > row["low"] else ""
+        counted = row["counted"] < row["samples"]
+        replayed = f", the first {row['counted']:,} counted, the rest replayed" if counted else ""
+        lines.append(
+            f"| samples that `--procedure anytime` draws for radii "
+            f"{', '.join(f'{radius:g}' for radius in row['radii'])} / {row['samples']:,} fixed"
+            f"{replayed}, `{row['defense']}` on {row['dataset']}, {row['n']} images | "
+            f"{row['share']:.3f}{spread} ({each}); {row['lost']} of {row['questions']} answers are "
+            f"no where the fixed number says yes | 0.2 |"
+        )
+    return lines
