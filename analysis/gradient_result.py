@@ -10,6 +10,9 @@ where r, unbiased and independent of b, stands for mu; only the division by ||mu
 The gain of a sign step, sign(b) . mu / ||mu||_1, takes ||mu||_1 = rho ||r||_1, and the sign
 agreement with mu takes arcs, both for normal entries; rho = cos(r, mu) is their correction for
 what R draws leave of the noise.
+
+The same draws say which images are resolved. Where few are, these are in part images whose draws
+happened to agree, and the curves over them are too high: look at the number of unresolved ones.
 """
 
 import math

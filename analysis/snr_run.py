@@ -186,11 +186,19 @@ def _record(store: RecordStore, sample: int, found: TwoWay, shape: torch.Size) -
 
 def _notes(result: SnrResult) -> tuple[str, ...]:
     absent = sum(row.plain.snr is None for row in result.rows)
-    if not absent:
-        return ()
-    return (
-        f"{absent} of {result.n} images have no internal variance, so no signal-to-noise ratio",
-    )
+    lost = sum(row.unbiased.snr is None for row in result.rows) - absent
+    notes = []
+    if absent:
+        notes.append(
+            f"{absent} of {result.n} images have no internal variance, so no signal-to-noise ratio"
+        )
+    if lost:
+        notes.append(
+            f"the unbiased internal variance of {lost} of {result.n} images is not above 0: it is "
+            "lost among too few perturbations and configurations, and these images are left out of "
+            "the unbiased mean of ratios"
+        )
+    return tuple(notes)
 
 
 def _compared(run: SnrRun) -> SnrSettings:

@@ -14,6 +14,7 @@ import pytest
 from advpure.analysis import signal_to_noise
 from advpure.analysis.runs import RUNS
 from advpure.analysis.snr_figure import snr_figure
+from advpure.analysis.snr_result import SNR_SCHEMA, SnrRow
 from advpure.analysis.snr_run import (
     UNFINISHED,
     SnrRun,
@@ -316,3 +317,15 @@ def test_a_run_costs_little_beside_its_network_calls_and_its_memory_does_not_gro
     few, many = randomness.memory((2, 4, 4), t=2), randomness.memory((6, 40, 40), t=2)
     assert many < 1024
     assert many - few < 32  # 300 times the cells
+
+
+def test_internal_variance_that_is_lost_in_the_interaction_is_told(tmp_path: Path) -> None:
+    # The interaction explains more than the columns' mean square: (1 - 8) / 2 is below 0.
+    lost = SnrRow(0, 2, 2, 1, 1.0, 1.0, 9.0, *[1.0] * 5, None, None)
+    rows = [lost, lost._replace(id=1, squares_columns=20.0)]
+    with RecordStore.open(tmp_path, schemas=(SNR_SCHEMA,), settings={}, context={}) as store:
+        store.append(SNR_SCHEMA.table, [row._asdict() for row in rows])
+        report = report_snr(store)
+    assert report.to_json()["snr_mean_of_ratios_unbiased_n"] == 1
+    assert len(report.notes) == 1
+    assert "internal variance of 1 of 2 images is not above 0" in report.notes[0]
