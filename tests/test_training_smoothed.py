@@ -143,6 +143,7 @@ def test_the_published_weights_are_in_the_recipes() -> None:
             )
 
 
+@pytest.mark.slow
 def test_a_card_has_the_accuracy_under_its_noise(tmp_path: Path) -> None:
     recipe = dataclasses.replace(load_recipe("digits-consistency-025"), steps=2, batch=8)
     result = train(recipe, out=tmp_path, progress=False)
