@@ -7,6 +7,8 @@ import pytest
 
 from advpure.analysis.certification.accuracy import certified_accuracy
 from advpure.analysis.certification.run import CertificationRun, measure_certification
+from advpure.analysis.distances_compare import compare_distances
+from advpure.analysis.distances_run import measure_distances
 from advpure.analysis.transport_run import TransportRun, measure_transport
 from advpure.errors import BadInput
 from advpure.records import RecordStore
@@ -17,6 +19,7 @@ from advpure.sweeps.experiment import load_experiment, summaries
 from advpure.sweeps.figures import FIGURES, Drawn
 from advpure.sweeps.points import Point, drafts, plan
 from advpure.sweeps.samples import samples_of
+from advpure.sweeps.sets import subtract_sets
 from advpure.sweeps.sweep import parse_sweep
 from advpure.sweeps.table import Cell, Reports, Table, options_of, tabulate
 
@@ -158,3 +161,41 @@ def test_certificates_and_purified_images_are_drawn(
         assert path.stat().st_size > 10_000
     with pytest.raises(BadInput, match="block cr has no finished run to draw"):
         FIGURES["certificates"](drawn, tmp_path / "x.png", block="cr")
+
+
+def test_frechet_distances_are_compared_with_their_images_in_common(tmp_path: Path) -> None:
+    sweep = parse_sweep(
+        {
+            "verb": "distances",
+            "base": {"dataset": "digits", "n": 24, "perturb": "none", "sigma": 0.5, "tile": 8,
+                     "metrics": "ssim,frechet-classifier"},
+            "grid": {"defense": ["onestep-edm", "cm"]},
+        },
+        name="sets", where="test",
+    )  # fmt: skip
+    points = plan(sweep)
+    for point in points:
+        measure_distances(point.settings, out=tmp_path / point.run)
+    at = "rows.0.frechet_classifier_after"
+    columns = {"frechet": Column(block="distances", at=at)}
+    table = tabulate(
+        points, {p.run for p in points}, Reports(tmp_path), {"method": "defense"}, columns
+    )
+    found = Evidence(table, tmp_path).difference(("cm",), ("onestep-edm",), "frechet", 0.95)
+    runs = {point.at["defense"]: tmp_path / point.run for point in points}
+    with RecordStore.read(runs["cm"]) as one, RecordStore.read(runs["onestep-edm"]) as two:
+        expected = {each.name: each for each in compare_distances(one, two)}["frechet-classifier"]
+    assert found is not None
+    assert found.interval is not None
+    assert expected.interval is not None
+    assert (found.value, found.n) == (pytest.approx(expected.difference), 24)
+    assert list(found.interval) == pytest.approx(list(expected.interval))
+    first, second = (table.cells[(name,), "frechet"] for name in ("cm", "onestep-edm"))
+    wider = subtract_sets(tmp_path, first, second, 0.99)
+    assert wider is not None
+    assert wider.interval is not None
+    assert wider.interval.low < found.interval.low < found.interval.high < wider.interval.high
+    for other in ("rows.0.ssim_after", "rows.0.l2_final", "n"):
+        assert subtract_sets(tmp_path, first._replace(at=other), second, 0.95) is None
+        both = (cell._replace(at=other) for cell in (first, second))
+        assert subtract_sets(tmp_path, *both, 0.95) is None

@@ -10,6 +10,7 @@ from advpure.stats import Interval
 from advpure.sweeps.axes import number
 from advpure.sweeps.comparisons import Difference, Verdict, subtract
 from advpure.sweeps.samples import Samples, samples_of
+from advpure.sweeps.sets import subtract_sets
 from advpure.sweeps.table import Cell, Key, Table
 
 
@@ -71,6 +72,10 @@ class Evidence:
         if a is None or b is None or a.value is None or b.value is None:
             return None
         left, right = self.samples(first, column), self.samples(second, column)
+        if left is None and right is None:
+            found = subtract_sets(self.root, a, b, level)
+            if found is not None:
+                return found
         return subtract(a.value, b.value, left, right, level)
 
 
