@@ -137,6 +137,7 @@ def _step(t: int, rates: list[float]) -> Timestep:
 def test_a_rise_is_told_only_where_the_images_show_it() -> None:
     flat = _step(1, [0.2, 0.3, 0.4])
     assert _rises(flat, _step(2, [0.215, 0.315, 0.417]))
+    assert not _rises(flat, _step(2, [0.215, 0.315, 0.417]), level=0.9999)  # of many steps
     assert not _rises(flat, _step(2, [0.25, 0.25, 0.45]))
     assert not _rises(flat, _step(2, [0.1, 0.2, 0.3]))
     assert not _rises(_step(1, [0.2]), _step(2, [0.9]))
