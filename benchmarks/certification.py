@@ -101,7 +101,8 @@ def published_loop(
         pairs = [(_time(one_by_one), _time(ours)) for _ in range(repeats)]
     ratios = [theirs / own for theirs, own in pairs]
     return {
-        "defense": defense, "dataset": dataset, "samples": samples, "n": n, "batch": batch,
+        "defense": defense, "dataset": dataset, "samples": samples, "n": n,
+        "batch": min(batch, samples),
         "times_faster": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
     }  # fmt: skip
 

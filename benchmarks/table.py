@@ -65,7 +65,7 @@ def _certification(found: dict[str, Any]) -> list[str]:
         for row in found.get("throughput", [])
     ]
     lines += [
-        f"| certification, the published script's loop at its batch size {row['batch']} / ours, "
+        f"| certification, the published script's loop with batches of {row['batch']} / ours, "
         f"`{row['defense']}` on {row['dataset']} | {row['times_faster']:.2f}x faster "
         f"({row['low']:.2f} to {row['high']:.2f}) | 1x |"
         for row in found.get("published_loop", [])
