@@ -72,7 +72,7 @@ def two_point_law(t: float) -> TwoPointLaw:
     Example:
         >>> law = two_point_law(1.0)
         >>> round(law.ode, 6), round(law.one_shot, 6), law.one_shot > law.ode
-        (0.317311, 0.449599, True)
+        (0.317311, 0.4496, True)
     """
     _check_noise(t)
     z = np.linspace(-_REACH, _REACH, _NODES)
