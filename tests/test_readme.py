@@ -90,6 +90,10 @@ def test_measured_files_name_no_machine() -> None:
     assert files
     for path in files:
         stored = json.loads(path.read_text())
-        assert stored["command"].startswith("advpure ")
-        assert not Path(stored["result"]["run"]).is_absolute()
+        if "experiment" in stored:
+            assert path.stem == f"{stored['experiment'].replace(':', '-')}-{stored['size']}"
+            assert not Path(stored["sweep"]).is_absolute()
+        else:
+            assert stored["command"].startswith("advpure ")
+            assert not Path(stored["result"]["run"]).is_absolute()
         assert not re.search(r'"/|/home/|/tmp/', path.read_text()), path.name
