@@ -92,7 +92,7 @@ def test_measured_files_name_no_machine() -> None:
         stored = json.loads(path.read_text())
         if "experiment" in stored:
             assert path.stem == f"{stored['experiment'].replace(':', '-')}-{stored['size']}"
-            assert not Path(stored["sweep"]).is_absolute()
+            assert not Path(stored.get("sweep", "runs")).is_absolute()
         else:
             assert stored["command"].startswith("advpure ")
             assert not Path(stored["result"]["run"]).is_absolute()
