@@ -32,11 +32,11 @@ Written by `python -m benchmarks.reproductions` from `experiments/measured/`.
 
 
 def store(output: Path) -> Path:
-    """Keep one output under its experiment and size, without the place it was computed in."""
+    """Keep one output under its experiment and size, without the place of this machine."""
     found = json.loads(output.read_text())
     if found["failed"] or found["left"]:
         raise ValueError(f"{output} is not finished")
-    del found["sweep"]
+    found["sweep"] = f"runs/{Path(found['sweep']).name}"
     seed, name = found["experiment"].split(":")
     target = MEASURED / f"{seed}-{name}-{found['size']}.json"
     target.write_text(json.dumps(found, indent=1) + "\n")

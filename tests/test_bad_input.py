@@ -244,7 +244,8 @@ main()
 """
 
 
-@pytest.mark.parametrize("verb", ["attack", pytest.param("cr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["attack", "cr"])
 def test_a_full_disk_keeps_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:

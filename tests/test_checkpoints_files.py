@@ -140,6 +140,7 @@ def test_labels_are_for_conditional_networks(
         load_checkpoint("resnet56-cifar10", path, label=0)
 
 
+@pytest.mark.slow
 def test_old_attention_names_of_the_hub_are_understood() -> None:
     pytest.importorskip("diffusers")
     entry = CHECKPOINTS.get("google-ddpm-cifar10")

@@ -120,7 +120,14 @@ def test_random_defenses_can_be_calibrated_without_a_configuration_of_their_own(
     assert found.evaluations == 2
 
 
-@pytest.mark.parametrize(("gradient", "backwards"), [(None, 0), (None, 1), ("surrogate", 1)])
+@pytest.mark.parametrize(
+    ("gradient", "backwards"),
+    [
+        (None, 0),
+        pytest.param(None, 1, marks=pytest.mark.slow),
+        pytest.param("surrogate", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_long_chain_is_timed_by_its_beginning(gradient: Any, backwards: int) -> None:
     """Within a factor of two of a timed call, on a machine that does other things too."""
     purifier = load_purifier("ddpm", xi=RandomnessConfig(0), t=60, gradient=gradient)

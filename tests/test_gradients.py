@@ -116,6 +116,7 @@ def _peak(t: int, mode: str, network: nn.Module) -> int:
     return memory.peak
 
 
+@pytest.mark.slow
 def test_memory_of_exact_gradients_does_not_grow_with_the_chain(normals: Draw) -> None:
     class Wide(nn.Module):
         """Two layers of 192 channels: a state is small beside one evaluation, as in a U-Net."""

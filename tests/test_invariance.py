@@ -68,7 +68,7 @@ def check_attack(folder: Path, count: int, split: int, **settings: Any) -> None:
     assert tuple(joined(*tables) for tables in zip(*shards, strict=True)) == first
 
 
-@pytest.mark.parametrize("name", ["cm", "ddpm"])
+@pytest.mark.parametrize("name", ["cm", pytest.param("ddpm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("protocol", [{}, {"randomness": "fresh", "draws": 2}])
 def test_attack_records(tmp_path: Path, name: str, protocol: dict[str, Any]) -> None:
     options = {"steps": 2, "loss": "margin"}

@@ -85,6 +85,15 @@ def test_generated_blocks_are_what_the_script_renders() -> None:
     assert render(TEXT) == TEXT, "run python -m benchmarks.readme"
 
 
+def test_the_page_of_reproductions_is_made_from_what_is_stored() -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.reproductions import PAGE, page
+    finally:
+        sys.path.remove(str(ROOT))
+    assert page() == PAGE.read_text(), "run python -m benchmarks.reproductions"
+
+
 def test_measured_files_name_no_machine() -> None:
     files = sorted((ROOT / "experiments" / "measured").glob("*.json"))
     assert files

@@ -78,6 +78,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert [line.split(",")[0] for line in lines[1:]] == ["4", "8", "12"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(
