@@ -15,11 +15,10 @@ def render(results: dict[str, Any]) -> str:
         f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 1.10 |"
         for row in results["loop"]
     ]
-    if "randomness" in results:
-        r = results["randomness"]
+    for r in results.get("randomness", []):
         lines.append(
             f"| `snr` / bare network calls, `{r['defense']}` t={r['t']}, {r['purifications']:,} "
-            f"purifications | {r['ratio']:.3f} ({r['low']:.3f} to {r['high']:.3f}), peak "
+            f"purifications | {r['ratio']:.3f}{_spread(r)}, peak "
             f"{r['peak_mib']:.0f} MiB | 1.10, 1 GiB |"
         )
     for u in results["usual_way"]:
@@ -55,6 +54,12 @@ def render(results: dict[str, Any]) -> str:
         f"{machine['torch']}."
     )
     return "\n".join(lines)
+
+
+def _spread(row: dict[str, Any]) -> str:
+    """Write the least and the most of several pairs."""
+    low, high = row["low"], row["high"]
+    return f" ({low:.3f} to {high:.3f})" if low < high else ""
 
 
 def _certification(found: dict[str, Any]) -> list[str]:
