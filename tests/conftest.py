@@ -1,11 +1,14 @@
 """Small things that many tests need: a network that is no closed form, and keyed noise."""
 
 import os
+import signal
 from collections.abc import Callable
 
 # Before advpure is imported: what the tests do not say is digits, which are quick. The default
 # itself is tested in processes of their own.
 os.environ["ADVPURE_DATASET"] = "digits"
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
