@@ -7,8 +7,6 @@ from collections.abc import Callable
 # Before advpure is imported: what the tests do not say is digits, which are quick. The default
 # itself is tested in processes of their own.
 os.environ["ADVPURE_DATASET"] = "digits"
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests press it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
@@ -16,6 +14,9 @@ from torch import Tensor, nn
 
 from advpure.denoisers import EDMDenoiser
 from advpure.networks import build_network
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeDenoiser = Callable[..., EDMDenoiser]
 
