@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import resource
-import resource
 import statistics
 import subprocess
 import sys
