@@ -144,8 +144,8 @@ def _quality(rates: dict[str, dict[str, Any]], what: str) -> str:
 
 
 def compression_robustness() -> str:
-    """Show table 2 of seed 003 on CIFAR-10, measured beside published, and what it claims."""
-    return reproductions.section(_stored("003-table-2-cifar10"), heading=False, folder="docs/")
+    """Show table 2 of seed 003, measured beside published, and what it claims."""
+    return reproductions.section(_stored("003-table-2-small"), heading=False, folder="docs/")
 
 
 def benchmarks() -> str:
