@@ -98,11 +98,13 @@ class Claims:
         """Let go of a run that this process had claimed."""
         self._drop("run = ? AND pid = ? AND host = ?", run, os.getpid(), platform.node())
 
-    def drop_process(self, pid: int) -> list[str]:
-        """Void the claims of a process of this machine that has ended; return its runs."""
-        held = [c.run for c in self._all() if c.pid == pid and c.host == platform.node()]
+    def of_process(self, pid: int) -> list[str]:
+        """Return the runs that a process of this machine has claimed, living or not."""
+        return [c.run for c in self._all() if c.pid == pid and c.host == platform.node()]
+
+    def drop_process(self, pid: int) -> None:
+        """Void the claims of a process of this machine that has ended."""
         self._drop("pid = ? AND host = ?", pid, platform.node())
-        return held
 
     def living(self) -> dict[str, Claim]:
         """Return the claims that count, by run."""

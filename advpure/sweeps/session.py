@@ -165,12 +165,16 @@ def _in_processes(index: Index, order: Order, jobs: int) -> None:
         try:
             while workers:
                 time.sleep(_LOOK_SECONDS)
-                for worker in [worker for worker in workers if worker.poll() is not None]:
-                    workers.remove(worker)
-                    if worker.returncode == NO_ROOM:
-                        raise StorageFull(index.root)
-                    if worker.returncode != 0 and _note_death(index, worker, said):
+                for worker, code in [(each, _ended(each)) for each in workers]:
+                    if code is None:
+                        continue
+                    if code not in (0, NO_ROOM):
+                        _note_death(index, worker.pid, code, said)
                         workers.append(_start(index, order, said))
+                    worker.wait()
+                    workers.remove(worker)
+                    if code == NO_ROOM:
+                        raise StorageFull(index.root)
         finally:
             _stop(index, workers)
 
@@ -192,11 +196,28 @@ def _plain(order: Order) -> dict[str, Any]:
     return asdict(order)
 
 
-def _note_death(index: Index, worker: "subprocess.Popen[str]", said: IO[str]) -> bool:
-    """Note that a worker died, at the point that it had claimed; False if it had none."""
+def _ended(worker: "subprocess.Popen[str]") -> int | None:
+    """Return the exit code of a worker that has ended, None of one that still runs.
+
+    Its process id stays taken until it is waited for: so its claim counts, and no other worker
+    takes its point, until its death is noted there. (Some systems cannot look without waiting.)
+    """
+    if not hasattr(os, "waitid"):
+        return worker.poll()
+    found = os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+def _note_death(index: Index, pid: int, code: int, said: IO[str]) -> None:
+    """Note that a worker died at the point that it had claimed, and only then void the claim.
+
+    Raises:
+        RuntimeError: when it had claimed none: another one would die, too.
+    """
     with Claims(index.root) as claims:
-        held = claims.drop_process(worker.pid)
-    code = worker.returncode
+        held = claims.of_process(pid)
     how = f"with signal {-code} (was memory short?)" if code < 0 else f"with exit code {code}"
     said.seek(0)
     words = said.read()
@@ -206,7 +227,8 @@ def _note_death(index: Index, worker: "subprocess.Popen[str]", said: IO[str]) ->
         index.add(Attempt(run, 0.0, error, words or None))
     if not held:
         raise RuntimeError(f"a worker of the sweep ended {how} before it began: {words}")
-    return True
+    with Claims(index.root) as claims:
+        claims.drop_process(pid)
 
 
 def _stop(index: Index, workers: Sequence["subprocess.Popen[str]"]) -> None:
