@@ -17,7 +17,7 @@ from advpure.analysis.robustness import RobustnessSettings, measure_robustness
 from advpure.cli import output, run
 from advpure.errors import BadInput
 from advpure.evaluate import ATTACKS, DECISIONS
-from advpure.records import RecordStore
+from advpure.records import ALREADY_COMPLETE, RecordStore
 from advpure.schema import Row
 
 MAIN = "from advpure.cli import main; main()"
@@ -128,7 +128,8 @@ def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
     both = [start(tmp_path, *JOB, "-n", "40", "--batch-size", str(size)) for size in (3, 8)]
     for process in both:
         _, err = process.communicate(timeout=300)
-        assert (process.returncode, err) == (0, "")
+        assert process.returncode == 0
+        assert err in ("", f"note: {ALREADY_COMPLETE}\n")  # one may end before the other begins
     measure_robustness(RobustnessSettings(n=40, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
 

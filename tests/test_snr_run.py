@@ -27,7 +27,7 @@ from advpure.cli import run
 from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.records import RecordStore
+from advpure.records import ALREADY_COMPLETE, RecordStore
 
 Cli = Callable[..., tuple[int, str, str]]
 QUICK: dict[str, Any] = {
@@ -166,7 +166,8 @@ def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
     both = [start(tmp_path, *job, "--batch-size", str(size)) for size in (16, 48)]
     for process in both:
         _, err = process.communicate(timeout=300)
-        assert (process.returncode, err) == (0, "")
+        assert process.returncode == 0
+        assert err in ("", f"note: {ALREADY_COMPLETE}\n")  # one may end before the other begins
     measure_snr(SnrRun(**QUICK), out=tmp_path / "whole")
     assert everything(tmp_path / "mine") == everything(tmp_path / "whole")
 
