@@ -311,10 +311,10 @@ def test_a_run_costs_little_beside_its_network_calls_and_its_memory_does_not_gro
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     from benchmarks import randomness
 
-    found = randomness.measure((1, 64, 10), repeats=3)  # ten full tiles
+    found = randomness.measure((1, 64, 10), repeats=5)  # ten full tiles
     assert found["purifications"] == 640
-    assert isinstance(found["ratio"], float)
-    assert found["ratio"] <= 1.25  # the bound is 1.10 on a quiet machine: see benchmarks
+    assert isinstance(found["low"], float)
+    assert found["low"] <= 1.10  # the best pair: other load on the machine disturbs single ones
     few, many = randomness.memory((2, 4, 4), t=2), randomness.memory((6, 40, 40), t=2)
     assert many < 1024
     assert many - few < 32  # 300 times the cells
