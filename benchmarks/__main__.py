@@ -27,7 +27,7 @@ def main() -> None:
             loop.measure("cm", {}, steps=40, n=256),
             loop.measure("ddpm", {"t": 20}, steps=3, n=128),
         ],
-        "randomness": [randomness.small(), randomness.whole_table(10)],
+        "randomness": [randomness.small(), randomness.whole_table(100)],
         "memory": memory.measure(),
         "usual_way": usual,
         "certification": certification.measure_time()

@@ -116,7 +116,7 @@ def small(t: int = 100) -> dict[str, object]:
 def whole_table(t: int) -> dict[str, object]:
     """Measure all purifications of the published table once, with a tenth of the bare calls.
 
-    A short chain is the harder case: what is done around the network is done once a purification.
+    A shorter chain is a harder case: what is done around the network is done once a purification.
     The peak of memory is this process's, the recorded calls included.
     """
     found = measure(FULL, t, repeats=1, share=0.1)
