@@ -84,7 +84,7 @@ def draw_curve(axes: "Axes", result: SurvivalResult, label: str, color: str) -> 
 
 
 def dress(axes: "Axes", norm: str) -> None:
-    """Name the axes of a survival function and put the legend below them."""
+    """Name the axes of a survival function; the legend stands below the falling curve, or beside."""
     size = {"linf": "l-inf", "l2": "l2"}[norm]
     axes.set_xlabel(f"{size} size of the perturbation, [0, 1] units")
     axes.set_ylabel("share of images that survive it")
@@ -94,7 +94,7 @@ def dress(axes: "Axes", norm: str) -> None:
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
     if len(axes.get_legend_handles_labels()[0]) <= _FEW:
-        axes.legend(frameon=False, fontsize=7.5, loc="upper right")
+        axes.legend(frameon=False, fontsize=7.5, loc="lower left")
     else:
         axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0))
 

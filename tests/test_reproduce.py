@@ -184,6 +184,7 @@ def test_unknown_names_are_refused_with_the_nearest(id: str, size: str, words: s
         ("label: scaled down", "label: rough", "sizes.small.label"),
         ("published: T2", "published: T99", "published table 'T99' is not known"),
         ("at: rows.0", "path: rows.0", "column cr: key 'path' is not known"),
+        ("draw: comp", "drawn: comp", "figure None is not known"),
         ("figure: {draw: compression-robustness, x: cr,", "figure: {draw: curves,", "does not fit"),
     ],
 )
@@ -259,6 +260,8 @@ def test_a_dry_run_writes_nothing(
     assert (found["points"], found["done"]) == (6, 0)
     assert found["evaluations"] > 0
     assert not (tmp_path / "runs").exists()
+    assert cli(["reproduce", tiny, "--dry-run"]) == 0
+    assert "0 of 6 points done" in capsys.readouterr().out
 
 
 def test_a_failed_point_gives_exit_code_1(
