@@ -84,7 +84,7 @@ def draw_curve(axes: "Axes", result: SurvivalResult, label: str, color: str) -> 
 
 
 def dress(axes: "Axes", norm: str) -> None:
-    """Name the axes of a survival function; the legend stands below the falling curve, or beside."""
+    """Name the axes of a survival function, the legend below its falling curve or beside it."""
     size = {"linf": "l-inf", "l2": "l2"}[norm]
     axes.set_xlabel(f"{size} size of the perturbation, [0, 1] units")
     axes.set_ylabel("share of images that survive it")
