@@ -1,8 +1,6 @@
 """What a run will cost, before it starts: evaluations counted, seconds and memory calibrated."""
 
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from advpure.chain import Chain
 from advpure.defense import Defense
+from advpure.peak import peak_resident
 from advpure.purifier import Purifier
 
 _LONG = 12  # network evaluations of a chain that is timed in part
@@ -124,5 +123,4 @@ def peak_memory(device: torch.device) -> int:
     """Return the most bytes that this process has used so far, on a GPU those of torch."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident()

@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 _PROBE = """
-import json, resource, sys
+import json, sys
 import torch, advpure
+from advpure.peak import peak_resident
 t, mode = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 images, labels, ids = advpure.load_images("digits", n=64)
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident() / 2**20
 def gradient(t, mode):
     d = advpure.load_defense("ddpm", t=t, xi=advpure.RandomnessConfig(0), gradient=mode, tile=64)
     x = images.clone().requires_grad_()

@@ -9,7 +9,6 @@ rows of a tile share their noise, and fewer images and configurations.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,21 +21,23 @@ import torch
 import advpure
 from advpure.analysis.mixed import purify_rows
 from advpure.analysis.snr_run import SnrRun, measure_snr, prepare_snr
+from advpure.peak import peak_resident
 from benchmarks.loop import Calls
 
 FULL = (50, 50, 50)
 SMALL = (10, 50, 10)
 
 _PROBE = """
-import json, resource, sys, tempfile
+import sys, tempfile
 import torch
 from advpure.analysis.snr_run import SnrRun, measure_snr
+from advpure.peak import peak_resident
 torch.set_num_threads(1)
 n, k, s, t = map(int, sys.argv[1:])
 run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
 with tempfile.TemporaryDirectory() as folder:
     measure_snr(run, out=folder)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_resident() / 2**20)
 """
 
 
@@ -120,7 +121,7 @@ def whole_table(t: int) -> dict[str, object]:
     The peak of memory is this process's, the recorded calls included.
     """
     found = measure(FULL, t, repeats=1, share=0.1)
-    return found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return found | {"peak_mib": peak_resident() / 2**20}
 
 
 def main() -> None:
