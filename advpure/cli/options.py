@@ -41,6 +41,23 @@ Weights = Annotated[
     typer.Option(help="Weights of the denoiser: a file, a shipped name, or official NAME:FILE."),
 ]
 Classifier = Annotated[str | None, typer.Option(help="Weights of the classifier, likewise.")]
+Gradient = Annotated[
+    str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
+]
+Policy = Annotated[
+    str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
+]
+Norm = Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")]
+Attack = Annotated[str, typer.Option("--attack", "-a", help="Attack; `advpure models` lists them.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40; 100 for apgd.")
+]
+StepSize = Annotated[str | None, typer.Option(help="Step in [0, 1] units. Default: eps / 30.")]
+Loss = Annotated[str | None, typer.Option(help="ce, margin or dlr. Default: ce.")]
+AttackOptions = Annotated[
+    list[str] | None,
+    typer.Option("--attack-option", help="Other setting of the attack, KEY=VALUE; repeats."),
+]
 Tile = Annotated[
     int | None, typer.Option(help="Images per network call, 1 or more; 0: batches as they come.")
 ]
@@ -52,6 +69,7 @@ Out = Annotated[
     str | None, typer.Option(help="Run folder. Default: runs/VERB-HASH of the settings.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Plot = Annotated[str | None, typer.Option(help="Draw the figure: a .png, .svg or .pdf file.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print evaluations, time and memory, and stop.")
 ]
