@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advpure.analysis.certification.figure import draw_curves
+from advpure.analysis.certification.accuracy import CertifiedImages
+from advpure.analysis.certification.figure import draw_panels
 from advpure.analysis.certification.run import report_certification
 from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.runs import RUNS
@@ -197,14 +198,14 @@ def purified(drawn: Drawn, path: Path, *, block: str, sigma: float, columns: int
 
 
 def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
-    """Draw certified accuracy over the radius, a curve a run and noise level (figure 3)."""
-    curves = []
+    """Draw certified accuracy over the radius, a panel a noise level, a curve a run (figure 3)."""
+    panels: dict[str, list[CertifiedImages]] = {}
     for name, records in _finished(drawn, block):
         with records as store:
             for curve in report_certification(store).curves:
-                level = "" if curve.images.sigma is None else f" {curve.images.sigma:g}"
-                curves.append(dataclasses.replace(curve.images, name=f"{name}{level}"))
-    return draw_curves(curves, path, title=drawn.title, caption=drawn.name)
+                level = "" if curve.images.sigma is None else f"sigma {curve.images.sigma:g}"
+                panels.setdefault(level, []).append(dataclasses.replace(curve.images, name=name))
+    return draw_panels(panels, path, title=drawn.title, caption=caption(drawn))
 
 
 def _finished(drawn: Drawn, block: str) -> list[tuple[str, RecordStore]]:

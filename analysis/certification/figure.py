@@ -1,7 +1,9 @@
 """Curves of certified accuracy over the radius, with bands (seed 000, figure 3)."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +14,12 @@ from advpure.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.records import RecordStore
 from advpure.stats import wilson
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _STYLES = ("-", "--", "-.", ":")
 _MOST = len(PALETTE) * len(_STYLES)
+_LETTERS = 17  # of a caption on an inch
 
 
 def draw_curves(
@@ -36,37 +42,85 @@ def draw_curves(
         BadInput: for no curve or too many, or another ending.
         StorageFull: when there is no room.
     """
+    return draw_panels({"": curves}, path, title=title, caption=caption)
+
+
+def draw_panels(
+    panels: Mapping[str, Sequence[CertifiedImages]],
+    path: str | Path,
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Path:
+    """Draw curves side by side, such as one panel a noise level, with one accuracy scale.
+
+    A name has one colour and style in all panels, and one entry in the legend where every panel
+    has the same names and counts.
+
+    Args:
+        panels: What stands above each panel, to its curves; 1 to 28 curves each.
+        path: The file; .png, .svg or .pdf.
+        title: A line above all.
+        caption: Below, such as n and settings; long lines are broken.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BadInput: for no curve or too many, or another ending.
+        StorageFull: when there is no room.
+    """
     check_ending(path)
-    if not 1 <= len(curves) <= _MOST:
-        raise BadInput(f"{len(curves)} curves", f"are not 1 to {_MOST}", "draw fewer")
-    figure = new_figure(5.6, 3.6)
-    axes = figure.add_subplot()
-    for place, curve in enumerate(curves):
-        color, style = PALETTE[place % len(PALETTE)], _STYLES[place // len(PALETTE)]
-        radii, counts = accuracy_curve(curve)
-        n = len(curve)
-        # The accuracy of a radius holds down to the radius before it: steps lie left of points.
-        radii, counts = np.append(radii, radii[-1]), np.append(counts, 0)
-        rates = [wilson(int(count), n) for count in counts]
-        low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("low", "high"))
-        values = [100 * rate.value for rate in rates]
-        axes.fill_between(radii, low, high, step="pre", color=color, alpha=0.15, linewidth=0)
-        label = f"{curve.name} (n = {n})"
-        axes.step(radii, values, where="pre", color=color, linestyle=style, label=label)
-    axes.set_xlabel("l2 radius, in [0, 1] units")
-    axes.set_ylabel("certified accuracy, %")
-    axes.set_ylim(0.0, 100.0)
-    axes.set_xlim(left=0.0)
-    axes.spines[["top", "right"]].set_visible(False)
-    if title:
+    for count in map(len, panels.values()):
+        if not 1 <= count <= _MOST:
+            raise BadInput(f"{count} curves", f"are not 1 to {_MOST}", "draw fewer")
+    if not panels:
+        raise BadInput("0 panels", "are nothing to draw", "give at least one curve")
+    keys = [[(curve.name, len(curve)) for curve in curves] for curves in panels.values()]
+    once = all(each == keys[0] for each in keys)
+    width = 5.6 if len(panels) == 1 else 3.1 * len(panels) + 0.6
+    figure = new_figure(width, 3.6)
+    first = None
+    for place, (above, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1, sharey=first)
+        for line, curve in enumerate(curves):
+            _draw(axes, curve, PALETTE[line % len(PALETTE)], _STYLES[line // len(PALETTE)])
+        axes.set_xlabel("l2 radius, in [0, 1] units")
+        axes.set_xlim(left=0.0)
+        axes.spines[["top", "right"]].set_visible(False)
+        if first is None:
+            axes.set_ylabel("certified accuracy, %")
+            axes.set_ylim(0.0, 100.0)
+            first = axes
+        if above:
+            axes.set_title(above, fontsize=9)
+        if not once or place == len(panels) - 1:
+            axes.legend(frameon=False, fontsize=8)
+    if title and len(panels) == 1:
         axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
+    elif title:
+        figure.suptitle(title, fontsize=10, y=1.0)
     if caption:
-        axes.annotate(
-            caption, xy=(0.5, 0.0), xycoords="axes fraction", xytext=(0, -42),
-            textcoords="offset points", ha="center", fontsize=7, color="#444444",
+        assert first is not None
+        text = "\n".join(textwrap.wrap(caption, round(_LETTERS * width)))
+        first.annotate(
+            text, xy=(0.0, 0.0), xycoords="axes fraction", xytext=(0, -38), va="top",
+            textcoords="offset points", ha="left", fontsize=7, color="#444444",
         )  # fmt: skip
     return save_figure(figure, path)
+
+
+def _draw(axes: "Axes", curve: CertifiedImages, color: str, style: str) -> None:
+    """Draw a curve that steps down at every image's radius, and its band."""
+    radii, counts = accuracy_curve(curve)
+    # The accuracy of a radius holds down to the radius before it: steps lie left of points.
+    radii, counts = np.append(radii, radii[-1]), np.append(counts, 0)
+    rates = [wilson(int(count), len(curve)) for count in counts]
+    low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("low", "high"))
+    axes.fill_between(radii, low, high, step="pre", color=color, alpha=0.15, linewidth=0)
+    label = f"{curve.name} (n = {len(curve)})"
+    values = [100 * rate.value for rate in rates]
+    axes.step(radii, values, where="pre", color=color, linestyle=style, label=label)
 
 
 def certification_figure(store: RecordStore, path: str | Path) -> Path:
