@@ -4,82 +4,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.compression_run import CompressionReport
 
 
+@flattened
 def cr(
-    defense: o.Defense = "cm",
+    *,
+    subject: Annotated[g.Subject, without("seed")],
     eps: Annotated[
         str, typer.Option(help="Strengths in [0, 1] units, a list such as 2/255,8/255.")
     ] = "8/255",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
     distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
     perturbations: Annotated[
         int, typer.Option(help="Perturbations per image, seed and strength, 1 or more.")
     ] = 10,
     seeds: Annotated[str, typer.Option(help="Base seeds, a list such as 0,123,295.")] = "0",
-    scheme: o.Scheme = "hash",
     clip: Annotated[
         bool, typer.Option("--clip", help="Clip perturbed images to [0, 1]; realised norms count.")
     ] = False,
     limit: Annotated[
         bool, typer.Option("--limit", help="Also the limit of vanishing strength, by derivatives.")
     ] = False,
-    weights: o.Weights = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw a histogram over images: a .png, .svg or .pdf file.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw a histogram over images: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the expected compression rate ||f(x+e) - f(x)|| / ||e|| under fixed randomness.
 
     Example: advpure cr --defense ddim --t 100 --eps 2/255,8/255,32/255 --plot cr.png
     """
-    from advpure.analysis.compression_run import (
-        CompressionRun,
-        compression_limit,
-        estimate_compression,
-        measure_compression,
-        prepare_compression,
-    )
-    from advpure.cli import output
+    from advpure.analysis.compression_run import CompressionRun, compression_limit
+    from advpure.cli.run import conclude, measure, prepare
 
     run = CompressionRun(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, eps=eps.split(","),
-        distribution=distribution, perturbations=perturbations,  # type: ignore[arg-type]
-        seeds=o.parse_integers(seeds, "seed"), scheme=scheme, clip=clip,  # type: ignore[arg-type]
-        tile=tile, device=device,
+        **subject.settings(), eps=eps.split(","), distribution=distribution,  # type: ignore[arg-type]
+        perturbations=perturbations, seeds=o.parse_integers(seeds, "seed"), clip=clip,
     )  # fmt: skip
-    prepared = prepare_compression(run)
-    if dry_run:
-        output.print_estimate(estimate_compression(prepared), as_json, of_defense=False)
-        return
-    p = prepared.perturb
-    total = len(prepared.images.ids) * len(p.strengths) * len(p.base_seeds) * p.perturbations
-    with output.progress("purifying", total, not (quiet or as_json)) as bar:
-        report = measure_compression(run, out=out, batch_size=batch_size, progress=bar)
+    ready = prepare("cr", run, running)
+    report = measure(ready, "purifying")
     found = report.to_json()
     if limit:
         found["limit"] = compression_limit(run).summary()._asdict()
-    if plot is not None:
-        _draw(report, plot)
-    random = prepared.purifier.chain.is_random
-    output.print_report(report, lambda: _print(report, found, random), as_json, found, plot=plot)
+    random = ready.prepared.purifier.chain.is_random
+    conclude(ready, report, lambda: _print(report, found, random), found)
 
 
 def _print(report: "CompressionReport", found: dict[str, object], is_random: bool) -> None:
@@ -126,11 +98,3 @@ def _print(report: "CompressionReport", found: dict[str, object], is_random: boo
     absent = sum(r.absent for r in pooled)
     if absent:
         output.note(f"{absent} perturbations were clipped away whole and have no rate")
-
-
-def _draw(report: "CompressionReport", path: str) -> None:
-    from advpure.analysis.compression_figure import compression_figure
-    from advpure.records import RecordStore
-
-    with RecordStore.read(report.run) as store:
-        compression_figure(store, path)

@@ -1,11 +1,12 @@
 """``advpure distances``: how far are images from their originals, before, during and after?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
     from advpure.analysis.distances_compare import Contrast
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from advpure.analysis.distances_run import PreparedDistances
 
 
+@flattened
 def distances(
-    defense: o.Defense = "cm",
+    *,
+    subject: g.JudgedSubject,
     perturb: Annotated[
         str,
         typer.Option(
@@ -30,12 +33,6 @@ def distances(
             "that can be had."
         ),
     ] = "all",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
     clip: Annotated[
         bool, typer.Option("--clip", help="Clip random perturbations to [0, 1].")
     ] = False,
@@ -49,20 +46,6 @@ def distances(
             help="Setting of the attacks, KEY=VALUE, or of one, e.g. pgd.steps=10; repeats.",
         ),
     ] = None,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    gradient: Annotated[
-        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
     against: Annotated[
         str | None,
         typer.Option(help="Folder of another distances run on the same images: compare, paired."),
@@ -74,55 +57,32 @@ def distances(
             "0: jackknife, at once."
         ),
     ] = 0,
-    plot: Annotated[
-        str | None,
-        typer.Option(help="Draw the distance after every step: a .png, .svg or .pdf file."),
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw the distance after every step: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print distances to the clean image along the chain, and metrics before and after it.
 
     Example: advpure distances --defense ddpm --t 100 --perturb uniform:8/255,attack:pgd -n 50
     """
-    from advpure.analysis.distances_run import (
-        DistancesRun,
-        estimate_distances,
-        measure_distances,
-        prepare_distances,
-    )
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.distances_run import DistancesRun
+    from advpure.cli.run import conclude, measure, prepare
 
-    if plot is not None:
-        check_ending(plot)
     run = DistancesRun(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, classifier=classifier,
-        perturb=perturb, metrics=metrics, norm=norm,
-        attack_options=o.parse_options(attack_option), clip=clip, seed=seed,
-        scheme=scheme, gradient=gradient, policy=policy,  # type: ignore[arg-type]
-        tile=tile, device=device,
+        **subject.settings(), perturb=perturb, metrics=metrics, norm=norm,
+        attack_options=o.parse_options(attack_option), clip=clip,
     )  # fmt: skip
-    prepared = prepare_distances(run)
-    if dry_run:
-        output.print_estimate(estimate_distances(prepared), as_json, of_defense=True)
-        return
-    shown = not (quiet or as_json)
-    with output.progress("purifying", prepared.total, shown) as bar:
-        report = measure_distances(run, out=out, batch_size=batch_size, progress=bar)
-    contrasts = None if against is None else _compare(report, against, resamples, shown)
-    if plot is not None:
-        _draw(report, plot)
+    ready = prepare("distances", run, running)
+    report = measure(ready, "purifying", of_defense=True)
+    contrasts = None if against is None else _compare(report, against, resamples, running.shown)
     more = {} if contrasts is None else {"against": [each.to_json() for each in contrasts]}
 
     def show() -> None:
-        _print(report, prepared)
+        _print(report, ready.prepared)
         if contrasts is not None:
             _print_contrasts(contrasts, str(report.run), str(against))
 
-    output.print_report(report, show, as_json, report.to_json() | more, plot=plot)
+    conclude(ready, report, show, report.to_json() | more)
 
 
 def _compare(
@@ -141,14 +101,6 @@ def _compare(
         output.progress("resampling", total, shown and total > 0) as bar,
     ):
         return compare_distances(first, second, resamples=resamples, progress=bar)
-
-
-def _draw(report: "DistancesReport", path: str) -> None:
-    from advpure.analysis.distances_figure import distances_figure
-    from advpure.records import RecordStore
-
-    with RecordStore.read(report.run) as store:
-        distances_figure(store, Path(path))
 
 
 def _print(report: "DistancesReport", prepared: "PreparedDistances") -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
     from advpure.analysis.gradient_result import Enough
@@ -13,14 +14,10 @@ if TYPE_CHECKING:
     from advpure.stats import Mean
 
 
+@flattened
 def gradients(
-    defense: o.Defense = "cm",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
+    *,
+    subject: g.JudgedSubject,
     draws: Annotated[
         int, typer.Option(help="Most draws that are averaged, a power of two from 2 on.")
     ] = 64,
@@ -45,65 +42,29 @@ def gradients(
     agreement: Annotated[
         float, typer.Option(help="Share of equal signs that is enough, between 0.5 and 1.")
     ] = 0.85,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    gradient: Annotated[
-        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(help="Draw the curves over the draws: a .png, .svg or .pdf file."),
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw the curves over the draws: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the signal-to-noise ratio of the loss gradient, and how many draws are enough.
 
     Example: advpure gradients --defense ddpm --t 100 -n 20 --plot gradients.png
     """
     from advpure.analysis.gradient_result import check_enough
-    from advpure.analysis.gradients_run import (
-        GradientStudy,
-        estimate_gradients,
-        measure_gradients,
-        prepare_gradients,
-    )
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.gradients_run import GradientStudy
+    from advpure.cli.run import conclude, measure, prepare
 
-    if plot is not None:
-        check_ending(plot)
     check_enough(target, "cosine")
     check_enough(agreement, "agreement")
     study = GradientStudy(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, classifier=classifier, draws=draws,
-        reference=reference, loss=loss, point=point, eps=eps, norm=norm,  # type: ignore[arg-type]
-        seed=seed, scheme=scheme, gradient=gradient, policy=policy,  # type: ignore[arg-type]
-        tile=tile, device=device,
+        **subject.settings(), draws=draws, reference=reference, eps=eps, norm=norm,
+        loss=loss, point=point,  # type: ignore[arg-type]
     )  # fmt: skip
-    prepared = prepare_gradients(study)
-    if dry_run:
-        output.print_estimate(estimate_gradients(prepared), as_json, of_defense=True)
-        return
-    total = len(prepared.images.ids) * prepared.draws.total
-    with output.progress("gradients", total, not (quiet or as_json)) as bar:
-        report = measure_gradients(study, out=out, batch_size=batch_size, progress=bar)
-    if plot is not None:
-        _draw(report, plot, target)
-    output.print_report(
-        report, lambda: _print(report, target, agreement), as_json,
-        report.to_json(target, agreement), plot=plot,
+    ready = prepare("gradients", study, running)
+    report = measure(ready, "gradients", of_defense=True)
+    conclude(
+        ready, report, lambda: _print(report, target, agreement),
+        report.to_json(target, agreement), draw=lambda path: _draw(report, path, target),
     )  # fmt: skip
 
 
@@ -171,9 +132,9 @@ def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _draw(report: "GradientReport", path: str, target: float) -> None:
+def _draw(report: "GradientReport", path: Path, target: float) -> None:
     from advpure.analysis.gradients_figure import gradients_figure
     from advpure.records import RecordStore
 
     with RecordStore.read(report.run) as store:
-        gradients_figure(store, Path(path), target)
+        gradients_figure(store, path, target)

@@ -1,11 +1,12 @@
 """``advpure randomness``: how much of a defense's robustness is its own randomness?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.randomness_report import RandomnessReport
@@ -13,26 +14,15 @@ if TYPE_CHECKING:
     from advpure.stats import Mean
 
 
+@flattened
 def randomness(
-    defense: o.Defense = "cm",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    eps: o.Eps = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")] = None,
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
-    attack: Annotated[
-        str, typer.Option("--attack", "-a", help="pgd, apgd or bpda, without an average.")
-    ] = "pgd",
-    steps: Annotated[
-        int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40; 100 for apgd.")
-    ] = None,
-    attack_option: Annotated[
-        list[str] | None,
-        typer.Option("--attack-option", help="Other setting of the attack, KEY=VALUE; repeats."),
-    ] = None,
+    *,
+    subject: Annotated[g.JudgedSubject, without("seed")],
+    attacked: Annotated[
+        g.Attacked,
+        without("step_size", "loss"),
+        helps(attack="pgd, apgd or bpda, without an average."),
+    ],
     seeds: Annotated[
         str, typer.Option(help="Base seeds of the fixed configurations, two or more.")
     ] = "0,1,2",
@@ -42,60 +32,24 @@ def randomness(
     draws: Annotated[
         int, typer.Option(help="Decisions per image under fresh randomness, 1 or more.")
     ] = 10,
-    scheme: o.Scheme = "hash",
-    gradient: Annotated[
-        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(help="Draw accuracies and correlations: a .png, .svg or .pdf file."),
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw accuracies and correlations: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print accuracy with fixed, fresh, averaged and transferred randomness, and how they differ.
 
     Example: advpure randomness --defense ddpm --t 100 -n 20 --plot randomness.png
     """
-    from advpure.analysis.randomness_run import (
-        RandomnessStudy,
-        estimate_randomness,
-        measure_randomness,
-        prepare_randomness,
-    )
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.randomness_run import RandomnessStudy
+    from advpure.cli.run import conclude, measure, prepare
 
-    if plot is not None:
-        check_ending(plot)
     study = RandomnessStudy(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, classifier=classifier, attack=attack,
-        eps=eps, norm=norm,
-        attack_options=o.joined(o.parse_options(attack_option), o.given(steps=steps)),
-        seeds=o.parse_integers(seeds, "seed"), eot=eot, draws=draws,
-        scheme=scheme, gradient=gradient, policy=policy,  # type: ignore[arg-type]
-        tile=tile, device=device,
+        **subject.settings(), **attacked.settings(), seeds=o.parse_integers(seeds, "seed"),
+        eot=eot, draws=draws,
     )  # fmt: skip
-    prepared = prepare_randomness(study)
-    if dry_run:
-        output.print_estimate(estimate_randomness(prepared), as_json, of_defense=True)
-        return
-    with output.progress("attacking", prepared.total, not (quiet or as_json)) as bar:
-        report = measure_randomness(study, out=out, batch_size=batch_size, progress=bar)
-    if plot is not None:
-        _draw(report, plot)
-    output.print_report(report, lambda: _print(report), as_json, plot=plot)
+    ready = prepare("randomness", study, running)
+    report = measure(ready, "attacking", of_defense=True)
+    conclude(ready, report, lambda: _print(report))
 
 
 def _print(report: "RandomnessReport") -> None:
@@ -173,11 +127,3 @@ def _mean(mean: "Mean | None") -> str:
         return ""
     ends = "" if mean.interval is None else f" [{mean.interval.low:.3f}, {mean.interval.high:.3f}]"
     return f"{mean.value:.4f}{ends}"
-
-
-def _draw(report: "RandomnessReport", path: str) -> None:
-    from advpure.analysis.randomness_figure import randomness_figure
-    from advpure.records import RecordStore
-
-    with RecordStore.read(report.run) as store:
-        randomness_figure(store, Path(path))

@@ -4,23 +4,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
     from advpure.analysis.snr_run import SnrReport
 
 
+@flattened
 def snr(
-    defense: o.Defense = "cm",
+    *,
+    subject: Annotated[
+        g.Subject, helps(seed="First base seed; configurations are seed, seed + 1, ...")
+    ],
     eps: Annotated[
         str, typer.Option(help="Strength of the perturbations in [0, 1] units, e.g. 8/255.")
     ] = "8/255",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
     distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
     perturbations: Annotated[
         int, typer.Option(help="Perturbed inputs of every image, 2 or more.")
@@ -28,50 +27,26 @@ def snr(
     configurations: Annotated[
         int, typer.Option(help="Configurations of the purifier's randomness, 2 or more.")
     ] = 50,
-    seed: Annotated[
-        int, typer.Option(help="First base seed; configurations are seed, seed + 1, ...")
-    ] = 0,
-    scheme: o.Scheme = "hash",
     clip: Annotated[bool, typer.Option("--clip", help="Clip perturbed images to [0, 1].")] = False,
-    weights: o.Weights = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(help="Draw correlations, distances and maps: a .png, .svg or .pdf file."),
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw correlations, distances and maps: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the variance that inputs cause over the variance that the purifier's noise causes.
 
     Example: advpure snr --defense ddpm --t 100 -n 50 --plot snr.png
     """
-    from advpure.analysis.snr_run import SnrRun, estimate_snr, measure_snr, prepare_snr
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.snr_run import SnrRun
+    from advpure.cli.run import conclude, measure, prepare
 
-    if plot is not None:
-        check_ending(plot)
     run = SnrRun(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, eps=eps, distribution=distribution,
-        perturbations=perturbations, configurations=configurations, seed=seed,
-        scheme=scheme, clip=clip, tile=tile, device=device,  # type: ignore[arg-type]
+        **subject.settings(), eps=eps, distribution=distribution,
+        perturbations=perturbations, configurations=configurations, clip=clip,
     )  # fmt: skip
-    prepared = prepare_snr(run)
-    if dry_run:
-        output.print_estimate(estimate_snr(prepared), as_json, of_defense=False)
-        return
-    with output.progress("purifying", prepared.total, not (quiet or as_json)) as bar:
-        report = measure_snr(run, out=out, batch_size=batch_size, progress=bar)
-    if plot is not None:
-        _draw(report, plot)
+    ready = prepare("snr", run, running)
+    report = measure(ready, "purifying")
     found = report.to_json()
-    output.print_report(report, lambda: _print(report, found), as_json, found, plot=plot)
+    conclude(ready, report, lambda: _print(report, found), found)
 
 
 # Quantity, its name in the result, the factor that is printed, and the name without bias.
@@ -136,11 +111,3 @@ def _number(found: dict[str, Any], name: str | None, scale: float = 1.0) -> str:
 def _interval(found: dict[str, Any], name: str | None, scale: float = 1.0) -> str:
     ends = None if name is None else found[f"{name}_interval"]
     return "" if ends is None else f"[{scale * ends[0]:.4g}, {scale * ends[1]:.4g}]"
-
-
-def _draw(report: "SnrReport", path: str) -> None:
-    from advpure.analysis.snr_figure import snr_figure
-    from advpure.records import RecordStore
-
-    with RecordStore.read(report.run) as store:
-        snr_figure(store, path)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import defaults, flattened, helps
 
 if TYPE_CHECKING:
     from advpure.analysis.steps_report import StepsReport
@@ -12,14 +13,12 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
+@flattened
 def steps(
-    defense: o.Defense = "ddpm",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more; 0 for all.")] = 10,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
+    *,
+    subject: Annotated[
+        g.Subject, defaults(defense="ddpm", n=10), helps(n="Images, 1 or more; 0 for all.")
+    ],
     eps: Annotated[
         str, typer.Option(help="Strength of perturbations in [0, 1] units, e.g. 8/255.")
     ] = "8/255",
@@ -60,19 +59,9 @@ def steps(
     singular_tolerance: Annotated[
         float, typer.Option(help="Residual at which to stop, share of the largest, in (0, 1).")
     ] = 1e-3,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    weights: o.Weights = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw rates and products: a .png, .svg or .pdf file.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw rates and products: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the compression of every step, measured and predicted from the noise prediction.
 
@@ -81,33 +70,20 @@ def steps(
 
     Example: advpure steps --defense ddim --t 50 --singular 3 --plot steps.png
     """
-    from advpure.analysis.steps_run import StepsRun, estimate_steps, measure_steps, prepare_steps
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.steps_run import StepsRun
+    from advpure.cli.run import conclude, measure, prepare
 
-    if plot is not None:
-        check_ending(plot)
     run = StepsRun(
-        defense=defense, dataset=dataset, subset=subset, n=n or None, t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, eps=eps,
+        **subject.settings(), eps=eps,
         distribution=distribution, perturbations=perturbations,  # type: ignore[arg-type]
         probes=probes, directions=directions, method=method, every=every,  # type: ignore[arg-type]
         reference=reference, span=span, neighbours=neighbours,  # type: ignore[arg-type]
         components=components, singular=singular, singular_basis=singular_basis,
-        singular_tolerance=singular_tolerance, seed=seed, scheme=scheme,  # type: ignore[arg-type]
-        tile=tile, device=device,
+        singular_tolerance=singular_tolerance,
     )  # fmt: skip
-    prepared = prepare_steps(run)
-    if dry_run:
-        output.print_estimate(estimate_steps(prepared), as_json, of_defense=False)
-        return
-    with output.progress("measuring steps", prepared.total, not (quiet or as_json)) as bar:
-        report = measure_steps(run, out=out, batch_size=batch_size, progress=bar)
-    if plot is not None:
-        from advpure.analysis.steps_figure import draw_steps
-
-        draw_steps([report], plot)
-    output.print_report(report, lambda: _print(report), as_json, plot=plot)
+    ready = prepare("steps", run, running)
+    report = measure(ready, "measuring steps")
+    conclude(ready, report, lambda: _print(report))
 
 
 def _print(report: "StepsReport") -> None:

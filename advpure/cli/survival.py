@@ -4,42 +4,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.survival_report import SurvivalReport
 
 
+@flattened
 def survival(
-    defense: o.Defense = "none",
+    *,
+    subject: Annotated[g.JudgedSubject, defaults(defense="none")],
     at: Annotated[
         str,
         typer.Option(
             "--at", help="clean: the defense at clean images; anchor: the classifier at f(x)."
         ),
     ] = "clean",
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")] = None,
+    attacked: Annotated[
+        g.Attacked,
+        without("eps", "step_size"),
+        defaults(attack="apgd"),
+        helps(attack="apgd, pgd, bpda or another attack.", steps="Gradient steps. Default: 40."),
+    ],
     top: Annotated[
         str | None,
         typer.Option(
             help="End of the search in [0, 1] units, e.g. 16/255. Default: twice the data set's "
             "radius."
         ),
-    ] = None,
-    attack: Annotated[
-        str, typer.Option("--attack", "-a", help="apgd, pgd, bpda or another attack.")
-    ] = "apgd",
-    steps: Annotated[int | None, typer.Option(help="Gradient steps. Default: 40.")] = None,
-    loss: Annotated[str | None, typer.Option(help="ce, margin or dlr. Default: ce.")] = None,
-    attack_option: Annotated[
-        list[str] | None,
-        typer.Option("--attack-option", help="Other setting of the attack, KEY=VALUE; repeats."),
     ] = None,
     bisections: Annotated[int, typer.Option(help="Halvings of the bracket, 0 to 30.")] = 10,
     search: Annotated[
@@ -56,26 +49,9 @@ def survival(
         str | None,
         typer.Option(help="Attacks of foolbox to compare with, a list of fmn and deepfool."),
     ] = None,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    gradient: Annotated[
-        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="single, eot:K or majority:K purifications per answer.")
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw the survival function: a .png, .svg or .pdf file.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw the survival function: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the share of images that survive a perturbation, and its zero-inflated Gaussian fit.
 
@@ -84,46 +60,24 @@ def survival(
 
     Example: advpure survival --dataset digits -n 100 --cross-check fmn --plot survival.png
     """
-    from advpure.analysis.survival_figure import draw_survival
-    from advpure.analysis.survival_run import (
-        SurvivalRun,
-        estimate_survival,
-        measure_survival,
-        prepare_survival,
-    )
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.survival_run import SurvivalRun
+    from advpure.cli.run import conclude, measure, prepare
     from advpure.units import parse_eps
 
-    if plot is not None:
-        check_ending(plot)
     run = SurvivalRun(
-        defense=defense, at=at, dataset=dataset, subset=subset, n=o.count(n, dataset),  # type: ignore[arg-type]
-        t=t, sigma=sigma, options=o.parse_options(option), norm=norm, top=top, attack=attack,
-        attack_options=o.joined(o.parse_options(attack_option), o.given(steps=steps, loss=loss)),
-        bisections=bisections, search=search, box=box, seed=seed,  # type: ignore[arg-type]
-        scheme=scheme, gradient=gradient, policy=policy,  # type: ignore[arg-type]
-        weights=weights, classifier=classifier, tile=tile, device=device,
+        **subject.settings(), **attacked.settings(), at=at, top=top,  # type: ignore[arg-type]
+        bisections=bisections, search=search, box=box,  # type: ignore[arg-type]
     )  # fmt: skip
-    prepared = prepare_survival(run)
-    size = prepared.search.settings.norm
+    ready = prepare("survival", run, running)
+    size = ready.prepared.search.settings.norm
     wanted = None if eps is None else [parse_eps(each, size) for each in eps.split(",")]
     engines = [] if cross_check is None else [each.strip() for each in cross_check.split(",")]
-    if dry_run:
-        output.print_estimate(estimate_survival(prepared), as_json, of_defense=True)
-        return
-    shown = not (quiet or as_json)
-    with output.progress("searching", len(prepared.images.ids), shown) as bar:
-        report = measure_survival(
-            run, out=out, batch_size=batch_size, engines=engines, progress=bar
-        )
-    if plot is not None:
-        draw_survival([report], plot)
+    report = measure(ready, "searching", of_defense=True, engines=engines)
     found = report.to_json()
     if wanted is not None:
         found["survival"] = [report.result.json_at(each) for each in wanted]
     radii = list(report.radii) if wanted is None else wanted
-    output.print_report(report, lambda: _print(report, radii), as_json, found, plot=plot)
+    conclude(ready, report, lambda: _print(report, radii), found)
 
 
 def _print(report: "SurvivalReport", radii: list[float]) -> None:
