@@ -107,7 +107,7 @@ def compare_distances(
                 continue
             _check_network(metric, first, second)
             kind = METRICS[metric].kind
-            if kind in ("pair", "cosine"):
+            if kind in ("pair", "response", "cosine"):
                 found += _pairs(label, metric, a, b)
             elif kind == "frechet":
                 found.append(_sets(label, metric, a, b, resamples, advance))
@@ -163,6 +163,8 @@ def _states(label: str, a: DistancesResult, b: DistancesResult) -> Iterator[Cont
 
 def _pairs(label: str, metric: str, a: DistancesResult, b: DistancesResult) -> Iterator[Contrast]:
     left, right = a.pairs(label, metric), b.pairs(label, metric)
+    if not left or not right:  # no perturbation, no rate
+        return
     yield _of_values(
         label, metric, {i: after for i, (_, after) in left.items()},
         {i: after for i, (_, after) in right.items()},

@@ -176,8 +176,11 @@ class DistancesResult:
 
     def _measure(self, label: str, metric: str) -> Iterator[Measured]:
         kind = METRICS[metric].kind
-        if kind in ("pair", "cosine"):
+        if kind in ("pair", "response", "cosine"):
             values = np.array(list(self.pairs(label, metric).values()))
+            if not len(values):  # no perturbation, no rate
+                yield Measured(label, metric, None, None, None)
+                return
             before, after, less = (
                 _of_mean(mean_interval(column))
                 for column in (values[:, 0], values[:, 1], values[:, 0] - values[:, 1])

@@ -1,6 +1,8 @@
 """What a distances run records, batch by batch: states, metrics of pairs, features of sets."""
 
+import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from advpure.analysis.distances_result import CLEAN, FEATURES, PAIRS, STATES, ST
 from advpure.analysis.perceptual.choice import METRICS
 from advpure.analysis.perturbed import Perturber
 from advpure.analysis.target import as_target, batch_rows
-from advpure.analysis.trajectory import walk
+from advpure.analysis.trajectory import Walk, walk
 from advpure.data import Images
 from advpure.defense import Defense
 from advpure.purifier import Purifier
@@ -19,15 +21,45 @@ from advpure.schema import Row
 from advpure.tiling import tiled
 
 
+class Batch(NamedTuple):
+    """Images that lack a perturbation.
+
+    Attributes:
+        perturber: The perturbation.
+        images: Images, labels, ids.
+        clean: The purified images without a perturbation; None where no metric asks for them.
+    """
+
+    perturber: Perturber
+    images: Images
+    clean: Tensor | None
+
+
 def batches_left(
     prepared: PreparedDistances, done: set[tuple[str, int]], batch_size: int | None
-) -> Iterator[tuple[Perturber, Images]]:
-    """Walk over what is left, perturbation by perturbation."""
-    for perturber in prepared.perturbers:
-        label = perturber.label
-        todo = [k for k, i in enumerate(prepared.images.ids.tolist()) if (label, i) not in done]
-        for rows in _chunks(todo, prepared.model, batch_size):
-            yield perturber, Images(*(part[rows] for part in prepared.images))
+) -> Iterator[Batch]:
+    """Walk over the images, and over the perturbations that each of them lacks.
+
+    The images themselves are purified once for all perturbations, where a metric asks for it.
+    """
+    for rows in _chunks(list(range(len(prepared.images.ids))), prepared.model, batch_size):
+        images = Images(*(part[rows] for part in prepared.images))
+        ids, clean = images.ids.tolist(), None
+        for perturber in prepared.perturbers:
+            todo = [k for k, i in enumerate(ids) if (perturber.label, i) not in done]
+            if not todo:
+                continue
+            if prepared.chosen.responses and clean is None:
+                clean = _walk(prepared, images, images.images).purified
+            yield Batch(
+                perturber, Images(*(part[todo] for part in images)),
+                None if clean is None else clean[todo],
+            )  # fmt: skip
+
+
+def _walk(prepared: PreparedDistances, batch: Images, moved: Tensor) -> Walk:
+    tile = prepared.model.tile
+    return walk(prepared.purifier, batch.images, moved, batch.ids, prepared.xi, tile)
 
 
 def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) -> Iterator[Tensor]:
@@ -62,15 +94,13 @@ def record_clean(store: RecordStore, prepared: PreparedDistances, batch_size: in
         )
 
 
-def record_batch(
-    store: RecordStore, prepared: PreparedDistances, perturber: Perturber, batch: Images
-) -> None:
+def record_batch(store: RecordStore, prepared: PreparedDistances, left: Batch) -> None:
     """Perturb, purify and measure one batch, and store all of it or nothing."""
+    perturber, batch, clean = left
     label, ids = perturber.label, batch.ids.tolist()
     defense = prepared.model if isinstance(prepared.model, Defense) else None
     moved = perturber.make(batch.images, batch.labels, batch.ids, defense, prepared.xi)
-    tile = prepared.model.tile
-    found = walk(prepared.purifier, batch.images, moved, batch.ids, prepared.xi, tile)
+    tile, found = prepared.model.tile, _walk(prepared, batch, moved)
     states = [
         {"perturbation": label, "sample": i, "step": step, "l2": far, "linf": peak}
         for i, lengths, peaks in zip(ids, found.l2.tolist(), found.linf.tolist(), strict=True)
@@ -82,6 +112,14 @@ def record_batch(
         pairs += [
             {"perturbation": label, "metric": metric, "sample": i, "before": b, "after": a}
             for i, b, a in zip(ids, before, after, strict=True)
+        ]
+    for metric, response in prepared.chosen.responses.items():
+        assert clean is not None
+        rates = response(found.purified - clean, moved - batch.images).tolist()
+        pairs += [
+            {"perturbation": label, "metric": metric, "sample": i, "before": 1.0, "after": rate}
+            for i, rate in zip(ids, rates, strict=True)
+            if not math.isnan(rate)
         ]
     features = [
         row

@@ -2,8 +2,8 @@
 
 For every perturbation and image the records hold the l2 and l-inf distance to the clean image
 before the chain and after every step (seed 003, figure 1c, tables 1 and S7 to S9), the metrics of
-pairs (SSIM, LPIPS), and the features over which sets are compared before and after purification
-(tables S10 and S11).
+pairs (SSIM, LPIPS), the compression rate along that very perturbation, and the features over which
+sets are compared before and after purification (tables S10 and S11).
 """
 
 import time
@@ -47,6 +47,7 @@ def estimate_distances(prepared: PreparedDistances) -> Estimate:
     """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
     passes = [each.passes for each in prepared.perturbers]
     forwards = len(passes) + sum(forward for forward, _ in passes)
+    forwards += bool(prepared.chosen.responses)
     backwards = sum(backward for _, backward in passes)
     n = len(prepared.images.ids)
     view = prepared.model.at(xi=prepared.xi)
@@ -109,9 +110,9 @@ def measure_distances(
         progress(count)
         record_steps(store, prepared.purifier)
         record_clean(store, prepared, batch_size)
-        for perturber, batch in batches_left(prepared, done, batch_size):
-            record_batch(store, prepared, perturber, batch)
-            count += len(batch.ids)
+        for batch in batches_left(prepared, done, batch_size):
+            record_batch(store, prepared, batch)
+            count += len(batch.images.ids)
             progress(count)
         report = report_distances(store, time.perf_counter() - start, prepared.chosen.notes)
     if len(done) == prepared.total:

@@ -256,7 +256,8 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(empty: Path) -> None:
     )
     chosen = load_metrics("all", around)
     assert chosen.metrics == (
-        "ssim", "frechet-classifier", "classifier-score", "precision-recall-classifier",
+        "compression", "compression-linf", "ssim", "frechet-classifier", "classifier-score",
+        "precision-recall-classifier",
     )  # fmt: skip
     assert chosen.identity["networks"] == {"classifier": {"sha256": "c"}, "ssim": {"window": 7}}
     assert set(chosen.missing) == set(METRICS) - set(chosen.metrics)

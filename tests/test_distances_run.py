@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from advpure.analysis.compression import compression_rate
 from advpure.analysis.distances_compare import compare_distances, frechet_difference
 from advpure.analysis.distances_figure import distances_figure
 from advpure.analysis.distances_report import report_distances
@@ -25,6 +26,7 @@ from advpure.analysis.distances_run import (
 )
 from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
 from advpure.analysis.perceptual.ssim import ssim
+from advpure.analysis.perturbed import parse_perturbations, perturbers
 from advpure.analysis.runs import RUNS
 from advpure.analysis.trajectory import walk
 from advpure.cli import run
@@ -34,7 +36,10 @@ from advpure.loading import load_purifier
 from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore
 
-METRICS = "ssim,frechet-classifier,classifier-score,precision-recall-classifier"
+METRICS = (
+    "compression,compression-linf,ssim,frechet-classifier,classifier-score,"
+    "precision-recall-classifier"
+)
 QUICK: dict[str, Any] = {
     "dataset": "digits", "defense": "onestep-edm", "n": 6, "metrics": METRICS,
     "perturb": "none,uniform:32/255,attack:pgd", "attack_options": {"steps": 2},
@@ -141,6 +146,35 @@ def test_records_hold_what_the_functions_give(whole: Path) -> None:
     assert report["frechet_classifier_after"] == frechet_distance(sets["clean"], sets["after"])
 
 
+def test_the_rate_along_a_perturbation_is_that_of_the_function(whole: Path) -> None:
+    images, _, ids = load_images("digits", n=6)
+    purifier = load_purifier("onestep-edm", "digits", xi=RandomnessConfig(0))
+    wanted = parse_perturbations("uniform:32/255", 0.15)
+    (perturber,) = perturbers(wanted, {}, norm="linf", seed=0, clip=False)
+    moved = perturber.make(images, torch.zeros(6), ids, None, RandomnessConfig(0))
+    expected = compression_rate(purifier, images, moved - images, ids=ids)
+    clean, purified = (
+        walk(purifier, images, x, ids, RandomnessConfig(0), purifier.tile).purified
+        for x in (images, moved)
+    )
+    peaks = (purified - clean).flatten(1).abs().amax(1) / (moved - images).flatten(1).abs().amax(1)
+    with RecordStore.read(whole) as store:
+        result = DistancesResult(store)
+        found = result.pairs("uniform:32/255", "compression")
+        linf = result.pairs("uniform:32/255", "compression-linf")
+        none = result.pairs("none", "compression")
+        report = report_distances(store).to_json()
+    assert list(found) == ids.tolist()
+    assert {before for before, _ in (*found.values(), *linf.values())} == {1.0}
+    assert [after for _, after in found.values()] == pytest.approx(expected.tolist(), rel=1e-6)
+    assert [after for _, after in linf.values()] == pytest.approx(peaks.tolist(), rel=1e-5)
+    assert not none, "no perturbation has no rate"
+    assert "compression_after" not in report["rows"][0]
+    for row in report["rows"][1:]:
+        assert row["compression_reduction"] == pytest.approx(1.0 - row["compression_after"])
+        assert row["compression_linf_after_interval"][0] < row["compression_linf_after"]
+
+
 def test_leaving_the_image_leaves_everything(tmp_path: Path) -> None:
     run = quick(defense="none", perturb=["none", "sign:16/255"])
     still, moved = measure_distances(run, out=tmp_path).to_json()["rows"]
@@ -197,9 +231,9 @@ def test_the_cost_is_counted_before_the_run() -> None:
     prepared = prepare_distances(quick())
     assert prepared.total == 18
     found = estimate_distances(prepared)
-    # Three purifications; PGD takes 2 gradients, and at most 3 more passes.
+    # Three purifications, one of the image itself; PGD: 2 gradients, at most 3 more passes.
     assert found.backwards == 6 * 2
-    assert found.evaluations == 6 * (3 + 5) * 2
+    assert found.evaluations == 6 * (4 + 5) * 2
     assert found.seconds > 0
     assert RUNS.get("distances") is VERB
     assert VERB.total is not None
@@ -218,7 +252,11 @@ def test_few_images_lack_what_few_images_lack(tmp_path: Path) -> None:
 def test_a_run_compared_with_itself_differs_in_nothing(whole: Path) -> None:
     with RecordStore.read(whole) as first, RecordStore.read(whole) as second:
         found = compare_distances(first, second, resamples=4)
-    assert {each.name for each in found} == {"l2_final", "linf_final", "ssim", "frechet-classifier"}
+    rates = {"compression", "compression-linf"}
+    plain = {"l2_final", "linf_final", "ssim", "frechet-classifier"}
+    for label in ("none", "uniform:32/255", "attack:pgd:0.15"):
+        names = {each.name for each in found if each.perturbation == label}
+        assert names == (plain if label == "none" else plain | rates)
     for each in found:
         assert each.difference == 0.0
         assert each.interval is not None

@@ -88,6 +88,7 @@ def _distances(store: RecordStore, at: str) -> Samples | None:
         chosen = {"initial": values[:, 0], "final": values[:, -1], "largest": values.max(axis=1)}
         return dict(zip(ids, chosen[place].tolist(), strict=True)) if place in chosen else None
     metric, _, stage = found["name"].rpartition("_")
+    metric = metric.replace("_", "-")
     if metric not in store.settings["metrics"] or stage not in ("before", "after"):
         return None
     pairs = result.pairs(label, metric)

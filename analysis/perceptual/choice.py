@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from advpure.analysis.perceptual.networks import NETWORKS, FeatureNetwork, Surroundings
@@ -11,7 +13,7 @@ from advpure.analysis.perceptual.ssim import ssim, ssim_window
 from advpure.attacks.settings import choose
 from advpure.errors import BadInput, MissingExtra
 
-Kind = Literal["pair", "cosine", "frechet", "precision-recall", "score"]
+Kind = Literal["pair", "response", "cosine", "frechet", "precision-recall", "score"]
 Pair = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -20,7 +22,9 @@ class Metric(NamedTuple):
 
     Attributes:
         kind: ``pair``: a value of every image and its original, computed from pixels. ``cosine``:
-            1 - cos of their features. The others compare the set of images with the originals'.
+            1 - cos of their features. ``response``: what the purifier makes of the difference of
+            an image and its original, against that difference; 1 before purification. The others
+            compare the set of images with the originals'.
         network: The feature network that it needs, or None.
         features: Which of its outputs.
         about: One line.
@@ -33,6 +37,10 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
+    "compression": Metric(
+        "response", None, "", "compression rate along the perturbation, ratio of l2 norms"
+    ),
+    "compression-linf": Metric("response", None, "", "the same of l-inf norms"),
     "ssim": Metric("pair", None, "", "structural similarity, 1 for equal images"),
     "lpips": Metric("pair", "vgg", "", "LPIPS (VGG16, v0.1)"),
     "clip": Metric("cosine", "clip", "clip", "1 - cos of CLIP embeddings"),
@@ -65,6 +73,7 @@ class Chosen:
     Attributes:
         metrics: Names, in the order of `METRICS`.
         pairs: The functions of the metrics of kind ``pair``, images against originals to [B].
+        responses: Those of kind ``response``: f(x + eta) - f(x) and eta to [B], NaN for a zero eta.
         networks: The feature networks that the others need.
         identity: What all values depend on, JSON values.
         missing: Metric to the reason why it is left out.
@@ -72,6 +81,7 @@ class Chosen:
 
     metrics: tuple[str, ...]
     pairs: dict[str, Pair]
+    responses: dict[str, Pair]
     networks: dict[str, FeatureNetwork]
     identity: dict[str, Any]
     missing: dict[str, str]
@@ -131,6 +141,7 @@ def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) 
     sets = {METRICS[name].network for name in kept if METRICS[name].kind != "pair"}
     chosen = Chosen(
         metrics=kept, pairs=_pairs(kept, surroundings),
+        responses={name: how for name, how in _RESPONSES.items() if name in kept},
         networks={name: network for name, network in networks.items() if name in sets},
         identity=_identity(kept, networks, surroundings), missing=missing,
     )  # fmt: skip
@@ -150,6 +161,20 @@ def _pairs(names: Sequence[str], surroundings: Surroundings) -> dict[str, Pair]:
         network = load_lpips().to(surroundings.device)
         found["lpips"] = lambda a, b: perceptual_distance(network, a, b)
     return found
+
+
+def _norm_ratio(change: Tensor, eta: Tensor, *, order: float) -> Tensor:
+    """Divide the norms of two differences [B, C, H, W], in float64 on the CPU."""
+    size, base = (
+        torch.linalg.vector_norm(x.cpu().double().flatten(1), order, dim=1) for x in (change, eta)
+    )
+    return torch.where(base > 0, size / base, torch.nan)
+
+
+_RESPONSES: dict[str, Pair] = {
+    "compression": partial(_norm_ratio, order=2),
+    "compression-linf": partial(_norm_ratio, order=torch.inf),
+}
 
 
 def _similarity(a: Tensor, b: Tensor) -> Tensor:
