@@ -1,18 +1,47 @@
 """``advpure attack``: how often does a defense stay right under attack?"""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.robustness import Prepared, RobustnessReport
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attacked(g.Attacked):
+    """An attack with what else of it has a flag here."""
+
+    eot: Annotated[
+        int | None, typer.Option(help="Draws per gradient, 1 or more. Default: 1; 15 for *-eot.")
+    ] = None
+    iterate: Annotated[
+        str | None, typer.Option(help="Return the last or best iterate. Default: last.")
+    ] = None
+    stop: Annotated[
+        str | None,
+        typer.Option(help="success: decided images leave; never: all steps. Default: success."),
+    ] = None
+    attack_seed: Annotated[
+        int | None, typer.Option(help="Seed of the attack's own draws. Default: 0.")
+    ] = None
+
+    def own(self) -> dict[str, object]:
+        """Return those of the attack's settings that have a flag and are given."""
+        more = o.given(eot=self.eot, iterate=self.iterate, stop=self.stop, seed=self.attack_seed)
+        return super().own() | more
+
+
+@flattened
 def attack(
-    defense: o.Defense = "cm",
+    *,
+    subject: g.JudgedSubject,
     fix_random: Annotated[
         bool,
         typer.Option(
@@ -20,75 +49,24 @@ def attack(
             help="Attack and decide under one randomness configuration, or under disjoint draws.",
         ),
     ] = False,
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    eps: o.Eps = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")] = None,
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
-    attack: Annotated[
-        str,
-        typer.Option("--attack", "-a", help="pgd, apgd, pgd-eot, bpda, bpda-eot or uniform-noise."),
-    ] = "pgd",
-    steps: Annotated[
-        int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40; 100 for apgd.")
-    ] = None,
-    step_size: Annotated[
-        str | None, typer.Option(help="Step in [0, 1] units. Default: eps / 30.")
-    ] = None,
-    loss: Annotated[str | None, typer.Option(help="ce, margin or dlr. Default: ce.")] = None,
-    eot: Annotated[
-        int | None, typer.Option(help="Draws per gradient, 1 or more. Default: 1; 15 for *-eot.")
-    ] = None,
-    iterate: Annotated[
-        str | None, typer.Option(help="Return the last or best iterate. Default: last.")
-    ] = None,
-    stop: Annotated[
-        str | None,
-        typer.Option(help="success: decided images leave; never: all steps. Default: success."),
-    ] = None,
-    attack_seed: Annotated[
-        int | None, typer.Option(help="Seed of the attack's own draws. Default: 0.")
-    ] = None,
-    attack_option: Annotated[
-        list[str] | None,
-        typer.Option("--attack-option", help="Other setting of the attack, KEY=VALUE; repeats."),
-    ] = None,
+    attacked: Annotated[
+        Attacked, helps(attack="pgd, apgd, pgd-eot, bpda, bpda-eot or uniform-noise.")
+    ],
     draws: Annotated[
         int | None,
         typer.Option(help="Decisions per image under fresh randomness, 1 or more. Default: 10."),
     ] = None,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
     transfer_from: Annotated[
         int | None,
         typer.Option(help="Craft under this base seed, decide under --seed (needs --fix-random)."),
     ] = None,
-    gradient: Annotated[
-        str | None,
-        typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact."),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="single, eot:K or majority:K purifications per answer."),
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
     save_images: Annotated[
         bool,
         typer.Option(
             "--save-images", help="Keep attacked images and draw RUN/images.png from them."
         ),
     ] = False,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[g.Running, without("plot")],
 ) -> None:
     """Attack a defense; print clean, noise-only and robust accuracy with 95 % intervals.
 
@@ -96,41 +74,21 @@ def attack(
 
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
     """
-    from advpure.analysis.robustness import (
-        RobustnessSettings,
-        estimate_robustness,
-        measure_robustness,
-        prepare,
-    )
+    from advpure.analysis.robustness import RobustnessSettings
     from advpure.cli import output
+    from advpure.cli.run import measure, prepare
 
-    own = o.given(
-        steps=steps, step_size=step_size, loss=loss, eot=eot, iterate=iterate, stop=stop,
-        seed=attack_seed,
-    )  # fmt: skip
     settings = RobustnessSettings(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), t=t, sigma=sigma,
-        options=o.parse_options(option), weights=weights, classifier=classifier, attack=attack,
-        eps=eps, norm=norm,
-        attack_options=o.joined(o.parse_options(attack_option), own),
-        randomness="fixed" if fix_random else "fresh", draws=draws, seed=seed,
-        scheme=scheme, source_seed=transfer_from, gradient=gradient,  # type: ignore[arg-type]
-        policy=policy, tile=tile, device=device,
+        **subject.settings(), **attacked.settings(), draws=draws, source_seed=transfer_from,
+        randomness="fixed" if fix_random else "fresh",
     )  # fmt: skip
-    prepared = prepare(settings)
-    if dry_run:
-        output.print_estimate(estimate_robustness(prepared), as_json, of_defense=True)
-        return
-    shown = not (quiet or as_json)
-    with output.progress("attacking", len(prepared.images.ids), shown) as bar:
-        report = measure_robustness(
-            settings, out=out, batch_size=batch_size, keep_images=save_images, progress=bar
-        )
-    picture = _draw(prepared, report.run) if save_images else None
-    if as_json:
+    ready = prepare("attack", settings, running)
+    report = measure(ready, "attacking", of_defense=True, keep_images=save_images)
+    picture = _draw(ready.prepared, report.run) if save_images else None
+    if running.as_json:
         output.print_json(report.to_json() | o.given(images=picture))
         return
-    _print(report, picture, prepared.defense.is_random)
+    _print(report, picture, ready.prepared.defense.is_random)
 
 
 def _print(report: "RobustnessReport", picture: str | None, is_random: bool) -> None:

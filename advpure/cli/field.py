@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.field_run import FieldReport
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 _PUBLISHED = "Default: the published one."
 
 
+@flattened
 def field(
+    *,
     dimension: Annotated[
         int | None, typer.Option(help=f"Dimension d, 2 or more. {_PUBLISHED}")
     ] = None,
@@ -35,39 +39,29 @@ def field(
     ] = "variance",
     draws: Annotated[int, typer.Option(help="Random perturbations, 1 or more.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the simulation, 0 to 2^64 - 1.")] = 0,
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw paths and rates: a .png, .svg or .pdf file.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
+    running: Annotated[
+        g.Running,
+        without("batch_size", "quiet"),
+        helps(plot="Draw paths and rates: a .png, .svg or .pdf file."),
+    ],
 ) -> None:
     """Print table S1 of seed 003 with what follows from it, and simulate figure 4b.
 
     Example: advpure field --reading small_step --plot field.png
     """
-    from advpure.analysis.field_run import FieldRun, estimate_field, measure_field, prepare_field
-    from advpure.cli import output
-    from advpure.figures import check_ending
+    from advpure.analysis.field_run import FieldRun
+    from advpure.cli.run import conclude, measure, prepare
     from advpure.sweeps.published import published
 
-    if plot is not None:
-        check_ending(plot)
     printed = {str(row["name"]): row["value"] for row in published("003").tables["S1"].rows}
     own = o.given(
         dimension=dimension, intrinsic_dimension=intrinsic_dimension, std_on_manifold=std_on,
         std_off_manifold=std_off, step=step, steps=steps,
     )  # fmt: skip
     run = FieldRun(**{**printed, **own}, reading=reading, draws=draws, seed=seed)  # type: ignore[arg-type]
-    if dry_run:
-        output.print_estimate(estimate_field(prepare_field(run)), as_json, of_defense=False)
-        return
-    report = measure_field(run, out=out)
-    if plot is not None:
-        from advpure.analysis.field_figure import draw_field
-
-        draw_field(report.result, plot)
-    output.print_report(report, lambda: _print(report), as_json, plot=plot)
+    ready = prepare("field", run, running)
+    report = measure(ready, "simulating")
+    conclude(ready, report, lambda: _print(report))
 
 
 def _print(report: "FieldReport") -> None:

@@ -90,10 +90,8 @@ class Attacked(Group):
             >>> told["attack"], told["attack_options"]
             ('apgd', {'eot': '2', 'steps': 3})
         """
-        told = super().settings()
-        for name in ("steps", "step_size", "loss"):
-            told.pop(name, None)
-        told["attack_options"] = o.joined(o.parse_options(told.pop("attack_option")), self.own())
+        told = {k: v for k, v in super().settings().items() if k in ("eps", "norm", "attack")}
+        told["attack_options"] = o.joined(o.parse_options(self.attack_option), self.own())
         return told
 
 

@@ -82,7 +82,6 @@ def conclude(
     found: Mapping[str, object] | None = None,
     *,
     draw: Callable[[Path], object] | None = None,
-    **pictures: str | None,
 ) -> None:
     """Draw the picture that was asked for, and print what was found.
 
@@ -92,14 +91,13 @@ def conclude(
         show: Prints the table.
         found: The JSON values, instead of the report's own.
         draw: Draws into a file, instead of the verb's figure of the records.
-        pictures: Names of the options that asked for further pictures, and their files.
     """
     from advpure.cli import output
 
     plot = ready.running.plot
     if plot is not None:
         (draw or (lambda path: draw_records(ready.name, report.run, path)))(Path(plot))
-    output.print_report(report, show, ready.running.as_json, found, plot=plot, **pictures)
+    output.print_report(report, show, ready.running.as_json, found, plot=plot)
 
 
 def draw_records(name: str, run: Path, path: Path) -> None:

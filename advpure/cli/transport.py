@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.transport_run import TransportReport
 
 
+@flattened
 def transport(
-    defense: o.Defense = "cm",
+    *,
+    subject: Annotated[
+        g.JudgedSubject, without("t", "sigma", "gradient", "policy"), defaults(scheme="counter")
+    ],
     sigma: Annotated[
         str,
         typer.Option(
@@ -30,24 +35,9 @@ def transport(
     pictures: Annotated[
         int, typer.Option(help="Purified images to keep for --grid, the first ones, 0 or more.")
     ] = 16,
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    option: o.Options = None,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "counter",
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Folder of another transport run, to be drawn beside this one; repeats."),
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw transport against sigma: a .png, .svg or .pdf file.")
     ] = None,
     grid: Annotated[
         str | None,
@@ -59,47 +49,29 @@ def transport(
     grid_sigma: Annotated[
         float | None, typer.Option(help="Noise level of --grid. Default: the smallest.")
     ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw transport against sigma: a .png, .svg or .pdf file.")
+    ],
 ) -> None:
     """Print the mean distance from images to their purified noisy versions, and its Markov bound.
 
     Example: advpure transport --defense cm-ft --sigma 0.25,0.5,1.0 -n 100 --grid purified.png
     """
-    from advpure.analysis.transport_run import (
-        TransportRun,
-        estimate_transport,
-        measure_transport,
-        prepare_transport,
-    )
+    from advpure.analysis.transport_run import TransportRun
     from advpure.cli import output
+    from advpure.cli.run import measure, prepare
     from advpure.figures import check_ending
 
-    for path in (plot, grid):
-        if path is not None:
-            check_ending(path)
+    if grid is not None:
+        check_ending(grid)
     run = TransportRun(
-        defense=defense, dataset=dataset, subset=subset, n=o.count(n, dataset), sigmas=sigma,
-        options=o.parse_options(option), weights=weights, classifier=classifier, draws=draws,
-        multiples=multiples, pictures=pictures, seed=seed,
-        scheme=scheme, tile=tile, device=device,  # type: ignore[arg-type]
-    )  # fmt: skip
-    prepared = prepare_transport(run)
-    if dry_run:
-        output.print_estimate(estimate_transport(prepared), as_json, of_defense=False)
-        return
-    with output.progress("purifying", prepared.total, not (quiet or as_json)) as bar:
-        report = measure_transport(run, out=out, batch_size=batch_size, progress=bar)
-    _draw(report, against or [], plot, grid, grid_sigma)
-    if as_json:
-        output.print_json(report.to_json() | o.given(plot=plot, grid=grid))
-        return
-    _print(report)
-    for text in report.notes:
-        output.note(text)
-    drawn = "".join(f", picture: {path}" for path in (plot, grid) if path)
-    print(f"records: {report.run}{drawn}")
+        **subject.settings(), sigmas=sigma, draws=draws, multiples=multiples, pictures=pictures
+    )
+    ready = prepare("transport", run, running)
+    report = measure(ready, "purifying")
+    _draw(report, against or [], running.plot, grid, grid_sigma)
+    plot = running.plot
+    output.print_report(report, lambda: _print(report), running.as_json, plot=plot, grid=grid)
 
 
 def _draw(

@@ -1,53 +1,49 @@
 """``advpure two-point``: two points under noise, where every purifier has a closed form."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
+    from advpure.analysis.two_point_run import TwoPointReport
     from advpure.stats import Mean, Rate
 
 
+@flattened
 def two_point(
+    *,
     noise: Annotated[
         str, typer.Option(help="Noise t in units of the points, above 0, a list such as 0.5,1,2.")
     ] = "0.25,0.5,1,2",
     draws: Annotated[int, typer.Option(help="Noisy points at every level, 2 or more.")] = 10_000,
     nodes: Annotated[int, typer.Option(help="Nodes of the ODE's grid, 2 or more.")] = 18,
     seed: Annotated[int, typer.Option(help="Seed of the noise, 0 or more.")] = 0,
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw both transports: a .png, .svg or .pdf file.")
-    ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running,
+        without("batch_size", "dry_run"),
+        helps(plot="Draw both transports: a .png, .svg or .pdf file."),
+    ],
 ) -> None:
     """Print the transport of one-shot denoising and of the ODE: simulated and exact.
 
     Example: advpure two-point --noise 0.5,1,2 --plot two-point.png
     """
-    from advpure.analysis.two_point_run import TwoPointRun, measure_two_point
+    from advpure.analysis.two_point_run import TwoPointRun
+    from advpure.cli.run import conclude, measure, prepare
+
+    ready = prepare(
+        "two-point", TwoPointRun(noise=noise, draws=draws, nodes=nodes, seed=seed), running
+    )
+    report = measure(ready, "purifying points")
+    conclude(ready, report, lambda: _print(report))
+
+
+def _print(report: "TwoPointReport") -> None:
     from advpure.cli import output
-    from advpure.figures import check_ending
 
-    if plot is not None:
-        check_ending(plot)
-    run = TwoPointRun(noise=noise, draws=draws, nodes=nodes, seed=seed)
-    total = draws * len(run.levels())
-    with output.progress("purifying points", total, not (quiet or as_json)) as bar:
-        report = measure_two_point(run, out=out, progress=bar)
-    if plot is not None:
-        from advpure.analysis.two_point_figure import two_point_figure
-        from advpure.records import RecordStore
-
-        with RecordStore.read(report.run) as store:
-            two_point_figure(store, Path(plot))
-    if as_json:
-        output.print_json(report.to_json() | o.given(plot=plot))
-        return
     rows = []
     for level in report.levels:
         law = level.law
@@ -59,11 +55,9 @@ def two_point(
             ("wrong sign, both", level.wrong, law.wrong),
         ):
             rows.append([f"{level.t:g}", name, _written(found), f"{exact:.4f}"])
+    draws = report.settings["draws"]
     print(f"two points at -1 and 1, {draws} draws: mean distances in units of the points")
     output.print_table(["t", "quantity", "simulated", "closed form"], rows)
-    for text in report.notes:
-        output.note(text)
-    print(f"records: {report.run}" + (f", picture: {plot}" if plot else ""))
 
 
 def _written(found: "Mean | Rate") -> str:
