@@ -180,6 +180,32 @@ class RandomnessResult:
             for pair, rows in sorted(kinds.items())
         ]  # fmt: skip
 
+    def shares_by_image(self, randomness: str, stage: str) -> dict[int, float] | None:
+        """Return each image's share of right decisions, the mean over base seeds.
+
+        Args:
+            randomness: ``fixed`` or ``fresh``.
+            stage: ``clean``, ``noise`` or ``attacked``; ``attacked_eot`` of the averaged attack.
+
+        Returns:
+            By sample id; None where there is no such run.
+        """
+        parts = [fixed_name(seed) for seed in self.seeds] if randomness == "fixed" else [FRESH]
+        if stage == "attacked_eot":
+            stage, parts = "attacked", [EOT] if randomness == "fresh" else []
+        if stage not in STAGES or not parts or not set(parts) <= set(self.parts):
+            return None
+        mean = np.mean([self._shares(part, stage) for part in parts], axis=0)
+        return dict(zip(self.ids, mean.tolist(), strict=True))
+
+    def transfer_by_image(self) -> dict[int, float] | None:
+        """Return each image's share of right decisions on attacks of other seeds, over pairs."""
+        pairs = self._pairs()
+        if not pairs:
+            return None
+        mean = np.mean(list(pairs.values()), axis=0)
+        return dict(zip(self.ids, mean.tolist(), strict=True))
+
     def pearson_by_image(self, pair: str) -> dict[int, float]:
         """Return each image's mean correlation for a pair of kinds."""
         fixed = {fixed_name(seed) for seed in self.seeds}

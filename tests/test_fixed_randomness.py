@@ -27,6 +27,10 @@ from advpure.errors import BadInput
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
 from advpure.stats import mean_interval, paired_difference
+from advpure.sweeps.columns import follow
+from advpure.sweeps.points import Point
+from advpure.sweeps.samples import samples_of
+from advpure.sweeps.table import Cell
 
 SUBJECT: dict[str, Any] = {"defense": "onestep-edm", "dataset": "digits", "n": 4, "tile": 32}
 ATTACK: dict[str, Any] = {"eps": 0.3, "attack_options": {"steps": 3, "step_size": 0.1}}
@@ -237,6 +241,30 @@ def test_the_report_has_the_tables(whole: Path, tmp_path: Path) -> None:
     assert [row["what"] for row in found["differences"]] == [
         "fresh - fixed", "fresh-eot - fixed", "transfer - fixed",
     ]  # fmt: skip
+
+
+def test_every_value_of_the_report_is_the_mean_of_values_of_images(whole: Path) -> None:
+    settings = RandomnessStudy(**QUICK)
+    point = Point(block="randomness", verb="randomness", at={}, settings=settings, run=whole.name)
+    with RecordStore.read(whole) as store:
+        report = report_randomness(store).to_json()
+    paths = [
+        f"rows[randomness={name}].{stage}"
+        for name in ("fresh", "fixed")
+        for stage in ("clean", "noise", "attacked", "attacked_eot")
+    ]
+    for at in (*paths, "transfer", "correlations.0.pearson", "correlations.2.pearson"):
+        found, value = samples_of(whole.parent, Cell(None, point, at)), follow(report, at)
+        if value is None:
+            assert found is None
+            assert at == "rows[randomness=fixed].attacked_eot"
+            continue
+        assert found is not None
+        assert list(found) == sorted(found)
+        assert len(found) == 4
+        assert np.mean(list(found.values())) == pytest.approx(value["value"])
+    for at in ("correlations.9.pearson", "rows[randomness=fixed].n", "n", "rows.0.clean"):
+        assert samples_of(whole.parent, Cell(None, point, at)) is None
 
 
 def _outcome(part: str, i: int, draws: int, attacked: int, first: bool) -> dict[str, Any]:

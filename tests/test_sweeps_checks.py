@@ -95,6 +95,13 @@ def test_rates_are_compared_by_tangos_interval_on_shared_images() -> None:
     assert same.verdict == "undecided"
 
 
+def test_shares_that_differ_alike_for_all_of_few_images_decide_nothing() -> None:
+    left, right = {0: 0.5, 1: 1.0, 2: 0.75}, {0: 0.25, 1: 0.75, 2: 0.5}
+    found = subtract(Value(0.75), Value(0.5), left, right, 0.95)
+    assert (found.value, found.interval, found.n) == (0.25, None, 3)
+    assert found.verdict == "undecided"
+
+
 def test_without_images_intervals_are_put_together() -> None:
     a, b = Value(0.5, interval=Interval(0.4, 0.7)), Value(0.2, interval=Interval(0.1, 0.24))
     found = subtract(a, b, None, None, 0.95)

@@ -92,7 +92,8 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
         found = paired_difference(left, right, level)
         return Difference(found.value, Interval(found.low, found.high), found.n)
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
-    return Difference(mean.value, mean.interval, mean.n)
+    # Differences that are all equal have no deviation to judge by, however few they are.
+    return Difference(mean.value, mean.interval if mean.std else None, mean.n)
 
 
 def widened(value: Value, level: float) -> Interval | None:

@@ -15,6 +15,8 @@ from advpure.analysis.certification.run import report_certification
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.prediction_report import image_values, read_inputs
+from advpure.analysis.randomness_report import TABLES as RANDOMNESS
+from advpure.analysis.randomness_result import RandomnessResult
 from advpure.analysis.snr_result import MEANS, SNR_SCHEMA, SnrResult
 from advpure.analysis.timesteps_report import TIMES
 from advpure.analysis.transport_result import TRANSPORT, TransportResult
@@ -30,6 +32,7 @@ _TRANSPORT = re.compile(
     r"rows\[sigma=(?P<sigma>[^\]]+)\]\.(?:markov\[multiple=(?P<multiple>[^\]]+)\]\.)?(?P<name>\w+)$"
 )
 _PREDICTED = re.compile(r"rows(?:\.(?P<place>\d+)|\[(?P<where>[^\]]+)\])\.(?P<name>\w+)$")
+_CORRELATION = re.compile(r"correlations\.(?P<place>\d+)\.pearson$")
 _KINDS = ("one_shot", "mean", "worst")
 
 
@@ -93,6 +96,24 @@ def _distances(store: RecordStore, at: str) -> Samples | None:
         return None
     pairs = result.pairs(label, metric)
     return {i: pair[stage == "after"] for i, pair in pairs.items()}
+
+
+def _randomness(store: RecordStore, at: str) -> Samples | None:
+    """Return the share of right decisions of each image, or a correlation of perturbations."""
+    outcomes, transfers, correlations = (store.rows(t.table) for t in RANDOMNESS)
+    seeds = tuple(store.settings["seeds"])
+    result = RandomnessResult(outcomes, transfers, correlations, seeds)
+    if at == "transfer":
+        return result.transfer_by_image()
+    correlation = _CORRELATION.match(at)
+    if correlation is not None:
+        pairs = [each.pair for each in result.correlated()]
+        place = int(correlation["place"])
+        return result.pearson_by_image(pairs[place]) if place < len(pairs) else None
+    found = _ROW.match(at)
+    if found is None or found["key"] != "randomness":
+        return None
+    return result.shares_by_image(found["value"], found["name"])
 
 
 def _snr(store: RecordStore, at: str) -> Samples | None:
@@ -179,6 +200,7 @@ READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "certify": _certify,
     "distances": _distances,
     "predict": _predict,
+    "randomness": _randomness,
     "snr": _snr,
     "timesteps": _timesteps,
     "transport": _transport,
