@@ -4,28 +4,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, without
 
 if TYPE_CHECKING:
     from advpure.checkgrad import Agreement
 
 
+@flattened
 def check_grad(
+    *,
     defense: Annotated[
         list[str] | None,
         typer.Option("--defense", "-d", help="Purifier; repeats. Default: all of them."),
     ] = None,
-    dataset: o.Dataset = o.DEFAULT_DATASET,
+    subject: Annotated[g.Subject, without("defense", "n", "subset", "tile", "device")],
     n: Annotated[int, typer.Option("--n", "-n", help="Images, 1 or more.")] = 3,
     directions: Annotated[int, typer.Option(help="Random directions an image, 1 or more.")] = 8,
-    t: o.Strength = None,
-    sigma: o.Sigma = None,
-    option: o.Options = None,
-    weights: o.Weights = None,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[g.Running, without("batch_size", "out", "plot", "dry_run")],
 ) -> None:
     """Compare recomputed gradients with full autograd, and both with central differences.
 
@@ -43,20 +40,21 @@ def check_grad(
     from advpure.purifiers import PURIFIERS
     from advpure.randomness import RandomnessConfig
 
-    names, options = defense or list(PURIFIERS.names()), o.parse_options(option)
+    dataset = subject.dataset
+    names, options = defense or list(PURIFIERS.names()), o.parse_options(subject.option)
     for name in names:
         check_names(PURIFIERS.get(name), options, name)
-    xi = RandomnessConfig(seed, scheme)  # type: ignore[arg-type]
+    xi = RandomnessConfig(subject.seed, subject.scheme)  # type: ignore[arg-type]
     checks = []
-    with output.progress("checking", len(names), not (quiet or as_json)) as bar:
+    with output.progress("checking", len(names), running.shown) as bar:
         for k, name in enumerate(names):
             checks += check_gradients(
-                name, dataset, n=n, directions=directions, t=t, sigma=sigma, options=options,
-                weights=weights, xi=xi,
+                name, dataset, n=n, directions=directions, t=subject.t, sigma=subject.sigma,
+                options=options, weights=subject.weights, xi=xi,
             )  # fmt: skip
             bar(k + 1)
     passed = all(check.passed for check in checks)
-    if as_json:
+    if running.as_json:
         rows = [dataclasses.asdict(check) | {"passed": check.passed} for check in checks]
         output.print_json({"passed": passed, "dataset": dataset, "n": n, "checks": rows})
     else:

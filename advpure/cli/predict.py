@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.prediction import Estimated
@@ -17,7 +19,9 @@ _KINDS = {
 _SHOWN = ("clean", "anchor", "anchor_images")
 
 
+@flattened
 def predict(
+    *,
     runs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -36,25 +40,15 @@ def predict(
     sigma: Annotated[
         str | None, typer.Option(help="Strengths as noise levels in [0, 1] units, a list.")
     ] = None,
-    dataset: o.Dataset = o.DEFAULT_DATASET,
-    n: o.Count = None,
-    subset: o.Subset = "test",
-    option: o.Options = None,
-    eps: o.Eps = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the data set's.")] = None,
-    attack: Annotated[
-        str, typer.Option("--attack", "-a", help="The attack that is measured: pgd, apgd, bpda ...")
-    ] = "pgd",
-    steps: Annotated[
-        int | None, typer.Option(help="Gradient steps. Default: the attack's.")
-    ] = None,
-    step_size: Annotated[
-        str | None, typer.Option(help="Step in [0, 1] units. Default: eps / 30.")
-    ] = None,
-    attack_option: Annotated[
-        list[str] | None,
-        typer.Option("--attack-option", help="Other setting of the attack, KEY=VALUE; repeats."),
-    ] = None,
+    subject: Annotated[g.JudgedSubject, without("defense", "t", "sigma", "policy")],
+    attacked: Annotated[
+        g.Attacked,
+        without("loss"),
+        helps(
+            attack="The attack that is measured: pgd, apgd, bpda ...",
+            steps="Gradient steps. Default: the attack's.",
+        ),
+    ],
     radius_attack: Annotated[
         str | None,
         typer.Option(help="The attack that finds smallest perturbations. Default: the same."),
@@ -75,23 +69,9 @@ def predict(
         typer.Option(help="Strength of the noise that measures compression. Default: eps."),
     ] = None,
     perturbations: Annotated[int, typer.Option(help="Perturbations per image, 1 or more.")] = 10,
-    seed: o.Seed = 0,
-    scheme: o.Scheme = "hash",
-    gradient: Annotated[
-        str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
-    ] = None,
-    weights: o.Weights = None,
-    classifier: o.Classifier = None,
-    tile: o.Tile = None,
-    batch_size: o.BatchSize = None,
-    device: o.Device = "cpu",
-    out: o.Out = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw predictions and measurements: a .png, .svg or .pdf.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[
+        g.Running, helps(plot="Draw predictions and measurements: a .png, .svg or .pdf.")
+    ],
 ) -> None:
     """Predict robust accuracy from compression and survival, beside what an attack leaves.
 
@@ -100,85 +80,68 @@ def predict(
 
     Example: advpure predict -d ddpm,reverse,ddim --t 10,50,150 --dataset digits -n 50 --eps 0.15
     """
-    from advpure.analysis.prediction_files import predict_from
-    from advpure.attacks.settings import choose
     from advpure.cli import output
-    from advpure.errors import BadInput
-    from advpure.figures import check_ending
-    from advpure.units import parse_eps
 
-    if plot is not None:
-        check_ending(plot)
     if runs and defense is None:
-        if dry_run:
-            raise BadInput("a dry run of records", "computes nothing anyway", "leave out --dry-run")
         idle = o.given(
-            t=t, sigma=sigma, n=n, option=option, steps=steps, step_size=step_size,
-            attack_option=attack_option, radius_attack=radius_attack, top=top, cr_eps=cr_eps,
-            gradient=gradient, weights=weights, classifier=classifier, out=out,
+            t=t, sigma=sigma, n=subject.n, option=subject.option, steps=attacked.steps,
+            step_size=attacked.step_size, attack_option=attacked.attack_option,
+            radius_attack=radius_attack, top=top, cr_eps=cr_eps, gradient=subject.gradient,
+            weights=subject.weights, classifier=subject.classifier, out=running.out,
         )  # fmt: skip
-        for name, value in idle.items():
-            raise BadInput(
-                f"--{name.replace('_', '-')} {value}", "says nothing about runs that are there",
-                "name purifiers with --defense, or leave it out",
-            )  # fmt: skip
-        size: Any = norm or "linf"
-        choose(size, ("linf", "l2"), "norm")
-        report = predict_from(runs, eps=None if eps is None else parse_eps(eps, size))
+        report = _predict_from(runs, attacked, running, idle)
+        where = "from records, nothing was computed"
     else:
         given = {
-            "defense": defense or "ddpm,reverse,ddim", "dataset": dataset, "subset": subset,
-            "n": o.count(n, dataset), "t": None if t is None else o.parse_integers(t, "t"),
-            "sigma": _levels(sigma), "options": o.parse_options(option), "weights": weights,
-            "classifier": classifier, "gradient": gradient, "scheme": scheme, "seed": seed,
-            "tile": tile, "device": device, "eps": eps, "norm": norm, "attack": attack,
-            "attack_options": o.joined(
-                o.parse_options(attack_option), o.given(steps=steps, step_size=step_size)
-            ),
+            **subject.settings(), **attacked.settings(), "defense": defense or "ddpm,reverse,ddim",
+            "t": None if t is None else o.parse_integers(t, "t"), "sigma": _levels(sigma),
             "radius_attack": radius_attack, "search": search, "bisections": bisections,
             "top": top, "box": box, "cr_eps": cr_eps, "perturbations": perturbations,
         }  # fmt: skip
-        measured = _measure(
-            given, runs or [], out, batch_size, dry_run, as_json, not (quiet or as_json)
-        )
-        if measured is None:
-            return
-        report = measured
+        report = _measure(given, runs or [], running)
+        where = f"records: {report.run}"
+    plot = running.plot
     if plot is not None:
         _draw(report, plot)
-    if as_json:
+    if running.as_json:
         output.print_json(report.to_json() | o.given(plot=plot))
         return
     _print(report)
     for text in report.notes:
         output.note(text)
-    where = (
-        f"records: {report.run}" if defense or not runs else "from records, nothing was computed"
-    )
     print(where + (f", picture: {plot}" if plot else ""))
 
 
-def _measure(
-    given: dict[str, Any],
-    runs: list[str],
-    out: str | None,
-    batch_size: int | None,
-    dry_run: bool,
-    as_json: bool,
-    shown: bool,
-) -> "PredictionReport | None":
-    from advpure.analysis.prediction_plan import prepare_prediction
-    from advpure.analysis.prediction_run import estimate_prediction, measure_prediction
-    from advpure.analysis.prediction_settings import PredictionRun
-    from advpure.cli import output
+def _predict_from(
+    runs: list[str], attacked: g.Attacked, running: g.Running, idle: dict[str, object]
+) -> "PredictionReport":
+    from advpure.analysis.prediction_files import predict_from
+    from advpure.attacks.settings import choose
+    from advpure.errors import BadInput
+    from advpure.figures import check_ending
+    from advpure.units import parse_eps
 
-    run = PredictionRun(**given)
-    prepared = prepare_prediction(run)
-    if dry_run:
-        output.print_estimate(estimate_prediction(prepared), as_json, of_defense=True)
-        return None
-    with output.progress("measuring", prepared.total, shown) as bar:
-        return measure_prediction(run, out=out, batch_size=batch_size, reuse=runs, progress=bar)
+    if running.plot is not None:
+        check_ending(running.plot)
+    if running.dry_run:
+        raise BadInput("a dry run of records", "computes nothing anyway", "leave out --dry-run")
+    for name, value in idle.items():
+        raise BadInput(
+            f"--{name.replace('_', '-')} {value}", "says nothing about runs that are there",
+            "name purifiers with --defense, or leave it out",
+        )  # fmt: skip
+    size: Any = attacked.norm or "linf"
+    choose(size, ("linf", "l2"), "norm")
+    return predict_from(runs, eps=None if attacked.eps is None else parse_eps(attacked.eps, size))
+
+
+def _measure(given: dict[str, Any], runs: list[str], running: g.Running) -> "PredictionReport":
+    from advpure.analysis.prediction_settings import PredictionRun
+    from advpure.cli.run import measure, prepare
+
+    ready = prepare("predict", PredictionRun(**given), running)
+    report: PredictionReport = measure(ready, "measuring", of_defense=True, reuse=runs)
+    return report
 
 
 def _levels(sigma: str | None) -> list[float] | None:

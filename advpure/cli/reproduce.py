@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advpure.cli import options as o
-from advpure.cli.sweep import Jobs, Root, Threads, print_cost
+from advpure.cli.flatten import flattened
+from advpure.cli.sweep import Workers, print_cost
 
 if TYPE_CHECKING:
     from advpure.sweeps.reproduce import Reproduction
 
 
+@flattened
 def reproduce(
+    *,
     experiment: Annotated[
         str | None, typer.Argument(help="Such as 003:table-2; without one, all are listed.")
     ] = None,
@@ -24,16 +27,7 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", help="Option of every point, KEY=VALUE, e.g. n=20; repeats."),
     ] = None,
-    jobs: Jobs = None,
-    threads: Threads = None,
-    batch_size: o.BatchSize = None,
-    out: Root = "runs",
-    plot: Annotated[
-        str | None, typer.Option(help="Draw the figure: a .png, .svg or .pdf file.")
-    ] = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Workers,
 ) -> None:
     """Print published beside measured values with n and 95 % intervals, and what they show.
 
@@ -46,29 +40,29 @@ def reproduce(
     from advpure.figures import check_ending
     from advpure.sweeps.experiment import load_experiment, summaries
     from advpure.sweeps.reproduce import grouped, reproduction
-    from advpure.sweeps.session import Session, prepare_sweep, run_sweep
+    from advpure.sweeps.session import prepare_sweep, run_sweep
 
     if experiment is None:
-        _list(summaries(), as_json)
+        _list(summaries(), running.as_json)
         return
-    if plot is not None:
-        check_ending(plot)
+    if running.plot is not None:
+        check_ending(running.plot)
     change = o.given(dataset=dataset) | o.parse_options(setting)
     chosen = load_experiment(experiment, size, change)
-    session = Session(root=Path(out), jobs=jobs, threads=threads, batch_size=batch_size)
+    session = running.session()
     index, points = prepare_sweep(chosen.sweep, session)
-    if dry_run:
-        print_cost(index, points, session, as_json)
+    if running.dry_run:
+        print_cost(index, points, session, running.as_json)
         return
-    with live_table(index, points, grouped(chosen.columns), not (quiet or as_json)):
+    with live_table(index, points, grouped(chosen.columns), running.shown):
         run = run_sweep(index, points, session)
     found = reproduction(chosen, run)
-    if as_json:
-        output.print_json(found.to_json() | o.given(plot=plot))
+    if running.as_json:
+        output.print_json(found.to_json() | o.given(plot=running.plot))
     else:
-        _print(found, plot)
-    if plot is not None:
-        _draw(found, plot)
+        _print(found, running.plot)
+    if running.plot is not None:
+        _draw(found, running.plot)
     if run.failed:
         raise typer.Exit(1)
 

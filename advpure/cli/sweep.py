@@ -1,43 +1,59 @@
 """``advpure sweep``: run a verb over grids of its options, and go on after an interruption."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from advpure.cli import options as o
+from advpure.cli import groups as g
+from advpure.cli.flatten import flattened, without
 
 if TYPE_CHECKING:
     from advpure.sweeps.cost import SweepCost
     from advpure.sweeps.session import Session
 
-Root = Annotated[
-    str,
-    typer.Option("--out", help="Folder of the run folders; runs that are there are not redone."),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs", "-j", help="Processes, 1 or more. Default: one per core, at most 8; 1 on a GPU."
-    ),
-]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of each process, 1 or more. Default: the cores shared.")
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Workers(g.Running):
+    """How the points of a sweep run, and where they are kept."""
+
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Folder of the run folders; runs that are there are not redone."
+        ),
+    ] = "runs"
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j",
+            help="Processes, 1 or more. Default: one per core, at most 8; 1 on a GPU.",
+        ),
+    ] = None  # fmt: skip
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of each process, 1 or more. Default: the cores shared."),
+    ] = None
+
+    def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
+        """Return the session that they ask for."""
+        from advpure.sweeps.session import Session
+
+        return Session(
+            root=Path(self.out), jobs=self.jobs, threads=self.threads, shard=shard,
+            batch_size=self.batch_size,
+        )  # fmt: skip
 
 
+@flattened
 def sweep(
+    *,
     file: Annotated[str, typer.Argument(help="Sweep file (YAML), see docs/sweeps.md.")],
-    jobs: Jobs = None,
-    threads: Threads = None,
     shard: Annotated[
         str, typer.Option(help="i/k: only every k-th point from the i-th, for k machines.")
     ] = "1/1",
-    batch_size: o.BatchSize = None,
-    out: Root = "runs",
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    running: Annotated[Workers, without("plot")],
 ) -> None:
     """Run recorded verbs over grids and zips of their options, coarse grid first.
 
@@ -51,22 +67,19 @@ def sweep(
     from advpure.cli.live import describe, live_table, write_value
     from advpure.sweeps.columns import Value
     from advpure.sweeps.overview import overview, shown_columns
-    from advpure.sweeps.session import Session, prepare_sweep, run_sweep
+    from advpure.sweeps.session import prepare_sweep, run_sweep
     from advpure.sweeps.sweep import load_sweep
 
-    session = Session(
-        root=Path(out), jobs=jobs, threads=threads, shard=parse_shard(shard), batch_size=batch_size
-    )
-    shown = not (quiet or as_json)
+    session = running.session(parse_shard(shard))
     index, points = prepare_sweep(load_sweep(file), session)
-    if dry_run:
-        print_cost(index, points, session, as_json)
+    if running.dry_run:
+        print_cost(index, points, session, running.as_json)
         return
     columns = shown_columns(points)
-    with live_table(index, points, columns, shown):
+    with live_table(index, points, columns, running.shown):
         run = run_sweep(index, points, session)
     found = overview(run)
-    if as_json:
+    if running.as_json:
         output.print_json(found)
     else:
         print(
