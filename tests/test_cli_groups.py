@@ -1,19 +1,30 @@
 """Options that verbs share: groups become flat options, and at the call groups again."""
 
+import ast
 import inspect
-from collections.abc import Callable
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from advpure import cli
+from advpure.analysis.runs import RUNS
 from advpure.analysis.subject import JudgedSubject as JudgedSettings
 from advpure.analysis.subject import Subject as SubjectSettings
+from advpure.analysis.two_point_run import TwoPointRun
+from advpure.cli import app
 from advpure.cli import groups as g
 from advpure.cli.flatten import Group, defaults, flattened, helps, without
+from advpure.cli.run import Ready, conclude, measure, prepare
 from advpure.errors import BadInput
+from advpure.sweeps.run_figures import RUN_FIGURES
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 
@@ -246,3 +257,98 @@ def test_an_attack_joins_its_options() -> None:
 )
 def test_progress_is_shown_unless_quiet_or_json(as_json: bool, quiet: bool, shown: bool) -> None:
     assert g.Running(as_json=as_json, quiet=quiet).shown is shown
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield the help texts in a source file, those that are written out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            changed = isinstance(node.func, ast.Name) and node.func.id == "helps"
+            for each in node.keywords:
+                if (changed or each.arg == "help") and isinstance(each.value, ast.Constant):
+                    yield each.value.value
+
+
+def test_every_help_is_written_once() -> None:
+    files = sorted(Path(cli.__file__).parent.glob("*.py"))
+    found = Counter(text for path in files for text in texts(path))
+    assert found.total() > 150
+    assert [text for text, count in found.items() if count > 1] == []
+
+
+# What verbs with settings of a subject do not offer of its options, or mean in another way.
+OWN = {
+    "certify": {"t", "sigma", "gradient"},  # sigma is a list, and smoothing needs no gradient
+    "transport": {"t", "sigma", "gradient", "policy"},
+    "timesteps": {"t", "sigma"},  # t is a list: times
+    "cr": {"seed"},  # a list: seeds
+    "randomness": {"seed"},
+}
+
+
+@pytest.mark.parametrize("name", RUNS.names())
+def test_every_verb_of_a_subject_offers_all_its_options(name: str) -> None:
+    verb = RUNS.get(name)
+    group: type[Group] | None = None
+    if issubclass(verb.settings, SubjectSettings):
+        judged = issubclass(verb.settings, JudgedSettings)
+        group = g.JudgedSubject if judged else g.Subject
+        taken = {
+            each.name: each
+            for each in get_command(app).commands[name].params  # type: ignore[attr-defined]
+            if each.rich_help_panel == group.panel
+        }
+        plain = parameters(flattened(taking(subject=group)))
+        assert taken.keys() == plain.keys() - OWN.get(name, set())
+    else:
+        assert name in ("field", "predict", "two-point")
+    assert None not in (verb.prepare, verb.estimate, verb.total)
+    assert name in RUN_FIGURES.names()
+
+
+def recorded(folder: Path, **running: Any) -> Ready:
+    """Return a small run of a verb that needs no network."""
+    options = g.Running(out=str(folder), **running)
+    return prepare("two-point", TwoPointRun(noise="0.5,1", draws=20), options)
+
+
+def test_a_picture_of_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"file x\.doc is no picture"):
+        prepare("two-point", TwoPointRun(draws=-1), g.Running(plot="x.doc"))
+    with pytest.raises(BadInput, match="draws -1"):
+        prepare("two-point", TwoPointRun(draws=-1), g.Running(plot="x.png"))
+
+
+def test_a_dry_run_ends_after_the_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        measure(recorded(tmp_path / "run", dry_run=True, as_json=True), "nothing")
+    assert ended.value.exit_code == 0
+    assert json.loads(capsys.readouterr().out)["dry_run"] is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_measured_drawn_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, drawn = tmp_path / "two.svg", []  # verbs' own tests look at real pictures
+    monkeypatch.setattr("advpure.cli.run.draw_records", lambda *told: drawn.append(told))
+    ready = recorded(tmp_path / "run", plot=str(picture))
+    report = measure(ready, "measuring")
+    assert report.settings["draws"] == 20
+    conclude(ready, report, lambda: print("table"))
+    conclude(ready, report, lambda: print("table"), draw=drawn.append)
+    line = f"table\nrecords: {report.run}, picture: {picture}\n"
+    assert capsys.readouterr().out == 2 * line
+    assert drawn == [("two-point", report.run, picture), picture]
+
+
+def test_json_is_the_report_or_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = recorded(tmp_path / "run", as_json=True)
+    report = measure(ready, "measuring")
+    for found, told in ((None, report.to_json()), ({"n": 1}, {"n": 1})):
+        conclude(ready, report, lambda: print("table"), found)
+        assert json.loads(capsys.readouterr().out) == told

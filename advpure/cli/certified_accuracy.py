@@ -11,6 +11,7 @@ from advpure.cli import options as o
 if TYPE_CHECKING:
     from advpure.analysis.certification.accuracy import CertifiedImages
 
+DRAWN = "Draw accuracy over the radius: a .png, .svg or .pdf file."
 DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -59,9 +60,7 @@ def certified_accuracy(
     log: Annotated[
         str | None, typer.Option(help="Write the certificates as logs, a .tsv file a sigma.")
     ] = None,
-    plot: Annotated[
-        str | None, typer.Option(help="Draw accuracy over the radius: a .png, .svg or .pdf file.")
-    ] = None,
+    plot: Annotated[str | None, typer.Option(help=DRAWN)] = None,
     as_json: o.Json = False,
 ) -> None:
     """Print certified accuracy at any radius, per sigma and best over sigma (an oracle).

@@ -7,6 +7,7 @@ import typer
 
 from advpure.cli import groups as g
 from advpure.cli import options as o
+from advpure.cli.certified_accuracy import DRAWN, print_accuracies, write_logs
 from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def certify(
         str | None,
         typer.Option(help="Also write idx label predict radius correct time, a .tsv file a sigma."),
     ] = None,
-    running: Annotated[
-        g.Running, helps(plot="Draw accuracy over the radius: a .png, .svg or .pdf file.")
-    ],
+    running: Annotated[g.Running, helps(plot=DRAWN)],
 ) -> None:
     """Certify the smoothed classifier of a defense by randomized smoothing.
 
@@ -92,7 +91,6 @@ def certify(
     """
     from advpure.analysis.certification.settings import CertificationRun
     from advpure.cli import output
-    from advpure.cli.certified_accuracy import write_logs
     from advpure.cli.run import measure, prepare
 
     run = CertificationRun(
@@ -125,8 +123,6 @@ def certify(
 
 
 def _print(report: "CertificationReport") -> None:
-    from advpure.cli.certified_accuracy import print_accuracies
-
     s, reading = report.settings, report.reading
     print(
         f"{s['dataset']}, defense {s['defense']['purifier']}, {reading.name} certificates, alpha "

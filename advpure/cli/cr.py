@@ -19,7 +19,7 @@ def cr(
     eps: Annotated[
         str, typer.Option(help="Strengths in [0, 1] units, a list such as 2/255,8/255.")
     ] = "8/255",
-    distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
+    distribution: o.Distribution = "uniform",
     perturbations: Annotated[
         int, typer.Option(help="Perturbations per image, seed and strength, 1 or more.")
     ] = 10,

@@ -41,6 +41,7 @@ Weights = Annotated[
     typer.Option(help="Weights of the denoiser: a file, a shipped name, or official NAME:FILE."),
 ]
 Classifier = Annotated[str | None, typer.Option(help="Weights of the classifier, likewise.")]
+Distribution = Annotated[str, typer.Option(help="uniform, gaussian or sign.")]
 Gradient = Annotated[
     str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")
 ]
@@ -53,6 +54,7 @@ Steps = Annotated[
     int | None, typer.Option(help="Gradient steps, 1 or more. Default: 40; 100 for apgd.")
 ]
 StepSize = Annotated[str | None, typer.Option(help="Step in [0, 1] units. Default: eps / 30.")]
+Bisections = Annotated[int, typer.Option(help="Halvings of the bracket, 0 to 30.")]
 Loss = Annotated[str | None, typer.Option(help="ce, margin or dlr. Default: ce.")]
 AttackOptions = Annotated[
     list[str] | None,

@@ -57,7 +57,7 @@ def predict(
         str,
         typer.Option(help="plain: attack every radius afresh. tight: go on from what was found."),
     ] = "plain",
-    bisections: Annotated[int, typer.Option(help="Halvings of the bracket, 0 to 30.")] = 10,
+    bisections: o.Bisections = 10,
     top: Annotated[
         str | None, typer.Option(help="End of the search, [0, 1] units. Default: twice the radius.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advpure.cli import groups as g
+from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def snr(
     eps: Annotated[
         str, typer.Option(help="Strength of the perturbations in [0, 1] units, e.g. 8/255.")
     ] = "8/255",
-    distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
+    distribution: o.Distribution = "uniform",
     perturbations: Annotated[
         int, typer.Option(help="Perturbed inputs of every image, 2 or more.")
     ] = 50,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from advpure.cli import groups as g
+from advpure.cli import options as o
 from advpure.cli.flatten import defaults, flattened, helps
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def steps(
     eps: Annotated[
         str, typer.Option(help="Strength of perturbations in [0, 1] units, e.g. 8/255.")
     ] = "8/255",
-    distribution: Annotated[str, typer.Option(help="uniform, gaussian or sign.")] = "uniform",
+    distribution: o.Distribution = "uniform",
     perturbations: Annotated[
         int, typer.Option(help="Perturbations followed through the chain, per image, 1 or more.")
     ] = 4,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advpure.cli import groups as g
+from advpure.cli import options as o
 from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def survival(
             "radius."
         ),
     ] = None,
-    bisections: Annotated[int, typer.Option(help="Halvings of the bracket, 0 to 30.")] = 10,
+    bisections: o.Bisections = 10,
     search: Annotated[
         str,
         typer.Option(help="tight: go on from what was found. plain: attack every radius afresh."),
