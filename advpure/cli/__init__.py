@@ -93,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 done, 1 a check failed, 2 bad input (one line), 130 interrupted with everything
     so far kept.
     """
+    from advpure.heap import keep_freed_memory
+
+    keep_freed_memory()
     sys.exit(run(arguments))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from advpure.analysis.runs import RUNS
 from advpure.errors import BadInput, MissingExtra
+from advpure.heap import keep_freed_memory
 from advpure.records import RecordConflict, StorageFull
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
@@ -160,6 +161,7 @@ def _beating(root: Path, run: str) -> Iterator[Progress]:
 def main(arguments: Sequence[str]) -> int:
     """Work on a sweep as a process of its own; the order comes as JSON on standard input."""
     order = Order(**json.load(sys.stdin))
+    keep_freed_memory()
     import torch
 
     if order.threads is not None:

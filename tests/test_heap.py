@@ -1,0 +1,81 @@
+"""Freed memory is kept where a program asks for it, and nowhere else."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from advpure.sweeps import worker
+
+PROBE = """
+import ctypes, resource, sys
+if sys.argv[1] == "kept":
+    from advpure.heap import keep_freed_memory
+    print(keep_freed_memory())
+else:
+    print(None)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def use():
+    place = libc.malloc(40 << 20)
+    ctypes.memset(place, 1, 40 << 20)
+    libc.free(place)
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+before = faults()
+for _ in range(9):
+    use()
+print(faults() - before)
+"""
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+
+
+def probe(mode: str, **variables: str) -> tuple[str, int]:
+    """Return what the program was told, and its page faults for memory that it had before."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, mode],
+        check=True, capture_output=True, text=True, env={**os.environ, **variables},
+    )  # fmt: skip
+    told, faults = done.stdout.split()
+    return told, int(faults)
+
+
+@GLIBC
+def test_kept_memory_is_not_fetched_again() -> None:
+    # 40 MiB are at least 20 pages, however large the system makes them.
+    assert probe("given back")[1] >= 9 * 20
+    told, faults = probe("kept")
+    assert told == "True"
+    assert faults < 20
+
+
+@GLIBC
+@pytest.mark.parametrize(
+    "variables",
+    [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}],
+)
+def test_the_users_own_choice_counts(variables: dict[str, str]) -> None:
+    told, faults = probe("kept", **variables)
+    assert told == "False"
+    assert faults >= 9 * 20
+
+
+def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from advpure import cli, heap
+
+    asked = []
+    monkeypatch.setattr(heap, "keep_freed_memory", lambda: asked.append("command"))
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: asked.append("worker"))
+    monkeypatch.setattr(cli, "run", lambda arguments: 0)
+    with pytest.raises(SystemExit):
+        cli.main([])
+    monkeypatch.setattr(worker, "work", lambda index, order: None)
+    monkeypatch.setattr(worker.Index, "read", lambda folder: None)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("{}"))
+    worker.main(["nowhere"])
+    assert asked == ["command", "worker"]
