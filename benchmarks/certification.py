@@ -18,11 +18,13 @@ import torch
 from advpure.analysis.certification import CertificationRun
 from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit, count_classes
 from advpure.analysis.certification.noise import stage_xi
+from advpure.analysis.certification.run import samples_at_once
 from advpure.analysis.certification.settings import (
     PreparedCertification,
     clean_images,
     prepare_certification,
 )
+from advpure.heap import keep_freed_memory
 from advpure.units import to_model, to_unit
 from benchmarks import certification_samples
 from benchmarks.loop import Calls, _time
@@ -130,7 +132,7 @@ def _count(prepared: PreparedCertification, samples: int, stage: str = ESTIMATIO
     units = [Unit(i, sigma, stage, 0, 0, samples) for i in images]
     counted = count_classes(
         units, images, prepared.classify(sigma, stage), stage_xi(prepared.xi, stage),
-        batch=4 * (prepared.defense.tile or 32),
+        batch=samples_at_once(prepared),
     )  # fmt: skip
     assert sum(len(part) for part in counted) == len(images)
 
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--counts", default="runs", help="folder of the counts; kept")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every command does
     found: dict[str, Any] = {}
     if given.part != "samples":
         found |= measure_time()

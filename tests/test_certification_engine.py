@@ -22,7 +22,13 @@ from advpure.analysis.certification.counting import (
     from_text,
     to_text,
 )
-from advpure.analysis.certification.noise import CHUNK, chunk_noise, sample_rows, stage_xi
+from advpure.analysis.certification.noise import (
+    CHUNK,
+    SampleNoise,
+    chunk_noise,
+    sample_rows,
+    stage_xi,
+)
 from advpure.analysis.certification.radius import radius_of
 from advpure.analysis.certification.two_stage import certify
 from advpure.analytic import GaussianDenoiser
@@ -194,6 +200,17 @@ def test_noise_of_a_sample_depends_on_nothing_else() -> None:
     assert drawn[2].equal(chunk[63])
     assert not drawn[3].equal(chunk[0])
     assert drawn[[2, 0]].equal(sample_rows(xi, rows[[2, 0]], "forward", 0, SHAPE))
+
+
+@pytest.mark.parametrize("scheme", ["counter", "hash"])
+def test_consecutive_samples_have_the_same_noise(scheme: Any) -> None:
+    xi = stage_xi(RandomnessConfig(5, scheme), ESTIMATION)
+    stream = SampleNoise(xi)
+    for name, first, count in ((3, 0, 150), (3, 150, 20), (3, 170, 1), (4, 60, 70), (3, 128, 64)):
+        drawn = torch.empty((count, *SHAPE))
+        stream.fill(drawn, name, first)
+        rows = torch.tensor([[name, k] for k in range(first, first + count)])
+        assert drawn.equal(sample_rows(xi, rows, "forward", 0, SHAPE))
 
 
 # --- counting -------------------------------------------------------------------------------------

@@ -429,3 +429,27 @@ def test_rows_are_the_same_without_the_cache(scheme: Scheme, ids: list[int]) -> 
     xi = RandomnessConfig(3, scheme)
     kept = xi.normal(ids, "forward", 1, (2, 2), draw=4)
     assert xi.normal(ids, "forward", 1, (2, 2), draw=4, cached=False).equal(kept)
+
+
+def test_streams_are_those_of_a_new_generator_in_every_thread() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    xi = RandomnessConfig(7, "counter").fold("purpose", 2)
+
+    def fresh(sample: int) -> np.ndarray:
+        key, counter = counter_key(xi, "forward", 4, 9, sample)
+        philox = np.random.Philox(
+            key=np.array(key, dtype=np.uint64), counter=np.array(counter, dtype=np.uint64)
+        )
+        return np.random.Generator(philox).standard_normal(501, dtype=np.float32)
+
+    def ours(sample: int) -> Tensor:
+        if sample % 3 == 0:  # whatever was drawn before, and however much of it
+            xi.uniform([sample], 1, (5,))
+        drawn = torch.empty(501)
+        xi.normal_into(drawn, sample, "forward", 4, draw=9)
+        return drawn
+
+    with ThreadPoolExecutor(4) as threads:
+        for sample, drawn in enumerate(threads.map(ours, range(200))):
+            assert np.array_equal(drawn.numpy(), fresh(sample))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.certification.base_classifier import Classify
-from advpure.analysis.certification.noise import CHUNK, chunk_noise
+from advpure.analysis.certification.noise import SampleNoise
 from advpure.randomness import RandomnessConfig
 from advpure.schema import Schema
 
@@ -85,6 +85,7 @@ def count_classes(
     rows, owners = torch.zeros((batch, 2), dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
     # The same memory, written without torch's overhead per call, which small networks would feel.
     rows_, owners_ = rows.numpy(), owners.numpy()
+    noise = SampleNoise(xi)
     waiting: list[Counted] = []
     filled = 0
     for unit in units:
@@ -92,28 +93,23 @@ def count_classes(
         if buffer is None:
             buffer = torch.empty((batch, *image.shape))
         waiting.append(Counted(unit, {}))
-        at = unit.first
-        while at < unit.first + unit.samples:
-            place = at % CHUNK
-            step = min(CHUNK - place, unit.first + unit.samples - at)
-            noise = chunk_noise(xi, unit.sample, at // CHUNK, image.shape)[place : place + step]
-            taken = 0
-            while taken < step:
-                part = min(step - taken, batch - filled)
-                span = slice(filled, filled + part)
-                torch.add(image, noise[taken : taken + part], alpha=unit.sigma, out=buffer[span])
-                rows_[span, 0] = unit.sample
-                rows_[span, 1] = np.arange(at + taken, at + taken + part)
-                owners_[span] = len(waiting) - 1
-                taken, filled = taken + part, filled + part
-                if filled == batch:
-                    with torch.no_grad():  # counts, not gradients
-                        _count(classify(buffer.to(device), rows), owners, waiting)
-                    ended = at + taken == unit.first + unit.samples
-                    keep = 0 if ended else 1
-                    yield waiting[: len(waiting) - keep]
-                    waiting, filled = waiting[len(waiting) - keep :], 0
-            at += step
+        at, end = unit.first, unit.first + unit.samples
+        while at < end:
+            part = min(end - at, batch - filled)
+            span = slice(filled, filled + part)
+            place = buffer[span]
+            noise.fill(place, unit.sample, at)
+            torch.add(image, place, alpha=unit.sigma, out=place)
+            rows_[span, 0] = unit.sample
+            rows_[span, 1] = np.arange(at, at + part)
+            owners_[span] = len(waiting) - 1
+            at, filled = at + part, filled + part
+            if filled == batch:
+                with torch.no_grad():  # counts, not gradients
+                    _count(classify(buffer.to(device), rows), owners, waiting)
+                keep = 0 if at == end else 1
+                yield waiting[: len(waiting) - keep]
+                waiting, filled = waiting[len(waiting) - keep :], 0
     if filled and buffer is not None:
         with torch.no_grad():  # counts, not gradients
             _count(classify(buffer[:filled].to(device), rows[:filled]), owners[:filled], waiting)
@@ -123,11 +119,12 @@ def count_classes(
 
 def _count(classes: Tensor, owners: Tensor, waiting: list[Counted]) -> None:
     """Add a batch's answers to the counts of their units."""
-    most = int(classes.max()) + 1
-    pairs, times = torch.unique(owners * most + classes.cpu(), return_counts=True)
-    for pair, count in zip(pairs.tolist(), times.tolist(), strict=True):
+    found = classes.cpu().numpy()
+    most = int(found.max()) + 1
+    times = np.bincount(owners.numpy() * most + found)
+    for pair in np.flatnonzero(times).tolist():
         counts = waiting[pair // most].counts
-        counts[pair % most] = counts.get(pair % most, 0) + count
+        counts[pair % most] = counts.get(pair % most, 0) + int(times[pair])
 
 
 def to_text(counts: Mapping[int, int]) -> str:

@@ -38,6 +38,47 @@ def chunk_noise(
     return xi.normal([image], phase, time, (CHUNK, *shape), draw=chunk, cached=False)[0]
 
 
+class SampleNoise:
+    """The noise of consecutive samples, written where it is used.
+
+    Attributes:
+        xi: The stage's configuration.
+    """
+
+    def __init__(self, xi: RandomnessConfig) -> None:
+        """Begin with nothing drawn."""
+        self.xi = xi
+        self._key: tuple[int, int] | None = None
+        self._chunk = torch.empty(0)
+
+    def fill(self, out: Tensor, image: int, first: int) -> None:
+        """Write the noise of the samples first, first + 1, ... of an image.
+
+        Args:
+            out: Where to, [n, *shape], contiguous float32 on the CPU.
+            image: The image's id.
+            first: Number of the first sample.
+        """
+        at = 0
+        while at < len(out):
+            chunk, place = divmod(first + at, CHUNK)
+            rows = out[at : at + CHUNK - place]
+            if len(rows) == CHUNK:
+                self.xi.normal_into(rows, image, "forward", 0, draw=chunk)
+            else:
+                rows.copy_(self._part(image, chunk, out.shape[1:])[place : place + len(rows)])
+            at += len(rows)
+
+    def _part(self, image: int, chunk: int, shape: torch.Size) -> Tensor:
+        """Return a chunk that is used in parts, which mostly follow each other."""
+        if self._key != (image, chunk):
+            if self._chunk.shape[1:] != shape:
+                self._chunk = torch.empty((CHUNK, *shape))
+            self.xi.normal_into(self._chunk, image, "forward", 0, draw=chunk)
+            self._key = (image, chunk)
+        return self._chunk
+
+
 def sample_rows(
     xi: RandomnessConfig, rows: Tensor, phase: Phase, time: int, shape: Sequence[int]
 ) -> Tensor:

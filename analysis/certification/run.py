@@ -42,6 +42,7 @@ from advpure.estimate import Estimate, estimate
 from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 
 _TILES = 4
+_BYTES = 2**20  # of noisy images: what is around a call of a small network costs less in bulk
 
 
 def estimate_certification(prepared: PreparedCertification) -> Estimate:
@@ -68,7 +69,8 @@ def measure_certification(
     Args:
         run: Everything that the result depends on.
         out: Run folder; by default one named after the settings, under ``runs``.
-        batch_size: Noise samples in memory at once, a matter of memory only; 4 tiles by default.
+        batch_size: Noise samples in memory at once, a matter of memory only; see
+            `samples_at_once`.
         progress: Called with the number of samples that are classified.
         counts: Other run folders, whose counts are taken over as far as this run asks for them.
 
@@ -162,7 +164,7 @@ def _grow(
     tile = prepared.defense.tile or 32
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}", "holds no sample", "use 1 or more")
-    batch = -(-(batch_size or _TILES * tile) // tile) * tile
+    batch = -(-(batch_size or samples_at_once(prepared)) // tile) * tile
     done = _samples_done(tallies, reading.sigmas, list(images))
     progress(done)
     mine = _share(reading, list(images), part)
@@ -181,6 +183,12 @@ def _grow(
             done += sum(each.unit.samples for each in counted)
             progress(done)
             yield len(rows)
+
+
+def samples_at_once(prepared: PreparedCertification) -> int:
+    """Return how many noise samples are held at once: 4 tiles, or more that fill a mebibyte."""
+    tile, row = prepared.defense.tile or 32, prepared.images.images[0].nbytes
+    return tile * max(_TILES, _BYTES // (row * tile))
 
 
 def _share(
