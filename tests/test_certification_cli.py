@@ -39,7 +39,7 @@ def test_a_run_its_log_its_figure_and_its_table(cli: Cli, tmp_path: Path) -> Non
     first = out.splitlines()[0]
     assert "digits, defense none, fixed certificates, alpha 0.001, 200 samples" in first
     assert "best (oracle)" in out
-    assert "none 0.1" in out
+    assert "none digits-classifier 0.1" in out
     assert "sigma 0.1 reaches at most radius 0.1825" in err
     assert err.count("reaches at most") == 1
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -104,6 +104,14 @@ def test_samples_of_certificates_have_the_mean_of_the_table(
     mean = follow(report.to_json(), at)["value"]
     assert np.mean(list(radius.values())) == pytest.approx(mean)
     assert certified_accuracy(report.curves[1].images).n == 8
+    clean = samples_of(root, Cell(None, certify, "best[radius=0.2].clean"))
+    assert clean is not None
+    value = Column(block="certify", at="best[radius=0.2].clean").read(report.to_json())
+    assert value is not None
+    assert value.n == 8
+    assert value.interval is not None
+    assert np.mean(list(clean.values())) == pytest.approx(value.value)
+    assert value.value >= follow(report.to_json(), "best[radius=0.2].value")
     for other in ("", "samples", "curves[sigma=0.7].average_certified_radius", "rows[sigma=1].n"):
         assert samples_of(root, Cell(None, certify, other)) is None
 

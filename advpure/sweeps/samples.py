@@ -132,12 +132,13 @@ def _timesteps(store: RecordStore, at: str) -> Samples | None:
 
 
 def _certify(store: RecordStore, at: str) -> Samples | None:
-    """Return whether each image is certified at a radius, or its radius where the class is right.
+    """Return whether each image is certified at a radius, or 0, or its radius if it is right.
 
     For the best over noise levels, the images are those of the level that the report chose.
     """
     found = _CERTIFIED.match(at)
-    if found is None or found["name"] not in (None, "value", "average_certified_radius"):
+    known = (None, "value", "average_certified_radius", "clean")
+    if found is None or found["name"] not in known:
         return None
     wanted = {k: float(v) for k, _, v in (w.partition("=") for w in found["where"].split(","))}
     report, chosen = report_certification(store), wanted.get("sigma")
@@ -149,7 +150,9 @@ def _certify(store: RecordStore, at: str) -> Samples | None:
     if len(curves) != 1:
         return None
     (images,) = curves
-    if found["what"] == "curves":
+    if found["name"] == "clean":
+        values = certified_at(images, 0.0).astype(float)
+    elif found["what"] == "curves":
         values = np.where(images.correct, images.radii, 0.0)
     else:
         values = certified_at(images, wanted["radius"]).astype(float)

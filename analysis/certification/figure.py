@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages, accuracy_curve
+from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.run import report_certification
 from advpure.errors import BadInput
 from advpure.figures import PALETTE, check_ending, new_figure, save_figure
@@ -141,7 +142,7 @@ def certification_figure(store: RecordStore, path: str | Path) -> Path:
     s, reading = report.settings, report.reading
     return draw_curves(
         [curve.images for curve in report.curves], path,
-        title=f"{s['defense']['purifier']} on {s['dataset']}",
+        title=f"{subject(s)} on {s['dataset']}",
         caption=f"{reading.name}, {reading.samples:,} samples, alpha {reading.alpha:g}; bands: "
         "95 % over images",
     )  # fmt: skip

@@ -19,6 +19,7 @@ from advpure.analysis.certification.accuracy import (
     truly_certified,
 )
 from advpure.analysis.certification.composed import check_composed
+from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.procedures import Reading, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
@@ -117,17 +118,20 @@ def summary_json(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> d
         and `rows` (one entry per curve and radius) with intervals. In both,
         `truly_certified_at_least` is the bound over images that holds with probability
         1 - `bound_fails`, for all radii of a curve at once and after the choice of the best;
-        None where alpha is unknown.
+        None where alpha is unknown. `clean` is the accuracy at radius 0 of the curve that was
+        chosen, abstentions as errors: what published tables print beside the certified accuracy.
     """
     best = best_over(curves, radii) if curves else []
     named, choices = {curve.name: curve for curve in curves}, max(len(curves), 1)
+    clean = {name: certified_accuracy(curve)._asdict() for name, curve in named.items()}
     return {
         "certified_accuracy": {_key(each.radius): each.rate.value for each in best},
         "oracle": len(curves) > 1,
         "bound_fails": RHO,
         "best": [
             {"radius": each.radius, **each.rate._asdict(), "name": each.name,
-             "sigma": named[each.name].sigma, "truly_certified_at_least":
+             "sigma": named[each.name].sigma, "clean": clean[each.name],
+             "truly_certified_at_least":
              truly_certified(named[each.name], each.radius, choices=choices)}
             for each in best
         ],
@@ -169,7 +173,7 @@ def make_curves(
     """Certify the images whose counts suffice, per noise level.
 
     Args:
-        name: What made the counts, such as the purifier's name.
+        name: What made the counts, see `naming`.
         reading: What is asked of them.
         tallies: The counts.
         asked: What the run was asked, if its images stopped by that: where they did, `reading`
@@ -230,7 +234,7 @@ def make_report(
         seconds: Wall time of the session.
         notes: Sentences to begin with.
     """
-    curves = make_curves(settings["defense"]["purifier"], reading, tallies)
+    curves = make_curves(subject(settings), reading, tallies)
     asked, done = settings["n"], min((len(curve.images) for curve in curves), default=0)
     more = list(notes)
     if done < asked:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.logs import near_threshold, read_log
+from advpure.analysis.certification.naming import names_of
 from advpure.analysis.certification.procedures import Fixed, Predict, Reading
-from advpure.analysis.certification.report import make_curves, reading_of
+from advpure.analysis.certification.report import make_curves, reading_json, reading_of
 from advpure.analysis.certification.tallies import Tallies
 from advpure.errors import BadInput
 from advpure.records import RecordStore
@@ -63,10 +64,17 @@ def read_sources(
     curves: list[CertifiedImages] = []
     notes: list[str] = []
     radii = None
-    for settings, stores in _by_run(folders):
-        reading = reading_of(settings, **changes)
+    runs = _by_run(folders)
+    readings = [reading_of(settings, **changes) for settings, _ in runs]
+    names = names_of(
+        [
+            {**run, "reading": reading_json(reading)}
+            for (run, _), reading in zip(runs, readings, strict=True)
+        ]
+    )
+    for name, (settings, stores), reading in zip(names, runs, readings, strict=True):
         radii = radii or reading.radii
-        found, told = _read_run(settings, reading, stores)
+        found, told = _read_run(name, settings, reading, stores)
         curves += found
         notes += [*told, *(reading.notes() if changes else [])]
     for k, path in enumerate(files):
@@ -109,13 +117,13 @@ def _by_run(folders: Sequence[Path]) -> list[tuple[dict[str, Any], list[Path]]]:
 
 
 def _read_run(
-    settings: dict[str, Any], reading: Reading, folders: Sequence[Path]
+    name: str, settings: dict[str, Any], reading: Reading, folders: Sequence[Path]
 ) -> tuple[list[CertifiedImages], list[str]]:
     tallies = Tallies()
     for folder in folders:
         with RecordStore.read(folder) as store:
             tallies.read([store])
-    name, n = settings["defense"]["purifier"], settings["n"]
+    n = settings["n"]
     curves = [
         curve.images for curve in make_curves(name, reading, tallies, asked=reading_of(settings))
     ]
@@ -139,7 +147,7 @@ def _read_run(
 
 
 def _distinct(curves: Sequence[CertifiedImages]) -> tuple[CertifiedImages, ...]:
-    """Number the curves whose name is taken."""
+    """Number the curves whose name is taken: logs of one name, runs that differ in nothing."""
     from dataclasses import replace
 
     found: dict[str, CertifiedImages] = {}
