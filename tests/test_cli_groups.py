@@ -1,8 +1,10 @@
 """Options that verbs share: groups become flat options, and at the call groups again."""
 
 import ast
+import importlib
 import inspect
 import json
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from advpure.analysis.two_point_run import TwoPointRun
 from advpure.cli import app
 from advpure.cli import groups as g
 from advpure.cli.flatten import Group, defaults, flattened, helps, without
-from advpure.cli.run import Ready, conclude, measure, prepare
+from advpure.cli.recorded import Ready, conclude, measure, prepare
 from advpure.errors import BadInput
 from advpure.sweeps.run_figures import RUN_FIGURES
 
@@ -266,7 +268,7 @@ def texts(path: Path) -> Iterator[str]:
             changed = isinstance(node.func, ast.Name) and node.func.id == "helps"
             for each in node.keywords:
                 if (changed or each.arg == "help") and isinstance(each.value, ast.Constant):
-                    yield each.value.value
+                    yield str(each.value.value)
 
 
 def test_every_help_is_written_once() -> None:
@@ -333,7 +335,7 @@ def test_a_run_is_measured_drawn_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, drawn = tmp_path / "two.svg", []  # verbs' own tests look at real pictures
-    monkeypatch.setattr("advpure.cli.run.draw_records", lambda *told: drawn.append(told))
+    monkeypatch.setattr("advpure.cli.recorded.draw_records", lambda *told: drawn.append(told))
     ready = recorded(tmp_path / "run", plot=str(picture))
     report = measure(ready, "measuring")
     assert report.settings["draws"] == 20
@@ -352,3 +354,11 @@ def test_json_is_the_report_or_what_was_found(
     for found, told in ((None, report.to_json()), ({"n": 1}, {"n": 1})):
         conclude(ready, report, lambda: print("table"), found)
         assert json.loads(capsys.readouterr().out) == told
+
+
+def test_no_module_hides_a_function_of_the_package() -> None:
+    before = {name: value for name, value in vars(cli).items() if callable(value)}
+    for each in pkgutil.iter_modules(cli.__path__):
+        importlib.import_module(f"advpure.cli.{each.name}")
+    assert {name: vars(cli)[name] for name in before} == before
+    assert callable(cli.run)

@@ -76,7 +76,7 @@ def attack(
     """
     from advpure.analysis.robustness import RobustnessSettings
     from advpure.cli import output
-    from advpure.cli.run import measure, prepare
+    from advpure.cli.recorded import measure, prepare
 
     settings = RobustnessSettings(
         **subject.settings(), **attacked.settings(), draws=draws, source_seed=transfer_from,

@@ -91,7 +91,7 @@ def certify(
     """
     from advpure.analysis.certification.settings import CertificationRun
     from advpure.cli import output
-    from advpure.cli.run import measure, prepare
+    from advpure.cli.recorded import measure, prepare
 
     run = CertificationRun(
         **subject.settings(), sigmas=sigma, samples=samples, selection=selection, alpha=alpha,

@@ -39,7 +39,7 @@ def cr(
     Example: advpure cr --defense ddim --t 100 --eps 2/255,8/255,32/255 --plot cr.png
     """
     from advpure.analysis.compression_run import CompressionRun, compression_limit
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     run = CompressionRun(
         **subject.settings(), eps=eps.split(","), distribution=distribution,  # type: ignore[arg-type]

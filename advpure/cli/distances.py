@@ -66,7 +66,7 @@ def distances(
     Example: advpure distances --defense ddpm --t 100 --perturb uniform:8/255,attack:pgd -n 50
     """
     from advpure.analysis.distances_run import DistancesRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     run = DistancesRun(
         **subject.settings(), perturb=perturb, metrics=metrics, norm=norm,

@@ -50,7 +50,7 @@ def field(
     Example: advpure field --reading small_step --plot field.png
     """
     from advpure.analysis.field_run import FieldRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
     from advpure.sweeps.published import published
 
     printed = {str(row["name"]): row["value"] for row in published("003").tables["S1"].rows}

@@ -52,7 +52,7 @@ def gradients(
     """
     from advpure.analysis.gradient_result import check_enough
     from advpure.analysis.gradients_run import GradientStudy
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     check_enough(target, "cosine")
     check_enough(agreement, "agreement")

@@ -137,7 +137,7 @@ def _predict_from(
 
 def _measure(given: dict[str, Any], runs: list[str], running: g.Running) -> "PredictionReport":
     from advpure.analysis.prediction_settings import PredictionRun
-    from advpure.cli.run import measure, prepare
+    from advpure.cli.recorded import measure, prepare
 
     ready = prepare("predict", PredictionRun(**given), running)
     report: PredictionReport = measure(ready, "measuring", of_defense=True, reuse=runs)

@@ -41,7 +41,7 @@ def randomness(
     Example: advpure randomness --defense ddpm --t 100 -n 20 --plot randomness.png
     """
     from advpure.analysis.randomness_run import RandomnessStudy
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     study = RandomnessStudy(
         **subject.settings(), **attacked.settings(), seeds=o.parse_integers(seeds, "seed"),

@@ -38,7 +38,7 @@ def snr(
     Example: advpure snr --defense ddpm --t 100 -n 50 --plot snr.png
     """
     from advpure.analysis.snr_run import SnrRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     run = SnrRun(
         **subject.settings(), eps=eps, distribution=distribution,

@@ -72,7 +72,7 @@ def steps(
     Example: advpure steps --defense ddim --t 50 --singular 3 --plot steps.png
     """
     from advpure.analysis.steps_run import StepsRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     run = StepsRun(
         **subject.settings(), eps=eps,

@@ -62,7 +62,7 @@ def survival(
     Example: advpure survival --dataset digits -n 100 --cross-check fmn --plot survival.png
     """
     from advpure.analysis.survival_run import SurvivalRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
     from advpure.units import parse_eps
 
     run = SurvivalRun(

@@ -44,7 +44,7 @@ def timesteps(
     Example: advpure timesteps --defense reverse --attack-times 1,10,100 -n 20 --plot times.png
     """
     from advpure.analysis.timesteps import TimestepStudy
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     study = TimestepStudy(
         **subject.settings(), **attacked.settings(), times=o.parse_integers(times, "time step"),

@@ -59,7 +59,7 @@ def transport(
     """
     from advpure.analysis.transport_run import TransportRun
     from advpure.cli import output
-    from advpure.cli.run import measure, prepare
+    from advpure.cli.recorded import measure, prepare
     from advpure.figures import check_ending
 
     if grid is not None:

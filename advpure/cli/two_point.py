@@ -32,7 +32,7 @@ def two_point(
     Example: advpure two-point --noise 0.5,1,2 --plot two-point.png
     """
     from advpure.analysis.two_point_run import TwoPointRun
-    from advpure.cli.run import conclude, measure, prepare
+    from advpure.cli.recorded import conclude, measure, prepare
 
     ready = prepare(
         "two-point", TwoPointRun(noise=noise, draws=draws, nodes=nodes, seed=seed), running
