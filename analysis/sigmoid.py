@@ -27,6 +27,7 @@ from advpure.analysis.prediction import Estimated, PredictionInput, estimated, r
 Array = npt.NDArray[np.float64]
 _FEWEST = 4  # points, for three parameters
 _REFITS = 400
+_MINIMA = (1, 2, 3, 4)  # MINPACK's answers that mean convergence
 
 
 class Sigmoid(NamedTuple):
@@ -59,6 +60,8 @@ class SigmoidFit:
         n: Images.
         points: Points.
         rms: Root mean square of R(c) - robust accuracy over the points.
+        astray: Fits, of all images and resampled, that found no minimum: points that do not bend
+            leave plateau and midpoint open.
     """
 
     best: Sigmoid
@@ -66,6 +69,7 @@ class SigmoidFit:
     n: int
     points: int
     rms: float
+    astray: int = 0
 
     def parameter(self, name: str) -> Estimated:
         """Return a parameter with its 95 % percentile interval."""
@@ -114,6 +118,12 @@ def fit_points(cr: Array, robust: Array, start: Sigmoid | None = None) -> Sigmoi
         >>> [round(p, 4) for p in fit_points(cr, Sigmoid(0.9, 0.3, 0.05).at(cr))]
         [0.9, 0.3, 0.05]
     """
+    found = _fit(cr, robust, start)
+    return None if found is None else found[0]
+
+
+def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool] | None:
+    """Return the fit, and whether the search ended at a minimum."""
     if len(cr) < _FEWEST or not np.ptp(robust) > 0.0:
         return None
     if start is None:
@@ -126,8 +136,8 @@ def fit_points(cr: Array, robust: Array, start: Sigmoid | None = None) -> Sigmoi
         return _of(p).at(cr) - robust
 
     began = [logit(min(max(start.plateau, 1e-4), 1 - 1e-4)), start.middle, np.log(start.width)]
-    found, _ = leastsq(residuals, began, maxfev=2000)
-    return _of(found)
+    found, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
+    return _of(found), how in _MINIMA
 
 
 def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
@@ -141,15 +151,16 @@ def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
     """
     known = [each for each in settings if each.robust is not None]
     cr, robust = points(known)
-    best = fit_points(cr, robust)
-    if best is None:
+    first = _fit(cr, robust, None)
+    if first is None:
         return None
-    drawn = _drawn(known)
-    again = [fit_points(*each, best) for each in drawn]
+    best = first[0]
     # Where resampled accuracies do not differ there is no fit; one of those tells nothing.
-    draws = np.array([each for each in again if each is not None] or [best])
+    again = [each for drawn in _drawn(known) if (each := _fit(*drawn, best)) is not None]
+    draws = np.array([each for each, _ in again] or [best])
+    astray = sum(not settled for _, settled in (first, *again))
     rms = float(np.sqrt(np.mean((best.at(cr) - robust) ** 2)))
-    return SigmoidFit(best, draws, known[0].n, len(known), rms)
+    return SigmoidFit(best, draws, known[0].n, len(known), rms, astray)
 
 
 def points(settings: Sequence[PredictionInput]) -> tuple[Array, Array]:

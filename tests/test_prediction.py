@@ -1,5 +1,6 @@
 """Predicted robustness: exact for linear maps, recovered from simulated laws, honest intervals."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from advpure.analysis.prediction import (
     resamples,
     stands,
 )
+from advpure.analysis.prediction_report import make_report
 from advpure.analysis.sigmoid import Sigmoid, fit_points, fit_sigmoid, leave_one_out
 from advpure.attacks import pgd
 from advpure.errors import BadInput
@@ -229,6 +231,24 @@ def test_a_simulated_law_is_recovered() -> None:
     assert exact is None  # accuracies that do not differ determine no midpoint
     assert fit_sigmoid(simulated()[:3]) is None
     assert fit_sigmoid([setting(clean=np.ones(3))]) is None
+
+
+def test_points_that_do_not_bend_determine_no_sigmoid(recwarn: pytest.WarningsRecorder) -> None:
+    # A plateau with a step at its end: nothing says how wide the step is.
+    known = [
+        setting(
+            purifier="a", t=place, cr=np.full(20, rate), clean=np.ones(20),
+            robust=np.arange(20) < count,
+        )
+        for place, (rate, count) in enumerate(((0.2, 3), (0.3, 3), (0.4, 3), (0.5, 2)))
+    ]  # fmt: skip
+    fit = fit_sigmoid(known)
+    assert fit is not None
+    assert 0 < fit.astray <= 1 + len(fit.draws)
+    assert not recwarn.list, "said in a note instead"
+    report = make_report(known, 0.1, run=Path("runs"))
+    assert any("not determined by these points" in note for note in report.notes)
+    assert fit_sigmoid(simulated()).astray == 0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("shift", [pytest.param(0.0, marks=pytest.mark.slow), 0.25])

@@ -175,6 +175,8 @@ def chains(
         if point.block == block and find_run(drawn.root, point.run):
             with RecordStore.read(drawn.root / point.run) as store:
                 result = DistancesResult(store)
+                if not result.labels:  # begun, and no image finished
+                    continue
                 _, *norms = result.states(perturbation or result.labels[0])
             means = [mean_interval(column) for column in norms[norm == "linf"].T]
             name = ", ".join(map(str, point.at.values())) or point.settings.defense
