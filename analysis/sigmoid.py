@@ -136,7 +136,8 @@ def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool
         return _of(p).at(cr) - robust
 
     began = [logit(min(max(start.plateau, 1e-4), 1 - 1e-4)), start.middle, np.log(start.width)]
-    found, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # in a covariance that is not used
+        found, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
     return _of(found), how in _MINIMA
 
 
