@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from advpure.analysis.compression_result import (
 )
 from advpure.analysis.infinitesimal import InfinitesimalResult, infinitesimal_compression_rate
 from advpure.analysis.perturbations import Distribution
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import Subject
 from advpure.data import Images
@@ -27,7 +28,6 @@ from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
 from advpure.records import (
-    ALREADY_COMPLETE,
     RecordStore,
     default_run_folder,
 )
@@ -52,23 +52,15 @@ class CompressionRun(Subject):
     clip: bool = False
 
 
-@dataclass(frozen=True)
-class CompressionReport:
+@dataclass(frozen=True, kw_only=True)
+class CompressionReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Rows and summaries.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: CompressionResult
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; mean, std and n are those of the first strength."""
@@ -77,10 +69,7 @@ class CompressionReport:
             **rows[0],
             "rows": rows,
             "by_seed": [_summary_json(summary) for summary in self.result.summaries],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -170,14 +159,16 @@ def measure_compression(
             count += len(batch)
             progress(count)
         report = report_compression(store, time.perf_counter() - start)
-        return replace(report, notes=(ALREADY_COMPLETE,)) if count == before else report
+        return report.already_complete() if count == before else report
 
 
 def report_compression(store: RecordStore, seconds: float = 0.0) -> CompressionReport:
     """Compute the report of a run from its records alone."""
     rows = store.rows(COMPRESSION_SCHEMA.table)
     result = CompressionResult.from_records(rows, store.settings)
-    return CompressionReport(store.folder, store.settings, result, seconds)
+    return CompressionReport(
+        run=store.folder, settings=store.settings, result=result, seconds=seconds
+    )
 
 
 def compression_limit(run: CompressionRun) -> InfinitesimalResult:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from advpure.analysis.distances_result import (
@@ -14,30 +13,23 @@ from advpure.analysis.distances_result import (
     Measured,
 )
 from advpure.analysis.perceptual.choice import METRICS
+from advpure.analysis.report import RunReport
 from advpure.records import RecordStore
 
 
-@dataclass(frozen=True)
-class DistancesReport:
+@dataclass(frozen=True, kw_only=True)
+class DistancesReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         n: Perturbation to number of images.
         distances: Norm (``l2``, ``linf``) to perturbation to its distances along the chain.
         measured: Metrics before and after purification.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     n: dict[str, int]
     distances: dict[str, dict[str, Distances]]
     measured: list[Measured]
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object.
@@ -51,10 +43,7 @@ class DistancesReport:
         return {
             **(rows[0] if rows else {}),
             "rows": rows,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
     def _row(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +87,8 @@ def report_distances(
     result = DistancesResult(store)
     n = {label: found.initial.n for label, found in result.distances["l2"].items()}
     return DistancesReport(
-        store.folder, store.settings, n, result.distances, result.measured, seconds,
-        tuple(_notes(store, n, reasons)),
+        run=store.folder, settings=store.settings, n=n, distances=result.distances,
+        measured=result.measured, seconds=seconds, notes=tuple(_notes(store, n, reasons)),
     )  # fmt: skip
 
 

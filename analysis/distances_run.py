@@ -31,7 +31,7 @@ from advpure.analysis.target import as_target, batch_rows
 from advpure.analysis.trajectory import walk
 from advpure.data import dataset_info
 from advpure.estimate import Estimate, estimate
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 
 __all__ = [
     "VERB",
@@ -116,7 +116,7 @@ def measure_distances(
             progress(count)
         report = report_distances(store, time.perf_counter() - start, prepared.chosen.notes)
     if len(done) == prepared.total:
-        return replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+        return report.already_complete()
     return report
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,12 +16,12 @@ from advpure.analysis.gaussian_field_table import (
     small_step_reading,
     variance_reading,
 )
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.singular_result import mean_json
 from advpure.errors import BadInput
 from advpure.estimate import Estimate
 from advpure.records import (
-    ALREADY_COMPLETE,
     RecordStore,
     collect_context,
     default_run_folder,
@@ -81,25 +81,17 @@ class FieldRun(FieldSettings):
         return small_step_reading(self.printed) if self.reading == "small_step" else self.printed
 
 
-@dataclass(frozen=True)
-class FieldReport:
+@dataclass(frozen=True, kw_only=True)
+class FieldReport(RunReport):
     """The result of a simulation, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Simulated rates and the closed forms.
         table: The printed settings beside the readings that converge.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: FieldRates
     table: FieldTable
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object: `rows` by step, `table` by quantity.
@@ -125,10 +117,7 @@ class FieldReport:
             "on_manifold": found.on_manifold,
             "off_manifold": found.off_manifold,
             "eq_13": found.eq_13,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -181,7 +170,7 @@ def measure_field(
             store.append(FIELD.table, [{"draw": k, "step": s, "rate": r} for (k, s), r in rows])
         progress(run.draws)
         report = report_field(store, time.perf_counter() - start)
-    return report if fresh else replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+    return report if fresh else report.already_complete()
 
 
 def report_field(store: RecordStore, seconds: float = 0.0) -> FieldReport:
@@ -203,7 +192,10 @@ def report_field(store: RecordStore, seconds: float = 0.0) -> FieldReport:
             "as printed the field diverges across the data, and equation 13 gives a negative rate; "
             f"simulated is the reading {run.reading!r}"
         )
-    return FieldReport(store.folder, settings, result, table, seconds, tuple(notes))
+    return FieldReport(
+        run=store.folder, settings=settings, result=result, table=table, seconds=seconds,
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def estimate_field(prepared: PreparedField) -> Estimate:

@@ -24,6 +24,7 @@ from advpure.analysis.gradient_result import (
     image_gradients,
 )
 from advpure.analysis.quantiles import Quantile
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks.losses import LossName
@@ -37,7 +38,7 @@ from advpure.estimate import Estimate, estimate
 from advpure.evaluate import sampled
 from advpure.loading import describe
 from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 from advpure.units import parse_eps
 
 Point = Literal["clean", "start"]
@@ -69,23 +70,15 @@ class GradientStudy(JudgedSubject):
     norm: str | None = None
 
 
-@dataclass(frozen=True)
-class GradientReport:
+@dataclass(frozen=True, kw_only=True)
+class GradientReport(RunReport):
     """The result of a study, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Signal, noise and curves of the images that are finished.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: GradientResult
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     def to_json(self, target: float = 0.9, agreement: float = 0.85) -> dict[str, Any]:
         """Return one JSON object; `rows` holds one flat row for each number of draws.
@@ -118,10 +111,7 @@ class GradientReport:
                 }
                 for image in result.images
             ],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }  # fmt: skip
 
 
@@ -256,14 +246,16 @@ def measure_gradients(
             progress(count)
         report = report_gradients(store, time.perf_counter() - begin)
         if count == before:
-            report = replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+            report = report.already_complete()
         return report
 
 
 def report_gradients(store: RecordStore, seconds: float = 0.0) -> GradientReport:
     """Compute the report of a study from its records alone, one image in memory at a time."""
     result = GradientResult(tuple(_finished(store)))
-    report = GradientReport(store.folder, store.settings, result, seconds)
+    report = GradientReport(
+        run=store.folder, settings=store.settings, result=result, seconds=seconds
+    )
     return replace(report, notes=tuple(_notes(report)))
 
 

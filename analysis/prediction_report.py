@@ -16,37 +16,31 @@ from advpure.analysis.prediction import (
     stands,
 )
 from advpure.analysis.prediction_parts import PREDICTION_SCHEMA, to_setting
+from advpure.analysis.report import RunReport
 from advpure.analysis.sigmoid import LeftOut, Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
 from advpure.records import RecordStore
 from advpure.stats import Rate, wilson
 
 
-@dataclass(frozen=True)
-class PredictionReport:
+@dataclass(frozen=True, kw_only=True)
+class PredictionReport(RunReport):
     """Predictions beside measurements.
 
     Attributes:
         run: The run folder; of a report made of other runs' records, the folder that holds these.
-        settings: Everything that identifies the run.
         eps: Radius of the attack, [0, 1] units.
         outcomes: One for each purifier and strength.
         errors: Mean over settings of |predicted - measured| by kind of prediction, see
             `advpure.analysis.prediction.KINDS`; only kinds that were measured.
         sigmoid: Robust accuracy against compression rate; None for too few points.
         left_out: Each purifier predicted by the sigmoid through the others.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     eps: float
     outcomes: tuple[Outcome, ...]
     errors: Mapping[str, Estimated]
     sigmoid: SigmoidFit | None
     left_out: tuple[LeftOut, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -94,10 +88,7 @@ class PredictionReport:
                  **_pair("error", entry.error), **_pair("bias", entry.bias)}
                 for entry in self.left_out
             ],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }  # fmt: skip
 
 
@@ -131,11 +122,16 @@ def make_report(
     fit = fit_sigmoid(shared)
     if fit is None and len(shared) > 1:
         told.append("no sigmoid: it takes four measured settings whose robust accuracies differ")
+    if fit is not None and fit.astray:
+        told.append(
+            f"the sigmoid is not determined by these points: {fit.astray} of "
+            f"{1 + len(fit.draws)} fits found no minimum"
+        )
     errors = {kind: mean_error(shared, kind, eps) for kind in KINDS}
     return PredictionReport(
-        run, dict(described or {}), eps, outcomes,
-        {kind: error for kind, error in errors.items() if error is not None}, fit,
-        tuple(leave_one_out(shared)), seconds, tuple(told),
+        run=run, settings=dict(described or {}), eps=eps, outcomes=outcomes, sigmoid=fit,
+        errors={kind: error for kind, error in errors.items() if error is not None},
+        left_out=tuple(leave_one_out(shared)), seconds=seconds, notes=tuple(told),
     )  # fmt: skip
 
 

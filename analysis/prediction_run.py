@@ -10,7 +10,6 @@ The attack that finds r* is by default the one that is measured, attacked afresh
 (``plain``): then predicted and measured accuracies differ by the theory alone, not by the attack.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -36,7 +35,7 @@ from advpure.analysis.prediction_settings import PredictionRun
 from advpure.analysis.runs import RUNS, Verb
 from advpure.analysis.survival_run import SurvivalRun
 from advpure.estimate import Estimate
-from advpure.records import ALREADY_COMPLETE, RecordStore, collect_context, default_run_folder
+from advpure.records import RecordStore, collect_context, default_run_folder
 from advpure.schema import Row
 
 
@@ -93,7 +92,7 @@ def measure_prediction(
                 store.append(table, _rows(session, point, k))
         report = report_prediction(store, time.perf_counter() - start)
     if len(done) == len(prepared.points):
-        return dataclasses.replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+        return report.already_complete()
     return report
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from advpure.analysis.randomness_layout import EOT, FRESH, fixed_name
@@ -14,6 +13,7 @@ from advpure.analysis.randomness_result import (
     Accuracy,
     RandomnessResult,
 )
+from advpure.analysis.report import RunReport
 from advpure.errors import BadInput
 from advpure.records import RecordStore
 from advpure.stats import Mean
@@ -21,23 +21,15 @@ from advpure.stats import Mean
 TABLES = (OUTCOMES, TRANSFERS, CORRELATIONS)
 
 
-@dataclass(frozen=True)
-class RandomnessReport:
+@dataclass(frozen=True, kw_only=True)
+class RandomnessReport(RunReport):
     """The result of a comparison, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Accuracies, differences, correlations.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: RandomnessResult
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; every estimate is a mapping with value, n and interval."""
@@ -63,10 +55,7 @@ class RandomnessReport:
                 for each in result.compared()
             ],
             "zero_gradient": result.blind,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }  # fmt: skip
 
     def _stages(self, randomness: str) -> dict[str, Any]:
@@ -109,7 +98,9 @@ def report_randomness(store: RecordStore, seconds: float = 0.0) -> RandomnessRep
     wanted = {fixed_name(seed) for seed in result.seeds} | {FRESH}
     if not result.ids or not wanted <= set(result.parts):
         raise BadInput(f"run {store.folder}", "has finished no image yet", "run it again")
-    report = RandomnessReport(store.folder, store.settings, result, seconds)
+    report = RandomnessReport(
+        run=store.folder, settings=store.settings, result=result, seconds=seconds
+    )
     return replace(report, notes=tuple(_notes(report)))
 
 

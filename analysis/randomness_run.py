@@ -50,7 +50,7 @@ from advpure.errors import BadInput
 from advpure.estimate import Estimate
 from advpure.evaluate import ATTACKS, CLEAN, DECISIONS
 from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 from advpure.schema import Row
 
 _STAGE = {CLEAN: "clean", NOISE: "noise", ADVERSARIAL: "attacked"}
@@ -193,7 +193,7 @@ def measure_randomness(
                 idle = False
                 _correlate(store, prepared.first.images, first, second, batch)
         report = report_randomness(store, time.perf_counter() - begin)
-        return replace(report, notes=(*report.notes, ALREADY_COMPLETE)) if idle else report
+        return report.already_complete() if idle else report
 
 
 def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], None]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from advpure.analysis.attack_choice import attack_settings
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks import transfer, uniform_noise
@@ -36,7 +37,6 @@ from advpure.evaluate import (
 from advpure.loading import describe
 from advpure.randomness import RandomnessConfig
 from advpure.records import (
-    ALREADY_COMPLETE,
     RecordStore,
     default_run_folder,
 )
@@ -95,27 +95,19 @@ class Prepared:
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RobustnessReport:
+@dataclass(frozen=True, kw_only=True)
+class RobustnessReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         n: Number of images.
         stages: ``clean``, ``noise`` and ``adversarial`` accuracies.
         blind: Images whose first gradient was exactly zero.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     n: int
     stages: dict[str, StageSummary]
     blind: int
-    seconds: float
-    notes: tuple[str, ...]
 
     def headline(self, stage: str) -> Rate:
         """Return the accuracy to quote: the one decision if fixed, the mean over draws if not."""
@@ -136,10 +128,7 @@ class RobustnessReport:
                 for stage, summary in self.stages.items()
             },
             "zero_gradient": self.blind,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -279,7 +268,7 @@ def measure_robustness(
         if other.category.__name__ != "ZeroGradientWarning":
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     if counts[0] == len(prepared.images.ids):
-        report = dataclasses.replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+        report = report.already_complete()
     return report
 
 
@@ -296,7 +285,9 @@ def report_robustness(store: RecordStore, seconds: float = 0.0) -> RobustnessRep
     n = len(finished(store, [NOISE, ADVERSARIAL]))
     rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
     blind = sum(row["zero_gradient"] for row in rows)
-    report = RobustnessReport(store.folder, store.settings, n, stages, blind, seconds, ())
+    report = RobustnessReport(
+        run=store.folder, settings=store.settings, n=n, stages=stages, blind=blind, seconds=seconds
+    )
     return dataclasses.replace(report, notes=tuple(_notes(report)))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.snr import describe_snr, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
@@ -24,7 +25,7 @@ from advpure.data import Images
 from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 
 UNFINISHED = "unfinished"
 
@@ -50,33 +51,22 @@ class SnrRun(Subject):
     clip: bool = False
 
 
-@dataclass(frozen=True)
-class SnrReport:
+@dataclass(frozen=True, kw_only=True)
+class SnrReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Rows and summaries.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: SnrResult
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object: every quantity by name, with `_n`, `_std` and `_interval`."""
         return {
             **self.result.to_json(),
             "rows": [row._asdict() for row in self.result.rows],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -163,14 +153,17 @@ def measure_snr(
             unfinished.rmdir()
         report = report_snr(store, time.perf_counter() - start)
         if len(done) == report.result.n:
-            return replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+            return report.already_complete()
         return report
 
 
 def report_snr(store: RecordStore, seconds: float = 0.0) -> SnrReport:
     """Compute the report of a run from its records alone."""
     result = SnrResult.from_records(store.rows(SNR_SCHEMA.table), store.settings)
-    return SnrReport(store.folder, store.settings, result, seconds, _notes(result))
+    return SnrReport(
+        run=store.folder, settings=store.settings, result=result, seconds=seconds,
+        notes=_notes(result),
+    )  # fmt: skip
 
 
 def _record(store: RecordStore, sample: int, found: TwoWay, shape: torch.Size) -> None:

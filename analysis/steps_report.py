@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from advpure.analysis.report import RunReport
 from advpure.analysis.singular_result import SINGULAR, SPECTRA, SingularResult, mean_json
 from advpure.analysis.steps_result import (
     STEP_CHAIN,
@@ -37,25 +37,17 @@ class Agreement(NamedTuple):
     expected: float | None
 
 
-@dataclass(frozen=True)
-class StepsReport:
+@dataclass(frozen=True, kw_only=True)
+class StepsReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Rates, predictions and summaries.
         singular: Leading singular values, where they were asked for.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: StepsResult
     singular: SingularResult | None
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -79,10 +71,7 @@ class StepsReport:
             },
             "rows": [_row(each) for each in summaries],
             "singular": self.singular and self.singular.to_json(),
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -100,7 +89,10 @@ def report_steps(store: RecordStore, seconds: float = 0.0) -> StepsReport:
             store.rows(SINGULAR.table), spectra, settings["dimensions"], components
         )
     notes = tuple(_notes(result, singular))
-    return StepsReport(store.folder, settings, result, singular, seconds, notes)
+    return StepsReport(
+        run=store.folder, settings=settings, result=result, singular=singular, seconds=seconds,
+        notes=notes,
+    )  # fmt: skip
 
 
 def agreements(summaries: Iterable[StepSummary]) -> dict[str, Agreement | None]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from advpure.errors import BadInput
 from advpure.estimate import Estimate, peak_memory
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 from advpure.units import to_model
 
 PARTS = 100
@@ -169,7 +169,7 @@ def measure_steps(
     ) as store:
         worked = _record(store, prepared, batch_size, progress)
         report = report_steps(store, time.perf_counter() - start)
-    return report if worked else replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+    return report if worked else report.already_complete()
 
 
 def _record(

@@ -1,35 +1,27 @@
 """The report of a survival run, computed from its records alone."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from advpure.analysis.cross_check import CROSS_CHECK_SCHEMA, CrossCheck, compare
+from advpure.analysis.report import RunReport
 from advpure.analysis.survival import SURVIVAL_SCHEMA, SurvivalResult
 from advpure.records import RecordStore
 
 _PARTS = 8  # S is reported at eighths of the bracket
 
 
-@dataclass(frozen=True)
-class SurvivalReport:
+@dataclass(frozen=True, kw_only=True)
+class SurvivalReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         result: Rows, survival function and fit.
         checks: Comparisons with other attacks.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     result: SurvivalResult
     checks: tuple[CrossCheck, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
 
     @property
     def top(self) -> float:
@@ -51,10 +43,7 @@ class SurvivalReport:
             "top": self.top,
             "rows": [row._asdict() for row in self.result.rows],
             "cross_check": [check._asdict() for check in self.checks],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -74,7 +63,10 @@ def report_survival(store: RecordStore, seconds: float = 0.0) -> SurvivalReport:
     )
     clipped = max((row["clipped"] or 0.0 for row in records), default=0.0)
     notes = tuple(_notes(result, settings, resolution, checks, clipped))
-    return SurvivalReport(store.folder, settings, result, checks, seconds, notes)
+    return SurvivalReport(
+        run=store.folder, settings=settings, result=result, checks=checks, seconds=seconds,
+        notes=notes,
+    )  # fmt: skip
 
 
 def _notes(

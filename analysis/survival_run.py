@@ -49,7 +49,7 @@ from advpure.errors import BadInput
 from advpure.estimate import Estimate, estimate
 from advpure.loading import describe, load_defense
 from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 from advpure.units import Norm, parse_eps
 
 Point = Literal["clean", "anchor"]
@@ -241,7 +241,7 @@ def measure_survival(
         report = report_survival(store, time.perf_counter() - start)
         after = store.count(SURVIVAL_SCHEMA.table) + store.count(CROSS_CHECK_SCHEMA.table)
     if after == before:
-        return dataclasses.replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+        return report.already_complete()
     return report
 
 

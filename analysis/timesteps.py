@@ -42,7 +42,7 @@ from advpure.estimate import Estimate
 from advpure.evaluate import CLEAN, DECISIONS
 from advpure.loading import make_recipe
 from advpure.options import purifier_options
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 
 TIME_STEPS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500, 750, 1000)
 _UNATTACKED = "uniform-noise"
@@ -221,7 +221,7 @@ def measure_timesteps(
             done += 2 * n
         progress(done)
         report = report_timesteps(store, time.perf_counter() - begin)
-        return replace(report, notes=(*report.notes, ALREADY_COMPLETE)) if idle else report
+        return report.already_complete() if idle else report
 
 
 def _measure(

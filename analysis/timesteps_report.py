@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from advpure.analysis.report import RunReport
 from advpure.analysis.samples import mean_over_images, means_by_image
 from advpure.errors import BadInput
 from advpure.records import RecordStore
@@ -41,23 +41,15 @@ class Timestep(NamedTuple):
     rates: dict[int, float]
 
 
-@dataclass(frozen=True)
-class TimestepReport:
+@dataclass(frozen=True, kw_only=True)
+class TimestepReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         steps: The finished time steps, ascending.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     steps: tuple[Timestep, ...]
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; `rows` holds one row a time step, estimates are mappings."""
@@ -72,10 +64,7 @@ class TimestepReport:
                 }
                 for step in self.steps
             ],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }  # fmt: skip
 
 
@@ -93,7 +82,7 @@ def report_timesteps(store: RecordStore, seconds: float = 0.0) -> TimestepReport
     if not times:
         raise BadInput(f"run {store.folder}", "has finished no time step yet", "run it again")
     steps = tuple(_step(t, store.rows(TIMES.table, {"t": t})) for t in times)
-    report = TimestepReport(store.folder, store.settings, steps, seconds)
+    report = TimestepReport(run=store.folder, settings=store.settings, steps=steps, seconds=seconds)
     return replace(report, notes=tuple(_notes(report)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.transport_result import (
     PICTURES,
@@ -29,7 +30,7 @@ from advpure.analysis.transport_settings import (
 )
 from advpure.defense import Defense
 from advpure.estimate import Estimate, estimate
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.records import RecordStore, default_run_folder
 from advpure.schema import Row
 
 __all__ = [
@@ -44,23 +45,15 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class TransportReport:
+@dataclass(frozen=True, kw_only=True)
+class TransportReport(RunReport):
     """The result of a run, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         levels: Transport, bound and accuracy, noise level by noise level.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     levels: tuple[LevelSummary, ...]
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     @property
     def markov_holds(self) -> bool:
@@ -73,10 +66,7 @@ class TransportReport:
             "rows": [level_json(level) for level in self.levels],
             "markov_holds": self.markov_holds,
             "draws": self.settings["draws"],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -147,7 +137,7 @@ def measure_transport(
             progress(count)
         report = report_transport(store, time.perf_counter() - start)
     if len(done) == prepared.total:
-        return replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+        return report.already_complete()
     return report
 
 
@@ -159,7 +149,10 @@ def report_transport(store: RecordStore, seconds: float = 0.0) -> TransportRepor
     wanted, least = len(store.settings["sigmas"]), min(level.transport.n for level in levels)
     if len(levels) < wanted or least < store.settings["n"]:
         notes.append("not all images and levels are done; the same command goes on")
-    return TransportReport(store.folder, store.settings, levels, seconds, tuple(notes))
+    return TransportReport(
+        run=store.folder, settings=store.settings, levels=levels, seconds=seconds,
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _rows(batch: Purified, prepared: PreparedTransport) -> list[Row]:

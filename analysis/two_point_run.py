@@ -2,19 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.two_point import TwoPointLaw, simulate_two_points, two_point_law
 from advpure.errors import BadInput
 from advpure.estimate import Estimate
 from advpure.randomness import RandomnessConfig
 from advpure.records import (
-    ALREADY_COMPLETE,
     RecordStore,
     collect_context,
     default_run_folder,
@@ -87,32 +87,21 @@ class TwoPointLevel(NamedTuple):
     law: TwoPointLaw
 
 
-@dataclass(frozen=True)
-class TwoPointReport:
+@dataclass(frozen=True, kw_only=True)
+class TwoPointReport(RunReport):
     """The result of a simulation, computed from its records.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         levels: Noise levels, increasing.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     levels: tuple[TwoPointLevel, ...]
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; `rows` has one object a noise level, `exact` its closed forms."""
         return {
             "rows": [_level_json(level) for level in self.levels],
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
 
@@ -196,7 +185,7 @@ def measure_two_point(
             done.add(t)
             progress(len(done) * run.draws)
         report = report_two_point(store, time.perf_counter() - start)
-    return report if left else replace(report, notes=(*report.notes, ALREADY_COMPLETE))
+    return report if left else report.already_complete()
 
 
 def report_two_point(store: RecordStore, seconds: float = 0.0) -> TwoPointReport:
@@ -207,7 +196,7 @@ def report_two_point(store: RecordStore, seconds: float = 0.0) -> TwoPointReport
     if not grouped:
         raise BadInput(str(store.folder), "has no rows yet", "run it first")
     levels = tuple(_level(t, grouped[t]) for t in sorted(grouped))
-    return TwoPointReport(store.folder, store.settings, levels, seconds)
+    return TwoPointReport(run=store.folder, settings=store.settings, levels=levels, seconds=seconds)
 
 
 def _level(t: float, rows: Sequence[Row]) -> TwoPointLevel:

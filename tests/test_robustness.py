@@ -153,7 +153,7 @@ def test_an_attack_as_weak_as_noise_is_suspected_unless_both_fool_all(
 
     stages = {"clean": stage(1.0), "noise": stage(noise), ADVERSARIAL: stage(robust)}
     settings = {"decisions": {"randomness": "fixed"}, "n": 10}
-    notes = _notes(RobustnessReport(Path(), settings, 10, stages, 0, 0.0, ()))
+    notes = _notes(RobustnessReport(run=Path(), settings=settings, n=10, stages=stages, blind=0))
     assert any("suspect the attack" in note for note in notes) is suspected
 
 

@@ -23,6 +23,7 @@ from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.procedures import Reading, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
+from advpure.analysis.report import RunReport
 from advpure.stats import Rate, wilson
 
 
@@ -39,25 +40,17 @@ class Curve:
     samples: int
 
 
-@dataclass(frozen=True)
-class CertificationReport:
+@dataclass(frozen=True, kw_only=True)
+class CertificationReport(RunReport):
     """The result of a run, computed from its counts.
 
     Attributes:
-        run: The run folder.
-        settings: Everything that identifies the run.
         reading: What was asked of the counts.
         curves: Certificates per noise level, increasing; one for a cascade.
-        seconds: Wall time of this session.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     reading: Reading
     curves: tuple[Curve, ...]
-    seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     def best(self) -> list[AtRadius]:
         """Return the highest certified accuracy over noise levels at every radius asked for."""
@@ -74,10 +67,7 @@ class CertificationReport:
             "any_sigma": self._any_json(),
             "alpha": self.reading.alpha,
             "samples": self.reading.samples,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "settings": self.settings,
-            "run": str(self.run),
+            **self.origin(),
         }
 
     def _any_json(self) -> list[dict[str, Any]] | None:
@@ -242,7 +232,10 @@ def make_report(
             f"{done} of {asked} images are done; the same command goes on, other shards are read "
             "together with `advpure certified-accuracy RUN RUN`"
         )
-    return CertificationReport(folder, settings, reading, curves, seconds, tuple(more))
+    return CertificationReport(
+        run=folder, settings=settings, reading=reading, curves=curves, seconds=seconds,
+        notes=tuple(more),
+    )  # fmt: skip
 
 
 def reading_json(reading: Reading) -> dict[str, Any]:
