@@ -150,9 +150,12 @@ def test_the_bootstrap_is_narrow_for_many_images_and_wide_for_few() -> None:
     assert again == found
 
 
-def test_the_interval_holds_a_perfect_law_that_noise_pulls_towards_zero() -> None:
-    rates, compression = np.linspace(0.3, 0.1, 15), np.linspace(0.2, 0.3, 15)
-    held, runs, images = 0, 40, 50
+@pytest.mark.parametrize(("best", "worst", "images"), [(0.3, 0.1, 50), (0.05, 0.003, 20)])
+def test_the_interval_holds_a_perfect_law_that_noise_pulls_towards_zero(
+    best: float, worst: float, images: int
+) -> None:
+    rates, compression = np.linspace(best, worst, 15), np.linspace(0.2, 0.3, 15)
+    held, runs = 0, 40
     for key in range(runs):
         generator = np.random.default_rng(key)
         right = (generator.random((15, images)) < rates[:, None]).astype(float)
@@ -168,6 +171,20 @@ def test_the_interval_holds_a_perfect_law_that_noise_pulls_towards_zero() -> Non
         held += found.interval.low == -1.0
     # One-sided, alpha 1e-5: at least 90 % of the intervals hold the true correlation, -1.
     assert binomtest(held, runs, 0.9, alternative="less").pvalue > 1e-5, held
+
+
+def test_enough_images_deny_an_order_that_is_not_there() -> None:
+    generator = np.random.default_rng(5)
+    rates, compression = np.array([0.3, 0.7, 0.4, 0.6, 0.35, 0.65]), np.linspace(0.2, 0.6, 6)
+    right = (generator.random((6, 400)) < rates[:, None]).astype(float)
+    each = compression[:, None] + 0.02 * generator.standard_normal((6, 400))
+    samples: list[list[Samples | None]] = [
+        [dict(enumerate(row)) for row in values.tolist()] for values in (each, right)
+    ]
+    found = rank_correlation(list(each.mean(1)), list(right.mean(1)), *samples)
+    assert found is not None
+    assert found.interval is not None
+    assert -0.9 < found.interval.low <= found.value <= found.interval.high < 0.9
 
 
 def table(
