@@ -30,6 +30,7 @@ from advpure.tiling import check_tile
 from advpure.weights import load_network, sha256, state_sha256
 
 OFFICIAL = "official checkpoint"
+SELECTOR = "selector"
 
 
 class _Loaded(NamedTuple):
@@ -145,7 +146,34 @@ def _load_judge(name: str | Path) -> _Loaded:
     loaded = _load(name)
     if isinstance(loaded.module, Denoiser) or loaded.metadata.get("task") in DENOISERS:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
+    if loaded.metadata.get("task") == SELECTOR:
+        raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
     return loaded
+
+
+def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
+    """Load the selector of a composition, and what identifies it in records.
+
+    Args:
+        dataset: A data set's name.
+        weights: Name of a shipped selector, or path of a weights file.
+
+    Raises:
+        BadInput: for a network that is no selector, or one for images of another shape.
+
+    Example:
+        >>> selector, identity = load_selector("digits", "digits-selector-025")
+        >>> identity["name"]
+        'digits-selector-025'
+    """
+    selector, metadata, identity = _load(weights)
+    if metadata.get("task") != SELECTOR:
+        raise BadInput(
+            f"network {str(weights)!r}", "is no selector",
+            "train one, see advpure train digits-selector-025",
+        )  # fmt: skip
+    _check_shape(metadata, dataset)
+    return selector, identity
 
 
 def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:

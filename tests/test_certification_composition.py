@@ -210,18 +210,68 @@ def test_linear_classifier_and_entropy_selector_have_their_true_radius() -> None
 
 def test_a_code_holds_three_answers() -> None:
     selector = Selector(threshold=0.3, classes=10, cores={4: 7, 5: 0})
-    logits = torch.zeros(3, 10)
+    logits, noisy = torch.zeros(3, 10), torch.zeros(3, 1, 8, 8)
     logits[0, 2] = 20.0  # certain, chosen
     logits[1, 9] = 1.0  # uncertain
     logits[2, 0] = 20.0
-    codes = selector.pack(logits, torch.tensor([[4, 0], [4, 1], [5, 0]]))
+    codes = selector.pack(logits, noisy, torch.tensor([[4, 0], [4, 1], [5, 0]]))
     assert codes.tolist() == [2 + 10 + 140, 9 + 140, 0 + 10]
     assert take_apart({152: 3, 149: 4}, 10) == ({2: 3, 9: 4}, {1: 3, 0: 4}, 7)
     with pytest.raises(BadInput, match="a classifier of 3 classes does not fit 10"):
-        selector.pack(logits[:, :3], torch.tensor([[4, 0], [4, 1], [5, 0]]))
+        selector.pack(logits[:, :3], noisy, torch.tensor([[4, 0], [4, 1], [5, 0]]))
     for counts in ({152: 3, 9: 1}, {2 * 10 * 10: 1}):
         with pytest.raises(BadInput, match="are not one class"):
             take_apart(counts, 10)
+
+
+class Chooser(nn.Module):
+    """A selector that chooses where the mean pixel is above a level."""
+
+    def __init__(self, level: float, answers: int = 2) -> None:
+        """Take the level."""
+        super().__init__()
+        self.level, self.answers = level, answers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        above = images.flatten(1).mean(1) - self.level
+        return torch.stack([-above, above][: self.answers], 1)
+
+
+def test_a_trained_selector_chooses_by_the_noisy_image() -> None:
+    noisy = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE)])
+    rows = torch.tensor([[4, 0], [4, 1]])
+    logits = torch.zeros(2, 10)  # as uncertain as can be: the entropy would never choose
+    for level, expected in ((0.5, [0, 10]), (-1.0, [10, 10]), (2.0, [0, 0])):
+        selector = Selector(threshold=0.0, classes=10, cores={4: 0}, network=Chooser(level))
+        assert selector.pack(logits, noisy, rows).tolist() == expected
+    for network in (Chooser(0.5, answers=1), Chooser(float("nan"))):
+        selector = Selector(threshold=0.0, classes=10, cores={4: 0}, network=network)
+        with pytest.raises(BadInput, match="is no choice between two"):
+            selector.pack(logits, noisy, rows)
+
+
+def test_linear_classifier_and_trained_selector_have_their_true_radius() -> None:
+    """Both look along the same line, so the composition answers 1 up to the smaller distance."""
+    samples, at, h = 20_000, 0.4, 0.15
+    root = math.sqrt(math.prod(SHAPE))
+    image = torch.full(SHAPE, 0.5 + at / root)
+    network = Chooser(0.5 + h / root)  # chooses where the signed distance is above h
+    selector = Selector(threshold=0.0, classes=2, cores={3: 0}, network=network)
+    defense = Defense(Purifier("none", Chain()), Linear(), xi=XI, tile=64)
+    stage = stage_xi(XI, ESTIMATION)
+    classify = base_classifier(defense, Chain(), stage, selector.pack)
+    unit = Unit(3, SIGMA, ESTIMATION, 0, 0, samples)
+    found = count_classes([unit], {3: image}, classify, stage, batch=512)
+    (counted,) = (each for part in found for each in part)
+    parts = take_apart(counted.counts, 2)
+    assert stats.binomtest(parts.choices[1], samples, float(ndtr((at - h) / SIGMA))).pvalue > TINY
+    claim = certify_composition(
+        ([0, 9], parts.classes), ([0, 9], parts.choices), 0, alpha=TINY, sigma=SIGMA
+    )
+    assert claim.branch == "certified"
+    assert 0 < claim.radius <= at - h
+    assert claim.radius == pytest.approx(at - h, abs=0.03)
 
 
 # --- recorded runs --------------------------------------------------------------------------------
@@ -269,9 +319,36 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
             read_sources([tmp_path / folder], procedure=procedure)
 
 
+def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
+    chosen = {**CHOSEN, "selector": "digits-selector-025"}
+    run = CertificationRun(**QUICK, **chosen)
+    whole = measure_certification(run, out=tmp_path / "whole")
+    assert whole.settings["defense"]["selector"]["name"] == "digits-selector-025"
+    assert "select_entropy" not in whole.settings["defense"]
+    plain = measure_certification(CertificationRun(**QUICK), out=tmp_path / "plain")
+    for one, two in zip(plain.curves, whole.curves, strict=True):
+        assert bool((two.images.radii <= one.images.radii).all())
+    batches = measure_certification(run, out=tmp_path / "batches", batch_size=32)
+    for one, two in zip(whole.curves, batches.curves, strict=True):
+        assert one.images.radii.tolist() == two.images.radii.tolist()
+        assert one.images.predictions.tolist() == two.images.predictions.tolist()
+    entropy = tmp_path / "entropy"
+    measure_certification(CertificationRun(**QUICK, **CHOSEN), out=entropy)
+    with pytest.raises(BadInput, match="have another defense"):
+        measure_certification(run, out=tmp_path / "other", counts=[entropy])
+    names = [c.name for c in read_sources([tmp_path / "whole", entropy]).curves]
+    assert names[0] == "none digits-classifier core digits-classifier digits-selector-025 0.1"
+    assert len(set(names)) == 4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"selector": "digits-classifier"}, "network 'digits-classifier' is no selector"),
+        ({"selector": "digits-edm"}, "is no selector"),
+        ({"core": "digits-selector-025"}, "is no classifier; pass it as selector"),
+        ({"classifier": "digits-selector-025"}, "is no classifier"),
+        ({"core": None, "selector": "digits-selector-025", "procedure": "fixed"}, "pass a core"),
         ({"core": None}, "needs a core"),
         ({"procedure": "anytime", "samples": 640, "block": 64}, "cannot read counts beside a core"),
         ({"select_entropy": 3.0}, r"outside \[0, 2.303\), in nats"),

@@ -52,14 +52,18 @@ def certify(
     core: Annotated[
         str | None,
         typer.Option(
-            help="Accurate classifier that answers where an entropy selector does not choose the "
-            "certified one: shipped name or weights file."
+            help="Accurate classifier that answers where a selector does not choose the certified "
+            "one: shipped name or weights file."
         ),
     ] = None,
     select_entropy: Annotated[
         float,
         typer.Option(help="Of --core: entropy, 0 or more nats, up to which the selector chooses."),
     ] = 0.5,
+    selector: Annotated[
+        str | None,
+        typer.Option(help="Of --core: trained selector instead of entropy: shipped name or file."),
+    ] = None,
     joint: Annotated[
         bool, typer.Option("--joint", help="alpha for all sigmas of an image together.")
     ] = False,
@@ -95,7 +99,7 @@ def certify(
 
     run = CertificationRun(
         **subject.settings(), sigmas=sigma, samples=samples, selection=selection, alpha=alpha,
-        core=core, select_entropy=select_entropy, joint=joint, radii=radii,
+        core=core, select_entropy=select_entropy, selector=selector, joint=joint, radii=radii,
         procedure="composed" if core and procedure == "fixed" else procedure,  # type: ignore[arg-type]
         futility=futility, block=block, shard=shard,
     )  # fmt: skip

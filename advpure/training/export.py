@@ -100,13 +100,13 @@ def _card(
     ]
     names = (
         "sigma_data", "sigma_min", "sigma_max", "nodes", "distance", "trained_sigma", "teacher",
-        "teacher_sha256", "denoiser", "denoiser_sha256", "guide", "guide_sha256", "derivation",
-        "optimizer_restarted_at_step",
+        "teacher_sha256", "denoiser", "denoiser_sha256", "guide", "guide_sha256", "certified",
+        "certified_sha256", "derivation", "optimizer_restarted_at_step",
     )  # fmt: skip
     lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
     lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]
     lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]
-    if metadata["task"] != "classifier":
+    if metadata["task"] not in ("classifier", "selector"):
         lines += ["", "sigma is in [0, 1] units; a network level of 2 sigma is the same noise."]
     return "\n".join([*lines, *_table(recipe, curve)]) + "\n"
 

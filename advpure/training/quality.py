@@ -63,9 +63,11 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         metadata: task, dataset and, for denoisers, the noise range.
 
     Returns:
-        For a classifier its rate on all test images; one that was trained behind a denoiser or
-        under noise also has its rates there. For a denoiser the rates of the shipped classifier
-        behind it, on the first 1,000 images, one per noise level; none where no classifier ships.
+        For a selector how often it chooses, and the certified classifier's rates there and
+        elsewhere. For a classifier its rate on all test images; one that was trained behind a
+        denoiser or under noise also has its rates there. For a denoiser the rates of the shipped
+        classifier behind it, on the first 1,000 images, one per noise level; none where no
+        classifier ships.
     """
     data = load_images(metadata["dataset"])
     first = Images(*(part[:_LIMIT] for part in data))
@@ -79,6 +81,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
             noisy = _noised(first, sigma, lambda x: x)
             rates.append(_count(f"accuracy under noise {sigma:g}", network, noisy, first.labels))
         return rates
+    if metadata["task"] == "selector":
+        return _selected(network, metadata, first)
     judge = dataset_info(metadata["dataset"]).classifier
     if judge is None or judge not in list_models():
         return []
@@ -90,6 +94,25 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return _behind(ConsistencyDenoiser(network, **span), nodes, classifier, first)
     denoiser = EDMDenoiser(network, **span)
     return _behind(denoiser, 0, classifier, first) + _after_ode(denoiser, classifier, first)
+
+
+def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:
+    """Measure how often a selector chooses the certified classifier, and that one's answers."""
+    from advpure.loading import load_judge
+
+    certified = load_judge(metadata["dataset"], metadata["certified"])[0]
+    rates = []
+    for sigma in metadata["noise_sigmas"]:
+        noisy = _noised(data, sigma, lambda x: x)
+        with torch.no_grad():  # a measurement: nothing differentiates it
+            chosen = selector(noisy).argmax(dim=1) == 1
+        under = f"under noise {sigma:g}"
+        rates.append(_rate(f"certified classifier chosen {under}", int(chosen.sum()), len(chosen)))
+        for where, rows in (("it is chosen", chosen), ("the core is chosen", ~chosen)):
+            if bool(rows.any()):
+                what = f"certified classifier right {under} where {where}"
+                rates.append(_count(what, certified, noisy[rows], data.labels[rows]))
+    return rates
 
 
 def _behind(denoiser: Denoiser, nodes: int, classifier: nn.Module, data: Images) -> list[Rate]:
@@ -151,5 +174,9 @@ def _count(what: str, classifier: nn.Module, images: Tensor, labels: Tensor) -> 
         for start in range(0, len(labels), _CHUNK):
             predicted = classifier(images[start : start + _CHUNK]).argmax(dim=1)
             correct += int((predicted == labels[start : start + _CHUNK]).sum())
-    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
-    return Rate(what, correct, len(labels), float(interval.low), float(interval.high))
+    return _rate(what, correct, len(labels))
+
+
+def _rate(what: str, correct: int, n: int) -> Rate:
+    interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    return Rate(what, correct, n, float(interval.low), float(interval.high))

@@ -119,6 +119,11 @@ TASKS.register(
     about="classifier under Gaussian noise, with or without consistency regularisation",
 )
 TASKS.register(
+    "selector",
+    f"{_HERE}.selector:SelectorTask",
+    about="selector between a certified classifier and an accurate one (re-derived)",
+)
+TASKS.register(
     "calibration",
     f"{_HERE}.calibration:CalibrationTask",
     about="denoiser fine-tuned through a classifier (re-derived)",

@@ -112,10 +112,11 @@ def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
 
 
 Classify = Callable[[Tensor, Tensor], Tensor]
+Pack = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def base_classifier(
-    defense: Defense, chain: Chain, xi: RandomnessConfig, pack: Classify | None = None
+    defense: Defense, chain: Chain, xi: RandomnessConfig, pack: Pack | None = None
 ) -> Classify:
     """Make the base classifier of a defense.
 
@@ -123,8 +124,8 @@ def base_classifier(
         defense: Classifier, policy and tile; each vote of a policy draws its own noise.
         chain: The steps that follow the smoothing noise, see `chain_on_noisy`.
         xi: What the chain's own noise is drawn from.
-        pack: Turns the logits [B, K] of a single vote, and the rows, into what is counted instead
-            of classes, int64 [B].
+        pack: Turns the logits [B, K] of a single vote, the noisy images and the rows into what is
+            counted instead of classes, int64 [B].
 
     Returns:
         A function of noisy images [B, C, H, W], [0, 1] units plus noise, and the image and
@@ -145,7 +146,7 @@ def base_classifier(
     def decide(noisy: Tensor, rows: Tensor) -> Tensor:
         logits = votes(noisy, rows)
         answer = _answer(torch.stack(logits) if len(logits) > 1 else logits[0][None], policy, rows)
-        return answer if pack is None else pack(logits[0], rows)
+        return answer if pack is None else pack(logits[0], noisy, rows)
 
     if policy.draws > 1 or pack is not None:
         return tiled(decide, defense.tile)

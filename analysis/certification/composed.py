@@ -1,8 +1,9 @@
 """``composed``: certificates of a composition, read from counts of joint answers.
 
-One network call answers for the base classifier and for the selector: s = 1 where the entropy of
-the softmax of f at the noisy image is at most a threshold, the entropy selector of ACES. The counts
-hold both answers and the core's in one number,
+Two selectors: s = 1 where the entropy of the softmax of f at the noisy image is at most a
+threshold, the entropy selector of ACES, which needs no network call of its own; or where a network
+that was trained to choose says so (`advpure.training.selector`). The counts hold the answers of f,
+s and the core in one number,
 
     code = class + K chosen + 2 K core,
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advpure.analysis.certification.composition import certify_composition
 from advpure.analysis.certification.procedures import (
@@ -33,7 +34,7 @@ from advpure.analysis.certification.two_stage import Certificate
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
-from advpure.loading import load_judge
+from advpure.loading import load_judge, load_selector
 from advpure.tiling import tiled
 
 
@@ -81,37 +82,51 @@ def take_apart(counts: Mapping[int, int], classes: int) -> Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Selector:
-    """The entropy selector, and the core's answers.
+    """The selector, and the core's answers.
 
     Attributes:
         threshold: Largest entropy, nats, that chooses the certified classifier.
         classes: Number of classes K.
         cores: Image id to the core's class.
+        network: Chooses instead of the entropy: noisy images to logits [B, 2].
     """
 
     threshold: float
     classes: int
     cores: Mapping[int, int]
+    network: nn.Module | None = None
 
-    def pack(self, logits: Tensor, rows: Tensor) -> Tensor:
+    def pack(self, logits: Tensor, noisy: Tensor, rows: Tensor) -> Tensor:
         """Return the codes of answers [B, K] to noisy images, int64 [B].
 
         Args:
             logits: The base classifier's.
+            noisy: The noisy images, [0, 1] units plus noise.
             rows: Image and sample number of every row, int64 [B, 2].
 
         Raises:
-            BadInput: for another number of classes.
+            BadInput: for another number of classes, or a selector whose answer is no choice.
         """
         if logits.shape[1] != self.classes:
             raise BadInput(
                 f"a classifier of {logits.shape[1]} classes", f"does not fit {self.classes}",
                 "use one of the data set",
             )  # fmt: skip
-        log_p = logits.log_softmax(1)
-        chosen = -(log_p.exp() * log_p).sum(1) <= self.threshold
+        chosen = self._chosen(logits, noisy)
         core = torch.tensor([self.cores[i] for i in rows[:, 0].tolist()], device=logits.device)
         return logits.argmax(1) + self.classes * (chosen.long() + 2 * core)
+
+    def _chosen(self, logits: Tensor, noisy: Tensor) -> Tensor:
+        if self.network is None:
+            log_p = logits.log_softmax(1)
+            return -(log_p.exp() * log_p).sum(1) <= self.threshold
+        choice: Tensor = self.network(noisy)
+        if choice.shape != (len(noisy), 2) or not bool(torch.isfinite(choice).all()):
+            raise BadInput(
+                f"a selector's answer of shape {list(choice.shape)}", "is no choice between two",
+                "use a network that advpure train made, and check its weights",
+            )  # fmt: skip
+        return choice.argmax(1) == 1
 
 
 def check_threshold(threshold: float, classes: int) -> float:
@@ -133,8 +148,9 @@ def check_threshold(threshold: float, classes: int) -> float:
 
 
 def make_selector(
-    core: str, threshold: float, dataset: str, images: Images, defense: Defense
-) -> tuple[Selector, dict[str, Any]]:
+    core: str, threshold: float, dataset: str, images: Images, defense: Defense,
+    trained: str | None = None,
+) -> tuple[Selector, dict[str, Any]]:  # fmt: skip
     """Load the core and let it answer for the clean images.
 
     Args:
@@ -143,6 +159,7 @@ def make_selector(
         dataset: Name of the data set.
         images: Clean images.
         defense: Purifier and base classifier.
+        trained: A trained selector instead of the entropy, a shipped name or a file.
 
     Returns:
         The selector, and what the records say of it.
@@ -160,8 +177,15 @@ def make_selector(
     with torch.no_grad():  # answers, not gradients
         found = tiled(judge, defense.tile)(images.images).argmax(1)
     cores = dict(zip(images.ids.tolist(), found.tolist(), strict=True))
-    told = {"core": identity, "select_entropy": float(threshold)}
-    return Selector(threshold=threshold, classes=classes, cores=cores), told
+    if trained is None:
+        told = {"core": identity, "select_entropy": float(threshold)}
+        return Selector(threshold=threshold, classes=classes, cores=cores), told
+    network, chooser = load_selector(dataset, trained)
+    device = next((each.device for each in defense.parameters()), torch.device("cpu"))
+    selector = Selector(
+        threshold=threshold, classes=classes, cores=cores, network=network.to(device)
+    )
+    return selector, {"core": identity, "selector": chooser}
 
 
 def check_composed(settings: Mapping[str, Any], procedure: str) -> None:

@@ -6,6 +6,10 @@ classifier B that looks at the clean one, the composed classifier is
     H(x) = C(x) if S(x) = 1 else B(x),   C(x) = argmax_c P(f(x + sigma z) = c),
                                          S(x) = 1 if P(s(x + sigma' z) = 1) > 1/2 else 0.
 
+s is any function of the noisy image that is fixed beforehand: a threshold on the entropy of f's
+answer, a trained network, good or bad. What is certified is H with that s, smoothed like f: how a
+selector was trained changes how much is certified, never whether it is true.
+
 The certificate. A selection stage proposes a branch and a class c. Fresh samples give lower bounds
 of P(s = 1) and P(f = c), each wrong with probability at most alpha, and l_S = sigma' Phi^-1(.),
 l_C = sigma Phi^-1(.).

@@ -9,7 +9,10 @@ than it must, and none depends on the order of the runs.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FIRST = ("defense.classifier.name", "defense.denoiser.name", "defense.policy.kind")
+_FIRST = (
+    "defense.classifier.name", "defense.denoiser.name", "defense.selector.name",
+    "defense.policy.kind",
+)  # fmt: skip
 _LAST = ("reading", "randomness", "device", "n")
 _NAMED_APART = ("verb", "reading.sigmas", "reading.radii", "reading.block", "reading.classes")
 """What makes no other curve, or is in the name anyway."""

@@ -47,6 +47,8 @@ class CertificationRun(JudgedSubject):
         core: Weights of the accurate classifier of a composition, see `composition`.
         select_entropy: Of a composition: the largest entropy, nats, that chooses the certified
             classifier.
+        selector: Of a composition: weights of a trained selector, which chooses instead of the
+            entropy.
         samples: Samples N per image and noise level; of ``anytime``, at most.
         selection: Samples n0 that select the class.
         alpha: Probability of error per image and noise level.
@@ -65,6 +67,7 @@ class CertificationRun(JudgedSubject):
     procedure: ProcedureName = "fixed"
     core: str | None = None
     select_entropy: float = 0.5
+    selector: str | None = None
     samples: int = 10_000
     selection: int = 100
     alpha: float = 0.001
@@ -209,8 +212,12 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
     }
     selector = None
     if run.core is not None:
-        selector, told = make_selector(run.core, run.select_entropy, run.dataset, images, defense)
+        selector, told = make_selector(
+            run.core, run.select_entropy, run.dataset, images, defense, run.selector
+        )
         described |= told
+    elif run.selector is not None:
+        raise BadInput(f"selector {run.selector}", "chooses between two classifiers", "pass a core")
     settings = {
         **run.identity("certify", images),
         "defense": described,
