@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from advpure.heap import keep_freed_memory
 from benchmarks import certification, certification_samples, loop, memory, randomness, usual_way
 from benchmarks.table import render
 
@@ -16,7 +15,6 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def main() -> None:
     """Measure, store, print."""
-    keep_freed_memory()  # as every command does
     usual = [usual_way.measure()]  # with torch's own number of threads
     torch.set_num_threads(1)
     usual.append(usual_way.measure())
