@@ -278,6 +278,17 @@ def test_every_help_is_written_once() -> None:
     assert [text for text, count in found.items() if count > 1] == []
 
 
+def test_every_default_is_of_its_option() -> None:
+    """A mark of another default is not seen by the type checker."""
+    checked = 0
+    for each in app.registered_commands:
+        for option in parameters(each.callback).values():
+            if option.default not in (None, inspect.Parameter.empty):
+                checked += 1
+                assert isinstance(option.default, option.annotation.__origin__), option
+    assert checked > 200
+
+
 # What verbs with settings of a subject do not offer of its options, or mean in another way.
 OWN = {
     "certify": {"t", "sigma", "gradient"},  # sigma is a list, and smoothing needs no gradient
