@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
 from advpure.stats import mean_interval, paired_difference
 from advpure.sweeps.columns import follow
+from advpure.sweeps.experiment import load_experiment
 from advpure.sweeps.points import Point
 from advpure.sweeps.samples import samples_of
 from advpure.sweeps.table import Cell
@@ -241,6 +243,17 @@ def test_the_report_has_the_tables(whole: Path, tmp_path: Path) -> None:
     assert [row["what"] for row in found["differences"]] == [
         "fresh - fixed", "fresh-eot - fixed", "transfer - fixed",
     ]  # fmt: skip
+
+
+def test_table_s5_reads_the_pairs_that_it_names(whole: Path) -> None:
+    with RecordStore.read(whole) as store:
+        report = report_randomness(store).to_json()
+    paths = load_experiment("003:table-s5", "small").keys["pair"]
+    assert isinstance(paths, Mapping)
+    found = {name: follow(report, f"{path}.pair") for name, path in paths.items()}
+    assert found == {
+        "pgd-fix, pgd-fix": "fixed, fixed", "pgd-eot, pgd-fix": "fresh-eot, fixed",
+    }  # fmt: skip
 
 
 def test_every_value_of_the_report_is_the_mean_of_values_of_images(whole: Path) -> None:
