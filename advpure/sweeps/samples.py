@@ -14,6 +14,7 @@ from advpure.analysis.certification.accuracy import certified_at
 from advpure.analysis.certification.run import report_certification
 from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances_result import DistancesResult
+from advpure.analysis.perceptual.choice import METRICS
 from advpure.analysis.prediction_report import image_values, read_inputs
 from advpure.analysis.randomness_report import TABLES as RANDOMNESS
 from advpure.analysis.randomness_result import RandomnessResult
@@ -93,6 +94,8 @@ def _distances(store: RecordStore, at: str) -> Samples | None:
     metric, _, stage = found["name"].rpartition("_")
     metric = metric.replace("_", "-")
     if metric not in store.settings["metrics"] or stage not in ("before", "after"):
+        return None
+    if METRICS[metric].kind not in ("pair", "response", "cosine"):  # of sets, not of images
         return None
     pairs = result.pairs(label, metric)
     return {i: pair[stage == "after"] for i, pair in pairs.items()}
