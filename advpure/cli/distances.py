@@ -28,7 +28,7 @@ def distances(
     metrics: Annotated[
         str,
         typer.Option(
-            help="List of ssim, lpips, clip, fid-768, fid-2048, frechet-classifier, frechet-vgg, "
+            help="List of compression[-linf], ssim, lpips, clip, fid-768, fid-2048, frechet-classifier, frechet-vgg, "
             "inception-score, classifier-score, precision-recall[-classifier|-vgg]; none; or all "
             "that can be had."
         ),
