@@ -28,9 +28,9 @@ def distances(
     metrics: Annotated[
         str,
         typer.Option(
-            help="List of compression[-linf], ssim, lpips, clip, fid-768, fid-2048, frechet-classifier, frechet-vgg, "
-            "inception-score, classifier-score, precision-recall[-classifier|-vgg]; none; or all "
-            "that can be had."
+            help="List of compression[-linf], ssim, lpips, clip, fid-768, fid-2048, "
+            "frechet-classifier, frechet-vgg, inception-score, classifier-score, "
+            "precision-recall[-classifier|-vgg]; none; or all that can be had."
         ),
     ] = "all",
     clip: Annotated[
