@@ -126,10 +126,14 @@ class Noise:
             ids = torch.zeros(like.shape[0], dtype=torch.int64)
         else:
             ids = self.ids
-        draw = self.draw
-        if step.phase == "reverse" and self.reverse_draw is not None:
-            draw = self.reverse_draw
+        draw = self.repetition(step)
         return xi.normal(ids, step.phase, step.time, like.shape[1:], draw).to(like)
+
+    def repetition(self, step: Step) -> int:
+        """Return which repetition of a step's noise is drawn."""
+        if step.phase == "reverse" and self.reverse_draw is not None:
+            return self.reverse_draw
+        return self.draw
 
 
 class Chain(Sequence[Step]):

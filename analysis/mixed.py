@@ -37,30 +37,25 @@ class MixedNoise(Noise):
     def of(self, step: Step, like: Tensor) -> Tensor | None:
         """Return the step's noise for every row: what `Noise` gives under its configuration.
 
-        Neighbours with the same id and configuration share one draw.
+        Neighbours with the same id and configuration share one draw. Draws are not cached: of a
+        run's rows, all but those on the border of two tiles meet in one.
         """
         if not step.noisy:
             return None
-        one = like[:1]
-        parts = [
-            drawn.expand(count, *like.shape[1:])
-            for noise, count in self._draws
-            if (drawn := noise.of(step, one)) is not None
-        ]
-        return torch.cat(parts)
+        runs, counts = self._runs
+        drawn, draw = torch.empty((len(runs), *like.shape[1:])), self.repetition(step)
+        for row, (xi, sample) in zip(drawn, runs, strict=True):
+            own = xi.fold("stream", step.stream) if step.stream else xi
+            own.normal_into(row, sample, step.phase, step.time, draw)
+        return drawn.repeat_interleave(counts, dim=0, output_size=like.shape[0]).to(like)
 
     @cached_property
-    def _draws(self) -> list[tuple[Noise, int]]:
-        """The noise of one row for each run of equal rows, and the length of the run."""
+    def _runs(self) -> tuple[list[tuple[RandomnessConfig, int]], Tensor]:
+        """Configuration and id of each run of equal rows, and the lengths of the runs."""
         assert self.ids is not None
         rows = zip(self.configurations, self.ids.tolist(), strict=True)
-        return [
-            (
-                Noise(xi, torch.tensor([i], dtype=torch.int64), self.draw, self.reverse_draw),
-                sum(1 for _ in run),
-            )
-            for (xi, i), run in groupby(rows)
-        ]
+        found = [(key, sum(1 for _ in run)) for key, run in groupby(rows)]
+        return [key for key, _ in found], torch.tensor([count for _, count in found])
 
 
 def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
