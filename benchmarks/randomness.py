@@ -21,6 +21,7 @@ import torch
 import advpure
 from advpure.analysis.mixed import purify_rows
 from advpure.analysis.snr_run import SnrRun, measure_snr, prepare_snr
+from advpure.heap import keep_freed_memory
 from advpure.peak import peak_resident
 from benchmarks.loop import Calls
 
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--t", type=int, default=100, help="half an hour at 100, full")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the command does
     found = whole_table(given.t) if given.full else small(given.t)
     print(json.dumps(found, indent=2))
 
