@@ -418,6 +418,7 @@ CASES: dict[str, dict[str, Any]] = {
     "classifier-smoothed": {"sigmas": [0.25], "noises": 2, "consistency": 5.0},
     "calibration": {"guide": "digits-classifier", "diversity": 0.5},
     "consistency-unconditional": {"edm": "digits-edm", "distance": "l1", "nodes": 6},
+    "selector": {"certified": "digits-classifier", "sigmas": [0.25], "draws": 2},
 }
 
 
@@ -428,11 +429,12 @@ def test_every_task_has_a_case() -> None:
 
 def recipe_of(case: str) -> Recipe:
     task = case.partition("/")[0]
-    fresh = {"image_channels": 1, "classes": 10, "channels": [8]}
-    shape = fresh if task.startswith("classifier") else {**NETWORK, "dropout": 0.1}
+    judges = task.startswith("classifier") or task == "selector"
+    fresh = {"image_channels": 1, "classes": 2 if task == "selector" else 10, "channels": [8]}
+    shape = fresh if judges else {**NETWORK, "dropout": 0.1}
     return Recipe(
         name="case", about="A case", task=task, dataset="digits", steps=6, batch=8, seed=2,
-        architecture="resnet" if task.startswith("classifier") else "unet",
+        architecture="resnet" if judges else "unet",
         network={} if task in NEEDS_TEACHER else shape,
         teacher=STARTS.get(task), loss=CASES[case], validate_every=3, optimizer="radam",
         autocast=True, channels_last=True,
@@ -453,7 +455,7 @@ def test_every_task_resumes_bit_for_bit_and_exports(case: str, tmp_path: Path) -
     lines = [(tmp_path / run / "log.csv").read_text().splitlines() for run in ("whole", "parts")]
     assert [row.split(",")[::3] for row in lines[0]] == [row.split(",")[::3] for row in lines[1]]
     kind = one.metadata["task"]
-    assert kind in ("edm", "consistency", "classifier")
+    assert kind in ("edm", "consistency", "classifier", "selector")
     if kind == "consistency":
         nodes = {"consistency": 6, "consistency-tuning": 18, "consistency-unconditional": 6}
         assert one.metadata["nodes"] == nodes.get(recipe.task, 1281 if "improved" in case else 151)
