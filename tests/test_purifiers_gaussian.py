@@ -371,7 +371,17 @@ def test_compression_rate_and_jacobian_are_the_coefficient(case: str) -> None:
     assert float(moved.norm()) / np.linalg.norm(d) == pytest.approx(expected, rel=1e-8)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "none"])
+QUICKLY = ("ddpm", "reverse", "ddim", "cm", "onestep-edm")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case in QUICKLY else pytest.mark.slow)
+        for case in CASES
+        if case != "none"
+    ],
+)
 def test_purified_mean_and_covariance_over_many_samples(case: str) -> None:
     purifier, line, n = _purifier(case), CASES[case][2](), 3000
     if len(line.c) > 70 or len(purifier.chain) > 100:

@@ -88,7 +88,14 @@ def test_the_frobenius_estimate_is_unbiased_and_deflation_narrows_it() -> None:
     assert found.energy.std == pytest.approx(wanted, rel=4.42 * (14 / probes) ** 0.5 / 2)
 
 
-@pytest.mark.parametrize("mode", ["checkpoint", "full", "bpda"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "checkpoint",
+        pytest.param("full", marks=pytest.mark.slow),
+        pytest.param("bpda", marks=pytest.mark.slow),
+    ],
+)
 def test_the_true_map_is_solved_in_every_gradient_mode(
     mode: str, toy_denoiser: Callable[..., EDMDenoiser]
 ) -> None:

@@ -422,6 +422,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+RARE = ("calibration", "consistency-unconditional", "consistency-training/improved")
+
+
 def test_every_task_has_a_case() -> None:
     assert {case.partition("/")[0] for case in CASES} == set(TASKS.names())
     assert set(STARTS) == NEEDS_TEACHER
@@ -441,7 +444,10 @@ def recipe_of(case: str) -> Recipe:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case in RARE else []) for case in CASES],
+)
 def test_every_task_resumes_bit_for_bit_and_exports(case: str, tmp_path: Path) -> None:
     recipe = recipe_of(case)
     whole = train(recipe, out=tmp_path / "whole", progress=False)
