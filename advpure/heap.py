@@ -1,8 +1,8 @@
 """Keep the memory that a network call frees for the next one, instead of fetching it anew.
 
 A network call allocates its intermediate results and frees them. The C library hands large blocks
-back to the system at once, so the next call gets them zeroed, page by page: a fifth to a third of
-the processor time of a small network on a CPU, in the system and not in any kernel of ours. glibc
+back to the system at once, so the next call gets them zeroed, page by page: for a small network on
+a CPU a good part of the processor time, in the system and not in any kernel of ours. glibc
 can be told to keep them. No number that is computed changes, and the peak of memory hardly does;
 what was used at the peak stays with the process until it ends.
 """

@@ -9,11 +9,12 @@ _STATUS = Path("/proc/self/status")
 def peak_resident() -> int:
     """Return the high-water mark of this process's resident memory, in bytes.
 
-    On Linux it is the kernel's `VmHWM`, which begins anew with every program.  The `ru_maxrss` of
+    On Linux it is the kernel's `VmHWM`, which begins anew with every program. The `ru_maxrss` of
     getrusage does not: a child starts with the peak of the process that started it.
 
-    >>> peak_resident() > 2**20
-    True
+    Example:
+        >>> peak_resident() > 2**20
+        True
     """
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():

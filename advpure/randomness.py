@@ -224,7 +224,7 @@ class RandomnessConfig:
 
 
 class _Philox(threading.local):
-    """One generator a thread: to make another costs as much as 700 of its numbers."""
+    """One generator a thread: to make another costs far more than to set this one."""
 
     def __init__(self) -> None:
         self._bits = np.random.Philox(0)

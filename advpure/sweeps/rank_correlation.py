@@ -12,10 +12,10 @@ value of -1). The interval is their hull with their reflection about the value (
 bootstrap), which undoes the pull. It is approximate where true values are tied or nearly so.
 
 Where the values themselves are hardly known, such as rates under an attack that nearly all images
-fall to, drawing images anew knows no better: of fifteen true rates in perfect order up to 0.05,
-with twenty images, it denied -0.9 in two tables of three. So the interval is also carried to -1, or
-to 1, where true values in perfect order are within the values' own simultaneous intervals
-(Clopper-Pearson's for rates, Student's for other means, each at 1 - 0.05 / rows).
+fall to, drawing images anew knows no better, and denied perfect laws in most simulated tables. So
+the interval is also carried to -1, or to 1, where true values in perfect order are within the
+values' own simultaneous intervals (Clopper-Pearson's for rates, Student's for other means, each at
+1 - 0.05 / rows).
 """
 
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _may_be_ordered(
         second: Likewise.
         second_images: Likewise.
         sign: 1 for the same order, -1 for the opposite one.
-    """  # fmt: skip
+    """
     for known, images in ((first, second_images), (second, first_images)):
         boxes, least = _boxes(images), -np.inf
         for row in np.argsort(sign * np.asarray(known), kind="stable"):
