@@ -35,6 +35,7 @@ Ids = Tensor | Sequence[int]
 
 _MASK = 2**32 - 1
 _SEED_FACTOR, _ID_FACTOR, _TIME_FACTOR = 83492791, 73856093, 19349663
+_PHASES = get_args(Phase)
 _STREAMS = {"forward": 0, "reverse": 1, "uniform": 2}
 
 
@@ -151,7 +152,7 @@ class RandomnessConfig:
         Returns:
             [B, *shape], float32, on the CPU: the same on every device after moving.
         """
-        if phase not in get_args(Phase):
+        if phase not in _PHASES:
             raise BadInput(f"phase {phase!r}", "is not known", "use forward or reverse")
         return self._rows(ids, phase, step, shape, draw, cached)
 
@@ -165,12 +166,14 @@ class RandomnessConfig:
             step: The time step.
             draw: Number of an independent repetition.
         """
-        if self.scheme == "hash" or self.scope != "sample":
+        if self.scope != "sample":
             out.copy_(self.normal([sample], phase, step, out.shape, draw, cached=False)[0])
-            return
-        self._generator(phase, step, draw, sample).standard_normal(
-            out=out.numpy(), dtype=np.float32
-        )
+        elif self.scheme == "hash":
+            out.normal_(generator=self._hashed(phase, step, draw, sample))
+        else:
+            self._generator(phase, step, draw, sample).standard_normal(
+                out=out.numpy(), dtype=np.float32
+            )
 
     def uniform(self, ids: Ids, step: int, shape: Sequence[int], draw: int = 0) -> Tensor:
         """Draw noise uniform in [0, 1): [B, *shape], float32, on the CPU."""
@@ -199,7 +202,9 @@ class RandomnessConfig:
 
     def _draw(self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int) -> Tensor:
         if self.scheme == "hash":
-            return self._draw_hashed(stream, step, shape, draw, i)
+            make = torch.rand if stream == "uniform" else torch.randn
+            seeded = self._hashed(stream, step, draw, i)
+            return make(shape, generator=seeded, dtype=torch.float32)
         generator = self._generator(stream, step, draw, i)
         if stream == "uniform":
             return torch.from_numpy(generator.random(shape, dtype=np.float32))
@@ -209,18 +214,29 @@ class RandomnessConfig:
         """Return this thread's Philox, set to the beginning of a stream of the counter scheme."""
         return _PHILOX.at(*counter_key(self, stream, step, draw, i))
 
-    def _draw_hashed(
-        self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int
-    ) -> Tensor:
+    def _hashed(self, stream: str, step: int, draw: int, i: int) -> torch.Generator:
+        """Return this thread's torch generator, seeded with the key of the hash scheme."""
         if i > _MASK:
             raise BadInput(f"sample id {i}", "does not fit the hash scheme", "use scheme='counter'")
-        # One nested tuple: no fold can spell the key of another draw or of the uniform stream.
-        purpose = (self.seed, self.path, stream == "uniform", draw)
-        base = _digest(purpose, 32) if any(purpose[1:]) else self.seed
-        key = hash_key(base, i, 2 * step + (stream == "reverse"))
-        generator = torch.Generator().manual_seed(key)
-        make = torch.rand if stream == "uniform" else torch.randn
-        return make(shape, generator=generator, dtype=torch.float32)
+        base = self.seed
+        if self.path or draw or stream == "uniform":
+            # One nested tuple: no fold can spell the key of another draw or of the uniform stream.
+            base = _digest((self.seed, self.path, stream == "uniform", draw), 32)
+        return _SEEDED.at(hash_key(base, i, 2 * step + (stream == "reverse")))
+
+
+class _Seeded(threading.local):
+    """One torch generator a thread, for as long as one draw."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator()
+
+    def at(self, key: int) -> torch.Generator:
+        """Return it as a new one with this seed; to be used up before the next call."""
+        return self._generator.manual_seed(key)
+
+
+_SEEDED = _Seeded()
 
 
 class _Philox(threading.local):

@@ -42,20 +42,21 @@ class MixedNoise(Noise):
         """
         if not step.noisy:
             return None
-        runs, counts = self._runs
+        runs, places = self._runs
         drawn, draw = torch.empty((len(runs), *like.shape[1:])), self.repetition(step)
-        for row, (xi, sample) in zip(drawn, runs, strict=True):
+        for row, (xi, sample) in zip(drawn.unbind(), runs, strict=True):
             own = xi.fold("stream", step.stream) if step.stream else xi
             own.normal_into(row, sample, step.phase, step.time, draw)
-        return drawn.repeat_interleave(counts, dim=0, output_size=like.shape[0]).to(like)
+        return drawn.index_select(0, places).to(like)
 
     @cached_property
     def _runs(self) -> tuple[list[tuple[RandomnessConfig, int]], Tensor]:
-        """Configuration and id of each run of equal rows, and the lengths of the runs."""
+        """Configuration and id of each run of equal rows, and the number of each row's run."""
         assert self.ids is not None
         rows = zip(self.configurations, self.ids.tolist(), strict=True)
         found = [(key, sum(1 for _ in run)) for key, run in groupby(rows)]
-        return [key for key, _ in found], torch.tensor([count for _, count in found])
+        counts = torch.tensor([count for _, count in found])
+        return [key for key, _ in found], torch.arange(len(found)).repeat_interleave(counts)
 
 
 def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
