@@ -101,10 +101,10 @@ def defenses() -> str:
     lines = ["| name | what | network evaluations |", "| --- | --- | --- |"]
     for name in PURIFIERS:
         purifier = load_purifier(name, "digits")
-        random = "" if purifier.is_random else ", no noise"
-        lines.append(
-            f"| `{name}` | {PURIFIERS.about(name)} | {purifier.chain.evaluations}{random} |"
-        )
+        cost, votes = purifier.chain.evaluations, PURIFIERS.get(name).votes
+        more = "" if purifier.is_random else ", no noise"
+        more += f" a pass, {cost * votes} for {votes} votes" if votes > 1 else ""
+        lines.append(f"| `{name}` | {PURIFIERS.about(name)} | {cost}{more} |")
     return "\n".join(lines)
 
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advpure.sweeps.columns import Column
+from advpure.sweeps.columns import Column, written
 from advpure.sweeps.experiment import Experiment, experiment_ids, load_experiment
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "experiments" / "measured"
 PAGE = ROOT / "docs" / "measured.md"
 PICTURES = ROOT / "docs" / "pictures"
-_SIZES = ("small", "cifar10", "weak", "full")
+_SIZES = ("small", "all", "cifar10", "weak", "full")
 _ABOUT = """\
 # Measured beside published
 
@@ -106,7 +106,9 @@ def _cell(row: Mapping[str, Any], name: str, column: Column) -> str:
     if row.get(name) is None:
         return ""
     percent = column.unit == "percent"
-    text = _number(row[name], percent)
+    value = row[name]
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    text = written(value, column.unit) if known else str(value)
     if row.get(f"{name}_interval"):
         text += f" [{', '.join(_number(end, percent) for end in row[f'{name}_interval'])}]"
     printed = row["published"].get(name)

@@ -104,6 +104,8 @@ def test_a_log_is_read_as_fewer_samples(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli(*arguments)
     assert code == 0
     assert "is emulated with 1,000 of 100,000 samples" in err
+    assert "taken for made at alpha 0.001" in err
+    assert "taken for" not in cli(*arguments, "--log-alpha", "0.001")[2]
     assert "written: fewer.tsv" in out
     assert (read_log(tmp_path / "fewer.tsv").radii <= read_log(LOG).radii + 0.01).all()
 
@@ -126,6 +128,58 @@ def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
     assert cli("certified-accuracy", "run", "--emulate", "50")[0] == 2
 
 
+def test_images_that_counts_chose_are_not_read_otherwise(cli: Cli) -> None:
+    many = (
+        "--defense", "none", "--dataset", "digits", "-n", "6", "--sigma", "0.25,0.5",
+        "--selection", "10", "--radii", "0,0.25,0.5",
+    )  # fmt: skip
+    assert cli("certify", *many, "-N", "2048", "-p", "anytime", "--out", "any", "-q")[0] == 0
+    for name in ("fixed", "cascade", "predict"):
+        code, _, err = cli("certified-accuracy", "any", "-p", name)
+        assert code == 2
+        assert "as their counts asked for" in err
+        assert "--procedure anytime" in err
+    some = (*many, "--sigma", "0.1,0.25")  # most images stop at the larger one
+    assert cli("certify", *some, "-N", "300", "-p", "cascade", "--out", "down", "-q")[0] == 0
+    assert cli("certified-accuracy", "down")[0] == 0
+    code, _, err = cli("certified-accuracy", "down", "-p", "anytime")
+    assert code == 2
+    assert "--procedure cascade" in err
+    assert cli("certify", *many, "-N", "100", "-p", "predict", "--out", "said", "-q")[0] == 0
+    code, _, err = cli("certified-accuracy", "said", "-p", "fixed")
+    assert code == 2
+    assert "--procedure predict" in err
+
+
+def test_a_cascade_is_told_what_its_levels_reach(cli: Cli) -> None:
+    # Level 0.25 is the last of two and spends alpha / 2 = 0.0005 on its class: with 301 samples
+    # it reaches 0.25 Phi^-1(0.0005^(1 / 301)) = 0.4902.
+    _, _, err = cli(
+        "certify", "--dataset", "digits", "--defense", "none", "-n", "1", "-p", "cascade",
+        "--sigma", "0.25,1.0", "-N", "301", "--radii", "0,0.5", "--dry-run",
+    )  # fmt: skip
+    assert "sigma 0.25 reaches at most radius 0.4902 with 301 samples at alpha 0.0005" in err
+
+
+def test_joint_certificates_of_shards_say_what_some_level_certifies(cli: Cli) -> None:
+    joint = (*SMALL, "--sigma", "0.25,0.5", "--joint")
+    whole = json.loads(cli("certify", *joint, "--out", "whole", "--json")[1])
+    for k in (1, 2):
+        assert cli("certify", *joint, "--shard", f"{k}/2", "--out", f"part{k}", "-q")[0] == 0
+    found = json.loads(cli("certified-accuracy", "part1", "part2", "--json")[1])
+    assert list(found["any_sigma"].values()) == [whole["any_sigma"]]
+    assert "(joint)" in cli("certified-accuracy", "part1", "part2")[1]
+
+
+def test_the_first_that_is_named_is_compared(cli: Cli, tmp_path: Path) -> None:
+    one = (*SMALL, "--sigma", "0.1")
+    assert cli("certify", *one, "--out", "run", "--log", "log.tsv", "-q")[0] == 0
+    for order in (("log.tsv", "run"), ("run", "log.tsv")):
+        found = json.loads(cli("certified-accuracy", *order, "--compare", "--json")[1])
+        assert found["differences"][0]["first"] == found["curves"][0]["name"]
+        assert (found["curves"][0]["name"] == "log") == (order[0] == "log.tsv")
+
+
 def test_logs_beside_a_run_are_emulated_alone(cli: Cli) -> None:
     assert cli("certify", *SMALL, "--out", "run", "-q")[0] == 0
     alone = json.loads(cli("certified-accuracy", "run", "--alpha", "0.01", "--json")[1])["curves"]
@@ -142,7 +196,11 @@ def test_logs_beside_a_run_are_emulated_alone(cli: Cli) -> None:
 
 def test_bounds_over_images_are_told(cli: Cli) -> None:
     arguments = ("certified-accuracy", str(LOG), "--radii", "0,0.25")
-    assert "wrong by chance, at most (95 %)" in cli(*arguments)[1]
+    assert "wrong by chance, at most (95 %)" in cli(*arguments, "--log-alpha", "0.01")[1]
+    assert "wrong by chance" not in cli(*arguments)[1]  # no log says its alpha
+    unknown = json.loads(cli(*arguments, "--json")[1])
+    assert unknown["curves"][0]["alpha"] is None
+    assert {row["truly_certified_at_least"] for row in unknown["rows"]} == {None}
     found = json.loads(cli(*arguments, "--log-alpha", "0.01", "--json")[1])
     for row, best in zip(found["rows"], found["best"], strict=True):
         # Of 200 certificates at alpha 0.01, at most 5 are wrong with 95 %: P(X <= 5) = 0.984.
@@ -191,6 +249,22 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
         ("certified-accuracy good.tsv --emulate 100", ["--emulate", "--log-samples"]),
         ("certified-accuracy good.tsv --alpha 0.1", ["alpha 0.1 for logs", "--log-samples"]),
         ("certified-accuracy good.tsv --log-alpha 0", ["alpha 0.0", "outside (0, 1)"]),
+        (
+            "certified-accuracy good.tsv --emulate 0 --log-samples 100 --sigma 1",
+            ["0 samples", "are none"],
+        ),
+        ("certified-accuracy good.tsv -N 50", ["--samples", "is for runs", "--emulate"]),
+        ("certified-accuracy good.tsv -p fixed", ["--procedure", "is for runs"]),
+        ("certified-accuracy good.tsv --joint", ["--joint", "is for runs"]),
+        ("certified-accuracy good.tsv unnamed.tsv --compare", ["unnamed", "no column idx"]),
+        ("certified-accuracy broken.tsv", ["line 3", "radius nan"]),
+        ("certified-accuracy huge.tsv", ["line 2", "no number in column idx"]),
+        ("certify --defense cm --policy majority:3", ["majority:3", "draws no noise", "leave"]),
+        ("certify --select-entropy 0.8", ["select_entropy 0.8", "two classifiers", "core"]),
+        (
+            "certify --defense onestep-ddpm --sigma 0.005",
+            ["smoothing noise 0.005", "none of the noise levels", "larger sigma"],
+        ),
         ("certified-accuracy good.tsv --compare", ["one set", "name two"]),
         ("certified-accuracy good.tsv --sigma 0.1,0.2", ["2 noise levels", "1 logs"]),
         ("certified-accuracy good.tsv --sigma 0", ["sigma 0", "is not positive"]),
@@ -203,6 +277,13 @@ def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, line: str, parts: list[
     (tmp_path / "good.tsv").write_text("idx\tlabel\tpredict\tradius\n0\t1\t1\t0.1\n")
     (tmp_path / "abstaining.tsv").write_text(
         "idx\tlabel\tpredict\tradius\n0\t-1\t-1\t0\n1\t1\t1\t0\n"
+    )
+    (tmp_path / "unnamed.tsv").write_text("label\tpredict\tradius\n1\t1\t0.1\n")
+    (tmp_path / "broken.tsv").write_text(
+        "idx\tlabel\tpredict\tradius\n0\t1\t1\t0.1\n1\t2\t2\tnan\n"
+    )
+    (tmp_path / "huge.tsv").write_text(
+        "idx\tlabel\tpredict\tradius\n99999999999999999999\t1\t1\t0.1\n"
     )
     small = ["--dataset", "digits", "-n", "1", "-q"] if line.startswith("certify ") else []
     if "--log" in line.split():

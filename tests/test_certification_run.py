@@ -256,13 +256,24 @@ def _context(folder: Path) -> dict[str, Any]:
     [
         {"alpha": 0.01}, {"samples": 100}, {"procedure": "anytime"}, {"radii": "0,0.5"},
         {"sigmas": "0.1"}, {"joint": True}, {"seed": 2}, {"selection": 21}, {"block": 50},
-        {"scheme": "hash"}, {"n": 2}, {"defense": "cm"}, {"policy": "eot:2"}, {"tile": 32},
+        {"scheme": "hash"}, {"n": 2}, {"defense": "cm"}, {"tile": 32},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any]) -> None:
     base = prepare_certification(CertificationRun(**QUICK)).settings
     assert prepare_certification(CertificationRun(**{**QUICK, **change})).settings != base
+
+
+def test_the_number_of_votes_changes_the_run() -> None:
+    votes = [f"majority:{k}" for k in (2, 3)]
+    two, three = (
+        prepare_certification(
+            CertificationRun(**{**QUICK, "defense": "densepure", "policy": policy})
+        ).settings
+        for policy in votes
+    )
+    assert two != three
 
 
 def test_shards_do_not_change_the_run() -> None:
@@ -299,7 +310,7 @@ def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
     loose = read_sources([tmp_path / "anytime"], alpha=0.05).curves
     for strict, wide in zip(found.curves, loose, strict=True):
         assert (wide.radii >= strict.images.radii).all()
-    with pytest.raises(BadInput, match="which ones its counts decided; read it with"):
+    with pytest.raises(BadInput, match=r"as their counts asked for, .*; read it with"):
         read_sources([tmp_path / "anytime"], procedure="fixed")
 
 

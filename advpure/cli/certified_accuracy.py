@@ -52,8 +52,12 @@ def certified_accuracy(
         int | None, typer.Option(help="Samples that the logs were made with, e.g. 100000.")
     ] = None,
     log_alpha: Annotated[
-        float, typer.Option(help="Alpha that the logs were made with, between 0 and 1.")
-    ] = 0.001,
+        float | None,
+        typer.Option(
+            help="Alpha that the logs were made with, between 0 and 1, which no log says. Without "
+            "it nothing is said of wrong certificates, and --emulate assumes 0.001."
+        ),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="The first against each other, paired by image.")
     ] = False,
@@ -70,7 +74,7 @@ def certified_accuracy(
     from advpure.analysis.certification.accuracy import compare as compare_curves
     from advpure.analysis.certification.emulation import emulate as emulate_samples
     from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
-    from advpure.analysis.certification.report import curve_json, summary_json
+    from advpure.analysis.certification.report import any_json, curve_json, summary_json
     from advpure.analysis.certification.sources import read_sources, threshold_notes
     from advpure.cli import output
     from advpure.errors import BadInput
@@ -81,35 +85,39 @@ def certified_accuracy(
     asked = None if radii is None else read_radii(radii)
     levels = [] if sigma is None else [read_sigmas(each)[0] for each in sigma.split(",")]
     changes = o.given(alpha=alpha, procedure=procedure, samples=samples, radii=asked)
+    if log_alpha is not None:
+        check_alpha(log_alpha)
     found = read_sources(
-        sources, sigmas=levels, log_alpha=check_alpha(log_alpha), **changes,
-        **({"joint": True} if joint else {}),
-    )  # fmt: skip
+        sources, sigmas=levels, log_alpha=log_alpha, **changes, **({"joint": True} if joint else {})
+    )
     curves = list(found.curves)
     at = asked or found.radii or DEFAULT_RADII
     notes = [*found.notes, *threshold_notes(curves, at)]
-    runs, logs_read = curves[: len(curves) - found.logs], curves[len(curves) - found.logs :]
-    if emulate is not None or (alpha is not None and logs_read):
+    if len(found.logs) == len(curves):
+        _refuse_for_logs(procedure=procedure, samples=samples, joint=joint or None)
+    if emulate is not None or (alpha is not None and found.logs):
         why = "--emulate" if emulate is not None else f"alpha {alpha:g} for logs"
-        if not logs_read:
+        if not found.logs:
             raise BadInput(why, "is for logs", "read a run with fewer samples by --samples")
         if log_samples is None:
             raise BadInput(why, "needs the samples of the logs", "add --log-samples 100000")
-        made = [
-            emulate_samples(
-                curve, samples=log_samples, to=emulate or log_samples, alpha=log_alpha,
-                to_alpha=alpha,
-            )
-            for curve in logs_read
-        ]  # fmt: skip
-        curves = [*runs, *made]
-        notes += [curve.notes[-1] for curve in made]
+        if log_alpha is None:
+            notes.append("the logs are taken for made at alpha 0.001; if not, add --log-alpha")
+        for k, curve in enumerate(curves):
+            if curve.name in found.logs:
+                curves[k] = emulate_samples(
+                    curve, samples=log_samples, to=log_samples if emulate is None else emulate,
+                    alpha=0.001 if log_alpha is None else log_alpha, to_alpha=alpha,
+                )  # fmt: skip
+                notes.append(curves[k].notes[-1])
     if compare and len(curves) < 2:
         raise BadInput("one set of certificates", "compares with nothing", "name two")
     differences = {
         other.name: compare_curves(curves[0], other, at) for other in curves[1:] if compare
     }
     logs = write_logs(curves, log) if log is not None else []
+    by_name = {curve.name: curve for curve in curves}
+    together = {name: [by_name[each] for each in members] for name, members in found.joint}
     if plot is not None:
         from advpure.analysis.certification.figure import draw_curves
 
@@ -117,20 +125,34 @@ def certified_accuracy(
     if as_json:
         output.print_json(
             summary_json(curves, at)
-            | {"curves": [curve_json(curve) for curve in curves], "notes": notes}
+            | {
+                "curves": [curve_json(curve) for curve in curves],
+                "any_sigma": {name: any_json(group, at) for name, group in together.items()},
+                "notes": notes,
+            }
             | o.given(
                 differences=_differences_json(curves[0].name, differences) if compare else None,
                 plot=plot, logs=[*map(str, logs)] or None,
             )
         )  # fmt: skip
         return
-    print_accuracies(curves, at, {})
+    print_accuracies(curves, at, {}, together)
     if compare:
         _print_differences(curves[0].name, differences)
     for text in notes:
         output.note(text)
     for path in [*logs, *([plot] if plot else [])]:
         print(f"written: {path}")
+
+
+def _refuse_for_logs(**given: object) -> None:
+    """Refuse ways to read runs, where there are none."""
+    from advpure.errors import BadInput
+
+    for name in o.given(**given):
+        raise BadInput(
+            f"--{name}", "is for runs, and these are logs", "use --emulate N --log-samples N"
+        )
 
 
 def write_logs(curves: "Sequence[CertifiedImages]", path: str) -> list[Path]:
@@ -151,7 +173,10 @@ def write_logs(curves: "Sequence[CertifiedImages]", path: str) -> list[Path]:
 
 
 def print_accuracies(
-    curves: "Sequence[CertifiedImages]", radii: Sequence[float], used: Mapping[str, float]
+    curves: "Sequence[CertifiedImages]",
+    radii: Sequence[float],
+    used: Mapping[str, float],
+    joint: "Mapping[str, Sequence[CertifiedImages]]",
 ) -> None:
     """Print one column per set of certificates, and the best of them.
 
@@ -159,6 +184,7 @@ def print_accuracies(
         curves: Certificates.
         radii: [0, 1] units.
         used: Noise samples per image, by name, where known.
+        joint: Name of a run and its certificates, where those of all noise levels hold at once.
     """
     from advpure.analysis.certification.accuracy import (
         abstention,
@@ -168,6 +194,7 @@ def print_accuracies(
     )
     from advpure.analysis.certification.accuracy import certified_accuracy as accuracy
     from advpure.analysis.certification.radius import round_down
+    from advpure.analysis.certification.report import any_of
     from advpure.cli import output
 
     if not curves:
@@ -191,6 +218,10 @@ def print_accuracies(
     columns = ["certified % at radius", *(curve.name for curve in curves), "best (oracle)"]
     if len(curves) == 1:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
+    for name, group in joint.items():
+        columns.append(f"{name}, any sigma (joint)")
+        shares = [output.with_interval(any_of(group, radius)) for radius in radii]
+        rows = [[*row, shares[k] if k < len(shares) else ""] for k, row in enumerate(rows)]
     output.print_table(columns, rows)
 
 

@@ -134,4 +134,6 @@ def _print(report: "CertificationReport") -> None:
         f"{'at most ' if reading.name == 'anytime' else ''}{reading.samples:,} samples an image"
     )
     used = {c.images.name: c.samples / len(c.images) for c in report.curves}
-    print_accuracies([curve.images for curve in report.curves], reading.radii, used)
+    group = report.joint()
+    joint = {s["defense"]["purifier"]: group} if group else {}
+    print_accuracies([curve.images for curve in report.curves], reading.radii, used, joint)

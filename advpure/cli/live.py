@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from advpure.sweeps.columns import Column, Value
+    from advpure.sweeps.columns import Column, Unit, Value
     from advpure.sweeps.index import Index
     from advpure.sweeps.points import Point
     from advpure.sweeps.status import Status
@@ -157,7 +157,7 @@ def describe(point: "Point") -> str:
     return " ".join(f"{option}={value}" for option, value in point.at.items())
 
 
-def write_value(value: "Value", unit: str) -> str:
+def write_value(value: "Value", unit: "Unit") -> str:
     """Write a value with its interval, a share in per cent; ends are rounded outwards.
 
     Example:
@@ -169,13 +169,14 @@ def write_value(value: "Value", unit: str) -> str:
         '0.1235'
     """
     from advpure.cli import output
+    from advpure.sweeps.columns import written
 
     if unit == "percent":
         if value.interval is None:
             return f"{output.percent(value.value)} %"
         return f"{output.with_interval(output.Interval(value.value, *value.interval))} %"
     ends = "" if value.interval is None else " [{:.4g}, {:.4g}]".format(*value.interval)
-    return f"{value.value:.4g}{ends}"
+    return f"{written(value.value, unit)}{ends}"
 
 
 def _state(status: "Status") -> Any:

@@ -10,6 +10,7 @@ from advpure.cli.flatten import flattened
 from advpure.cli.sweep import Workers, print_cost
 
 if TYPE_CHECKING:
+    from advpure.sweeps.columns import Unit
     from advpure.sweeps.reproduce import Reproduction
 
 
@@ -142,9 +143,11 @@ def _print_table(found: "Reproduction") -> None:
     )
 
 
-def _cells(value: Any, unit: str) -> list[str]:
+def _cells(value: Any, unit: "Unit") -> list[str]:
     """Write value, interval and n; an interval's ends are rounded outwards where in per cent."""
     import math
+
+    from advpure.sweeps.columns import written
 
     if value is None:
         return ["", "", ""]
@@ -156,8 +159,7 @@ def _cells(value: Any, unit: str) -> list[str]:
             ends = f"[{math.floor(10 * low) / 10:.1f}, {math.ceil(10 * high) / 10:.1f}]"
         else:
             ends = f"[{low:.4g}, {high:.4g}]"
-    written = f"{scale * value.value:.1f}" if unit == "percent" else f"{value.value:.4g}"
-    return [written, ends, "" if value.n is None else str(value.n)]
+    return [written(value.value, unit), ends, "" if value.n is None else str(value.n)]
 
 
 def _printed(value: Any, unit: str) -> str:

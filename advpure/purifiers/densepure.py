@@ -58,8 +58,8 @@ class DensePure(TimeStrength):
         if count is not None and not 1 <= count <= max(index, 1):
             raise BadInput(
                 f"{count} reverse steps",
-                f"do not fit {index} indices",
-                f"use -o steps={max(index, 1)} or fewer",
+                f"do not fit {index} indices, all that the schedule has below this noise",
+                f"use -o steps={max(index, 1)} or fewer, or more noise",
             )
         kept = list(range(index, -1, -1))
         if count is not None:

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from advpure.analysis.certification.radius import round_down
 from advpure.attacks.settings import choose
 from advpure.errors import BadInput
 from advpure.stats import Interval
 from advpure.sweeps.axes import number
 
-Unit = Literal["percent", "number"]
+Unit = Literal["percent", "number", "radius"]
 _PART = re.compile(r"([\w-]+)(?:\[([^\]]*)\])?(?:\.|$)")
 _CENTRE = ("value", "mean")
 
@@ -47,7 +48,8 @@ class Column:
         at: Path to the value or estimate; the empty path is the whole report.
         interval: Path to the interval, where the value is a bare number.
         n: Path to the number of images, likewise.
-        unit: ``percent``: a share in [0, 1], printed in per cent.
+        unit: ``percent``: a share in [0, 1], printed in per cent. ``radius``: a certified one,
+            rounded down wherever it is printed.
         where: Only points with these values on the axes, dotted option to value; so one block can
             fill several columns.
         optional: Whether a report may lack the value, as where a metric cannot be had.
@@ -93,12 +95,24 @@ class Column:
         return value
 
 
+def written(value: float, unit: Unit) -> str:
+    """Write a value as tables do: four digits, a share in per cent, a radius rounded down.
+
+    Example:
+        >>> written(0.32279, "number"), written(0.32279, "radius"), written(0.32279, "percent")
+        ('0.3228', '0.3227', '32.3')
+    """
+    if unit == "percent":
+        return f"{100.0 * value:.1f}"
+    return round_down(value, 4) if unit == "radius" else f"{value:.4g}"
+
+
 # What `advpure sweep` shows of a verb that no experiment has chosen columns for.
 HEADLINES: dict[str, dict[str, dict[str, Any]]] = {
     "cr": {"compression rate": {"at": "rows.0"}},
     "certify": {
         "certified": {"at": "best.0", "unit": "percent"},
-        "average radius": {"at": "curves.0.average_certified_radius"},
+        "average radius": {"at": "curves.0.average_certified_radius", "unit": "radius"},
     },
     "attack": {
         "clean": {"at": "clean_accuracy", "unit": "percent"},

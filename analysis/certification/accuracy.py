@@ -41,6 +41,7 @@ class CertifiedImages:
         sigma: Standard deviation of the noise, [0, 1] units; None where unknown or several.
         alpha: Probability that a certificate is wrong; None where unknown.
         times: What a log says of each image's time, as it is written there; empty if nothing.
+        by_line: Whether the ids are lines of a log that names no images.
         notes: What a careful reader should know, in sentences.
 
     Raises:
@@ -56,6 +57,7 @@ class CertifiedImages:
     sigma: float | None = None
     alpha: float | None = None
     times: tuple[str, ...] = ()
+    by_line: bool = False
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -274,8 +276,16 @@ def compare(
         interval and p-value.
 
     Raises:
-        BadInput: for sets without a common image, or with other labels for one.
+        BadInput: for sets without a common image, or with other labels for one, or if only one of
+            them says which images it is of.
     """
+    if first.by_line != second.by_line:
+        unnamed, other = (first, second) if first.by_line else (second, first)
+        raise BadInput(
+            f"{unnamed.name} beside {other.name}",
+            "has no column idx, so nobody knows which of its images are the other's",
+            "add the column idx to the log",
+        )
     common, left, right = np.intersect1d(first.ids, second.ids, return_indices=True)
     if not len(common):
         subject = f"{first.name} and {second.name}"

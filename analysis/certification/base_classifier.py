@@ -78,9 +78,9 @@ def chain_on_noisy(chain: Chain, sigma: float) -> Chain:
     last = chain[count - 1]
     if abs(last.sigma / (2.0 * sigma) - 1.0) > _CLOSE:
         raise BadInput(
-            f"a purifier that adds noise {last.sigma / 2:.4g}",
-            f"does not fit smoothing noise {sigma:g}",
-            "leave its strength to sigma",
+            f"smoothing noise {sigma:g}",
+            f"is none of the noise levels of the purifier, which adds {last.sigma / 2:.4g}",
+            "choose a larger sigma, and leave the purifier's strength to it",
         )
     rest = chain[count:]
     if last.scale == 1.0:

@@ -7,7 +7,7 @@ What is understood, beside the form of the first published code (Cohen et al.):
   right is always computed from label and prediction, and never read;
 * tabs, or any blanks; other orders of the columns, under a header; blank and repeated header lines,
   as resumed runs leave them; lines that are there twice;
-* a last line that was cut off: it is left out, and a note says so.
+* a last line that was cut off before its end: it is left out, and a note says so.
 
 Radii are read as they stand. Most programs print three digits, rounded to nearest; an image whose
 true radius is just below a threshold may then count as certified there, and a note says how many
@@ -28,6 +28,7 @@ from advpure.storage import atomic_path
 HEADER = ("idx", "label", "predict", "radius", "correct", "time")
 _NEEDED = ("label", "predict", "radius")
 _NO_TIME = "-"
+_MOST = 2**53  # above it, a floating-point number is no longer every whole number
 _FORM = "a log has the columns idx label predict radius correct time"
 _SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
@@ -47,7 +48,7 @@ def read_log(
         BadInput: for a file that is no such log, naming the line.
     """
     path = Path(path)
-    rows, notes = _parse(path, _read_text(path))
+    rows, notes, by_line = _parse(path, _read_text(path))
     label, predict, radius = (rows[name] for name in _NEEDED)
     ids, first = np.unique(np.array(rows["idx"], dtype=np.int64), return_index=True)
     columns = [np.array(each, dtype=np.int64) for each in (label, predict)]
@@ -71,6 +72,7 @@ def read_log(
         ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
         sigma=_sigma_of(path) if sigma is None else sigma, alpha=alpha,
         times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
+        by_line=by_line,
         notes=tuple(notes),
     )  # fmt: skip
 
@@ -129,8 +131,8 @@ def _read_text(path: Path) -> str:
         raise BadInput(f"log {path}", "is no text", _FORM) from None
 
 
-def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], list[str]]:
-    """Return the columns of a log and notes about what was mended."""
+def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], list[str], bool]:
+    """Return the columns of a log, notes about what was mended, and whether idx is the line."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise BadInput(f"log {path}", "is empty", _FORM)
@@ -154,7 +156,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
                 rows["idx"].append(len(rows["idx"]))
             for name, field in zip(names, [*fields, _NO_TIME], strict=False):
                 rows[name].append(_value(name, field))
-        elif place == len(lines) - 1 and rows["label"]:
+        elif place == len(lines) - 1 and rows["label"] and not text.endswith("\n"):
             notes.append(f"{path.name}: its last line is cut off, and left out")
         else:
             raise BadInput(f"line {number} of {path}", broken, _FORM)
@@ -162,7 +164,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
         raise BadInput(f"log {path}", "holds a header and no image", "let the run go on")
     if names[-1] != "time" and not text.endswith("\n"):
         notes.append(f"{path.name}: its last line has no end; its {names[-1]} may be cut off")
-    return rows, notes
+    return rows, notes, "idx" not in names
 
 
 def _header(line: str) -> tuple[str, ...] | None:
@@ -210,7 +212,7 @@ def _value(name: str, field: str) -> str | int | float:
         return float(text)
     if name in ("idx", "label", "predict", "correct"):
         number = float(text)
-        if not number.is_integer():
+        if not number.is_integer() or abs(number) >= _MOST:
             raise ValueError(text)
         return int(number)
     return text

@@ -261,6 +261,18 @@ class Cascade(Reading):
         check_useful(self.samples, self.alpha / len(self.sigmas) / 2)
         self._check_whole()
 
+    def notes(self) -> list[str]:
+        """Say what no level can certify, with the part of alpha that it spends on its own class."""
+        share = self.alpha / len(self.sigmas)
+        last = min(self.sigmas)
+        return [
+            text
+            for sigma in self.sigmas
+            for text in reach_notes(
+                self.samples, share if sigma == last else share / 2, [sigma], self.radii
+            )
+        ]
+
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
         """Return what is missing at the largest noise level that is not passed yet."""
         if self._decide(tallies) is not None:

@@ -20,7 +20,12 @@ from advpure.analysis.certification.accuracy import (
 )
 from advpure.analysis.certification.composed import check_composed
 from advpure.analysis.certification.naming import subject
-from advpure.analysis.certification.procedures import Reading, find_procedure
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Cascade,
+    Reading,
+    find_procedure,
+)
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
 from advpure.analysis.report import RunReport
@@ -56,6 +61,10 @@ class CertificationReport(RunReport):
         """Return the highest certified accuracy over noise levels at every radius asked for."""
         return best_over([curve.images for curve in self.curves], self.reading.radii)
 
+    def joint(self) -> list[CertifiedImages]:
+        """Return the certificates if those of all noise levels hold at once, else none."""
+        return [curve.images for curve in self.curves] if self.reading.joint else []
+
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; rates in [0, 1]."""
         return {
@@ -64,20 +73,20 @@ class CertificationReport(RunReport):
                 {**curve_json(curve.images), "samples_per_image": curve.samples / len(curve.images)}
                 for curve in self.curves
             ],
-            "any_sigma": self._any_json(),
+            "any_sigma": any_json(self.joint(), self.reading.radii),
             "alpha": self.reading.alpha,
             "samples": self.reading.samples,
             **self.origin(),
         }
 
-    def _any_json(self) -> list[dict[str, Any]] | None:
-        """Return, of joint certificates, the share of images that some noise level certifies."""
-        if not self.reading.joint or not self.curves:
-            return None
-        return [
-            {"radius": radius, **any_of([c.images for c in self.curves], radius)._asdict()}
-            for radius in self.reading.radii
-        ]
+
+def any_json(
+    joint: Sequence[CertifiedImages], radii: Sequence[float]
+) -> list[dict[str, Any]] | None:
+    """Return `any_of` joint certificates at every radius; None for no certificates."""
+    if not joint:
+        return None
+    return [{"radius": radius, **any_of(joint, radius)._asdict()} for radius in radii]
 
 
 def any_of(curves: Sequence[CertifiedImages], radius: float) -> Rate:
@@ -229,13 +238,27 @@ def make_report(
     more = list(notes)
     if done < asked:
         more.append(
-            f"{done} of {asked} images are done; the same command goes on, other shards are read "
-            "together with `advpure certified-accuracy RUN RUN`"
+            f"{done} of {asked} images are done{easy_first(reading, tallies, done)}; the same "
+            "command goes on, other shards are read together with `advpure certified-accuracy RUN "
+            "RUN`"
         )
     return CertificationReport(
         run=folder, settings=settings, reading=reading, curves=curves, seconds=seconds,
         notes=tuple(more),
     )  # fmt: skip
+
+
+def easy_first(reading: Reading, tallies: Tallies, done: int) -> str:
+    """Say what the images that are done have in common, where their counts decided it.
+
+    Args:
+        reading: What the run was asked.
+        tallies: Its counts.
+        done: Number of images that are decided.
+    """
+    if not isinstance(reading, Anytime | Cascade) or len(tallies.samples()) <= done:
+        return ""
+    return ", those that took few samples, so the accuracy of all will differ"
 
 
 def reading_json(reading: Reading) -> dict[str, Any]:

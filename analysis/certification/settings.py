@@ -203,6 +203,7 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
             recipe: Any = dataclasses.replace(purifier.recipe, sigma=sigma)  # type: ignore[call-arg]
             whole = recipe.chain(purifier.denoiser)
         chains[sigma] = chain_on_noisy(whole, sigma)
+    _refuse_idle(run, defense, chains)
     images = run.load_images()
     images = Images(images.images.cpu(), images.labels.cpu(), images.ids)
     described = {
@@ -231,6 +232,25 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
         selector=selector,
         evaluations={s: draws * (chain.evaluations + 1) for s, chain in chains.items()},
     )  # fmt: skip
+
+
+def _refuse_idle(run: CertificationRun, defense: Defense, chains: Mapping[float, Chain]) -> None:
+    """Refuse settings that would cost something or mislead, and change nothing."""
+    if run.policy is not None and defense.policy.draws > 1:
+        idle = [sigma for sigma, chain in chains.items() if not any(s.noisy for s in chain)]
+        if idle:
+            raise BadInput(
+                f"policy {run.policy}",
+                f"has nothing to choose from: at sigma {idle[0]:g} the purifier draws no noise "
+                "beside the smoothing noise",
+                "leave it out",
+            )
+    if run.core is None and run.select_entropy != CertificationRun.select_entropy:
+        raise BadInput(
+            f"select_entropy {run.select_entropy:g}",
+            "chooses between two classifiers",
+            "pass a core",
+        )
 
 
 def counts_identity(settings: Mapping[str, Any]) -> dict[str, Any]:

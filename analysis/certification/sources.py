@@ -12,8 +12,13 @@ from typing import Any, NamedTuple
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.logs import near_threshold, read_log
 from advpure.analysis.certification.naming import names_of
-from advpure.analysis.certification.procedures import Fixed, Predict, Reading
-from advpure.analysis.certification.report import make_curves, reading_json, reading_of
+from advpure.analysis.certification.procedures import Anytime, Cascade, Predict, Reading
+from advpure.analysis.certification.report import (
+    easy_first,
+    make_curves,
+    reading_json,
+    reading_of,
+)
 from advpure.analysis.certification.tallies import Tallies
 from advpure.errors import BadInput
 from advpure.records import RecordStore
@@ -25,16 +30,20 @@ class Sources(NamedTuple):
     """What was read.
 
     Attributes:
-        curves: Certificates per run and noise level, and per log; their names are distinct.
+        curves: Certificates per run and noise level, and per log, in the order of the paths; their
+            names are distinct.
         radii: The radii that the first run was asked for; None where there are logs only.
         notes: What a careful reader should know, in sentences.
-        logs: How many of the curves, the last ones, are of logs.
+        logs: The names of those curves that are of logs.
+        joint: Of each run whose certificates hold for all noise levels at once: its name and the
+            names of its curves.
     """
 
     curves: tuple[CertifiedImages, ...]
     radii: tuple[float, ...] | None
     notes: tuple[str, ...]
-    logs: int = 0
+    logs: frozenset[str] = frozenset()
+    joint: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def read_sources(
@@ -61,33 +70,47 @@ def read_sources(
         raise BadInput(
             f"{len(sigmas)} noise levels", f"do not match {len(files)} logs", "give one each"
         )
-    curves: list[CertifiedImages] = []
-    notes: list[str] = []
-    radii = None
     runs = _by_run(folders)
-    readings = [reading_of(settings, **changes) for settings, _ in runs]
+    readings = [reading_of(run.settings, **changes) for run in runs]
     names = names_of(
         [
-            {**run, "reading": reading_json(reading)}
-            for (run, _), reading in zip(runs, readings, strict=True)
+            {**run.settings, "reading": reading_json(reading)}
+            for run, reading in zip(runs, readings, strict=True)
         ]
     )
-    for name, (settings, stores), reading in zip(names, runs, readings, strict=True):
-        radii = radii or reading.radii
-        found, told = _read_run(name, settings, reading, stores)
-        curves += found
-        notes += [*told, *(reading.notes() if changes else [])]
-    for k, path in enumerate(files):
-        if path.is_dir():
-            raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
-        curves.append(read_log(path, sigma=sigmas[k] if sigmas else None, alpha=log_alpha))
-        notes += curves[-1].notes
+    read = {
+        run.folders[0]: (name, run, reading)
+        for name, run, reading in zip(names, runs, readings, strict=True)
+    }
+    levels = iter(sigmas)
+    curves: list[CertifiedImages] = []
+    notes: list[str] = []
+    logs: list[int] = []
+    joint: list[tuple[str, range]] = []
+    for path in map(Path, paths):
+        if path in read:
+            name, run, reading = read.pop(path)
+            found, told = _read_run(name, run.settings, reading, run.folders)
+            if reading.joint:
+                joint.append((name, range(len(curves), len(curves) + len(found))))
+            curves += found
+            notes += [*told, *(reading.notes() if changes else [])]
+        elif path not in folders:
+            if path.is_dir():
+                raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
+            logs.append(len(curves))
+            curves.append(read_log(path, sigma=next(levels, None), alpha=log_alpha))
+            notes += curves[-1].notes
     named = _distinct(curves)
     counts = {curve.name: len(curve) for curve in named}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         notes.append(f"the numbers of images differ ({listed}); compare with care")
-    return Sources(named, radii, tuple(dict.fromkeys(notes)), len(files))
+    return Sources(
+        named, readings[0].radii if readings else None, tuple(dict.fromkeys(notes)),
+        frozenset(named[k].name for k in logs),
+        tuple((name, tuple(named[k].name for k in places)) for name, places in joint),
+    )  # fmt: skip
 
 
 def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:
@@ -102,17 +125,24 @@ def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...])
     return notes
 
 
-def _by_run(folders: Sequence[Path]) -> list[tuple[dict[str, Any], list[Path]]]:
+class _Run(NamedTuple):
+    """A run and the folders that its parts lie in."""
+
+    settings: dict[str, Any]
+    folders: list[Path]
+
+
+def _by_run(folders: Sequence[Path]) -> list[_Run]:
     """Group folders by the run that they hold."""
-    groups: dict[str, tuple[dict[str, Any], list[Path]]] = {}
-    for folder in folders:
+    groups: dict[str, _Run] = {}
+    for folder in dict.fromkeys(folders):
         with RecordStore.read(folder) as store:
             verb = store.settings.get("verb")
             if verb != "certify":
                 raise BadInput(
                     f"run {folder}", f"is one of {verb}, not of certify", "name one of certify"
                 )
-            groups.setdefault(store.run, (store.settings, []))[1].append(folder)
+            groups.setdefault(store.run, _Run(store.settings, [])).folders.append(folder)
     return list(groups.values())
 
 
@@ -123,27 +153,43 @@ def _read_run(
     for folder in folders:
         with RecordStore.read(folder) as store:
             tallies.read([store])
-    n = settings["n"]
-    curves = [
-        curve.images for curve in make_curves(name, reading, tallies, asked=reading_of(settings))
-    ]
+    n, asked = settings["n"], reading_of(settings)
+    curves = [curve.images for curve in make_curves(name, reading, tallies, asked=asked)]
     done = min((len(curve) for curve in curves), default=0)
-    adaptive = settings["reading"]["procedure"] in ("anytime", "cascade")
-    if adaptive and isinstance(reading, Fixed | Predict) and done < n:
+    levels = 1 if isinstance(reading, Cascade) else len(reading.sigmas)
+    if (done < n or len(curves) < levels) and _chosen_by_counts(asked, reading):
         raise BadInput(
             f"run {folders[0]}",
-            f"has {reading.samples:,} samples of {done} of {n} images only, and which ones its "
-            "counts decided",
-            f"read it with --procedure {settings['reading']['procedure']}",
+            f"took as many samples of each image as their counts asked for, and {reading.name} "
+            "needs a number that was fixed before",
+            f"read it with --procedure {asked.name}",
+        )
+    if not curves and isinstance(asked, Predict) and not isinstance(reading, Predict):
+        raise BadInput(
+            f"run {folders[0]}",
+            "has predictions, whose class was not selected by samples of its own",
+            "certify anew, or read it with --procedure predict",
         )
     if not curves:
         raise BadInput(
             f"run {folders[0]}",
             f"has no image with {reading.samples:,} samples",
-            "let it go on, or read fewer samples",
+            "let it go on, name its other shards too, or read fewer samples",
         )
-    notes = [f"{name}: {done} of {n} images are done"] if done < n else []
+    notes = []
+    if done < n:
+        notes.append(f"{name}: {done} of {n} images are done{easy_first(asked, tallies, done)}")
     return curves, notes
+
+
+def _chosen_by_counts(asked: Reading, reading: Reading) -> bool:
+    """Say whether the counts of a run decided what another reading finds complete.
+
+    Any reading by `anytime` takes the samples that its own run stopped at.
+    """
+    if isinstance(asked, Anytime):
+        return not isinstance(reading, Anytime)
+    return isinstance(asked, Cascade) and reading != asked
 
 
 def _distinct(curves: Sequence[CertifiedImages]) -> tuple[CertifiedImages, ...]:
