@@ -4,11 +4,12 @@ Groups differ in colour (Okabe and Ito), in marker and in line style, so that th
 in any colour vision and in print. See `advpure.figures` for how files are written.
 """
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,13 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _GREY = "#555555"
 _WIDTH, _SIDE = 96, 46  # characters of a line of the caption, and of the ordinate's name
+_LABEL = 6.5  # size of the type of labels
+_AROUND = [
+    (math.cos(angle) * reach, math.sin(angle) * reach)
+    for reach in (7.0, 11.0, 15.0, 20.0)
+    for angle in np.deg2rad((40, 140, 320, 220, 90, 270, 0, 180)).tolist()
+]
+"""Where a label may stand: the middle of its text from its point, in points of type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +116,10 @@ def scatter(
         _crosses(axes, points, PALETTE[place])
         axes.plot(points.x, points.y, linestyle="none", marker=_MARKERS[place], markersize=5.5,
                   color=PALETTE[place], label=f"{name}", zorder=3)  # fmt: skip
-        _write_labels(axes, points, PALETTE[place])
     for name, points in (hollow or {}).items():
         place = names.index(name) if name in names else len(names) % len(PALETTE)
         _hollow_points(axes, name, points, place)
+    _write_labels(axes, list(groups.values()), list((hollow or {}).values()))
     return _finish(figure, axes, path, words)
 
 
@@ -208,10 +216,59 @@ def _hollow_points(axes: "Axes", name: str, points: Points, place: int) -> None:
               zorder=2)  # fmt: skip
 
 
-def _write_labels(axes: "Axes", points: Points, color: str) -> None:
-    for x, y, label in zip(points.x, points.y, points.labels or [], strict=False):
-        axes.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6.5,
-                      color=color)  # fmt: skip
+_LABEL = 6.5  # points of type
+_AROUND = [
+    (math.cos(angle) * reach, math.sin(angle) * reach)
+    for reach in (7.0, 12.0, 17.0)
+    for angle in np.deg2rad((40, 140, 320, 220, 90, 270, 0, 180))
+]
+"""Where a label may stand: the middle of its text from the point, in points of type."""
+
+
+def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Points]) -> None:
+    """Write the labels of points beside them, each where it covers least of what is drawn."""
+    axes.autoscale_view()
+    scale = 72.0 / axes.figure.dpi  # pixels to points of type
+
+    def place(x: Sequence[float], y: Sequence[float]) -> Any:
+        return np.asarray(axes.transData.transform(np.column_stack([x, y]))) * scale
+
+    drawn = [place(*ends) for each in (*groups, *others) for ends in _along(each)]
+    marks = np.concatenate(drawn)
+    marks = marks[np.isfinite(marks).all(axis=1)]
+    written: list[tuple[float, float, float]] = []  # middle and half width of each label
+
+    def covered(x: float, y: float, half: float) -> float:
+        free = np.maximum(np.abs(marks - (x, y)) - (half, _LABEL / 2), 0.0)
+        near = np.clip(1.0 - np.hypot(*free.T) / 4.0, 0.0, None)
+        beside = [abs(x - u) < half + w + 1.0 and abs(y - v) < _LABEL + 1.0 for u, v, w in written]
+        return 9.0 * sum(beside) + float(near.sum())
+
+    for number, points in enumerate(groups):
+        centres = place(points.x, points.y)
+        for k, label in enumerate(points.labels or []):
+            if not np.isfinite(centres[k]).all():
+                continue
+            (x, y), half = centres[k], 0.31 * _LABEL * len(label)
+            dx, dy = min(_AROUND, key=lambda by: covered(x + by[0], y + by[1], half))
+            written.append((x + dx, y + dy, half))
+            axes.annotate(
+                label, (points.x[k], points.y[k]), xytext=(dx, dy), textcoords="offset points",
+                fontsize=_LABEL, color=PALETTE[number], ha="center", va="center", zorder=5,
+            )  # fmt: skip
+
+
+def _along(points: Points) -> list[tuple[Sequence[float], Sequence[float]]]:
+    """Return the points, twice since they cover more, and some places along their bars."""
+    found = [(points.x, points.y)] * 2
+    for share in (0.0, 0.33, 0.67, 1.0):
+        if points.x_low is not None and points.x_high is not None:
+            ends = zip(points.x_low, points.x_high, strict=True)
+            found.append(([low + share * (high - low) for low, high in ends], points.y))
+        if points.y_low is not None and points.y_high is not None:
+            ends = zip(points.y_low, points.y_high, strict=True)
+            found.append((points.x, [low + share * (high - low) for low, high in ends]))
+    return found
 
 
 def dots(

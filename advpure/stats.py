@@ -150,12 +150,18 @@ def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:
     return float(beta.ppf(alpha, successes, n - successes + 1)) * (1.0 - _GUARD)
 
 
-def mean_interval(values: Sequence[float] | npt.ArrayLike, level: float = 0.95) -> Mean:
+def mean_interval(
+    values: Sequence[float] | npt.ArrayLike,
+    level: float = 0.95,
+    *,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Mean:
     """Estimate a mean, with Student's interval (exact for normal values, else for large n).
 
     Args:
         values: Independent, finite numbers, at least one.
         level: Confidence level in (0, 1).
+        within: What the values cannot leave; the interval is cut to it.
 
     Returns:
         The mean, n, the standard deviation with n - 1, the interval; the last two are None
@@ -177,7 +183,8 @@ def mean_interval(values: Sequence[float] | npt.ArrayLike, level: float = 0.95) 
         return Mean(value, n, None, None)
     std = float(data.std(ddof=1))
     reach = float(student.ppf((1.0 + level) / 2.0, n - 1)) * std / math.sqrt(n)
-    return Mean(value, n, std, Interval(value - reach, value + reach))
+    ends = Interval(max(value - reach, within[0]), min(value + reach, within[1]))
+    return Mean(value, n, std, ends)
 
 
 def rate_of_means(fractions: Sequence[float] | npt.ArrayLike, level: float = 0.95) -> Rate:

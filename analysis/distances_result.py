@@ -4,6 +4,7 @@ Every number is computed from rows: one a state, one a pair of images, one a fea
 are compared over the images whose rows are complete, and a set metric has its n beside it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,10 +182,10 @@ class DistancesResult:
             if not len(values):  # no perturbation, no rate
                 yield Measured(label, metric, None, None, None)
                 return
-            before, after, less = (
-                _of_mean(mean_interval(column))
-                for column in (values[:, 0], values[:, 1], values[:, 0] - values[:, 1])
-            )
+            # A distance is at least 0, and similarities are at most 1.
+            within = (-1.0, 1.0) if metric == "ssim" else (0.0, math.inf)
+            before, after = (_of_mean(mean_interval(each, within=within)) for each in values.T)
+            less = _of_mean(mean_interval(values[:, 0] - values[:, 1]))
             yield Measured(label, metric, before, after, less)
             return
         sets = self.paired_features(METRICS[metric].features, label)

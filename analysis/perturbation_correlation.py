@@ -109,7 +109,7 @@ class PerturbationCorrelations:
 
 def _mean(values: list[float | None]) -> Mean | None:
     found = [value for value in values if value is not None]
-    return mean_interval(found) if found else None
+    return mean_interval(found, within=(-1.0, 1.0)) if found else None
 
 
 def perturbation_correlations(first: str | Path, second: str | Path) -> PerturbationCorrelations:

@@ -165,6 +165,12 @@ def _places(folder: Path) -> list[Path]:
         return sorted(each.parent for each in folder.glob(f"*/{FILE_NAME}")) or [folder]
     with RecordStore.read(folder) as store:
         settings = store.settings
+    if settings.get("verb") == "predict":
+        raise BadInput(
+            f"run {folder}",
+            "is a prediction, made of runs",
+            "see it again with the command that made it, or draw it with advpure plot",
+        )
     if settings.get("verb") != "sweep":
         return [folder]
     points = sorted(settings["points"], key=lambda point: point["place"])

@@ -125,7 +125,7 @@ def make_report(
     if fit is not None and fit.astray:
         told.append(
             f"the sigmoid is not determined by these points: {fit.astray} of "
-            f"{1 + len(fit.draws)} fits found no minimum"
+            f"{1 + len(fit.draws)} fits found no minimum near them"
         )
     errors = {kind: mean_error(shared, kind, eps) for kind in KINDS}
     return PredictionReport(

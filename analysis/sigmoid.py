@@ -25,6 +25,7 @@ from scipy.special import expit, logit
 from advpure.analysis.prediction import Estimated, PredictionInput, estimated, resamples
 
 Array = npt.NDArray[np.float64]
+_WIDTHS = (-12.0, 5.0)  # of the logarithm of the width
 _FEWEST = 4  # points, for three parameters
 _REFITS = 400
 _MINIMA = (1, 2, 3, 4)  # MINPACK's answers that mean convergence
@@ -60,8 +61,8 @@ class SigmoidFit:
         n: Images.
         points: Points.
         rms: Root mean square of R(c) - robust accuracy over the points.
-        astray: Fits, of all images and resampled, that found no minimum: points that do not bend
-            leave plateau and midpoint open.
+        astray: Fits, of all images and resampled, that found no minimum, or one whose midpoint is
+            farther from the points than they reach: points that do not bend leave it open.
     """
 
     best: Sigmoid
@@ -123,7 +124,7 @@ def fit_points(cr: Array, robust: Array, start: Sigmoid | None = None) -> Sigmoi
 
 
 def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool] | None:
-    """Return the fit, and whether the search ended at a minimum."""
+    """Return the fit, and whether the search ended at a minimum where the points are."""
     if len(cr) < _FEWEST or not np.ptp(robust) > 0.0:
         return None
     if start is None:
@@ -138,7 +139,10 @@ def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool
     began = [logit(min(max(start.plateau, 1e-4), 1 - 1e-4)), start.middle, np.log(start.width)]
     with np.errstate(over="ignore", invalid="ignore"):  # in a covariance that is not used
         found, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
-    return _of(found), how in _MINIMA
+    fit = _of(found)
+    reach = float(np.ptp(cr))
+    bends = cr.min() - reach <= fit.middle <= cr.max() + reach
+    return fit, how in _MINIMA and bends and _WIDTHS[0] < found[2] < _WIDTHS[1]
 
 
 def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
@@ -217,4 +221,4 @@ def leave_one_out(settings: Sequence[PredictionInput]) -> list[LeftOut]:
 
 def _of(parameters: Array) -> Sigmoid:
     plateau, middle, width = parameters
-    return Sigmoid(float(expit(plateau)), float(middle), float(np.exp(np.clip(width, -12.0, 5.0))))
+    return Sigmoid(float(expit(plateau)), float(middle), float(np.exp(np.clip(width, *_WIDTHS))))

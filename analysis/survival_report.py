@@ -98,6 +98,12 @@ def _notes(
             f"the widest interval is {result.resolution:.3g}, not {resolution:.3g}: the attack "
             "found less at larger radii than at smaller ones"
         )
+    if result.fit is not None and result.resolution > 2 * result.fit.std:
+        notes.append(
+            f"radii are known to {result.resolution:.3g} only, and the fit spreads them by "
+            f"{result.fit.std:.3g}: it is a guess within the intervals; a larger --bisections "
+            "would tell"
+        )
     if clipped > 0.05:
         notes.append(
             f"anchor points were clipped to [0, 1] by up to {clipped:.3g}; --box free leaves them"

@@ -82,13 +82,14 @@ class ZeroInflatedGaussian:
         if given < 0.0:
             reach = min(z * spread / -given, 700.0)
             low, high = given * (math.exp(reach) - 1.0), given * (math.exp(-reach) - 1.0)
-        value, whole = float(self.survival(eps)), float(self.survival(0.0))
+        # In logarithms: far beyond the mean the value is 0 in doubles, and its band is wide.
+        value, whole = _log(self.plateau) + float(log_ndtr(here)), float(self.survival(0.0))
         floor, ceiling = _log(share.low / whole), _log(share.high / whole)
         return Survival(
             eps,
-            value,
-            value * math.exp(-math.hypot(low, floor)),
-            min(value * math.exp(math.hypot(high, ceiling)), 1.0),
+            math.exp(value),
+            math.exp(value - math.hypot(low, floor)),
+            math.exp(min(value + math.hypot(high, ceiling), 0.0)),
         )
 
     @property

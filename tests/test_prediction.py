@@ -24,7 +24,7 @@ from advpure.analysis.prediction import (
     stands,
 )
 from advpure.analysis.prediction_report import make_report
-from advpure.analysis.sigmoid import Sigmoid, fit_points, fit_sigmoid, leave_one_out
+from advpure.analysis.sigmoid import Sigmoid, _fit, fit_points, fit_sigmoid, leave_one_out
 from advpure.attacks import pgd
 from advpure.errors import BadInput
 from advpure.stats import paired_difference
@@ -249,6 +249,17 @@ def test_points_that_do_not_bend_determine_no_sigmoid(recwarn: pytest.WarningsRe
     assert not recwarn.list, "said in a note instead"
     report = make_report(known, 0.1, run=Path("runs"))
     assert any("not determined by these points" in note for note in report.notes)
+
+
+def test_a_sigmoid_that_bends_nowhere_near_the_points_is_not_determined() -> None:
+    # Accuracies that hardly fall and do not bend: the best fit is a piece of a far wider curve.
+    rates, heights = np.linspace(0.2, 0.8, 5), [0.29, 0.27, 0.30, 0.26, 0.28]
+    found = _fit(rates, np.array(heights), None)
+    assert found is not None
+    assert not found[1]
+    sharp = _fit(rates, Sigmoid(0.9, 0.45, 0.08).at(rates), None)
+    assert sharp is not None
+    assert sharp[1]
 
 
 @pytest.mark.parametrize("shift", [pytest.param(0.0, marks=pytest.mark.slow), 0.25])

@@ -160,6 +160,11 @@ def test_table_2_has_the_fifteen_settings() -> None:
 
 
 def test_changes_reach_every_block() -> None:
+    longer = {"n": 3, "attack.attack_options.steps": 4}
+    cr, attack = load_experiment("003:table-2", "small", longer).sweep.blocks
+    assert (cr.base["n"], attack.base["n"]) == (3, 3)
+    assert attack.base["attack_options.steps"] == 4
+    assert not any("steps" in option for option in cr.base)
     found = load_experiment("003:table-2", "small", {"dataset": "cifar10", "n": "7"})
     assert {(d.settings.dataset, d.settings.n) for d in drafts(found.sweep)} == {("cifar10", 7)}
 

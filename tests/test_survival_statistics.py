@@ -227,6 +227,17 @@ def test_bands_cover_at_their_level(points: int, a: float, shown: dict[str, floa
     assert all(covered(count, runs, 0.95) for count in hits.values()), hits
 
 
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_far_beyond_the_mean_survival_is_nothing_and_its_band_is_finite(count: int) -> None:
+    radii = np.random.default_rng(count).normal(0.0054, 0.0015, count).clip(1e-4)
+    fit = fit_zero_inflated(radii)
+    assert fit is not None
+    for eps in np.linspace(0.0, 1.0, 41):
+        found = fit.at(float(eps))
+        assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+        assert found.value == pytest.approx(float(fit.survival(eps)), rel=1e-9, abs=1e-300)
+
+
 def test_a_classifier_without_errors_still_has_a_band_at_zero() -> None:
     fit = fit_zero_inflated(draw(50, 0, a=1.0, m=0.04, s=0.01)[0])
     assert fit is not None

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,44 @@ def test_processes_share_the_points_and_survive_a_kill(tmp_path: Path) -> None:
             with RecordStore.read(tmp_path / root / point.run) as store:
                 rows.append(store.rows("compression"))
         assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_session_that_started_them(tmp_path: Path) -> None:
+    """Kill a session alone while its workers start: none of them goes on with its points."""
+    law = {"verb": "cr", "base": {"dataset": "digits", "n": 2, "tile": 4, "perturbations": 4}}
+    law |= {"grid": {"defense": ["cm", "none"], "eps": [k / 255 for k in range(1, 21)]}}
+    code = (
+        "from pathlib import Path\n"
+        "from advpure.sweeps.session import *\n"
+        "from advpure.sweeps.sweep import parse_sweep\n"
+        f"session = Session(root=Path({str(tmp_path)!r}), jobs=2)\n"
+        f"found = prepare_sweep(parse_sweep({law!r}, name='law', where='a test'), session)\n"
+        "run_sweep(*found, session)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while len(workers := _members(process.pid)) < 3:  # the session and two workers
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        while _members(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _members(process.pid), workers
+        assert len(list(tmp_path.glob("cr-*/records.sqlite"))) <= 2
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _members(group: int) -> list[int]:
+    """Return the processes of a group that are alive."""
+    ps = ["ps", "-eo", "pid=,pgid=,stat="]
+    listed = subprocess.run(ps, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, own, state in rows if int(own) == group and state[0] != "Z"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import typer
 
 from advpure.cli import options as o
 from advpure.cli.flatten import flattened
-from advpure.cli.sweep import Workers, print_cost
+from advpure.cli.sweep import Workers, end_by, print_cost
 
 if TYPE_CHECKING:
     from advpure.sweeps.columns import Unit
@@ -20,13 +20,22 @@ def reproduce(
     experiment: Annotated[
         str | None, typer.Argument(help="Such as 003:table-2; without one, all are listed.")
     ] = None,
-    size: Annotated[str, typer.Option(help="small: digits, minutes; full: the paper's.")] = "small",
+    size: Annotated[
+        str,
+        typer.Option(
+            help="small: digits, minutes; full: the paper's data and counts; cifar10 and others "
+            "where an experiment has them, see the list."
+        ),
+    ] = "small",
     dataset: Annotated[
         str | None, typer.Option(help="Data set, instead of the experiment's.")
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Option of every point, KEY=VALUE, e.g. n=20; repeats."),
+        typer.Option(
+            "--set",
+            help="Option of every point, KEY=VALUE, as n=20; of a block: BLOCK.KEY=VALUE.",
+        ),
     ] = None,
     running: Workers,
 ) -> None:
@@ -64,8 +73,7 @@ def reproduce(
         _print(found, running.plot)
     if running.plot is not None:
         _draw(found, running.plot)
-    if run.failed:
-        raise typer.Exit(1)
+    end_by(run)
 
 
 def _list(found: list[tuple[str, str, tuple[str, ...]]], as_json: bool) -> None:

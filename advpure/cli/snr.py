@@ -95,7 +95,8 @@ def _print(report: "SnrReport", found: dict[str, Any]) -> None:
         ]
         for label, name, scale, unbiased in _ROWS
     ]
-    columns = ["", "plain", "std over images", "95 % of it", "unbiased", "95 % of it", "images"]
+    plain = ["plain", "std over images", "95 % of it"]
+    columns = ["", *plain, "from unbiased variances", "95 % of it", "images"]
     output.print_table(columns, rows)
     print(
         f"plain: averages over the table, as seed 003 takes them; input is low by "

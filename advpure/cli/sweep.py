@@ -11,7 +11,10 @@ from advpure.cli.flatten import flattened, without
 
 if TYPE_CHECKING:
     from advpure.sweeps.cost import SweepCost
-    from advpure.sweeps.session import Session
+    from advpure.sweeps.session import Session, SweepRun
+
+ELSEWHERE = 3
+"""Exit code: nothing failed, and another process still has points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def sweep(
 
     Every point is a run folder of its verb, named by its settings: the same command goes on where
     it was interrupted, and nothing is computed twice. A point that fails is noted, the others go
-    on, and the exit code is 1.
+    on, and the exit code is 1; it is 3 where nothing failed and another process has points.
 
     Example: advpure sweep law.yaml --jobs 2
     """
@@ -105,8 +108,15 @@ def sweep(
         for text in run.notes:
             output.note(text)
         print(f"records: {index.folder}")
+    end_by(run)
+
+
+def end_by(run: "SweepRun") -> None:
+    """End with 1 where a point failed, else with 3 where another process still has one."""
     if run.failed:
         raise typer.Exit(1)
+    if run.left:
+        raise typer.Exit(ELSEWHERE)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -121,7 +121,8 @@ def load_experiment(
     Args:
         id: Paper and table, such as ``003:table-2``.
         size: ``small`` or ``full``.
-        change: Options to set in every block, laid over the size's.
+        change: Options to set in every block, laid over the size's; ``BLOCK.OPTION`` sets one in
+            that block alone.
 
     Raises:
         BadInput: for an unknown name or size, with the nearest known one, or a file of another
@@ -137,9 +138,13 @@ def load_experiment(
     chosen = file.sizes[size]
     found: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
     found = _laid_over(found, chosen.model_dump(include=set(_LAID_OVER)))
-    if change:
-        inner = {"base": dict(change)}
-        found["blocks"] = {k: _laid_over(own or {}, inner) for k, own in found["blocks"].items()}
+    blocks = found["blocks"]
+    for option, value in (change or {}).items():
+        block, dot, own = option.partition(".")
+        for name in [block] if dot and block in blocks else blocks:
+            inner = {"base": {own if name == block and dot else option: value}}
+            blocks = {**blocks, name: _laid_over(blocks[name] or {}, inner)}
+    found["blocks"] = blocks
     name = f"{id.replace(':', '-')}-{size}"
     sweep = parse_sweep(found, name=name, where=f"experiment {id} ({size})")
     columns = {

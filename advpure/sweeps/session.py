@@ -184,7 +184,7 @@ def _start(index: Index, order: Order, said: IO[str]) -> "subprocess.Popen[str]"
     worker = subprocess.Popen(
         [sys.executable, "-m", "advpure.sweeps.worker", str(index.folder)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, text=True,
-        env={**os.environ, **threads, WORKER: "1"},
+        env={**os.environ, **threads, WORKER: str(os.getpid())},
     )  # fmt: skip
     assert worker.stdin is not None
     json.dump(_plain(order), worker.stdin)

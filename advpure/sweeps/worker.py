@@ -28,6 +28,7 @@ from advpure.sweeps.points import Point
 INTERRUPTED = 130
 NO_ROOM = 3
 WORKER = "ADVPURE_SWEEP_WORKER"
+"""In the environment of a worker: the id of the process that started it."""
 _BEAT_SECONDS = 1.0
 
 
@@ -60,10 +61,13 @@ def work(index: Index, order: Order) -> None:
 
     Raises:
         StorageFull: when there is no room; nothing more could be stored.
+        KeyboardInterrupt: in a process of its own whose session is gone.
     """
     points = {point.run: point for point in index.points}
     with Claims(index.root) as claims:
         for run in points if order.runs is None else order.runs:
+            if orphaned():
+                raise KeyboardInterrupt
             if not claims.take(run, units(points[run])):
                 continue
             try:
@@ -136,17 +140,21 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split()) or "no message"
 
 
+def orphaned() -> bool:
+    """Say whether this process is a worker whose session is gone."""
+    return WORKER in os.environ and os.environ[WORKER] != str(os.getppid())
+
+
 @contextmanager
 def _beating(root: Path, run: str) -> Iterator[Progress]:
     """Tell the claims database every second that the run is alive, from a thread of its own."""
     progress, ended = Progress(), threading.Event()
-    parent = os.getppid()
 
     def beat() -> None:
         with Claims(root) as claims:
             while not ended.wait(_BEAT_SECONDS):
                 claims.beat(run, progress.done)
-                if os.getppid() != parent and WORKER in os.environ:
+                if orphaned():
                     os._exit(INTERRUPTED)  # records are whole after every transaction
 
     thread = threading.Thread(target=beat, daemon=True)

@@ -138,7 +138,7 @@ def average_certified_radius(images: CertifiedImages) -> Mean:
 
     It is the area under the curve of certified accuracy over the radius (MACER's ACR).
     """
-    return mean_interval(np.where(images.correct, images.radii, 0.0))
+    return mean_interval(np.where(images.correct, images.radii, 0.0), within=(0.0, math.inf))
 
 
 def accuracy_curve(images: CertifiedImages) -> tuple[Floats, Ints]:
