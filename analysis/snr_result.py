@@ -6,6 +6,7 @@ images are the independent cases: intervals are over images, Student's for means
 ratios of means.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -187,7 +188,7 @@ class SnrResult:
     def mean(self, name: str) -> Mean | None:
         """Return the mean of a quantity of `MEANS` over images; None where no image has one."""
         values = list(self.of_images(name).values())
-        return mean_interval(values) if values else None
+        return mean_interval(values, within=_within(name)) if values else None
 
     def ratio(self, name: str) -> Ratio | None:
         """Return a quantity of `RATIOS`; None where its denominator is not above 0."""
@@ -206,6 +207,13 @@ class SnrResult:
             if name in MEANS:
                 found[f"{name}_std"] = value.std if isinstance(value, Mean) else None
         return found
+
+
+def _within(name: str) -> tuple[float, float]:
+    """Return what the values of a quantity cannot leave; unbiased variances may be below 0."""
+    if name.startswith("correlation"):
+        return -1.0, 1.0
+    return (-math.inf if name.endswith("unbiased") else 0.0), math.inf
 
 
 def _known(quantities: dict[str, T], name: str) -> T:

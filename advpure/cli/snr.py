@@ -96,12 +96,13 @@ def _print(report: "SnrReport", found: dict[str, Any]) -> None:
         for label, name, scale, unbiased in _ROWS
     ]
     plain = ["plain", "std over images", "95 % of it"]
-    columns = ["", *plain, "from unbiased variances", "95 % of it", "images"]
+    columns = ["", *plain, "unbiased", "95 % of it", "images"]
     output.print_table(columns, rows)
     print(
         f"plain: averages over the table, as seed 003 takes them; input is low by "
         f"1/{first.perturbations} of itself, internal by 1/{first.configurations} of itself but "
-        f"high by 1/{first.perturbations} of the interaction"
+        f"high by 1/{first.perturbations} of the interaction; unbiased are the variances, and "
+        "ratios are of those"
     )
 
 
