@@ -277,16 +277,7 @@ def test_processes_share_the_points_and_survive_a_kill(tmp_path: Path) -> None:
     law |= {"verb": "cr", "grid": {"defense": ["ddpm", "ddim"], "t": [30, 60]}}
     swept = parse_sweep(law, name="law", where="a test")
     whole = begin(tmp_path / "whole", swept, jobs=2)
-    code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "from pathlib import Path\n"
-        "from advpure.sweeps.session import *\n"
-        "from advpure.sweeps.sweep import parse_sweep\n"
-        f"session = Session(root=Path({str(tmp_path / 'killed')!r}), jobs=2)\n"
-        f"found = prepare_sweep(parse_sweep({law!r}, name='law', where='a test'), session)\n"
-        "run_sweep(*found, session)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    process = _start_sweep(law, tmp_path / "killed")
     try:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "killed").glob("cr-*/records.sqlite")):
@@ -311,15 +302,7 @@ def test_workers_end_with_the_session_that_started_them(tmp_path: Path) -> None:
     """Kill a session alone while its workers start: none of them goes on with its points."""
     law = {"verb": "cr", "base": {"dataset": "digits", "n": 2, "tile": 4, "perturbations": 4}}
     law |= {"grid": {"defense": ["cm", "none"], "eps": [k / 255 for k in range(1, 21)]}}
-    code = (
-        "from pathlib import Path\n"
-        "from advpure.sweeps.session import *\n"
-        "from advpure.sweeps.sweep import parse_sweep\n"
-        f"session = Session(root=Path({str(tmp_path)!r}), jobs=2)\n"
-        f"found = prepare_sweep(parse_sweep({law!r}, name='law', where='a test'), session)\n"
-        "run_sweep(*found, session)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    process = _start_sweep(law, tmp_path)
     try:
         deadline = time.monotonic() + 120
         while len(workers := _members(process.pid)) < 3:  # the session and two workers
@@ -334,6 +317,19 @@ def test_workers_end_with_the_session_that_started_them(tmp_path: Path) -> None:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _start_sweep(law: dict[str, Any], root: Path) -> "subprocess.Popen[bytes]":
+    """Start a session of two workers, in a process group of its own."""
+    code = (
+        "from pathlib import Path\n"
+        "from advpure.sweeps.session import *\n"
+        "from advpure.sweeps.sweep import parse_sweep\n"
+        f"session = Session(root=Path({str(root)!r}), jobs=2)\n"
+        f"found = prepare_sweep(parse_sweep({law!r}, name='law', where='a test'), session)\n"
+        "run_sweep(*found, session)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 
 
 def _members(group: int) -> list[int]:
