@@ -141,6 +141,24 @@ def test_an_interrupted_run_goes_on(
     assert rows_of(tmp_path) == rows_of(whole[0])
 
 
+def test_an_interrupted_run_says_that_counts_chose_its_images(tmp_path: Path) -> None:
+    class Stop(Exception):
+        """Stand in for a key."""
+
+    def stop(done: int) -> None:
+        if done >= 3000:
+            raise Stop
+
+    change = {"n": 6, "samples": 2000, "block": None, "procedure": "anytime", "seed": 1}
+    with pytest.raises(Stop):
+        measure_certification(CertificationRun(**{**QUICK, **change}), out=tmp_path, progress=stop)
+    (note,) = read_sources([tmp_path]).notes
+    assert "of 6 images are done, those that took few samples" in note
+    with RecordStore.read(tmp_path) as store:
+        assert VERB.report is not None
+        assert "those that took few samples" in VERB.report(store).notes[-1]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     code = (

@@ -171,9 +171,10 @@ def _read_run(
             "certify anew, or read it with --procedure predict",
         )
     if not curves:
+        stops = isinstance(reading, Anytime | Cascade)
         raise BadInput(
             f"run {folders[0]}",
-            f"has no image with {reading.samples:,} samples",
+            f"has no image {'that is decided' if stops else f'with {reading.samples:,} samples'}",
             "let it go on, name its other shards too, or read fewer samples",
         )
     notes = []
