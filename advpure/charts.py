@@ -216,15 +216,6 @@ def _hollow_points(axes: "Axes", name: str, points: Points, place: int) -> None:
               zorder=2)  # fmt: skip
 
 
-_LABEL = 6.5  # points of type
-_AROUND = [
-    (math.cos(angle) * reach, math.sin(angle) * reach)
-    for reach in (7.0, 12.0, 17.0)
-    for angle in np.deg2rad((40, 140, 320, 220, 90, 270, 0, 180))
-]
-"""Where a label may stand: the middle of its text from the point, in points of type."""
-
-
 def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Points]) -> None:
     """Write the labels of points beside them, each where it covers least of what is drawn."""
     axes.autoscale_view()

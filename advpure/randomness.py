@@ -218,6 +218,10 @@ class RandomnessConfig:
         """Return this thread's torch generator, seeded with the key of the hash scheme."""
         if i > _MASK:
             raise BadInput(f"sample id {i}", "does not fit the hash scheme", "use scheme='counter'")
+        if min(i, step, draw) < 0:
+            raise BadInput(
+                f"sample {i}, step {step}, draw {draw}", "is out of range", "count from 0"
+            )
         base = self.seed
         if self.path or draw or stream == "uniform":
             # One nested tuple: no fold can spell the key of another draw or of the uniform stream.

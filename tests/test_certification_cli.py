@@ -104,8 +104,8 @@ def test_a_log_is_read_as_fewer_samples(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli(*arguments)
     assert code == 0
     assert "is emulated with 1,000 of 100,000 samples" in err
-    assert "taken for made at alpha 0.001" in err
-    assert "taken for" not in cli(*arguments, "--log-alpha", "0.001")[2]
+    assert "alpha 0.001 of the logs is assumed" in err
+    assert "assumed" not in cli(*arguments, "--log-alpha", "0.001")[2]
     assert "written: fewer.tsv" in out
     assert (read_log(tmp_path / "fewer.tsv").radii <= read_log(LOG).radii + 0.01).all()
 

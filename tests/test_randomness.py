@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from advpure.errors import BadInput
 from advpure.loading import load_purifier
 from advpure.purifiers import PURIFIERS
 from advpure.randomness import (
+    Phase,
     RandomnessConfig,
     Scheme,
+    Scope,
     check_ids,
     counter_key,
     hash_key,
@@ -453,3 +456,22 @@ def test_streams_are_those_of_a_new_generator_in_every_thread() -> None:
     with ThreadPoolExecutor(4) as threads:
         for sample, drawn in enumerate(threads.map(ours, range(200))):
             assert np.array_equal(drawn.numpy(), fresh(sample))
+
+
+@pytest.mark.parametrize("scheme", ["hash", "counter"])
+@pytest.mark.parametrize("scope", ["sample", "shared"])
+@pytest.mark.parametrize("size", [3, 16, 64, 501])
+def test_noise_drawn_in_place_is_the_noise(scheme: Scheme, scope: Scope, size: int) -> None:
+    xi = RandomnessConfig(7, scheme, scope).fold("in place")
+    together, samples = torch.zeros(4, size), (0, 5, 5, 2**32 - 1)
+    for draw in (0, 3):
+        for phase in get_args(Phase):
+            for row, sample in zip(together.unbind(), samples, strict=True):
+                xi.normal_into(row, sample, phase, 9, draw)
+            assert torch.equal(together, xi.normal(samples, phase, 9, (size,), draw))
+
+
+@pytest.mark.parametrize(("sample", "step", "draw"), [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
+def test_noise_drawn_in_place_checks_what_it_counts(sample: int, step: int, draw: int) -> None:
+    with pytest.raises(BadInput, match="out of range"):
+        RandomnessConfig(0).normal_into(torch.empty(4), sample, "forward", step, draw)

@@ -102,7 +102,7 @@ def certified_accuracy(
         if log_samples is None:
             raise BadInput(why, "needs the samples of the logs", "add --log-samples 100000")
         if log_alpha is None:
-            notes.append("the logs are taken for made at alpha 0.001; if not, add --log-alpha")
+            notes.append("alpha 0.001 of the logs is assumed; --log-alpha says another")
         for k, curve in enumerate(curves):
             if curve.name in found.logs:
                 curves[k] = emulate_samples(
@@ -151,7 +151,7 @@ def _refuse_for_logs(**given: object) -> None:
 
     for name in o.given(**given):
         raise BadInput(
-            f"--{name}", "is for runs, and these are logs", "use --emulate N --log-samples N"
+            f"--{name}", "is for runs, and these are logs", "leave it out, or see --emulate"
         )
 
 
