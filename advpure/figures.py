@@ -169,7 +169,7 @@ def draw_histogram(
     if not 1 <= len(groups) <= len(PALETTE):
         raise BadInput(f"{len(groups)} groups", f"are not 1 to {len(PALETTE)}", "draw fewer")
     data = {name: _finite(values, name) for name, values in groups.items()}
-    edges = _edges(np.concatenate(list(data.values())))
+    edges = _edges(list(data.values()))
     for place, (name, values) in enumerate(data.items()):
         color, style = PALETTE[place], _STYLES[place % len(_STYLES)]
         shares = np.histogram(values, edges)[0] / len(values)
@@ -256,10 +256,17 @@ def _finite(values: Sequence[float] | npt.ArrayLike, name: str) -> npt.NDArray[n
     return array
 
 
-def _edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return bin edges after Freedman and Diaconis (2 IQR / n^(1/3) wide), 8 to 60 bins."""
-    quartiles = np.percentile(values, [25, 75])
-    width = 2.0 * float(np.ptp(quartiles)) / len(values) ** (1 / 3)
+def _edges(groups: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Return common bin edges, 8 to 60 bins: those of the group that asks for the narrowest.
+
+    Freedman and Diaconis: 2 IQR / n^(1/3) wide. Of all values together it would be as wide as
+    groups are apart.
+    """
+    values = np.concatenate(groups)
+    widths = [
+        2.0 * float(np.ptp(np.percentile(each, [25, 75]))) / len(each) ** (1 / 3) for each in groups
+    ]
+    width = min((width for width in widths if width > 0.0), default=0.0)
     wanted = float(np.ptp(values)) / width if width > 0.0 else 0.0
     bins = int(np.clip(np.ceil(wanted), _FEWEST_BINS, _MOST_BINS))
     return np.histogram_bin_edges(values, bins if np.ptp(values) > 0.0 else 1)
