@@ -203,7 +203,6 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
             recipe: Any = dataclasses.replace(purifier.recipe, sigma=sigma)  # type: ignore[call-arg]
             whole = recipe.chain(purifier.denoiser)
         chains[sigma] = chain_on_noisy(whole, sigma)
-    _refuse_idle(run, defense, chains)
     images = run.load_images()
     images = Images(images.images.cpu(), images.labels.cpu(), images.ids)
     described = {
@@ -226,6 +225,7 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
         "reading": reading_json(reading),
     }
     check_composed(settings, reading.name)
+    _refuse_idle(run, defense, chains)
     draws = defense.policy.draws
     return PreparedCertification(
         defense=defense, chains=chains, images=images, reading=reading, xi=xi, settings=settings,
