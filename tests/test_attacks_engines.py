@@ -57,6 +57,7 @@ def test_iterates_equal_foolbox(norm: Norm, targeted: bool, steps: int) -> None:
     assert (ours.images - start).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_bpda_gradients_equal_advertorch() -> None:
     if importlib.util.find_spec("advertorch") is None:
         pytest.skip("the interop extra is not installed")

@@ -287,6 +287,7 @@ def test_lists_name_what_there_is(cli: Cli) -> None:
     assert cli("--version")[1].startswith("advpure ")
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from advpure.cli import main; main()", "models"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

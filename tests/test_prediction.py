@@ -234,6 +234,7 @@ def test_a_simulated_law_is_recovered() -> None:
     assert fit_sigmoid([setting(clean=np.ones(3))]) is None
 
 
+@pytest.mark.slow
 def test_points_that_do_not_bend_determine_no_sigmoid(recwarn: pytest.WarningsRecorder) -> None:
     # A plateau with a step at its end: nothing says how wide the step is.
     known = [

@@ -374,6 +374,7 @@ def test_compression_rate_and_jacobian_are_the_coefficient(case: str) -> None:
 QUICKLY = ("ddpm", "reverse", "ddim", "cm", "onestep-edm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

@@ -170,6 +170,7 @@ def test_paired_difference_covers_near_its_level() -> None:
     assert max(coverages) < 0.98
 
 
+@pytest.mark.slow
 def test_student_covers_at_its_level() -> None:
     """Simulated; fails by chance with probability 1e-5 (two-sided, on the count)."""
     trials, rng = 20_000, np.random.default_rng(1)

@@ -172,6 +172,7 @@ def test_what_cannot_be_measured_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_cost_is_counted_at_every_time_step() -> None:
     study = TimestepStudy(**QUICK)
     prepared = prepare_timesteps(study)
