@@ -145,6 +145,12 @@ def test_images_that_counts_chose_are_not_read_otherwise(cli: Cli) -> None:
     code, _, err = cli("certified-accuracy", "down", "-p", "anytime")
     assert code == 2
     assert "--procedure cascade" in err
+    # One of two shards is whole for its images: other radii ask for no other counts.
+    part = (*some, "-N", "300", "-p", "cascade", "--shard", "1/2", "--out", "part", "-q")
+    assert cli("certify", *part)[0] == 0
+    code, _, err = cli("certified-accuracy", "part", "--radii", "0,0.1")
+    assert (code, "3 of 6 images are done" in err) == (0, True)
+    assert cli("certified-accuracy", "part", "--alpha", "1e-9")[0] == 2
     assert cli("certify", *many, "-N", "100", "-p", "predict", "--out", "said", "-q")[0] == 0
     code, _, err = cli("certified-accuracy", "said", "-p", "fixed")
     assert code == 2

@@ -6,6 +6,7 @@ fewer samples; a log holds what its program decided.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,9 +161,9 @@ def _read_run(
     if (done < n or len(curves) < levels) and _chosen_by_counts(asked, reading):
         raise BadInput(
             f"run {folders[0]}",
-            f"took as many samples of each image as their counts asked for, and {reading.name} "
-            "needs a number that was fixed before",
-            f"read it with --procedure {asked.name}",
+            "took as many samples of each image as their counts asked for, so they chose which "
+            "images are complete for this reading",
+            f"read it with --procedure {asked.name} as it was made",
         )
     if not curves and isinstance(asked, Predict) and not isinstance(reading, Predict):
         raise BadInput(
@@ -186,17 +187,16 @@ def _read_run(
 def _chosen_by_counts(asked: Reading, reading: Reading) -> bool:
     """Say whether the counts of a run decided what another reading finds complete.
 
-    Any reading by `anytime` takes the samples that its own run stopped at.
+    Any reading by `anytime` takes the samples that its own run stopped at, and the radii asked for
+    change nothing of a cascade.
     """
     if isinstance(asked, Anytime):
         return not isinstance(reading, Anytime)
-    return isinstance(asked, Cascade) and reading != asked
+    return isinstance(asked, Cascade) and replace(reading, radii=asked.radii) != asked
 
 
 def _distinct(curves: Sequence[CertifiedImages]) -> tuple[CertifiedImages, ...]:
     """Number the curves whose name is taken: logs of one name, runs that differ in nothing."""
-    from dataclasses import replace
-
     found: dict[str, CertifiedImages] = {}
     for curve in curves:
         name, k = curve.name, 2
