@@ -3,11 +3,13 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from advpure.base.validation import check_value
 from advpure.errors import BadInput
 from advpure.purifiers import PURIFIERS
 from advpure.units import parse_number
@@ -33,7 +35,7 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         True
     """
     check_names(kind, options, owner)
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     values = {name: _read_text(name, value, hints[name]) for name, value in options.items()}
     try:
         return TypeAdapter(kind).validate_python(values)
@@ -43,11 +45,21 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         if isinstance(cause, BadInput):
             raise cause from None
         place = ".".join(str(part) for part in first["loc"]) or "options"
+        if place in hints:  # our words where the rule is one of ours
+            check_value(_as_number(first["input"]), hints[place], place)
         raise BadInput(
             f"{place} {first['input']!r} of {owner}",
             "is not usable",
             first["msg"][0].lower() + first["msg"][1:],
         ) from None
+
+
+def _as_number(value: Any) -> Any:
+    """Return the number that a text is, or what was given."""
+    for kind in (int, float):
+        with suppress(ValueError, TypeError):
+            return kind(value) if isinstance(value, str) else value
+    return value
 
 
 def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None:

@@ -7,14 +7,18 @@ import math
 import re
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.validation import number
 from advpure.errors import BadInput
 
 Norm = Literal["linf", "l2"]
 _L2_CEILING = 4.0
 _TOLERANCE = 1e-6
+_SMALLEST = 1e-15
+"""Below it no image of any precision changes."""
 
 
 def to_model(images: Tensor) -> Tensor:
@@ -41,19 +45,7 @@ def parse_number(text: str | float, what: str) -> float:
         >>> round(parse_number("8/255", "epsilon"), 6)
         0.031373
     """
-    try:
-        if isinstance(text, str):
-            parts = [float(part) for part in text.split("/")]
-            if len(parts) > 2:
-                raise ValueError
-            value = parts[0] / parts[1] if len(parts) == 2 else parts[0]
-        else:
-            value = float(text)
-    except (ValueError, ZeroDivisionError, TypeError):
-        raise BadInput(f"{what} {text!r}", "is not a number", "write 0.03 or 8/255") from None
-    if not math.isfinite(value):
-        raise BadInput(f"{what} {text}", "is not finite", "write 0.03 or 8/255")
-    return value
+    return number(text, what)
 
 
 def parse_eps(text: str | float, norm: Norm = "linf") -> float:
@@ -76,8 +68,13 @@ def parse_eps(text: str | float, norm: Norm = "linf") -> float:
     value = parse_number(text, "epsilon")
     if value <= 0:
         raise BadInput(f"epsilon {text}", "is not positive", "write for example 8/255")
+    if value < _SMALLEST:
+        rule = f"is below {_SMALLEST:g}, where no image changes"
+        raise BadInput(f"epsilon {text}", rule, "write for example 8/255")
     ceiling = 1.0 if norm == "linf" else _L2_CEILING
-    whole = isinstance(text, int) or (isinstance(text, str) and re.fullmatch(r"\s*\d+\s*", text))
+    whole = isinstance(text, int | np.integer) or (
+        isinstance(text, str) and re.fullmatch(r"\s*\d+\s*", text)
+    )
     fraction = isinstance(text, str) and "/" in text
     if (whole and norm == "linf") or (value > ceiling and not (fraction and norm == "l2")):
         raise BadInput(

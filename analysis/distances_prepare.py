@@ -7,7 +7,7 @@ from advpure.analysis.perceptual.choice import Chosen, load_metrics
 from advpure.analysis.perceptual.networks import Surroundings
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
 from advpure.analysis.subject import JudgedSubject
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput

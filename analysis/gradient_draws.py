@@ -20,7 +20,8 @@ from torch import Tensor
 
 from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import Batch, Oracle
-from advpure.attacks.settings import GradientSettings, choose
+from advpure.attacks.settings import GradientSettings
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.evaluate import sampled
 from advpure.randomness import RandomnessConfig

@@ -16,7 +16,8 @@ from torch import Tensor
 from advpure.analysis.perturbations import Distribution, directions
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
-from advpure.attacks.settings import AttackSettings, choose
+from advpure.attacks.settings import AttackSettings
+from advpure.base.validation import choose
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.options import read_options

@@ -13,7 +13,8 @@ from advpure.analysis.prediction_settings import PredictionRun
 from advpure.analysis.robustness import RobustnessSettings
 from advpure.analysis.runs import RUNS, Prepared
 from advpure.analysis.survival_run import SurvivalRun
-from advpure.attacks.settings import AttackSettings, choose
+from advpure.attacks.settings import AttackSettings
+from advpure.base.validation import choose
 from advpure.data import dataset_info
 from advpure.errors import BadInput
 from advpure.purifiers import PURIFIERS

@@ -44,7 +44,7 @@ from advpure.analysis.robustness import (
 )
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
-from advpure.attacks.settings import whole
+from advpure.base.validation import whole
 from advpure.data import Images
 from advpure.errors import BadInput
 from advpure.estimate import Estimate

@@ -42,7 +42,8 @@ from advpure.analysis.survival_report import SurvivalReport, report_survival
 from advpure.analysis.target import as_target
 from advpure.attacks.outcome import ZeroGradientWarning
 from advpure.attacks.registry import find, settings_type
-from advpure.attacks.settings import AttackSettings, choose
+from advpure.attacks.settings import AttackSettings
+from advpure.base.validation import choose
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput

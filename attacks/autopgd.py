@@ -12,18 +12,21 @@ All of this state belongs to one sample. Source: Croce and Hein 2020, algorithm 
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor
 
 from advpure.attacks.balls import ascent, project, row_radii
 from advpure.attacks.oracle import Model, Oracle, Slope, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
 from advpure.attacks.projected import begin, offer_last
-from advpure.attacks.settings import GradientSettings, fraction, resolve
+from advpure.attacks.settings import Count, GradientSettings, resolve
 from advpure.randomness import Ids
 from advpure.tiling import tiled
+
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +39,9 @@ class APGDSettings(GradientSettings):
         rho: Share of steps that must raise the loss for eta to be kept.
     """
 
-    steps: int = 100
-    momentum: float = 0.75
-    rho: float = 0.75
-
-    def __post_init__(self) -> None:
-        """Check the two shares too."""
-        super().__post_init__()
-        fraction(self.momentum, "momentum")
-        fraction(self.rho, "rho")
+    steps: Count = 100
+    momentum: Share = 0.75
+    rho: Share = 0.75
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:

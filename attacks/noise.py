@@ -9,7 +9,7 @@ from torch import Tensor
 from advpure.attacks.balls import draw_in_ball, place, project
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
-from advpure.attacks.settings import AttackSettings, Passes, resolve, whole
+from advpure.attacks.settings import AttackSettings, Count, Passes, resolve
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.tiling import tiled
 
@@ -23,12 +23,7 @@ class NoiseSettings(AttackSettings):
             the best, where samples that succeed under fixed randomness leave the search.
     """
 
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the number of draws too."""
-        super().__post_init__()
-        whole(self.draws, "draws", 1)
+    draws: Count = 1
 
     @property
     def most_passes(self) -> Passes:

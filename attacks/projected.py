@@ -10,15 +10,16 @@ Source: Madry et al. 2018; spec 8.5 and 12-H7.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from advpure.attacks.balls import ascent, draw_in_ball, place, project, row_radii
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, starting_point
-from advpure.attacks.settings import GradientSettings, positive, resolve
+from advpure.attacks.settings import Count, GradientSettings, resolve
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.tiling import tiled
 
@@ -35,14 +36,9 @@ class PGDSettings(GradientSettings):
             fresh randomness each iterate is seen under another draw, so this favours lucky draws.
     """
 
-    steps: int = 40
-    step_size: float | None = None
+    steps: Count = 40
+    step_size: Annotated[float, Gt(0)] | None = None
     iterate: Literal["last", "best"] = "last"
-
-    def __post_init__(self) -> None:
-        """Read the step size too."""
-        super().__post_init__()
-        object.__setattr__(self, "step_size", positive(self.step_size, "step size"))
 
     @property
     def step(self) -> float:

@@ -1,45 +1,20 @@
 """What every attack lets its user choose, checked where it enters."""
 
 import dataclasses
-import difflib
-import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+
+from annotated_types import Ge, Le, Lt
 
 from advpure.attacks.losses import LossName
+from advpure.base.validation import choose, validate
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
-from advpure.units import Norm, parse_eps, parse_number
+from advpure.units import Norm, parse_eps
 
 S = TypeVar("S", bound="AttackSettings")
-
-
-def choose(value: object, allowed: tuple[str, ...], what: str) -> None:
-    """Refuse a value that is not among the allowed ones, naming the nearest.
-
-    Example:
-        >>> choose("l1", ("linf", "l2"), "norm")
-        Traceback (most recent call last):
-        ...
-        advpure.errors.BadInput: norm 'l1' is not known; did you mean l2? known: linf, l2
-    """
-    if value in allowed:
-        return
-    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise BadInput(f"{what} {value!r}", "is not known", f"{hint}known: {', '.join(allowed)}")
-
-
-def whole(value: object, what: str, least: int) -> None:
-    """Refuse anything but a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{what} {value!r}", f"is not a whole number >= {least}", f"use {least}")
-
-
-def fraction(value: object, what: str) -> None:
-    """Refuse anything but a number strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise BadInput(f"{what} {value!r}", "is not between 0 and 1", "use 0.75")
+Count = Annotated[int, Ge(1), Le(10**6)]
+"""How often something is done to one image."""
 
 
 class Passes(NamedTuple):
@@ -77,16 +52,13 @@ class AttackSettings:
     loss: LossName = "ce"
     targeted: bool = False
     randomness: Literal["fixed", "fresh"] = "fixed"
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**64)] = 0
 
     def __post_init__(self) -> None:
         """Check every choice against its annotation, and the ranges of the numbers."""
-        for name, hint in get_type_hints(type(self)).items():
-            self._check_type(name, hint)
+        choose(self.norm, get_args(Norm), "norm")
         object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
-        whole(self.seed, "seed", 0)
-        if self.seed >= 2**64:
-            raise BadInput(f"seed {self.seed}", "does not fit 64 bits", "use 0 .. 2**64 - 1")
+        validate(self)
 
     @property
     def most_passes(self) -> Passes:
@@ -98,17 +70,6 @@ class AttackSettings:
         raise BadInput(
             f"the cost of {type(self).__name__}", "is not known", "write its most_passes"
         )
-
-    def _check_type(self, name: str, hint: Any) -> None:
-        value = getattr(self, name)
-        what = name.replace("_", " ")
-        if hint is bool and not isinstance(value, bool):
-            raise BadInput(f"{what} {value!r}", "is not a yes or no", "use True or False")
-        choices = [hint, *get_args(hint)]
-        literals = [get_args(c) for c in choices if getattr(c, "__origin__", None) is Literal]
-        optional = type(None) in get_args(hint)
-        if literals and not (optional and value is None):
-            choose(value, literals[0], what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +90,12 @@ class GradientSettings(AttackSettings):
         gradient: Gradient mode of the defense during the attack; None keeps the defense's own.
     """
 
-    steps: int
+    steps: Count
     random_start: bool = True
     stop: Literal["success", "never"] = "success"
-    eot: int = 1
+    eot: Count = 1
     eot_mode: Literal["gradient", "logits"] = "gradient"
     gradient: GradientMode | None = None
-
-    def __post_init__(self) -> None:
-        """Check the counts too."""
-        super().__post_init__()
-        whole(self.steps, "steps", 1)
-        whole(self.eot, "eot", 1)
 
     @property
     def most_passes(self) -> Passes:
@@ -153,16 +108,6 @@ class GradientSettings(AttackSettings):
     def stops(self) -> bool:
         """Whether decided samples leave the batch."""
         return self.stop == "success" and self.randomness == "fixed"
-
-
-def positive(value: float | str | None, what: str) -> float | None:
-    """Read a positive number or fraction; None stays None."""
-    if value is None:
-        return None
-    number = parse_number(value, what)
-    if not number > 0 or not math.isfinite(number):
-        raise BadInput(f"{what} {value}", "is not positive", "write for example 2/255")
-    return number
 
 
 def resolve(kind: type[S], settings: "AttackSettings | None", overrides: dict[str, Any]) -> S:

@@ -14,7 +14,7 @@ from torch import Tensor
 from advpure.attacks.oracle import Model
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
-from advpure.attacks.settings import resolve
+from advpure.attacks.settings import Count, resolve
 from advpure.gradients import GradientMode
 from advpure.randomness import Ids
 
@@ -24,7 +24,7 @@ class PGDEOTSettings(PGDSettings):
     """Settings of PGD-EOT: those of PGD, with fresh randomness and 15 passes per gradient."""
 
     randomness: Literal["fixed", "fresh"] = "fresh"
-    eot: int = 15
+    eot: Count = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class BPDAEOTSettings(BPDASettings):
     """Settings of BPDA-EOT: those of BPDA, with fresh randomness and 15 passes per gradient."""
 
     randomness: Literal["fixed", "fresh"] = "fresh"
-    eot: int = 15
+    eot: Count = 15
 
 
 def pgd_eot(

@@ -37,10 +37,10 @@ def test_the_path_of_a_file_is_no_fraction() -> None:
     ("options", "words"),
     [
         ({"cuont": 1}, ["option 'cuont' of mine", "did you mean count?", "known: count, size"]),
-        ({"count": "x"}, ["count 'x' of mine", "is not usable", "valid integer"]),
-        ({"count": "1/2"}, ["count 0.5 of mine", "is not usable"]),
+        ({"count": "x"}, ["count 'x'", "is not a whole number"]),
+        ({"count": "1/2"}, ["count 0.5", "is not a whole number"]),
         ({"size": "1/0"}, ["size '1/0'", "is not a number"]),
-        ({"clip": "perhaps"}, ["clip 'perhaps' of mine", "valid boolean"]),
+        ({"clip": "perhaps"}, ["clip 'perhaps'", "use true or false"]),
         ({"count": "12"}, ["count 12 is above 9; use 9"]),
     ],
 )

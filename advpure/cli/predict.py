@@ -116,7 +116,7 @@ def _predict_from(
     runs: list[str], attacked: g.Attacked, running: g.Running, idle: dict[str, object]
 ) -> "PredictionReport":
     from advpure.analysis.prediction_files import predict_from
-    from advpure.attacks.settings import choose
+    from advpure.base.validation import choose
     from advpure.errors import BadInput
     from advpure.figures import check_ending
     from advpure.units import parse_eps

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.stats import Interval
 from advpure.sweeps.axes import number

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from advpure.analysis.certification.radius import round_down
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.stats import Interval
 from advpure.sweeps.axes import number

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.figures import check_ending
 from advpure.records import RecordStore

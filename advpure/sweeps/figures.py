@@ -27,7 +27,7 @@ from advpure.analysis.certification.run import report_certification
 from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.runs import RUNS
 from advpure.analysis.transport_figure import draw_purified
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.charts import Points, Words, dots, lines, scatter
 from advpure.errors import BadInput
 from advpure.options import read_options

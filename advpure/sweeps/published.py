@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.sweeps.axes import number
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.header import flatten
 from advpure.sweeps.axes import Axis

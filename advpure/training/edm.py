@@ -2,9 +2,11 @@
 
 Minimise E lambda(s) mean (D(x + s n; s) - x)^2, ln s ~ N(P_mean, P_std^2),
 lambda(s) = (s^2 + s_data^2) / (s s_data)^2, in model units. Restricted to a few noise levels or an
-interval of them, s is drawn from there instead.
+interval of them, s is drawn from there instead. Label dropout hides the class of some images, so
+that a class-conditional network learns to denoise without labels too.
 
-Source: Karras et al. 2022, table 1; spec 9.1. Restricted noise: seed 001, table 4; spec 5.
+Source: Karras et al. 2022, table 1; label dropout: Ho & Salimans 2022, algorithm 1. Restricted
+noise: Carlini et al. 2023, table 4.
 """
 
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.denoisers import EDMDenoiser
+from advpure.errors import BadInput
 from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
@@ -27,6 +30,7 @@ _DEFAULTS = {
     "sigma_max": 80.0,
     "p_mean": -1.2,
     "p_std": 1.2,
+    "label_dropout": 0.0,
     **LEVELS,
 }
 
@@ -37,7 +41,8 @@ class EDMTask(Task):
     Args:
         dataset: Data set that is validated on.
         settings: sigma_data, sigma_min, sigma_max, p_mean, p_std, model units; sigmas or
-            sigma_range (see `advpure.training.levels`, [0, 1] units) instead of the last two.
+            sigma_range (see `advpure.training.levels`, [0, 1] units) instead of the last two;
+            label_dropout, the probability in [0, 1) that an image comes without its label.
         teacher: None.
     """
 
@@ -48,6 +53,11 @@ class EDMTask(Task):
     ) -> None:
         """Check the settings and read the validation images."""
         values = take(settings, _DEFAULTS)
+        self.label_dropout = float(values.pop("label_dropout"))
+        if not 0.0 <= self.label_dropout < 1.0:
+            raise BadInput(
+                f"label_dropout {self.label_dropout}", "is outside [0, 1)", "use for example 0.1"
+            )
         self.p_mean, self.p_std = float(values.pop("p_mean")), float(values.pop("p_std"))
         chosen = {name: values.pop(name) for name in LEVELS}
         self.levels = Levels.of(chosen) if any(chosen.values()) else None
@@ -59,7 +69,8 @@ class EDMTask(Task):
         clean = to_model(batch.images)
         sigma = self._draw(len(clean), generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        denoised = EDMDenoiser(with_labels(network, batch.labels), **self.range)(
+        labels = self._hidden(batch.labels, generator) if network.training else batch.labels
+        denoised = EDMDenoiser(with_labels(network, labels), **self.range)(
             clean + sigma[:, None, None, None] * noise, sigma
         )
         data = self.range["sigma_data"]
@@ -72,6 +83,13 @@ class EDMTask(Task):
             lowest = torch.tensor(self.range["sigma_min"])
             return torch.maximum(2.0 * self.levels.draw(count, generator), lowest)
         return (torch.randn(count, generator=generator) * self.p_std + self.p_mean).exp()
+
+    def _hidden(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Hide labels [B] at random: -1 asks for the mean class."""
+        if not self.label_dropout:
+            return labels
+        hidden = torch.rand(len(labels), generator=generator) < self.label_dropout
+        return labels.masked_fill(hidden.to(labels.device), -1)
 
     def metric(self, network: nn.Module) -> float:
         """Return the mean loss on held-out images with fixed noise."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advpure.analysis.perceptual.networks import NETWORKS, FeatureNetwork, Surroundings
 from advpure.analysis.perceptual.ssim import ssim, ssim_window
-from advpure.attacks.settings import choose
+from advpure.base.validation import choose
 from advpure.errors import BadInput, MissingExtra
 
 Kind = Literal["pair", "response", "cosine", "frechet", "precision-recall", "score"]

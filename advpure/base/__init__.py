@@ -1,0 +1,1 @@
+"""What everything else rests on: validation of what comes from outside."""
