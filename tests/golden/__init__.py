@@ -1,0 +1,1 @@
+"""What every verb printed before its surroundings were rebuilt."""
