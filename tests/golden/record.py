@@ -8,11 +8,13 @@ code) is left out.
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from advpure.cli import run
 
@@ -30,7 +32,7 @@ _RUN = re.compile(r"[0-9a-f]{12}")
 def commands() -> dict[str, str]:
     """Return the recorded commands by name; ``{name}`` stands for the run folder of another."""
     lines = (HERE / "commands.txt").read_text().splitlines()
-    return dict(line.split(": ", 1) for line in lines)
+    return {name: line for name, _, line in (each.partition(": ") for each in lines)}
 
 
 def record(name: str, root: Path) -> dict[str, Any]:
@@ -56,7 +58,8 @@ def record(name: str, root: Path) -> dict[str, Any]:
         words += ["--out", str(folder)]
     said = _call([*words, "--json"], root)
     found: dict[str, Any] = {"values": dict(_flat(json.loads(said.out)))}
-    found["notes"] = [line for line in said.err.splitlines() if line.startswith("note:")]
+    notes = said.err.replace(str(root), "ROOT").splitlines()
+    found["notes"] = [line for line in notes if line.startswith("note:")]
     if verb not in _WITHOUT_ROWS:
         rows = root / f"{name}.rows.json"
         _call(["export", str(folder), "--to", str(rows)], root)
@@ -73,7 +76,14 @@ class _Said(NamedTuple):
 
 def _call(words: list[str], root: Path) -> _Said:
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(root), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.dict(
+            os.environ, ADVPURE_DATA=str(root / "data")
+        ),  # no images but those that ship
+        contextlib.chdir(root),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         code = run(words)
     said = _Said(out.getvalue(), err.getvalue())
     if code != 0:
