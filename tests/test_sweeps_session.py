@@ -279,9 +279,8 @@ def test_processes_share_the_points_and_survive_a_kill(tmp_path: Path) -> None:
     whole = begin(tmp_path / "whole", swept, jobs=2)
     process = _start_sweep(law, tmp_path / "killed")
     try:
-        deadline = time.monotonic() + 120
         while not list((tmp_path / "killed").glob("cr-*/records.sqlite")):
-            assert time.monotonic() < deadline
+            assert process.poll() is None
             time.sleep(0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -304,16 +303,15 @@ def test_workers_end_with_the_session_that_started_them(tmp_path: Path) -> None:
     law |= {"grid": {"defense": ["cm", "none"], "eps": [k / 255 for k in range(1, 21)]}}
     process = _start_sweep(law, tmp_path)
     try:
-        deadline = time.monotonic() + 120
-        while len(workers := _members(process.pid)) < 3:  # the session and two workers
-            assert time.monotonic() < deadline
+        while len(_members(process.pid)) < 3:  # the session and two workers
+            assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        while _members(process.pid) and time.monotonic() < deadline:
+        begun = len(list(tmp_path.glob("cr-*/records.sqlite")))
+        while _members(process.pid):
             time.sleep(0.1)
-        assert not _members(process.pid), workers
-        assert len(list(tmp_path.glob("cr-*/records.sqlite"))) <= 2
+        assert len(list(tmp_path.glob("cr-*/records.sqlite"))) <= begun + 2  # of 40
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -351,7 +349,7 @@ def test_a_worker_that_dies_is_noted_at_its_point(tmp_path: Path) -> None:
         "import os, signal, sys, time\n"
         "from advpure.sweeps.claims import Claims\n"
         f"root, run = {str(tmp_path)!r}, {points[0].run!r}\n"
-        "claims, end = Claims(root), time.monotonic() + 120\n"
+        "claims, end = Claims(root), time.monotonic() + 1200\n"
         "while time.monotonic() < end:\n"
         "    claim = claims.living().get(run)\n"
         "    if claim: os.kill(claim.pid, signal.SIGKILL); break\n"

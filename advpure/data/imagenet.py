@@ -102,10 +102,8 @@ def load_picture(path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uin
     Raises:
         BadInput: when the file cannot be decoded.
     """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingExtra("pillow", "metrics") from None
+    from PIL import Image
+
     try:
         with Image.open(path) as picture:
             colours = picture.convert("RGB")

@@ -1,0 +1,1 @@
+"""Stored proofs: tensor names, shapes and answers of published networks, one file each."""

@@ -1,0 +1,1 @@
+"""Published values of tables and figures, one file a paper; data only."""

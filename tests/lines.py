@@ -1,0 +1,37 @@
+"""Quick lines of every verb, for tests that run them all."""
+
+DIGITS = "--dataset digits -n 2"
+LINES = {
+    "attack": [f"{DIGITS} --fix-random --steps 1 --out attacked"],
+    "cr": [f"{DIGITS} --perturbations 1 --plot cr.png"],
+    "snr": [f"{DIGITS} --perturbations 2 --configurations 2"],
+    "distances": [f"{DIGITS} -d cm --perturb uniform:0.1"],
+    "survival": [f"{DIGITS} --bisections 1 --steps 1 --cross-check fmn"],
+    "predict": [f"{DIGITS} -d cm --bisections 1 --steps 1 --perturbations 1"],
+    "gradients": [f"{DIGITS} --draws 2 --reference 2"],
+    "certify": [f"{DIGITS} -d cm --sigma 0.25 -N 100 --selection 10 --out certified"],
+    "certified-accuracy": ["certified --radii 0,0.25"],
+    "randomness": [f"{DIGITS} --steps 1 --eot 2 --draws 2"],
+    "timesteps": [f"{DIGITS} -d reverse --times 1,5 --perturbations 1"],
+    "measure": [f"distance {DIGITS}"],
+    "steps": [f"{DIGITS} -d ddim --t 3 --perturbations 1 --probes 1"],
+    "field": ["--dimension 8 --intrinsic-dimension 2 --draws 2"],
+    "transport": [f"{DIGITS} -d cm --sigma 0.25"],
+    "two-point": ["--noise 0.5 --draws 10 --json"],
+    "check-grad": ["--dataset digits -d cm -n 1 --directions 1"],
+    "train": ["digits-classifier --steps 1 --out trained"],
+    "models": ["", "list --json", "info digits-cm"],
+    "data": [""],
+    "sweep": ["law.yaml --jobs 1 --quiet"],
+    "reproduce": ["", "000:theorem-3-3 --set n=2 --jobs 1 --quiet"],
+    "plot": ["attacked --to again.svg"],
+    "export": ["attacked --to rows.csv"],
+}
+"""Lines of every verb, in an order in which later ones find the runs of earlier ones."""
+
+LAW = """\
+verb: cr
+base: {dataset: digits, n: 2, defense: none, perturbations: 1}
+grid: {eps: [0.1, 0.2]}
+"""
+"""The sweep file of those lines."""
