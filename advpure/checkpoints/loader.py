@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 from torch import nn
 
+from advpure.base.extras import optional
 from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import converted, read_official, require_sum
 from advpure.checkpoints.layout import assemble
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 
 class Reference(NamedTuple):
@@ -98,10 +99,8 @@ def fetch(entry: Checkpoint) -> Path:
     fix = f"obtain {entry.source} and write {entry.name}:FILE"
     if not entry.source.startswith("hf:"):
         raise BadInput(f"weights of {entry.name}", "are not on the model hub", fix)
-    try:
+    with optional("huggingface_hub", "hub"):
         from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise MissingExtra("huggingface_hub", "hub") from None
     place = entry.source.removeprefix("hf:")
     kind = "dataset" if place.startswith("datasets/") else "model"
     owner, name, file = place.removeprefix("datasets/").split("/", 2)

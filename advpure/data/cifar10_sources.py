@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from advpure.base.extras import optional
 from advpure.data import cifar10
 from advpure.data.cifar10_sample import CIFAR10_CLASSES
 from advpure.data.files import Files
 from advpure.data.pickled import read_batch
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 Records = NDArray[np.uint8]
 Source = Callable[[str], Records]
@@ -81,10 +82,8 @@ def _binary(files: Files, name: str) -> Records:
 
 def _decode(content: bytes, where: str) -> NDArray[np.uint8]:
     """Decode a PNG to [H, W, 3]."""
-    try:
+    with optional("PIL", "metrics", distribution="pillow"):
         from PIL import Image
-    except ImportError:
-        raise MissingExtra("pillow", "metrics") from None
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
