@@ -5,6 +5,7 @@ goes wrong there becomes one line: the extra to install when the package is not 
 reason when it is there and its import fails.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +38,8 @@ def optional(package: str, extra: str, *, distribution: str | None = None) -> It
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name == package:
+        # None in the list of modules is how Python marks a package that is not to be found.
+        if error.name == package or sys.modules.get(package, ...) is None:
             raise MissingExtra(known, extra) from None
         raise _broken(known, error) from error
     except (MissingExtra, BadInput):
