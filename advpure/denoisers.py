@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from advpure.base.validation import Range, number
 from advpure.errors import BadInput
 from advpure.registry import Registry
 from advpure.schedules import Schedule
+
+_POSITIVE = Range(above=0)
 
 
 class Prediction(NamedTuple):
@@ -82,10 +85,16 @@ class EDMDenoiser(Denoiser):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
     ) -> None:
-        """Wrap the network; see the class."""
+        """Wrap the network; see the class.
+
+        Raises:
+            BadInput: unless 0 < sigma_data and 0 < sigma_min < sigma_max, all finite.
+        """
         super().__init__()
         self.network = network
-        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+        self.sigma_data = number(sigma_data, "sigma_data", _POSITIVE)
+        self.sigma_min = number(sigma_min, "sigma_min", _POSITIVE)
+        self.sigma_max = number(sigma_max, "sigma_max", Range(above=self.sigma_min))
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
         """Denoise; see the class for the equation. One level for all rows costs no tensor."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from advpure.base.validation import number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
@@ -95,7 +96,7 @@ def _load_denoiser(
         raise BadInput(
             f"network {str(model)!r} of task {task!r}",
             "is no denoiser",
-            f"use one of {', '.join(name for name in list_models() if 'classifier' not in name)}",
+            f"use one of {', '.join(list_models(tuple(DENOISERS)))}",
         )
     kind: Callable[..., Denoiser] = DENOISERS.get(task)
     parameters = inspect.signature(kind).parameters.values()
@@ -107,7 +108,11 @@ def _load_denoiser(
                 f"does not say its {name}",
                 f"store {', '.join(each.name for each in wanted)} in its metadata",
             )
-    span = {each.name: float(metadata[each.name]) for each in wanted if each.name in metadata}
+    span = {
+        each.name: number(metadata[each.name], f"{each.name} of {str(model)!r}")
+        for each in wanted
+        if each.name in metadata
+    }
     return kind(network, **span).eval(), identity
 
 

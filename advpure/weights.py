@@ -151,7 +151,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
         BadInput: when the file is missing, damaged, not ours, or does not fit its own header.
     """
     path = _existing(path)
-    header = _read_header(path)
+    header = read_header(path)
     expected = shapes_of(header["architecture"], header["config"])
     state = load_state(path)
     for name in [*expected, *state]:
@@ -292,8 +292,12 @@ def _existing(path: str | Path) -> Path:
     return locate(path)
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read and check our part of a safetensors header."""
+def read_header(path: Path) -> dict[str, Any]:
+    """Read and check our part of a safetensors header: {format, architecture, config, metadata}.
+
+    Raises:
+        BadInput: when the file is damaged or not ours.
+    """
     try:
         with safe_open(str(path), framework="pt") as stream:
             stored = stream.metadata() or {}

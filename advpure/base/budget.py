@@ -10,8 +10,8 @@ MAX_TEXT = 2**20
 MAX_NESTING = 64
 """Tables or lists inside one another."""
 
-MAX_MODULES = 20_000
-"""Modules in a file: each time that one holds another counts."""
+MAX_NAMES = 100_000
+"""Modules and tensors in a pickle: each name counts, also for one that has several."""
 
 MAX_PARAMETERS = 2**31
 """Parameters of a network that is built here."""
