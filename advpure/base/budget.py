@@ -10,6 +10,18 @@ MAX_TEXT = 2**20
 MAX_NESTING = 64
 """Tables or lists inside one another."""
 
+MAX_BATCH = 2**20
+"""Images of one step of a training."""
+
+MAX_SIDE = 2**12
+"""Pixels that an image may be shifted by, or resized to."""
+
+MAX_DRAWS = 2**12
+"""Noises of one image in one step of a training."""
+
+MAX_NODES = 2**16
+"""Levels of a grid of noise levels."""
+
 MAX_NAMES = 100_000
 """Modules and tensors in a pickle: each name counts, also for one that has several."""
 
