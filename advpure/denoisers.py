@@ -6,12 +6,13 @@ of published networks into it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from advpure.base.validation import Range, number
 from advpure.errors import BadInput
 from advpure.registry import Registry
 from advpure.schedules import Schedule
@@ -62,6 +63,25 @@ class Denoiser(nn.Module):
         return self.predict(x, sigma).x0
 
 
+def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
+    """Return sigma_data, sigma_min and sigma_max, model units, as numbers.
+
+    Raises:
+        BadInput: unless 0 < sigma_data and 0 < sigma_min < sigma_max, all finite.
+
+    Example:
+        >>> checked_range({"sigma_data": -1, "sigma_min": 0.002, "sigma_max": 80})
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: sigma_data -1 is not above 0; choose one in that range
+    """
+    found = {}
+    for name in ("sigma_data", "sigma_min", "sigma_max"):
+        above = found["sigma_min"] if name == "sigma_max" else 0.0
+        found[name] = number(levels.get(name), name, Range(above=above))
+    return found
+
+
 class EDMDenoiser(Denoiser):
     """D(x; s) = c_skip x + c_out F(c_in x, ln(s) / 4), the preconditioning of EDM.
 
@@ -82,10 +102,17 @@ class EDMDenoiser(Denoiser):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
     ) -> None:
-        """Wrap the network; see the class."""
+        """Wrap the network; see the class.
+
+        Raises:
+            BadInput: unless 0 < sigma_data and 0 < sigma_min < sigma_max, all finite.
+        """
         super().__init__()
         self.network = network
-        self.sigma_data, self.sigma_min, self.sigma_max = sigma_data, sigma_min, sigma_max
+        levels = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max}
+        checked = checked_range(levels)
+        self.sigma_data = checked["sigma_data"]
+        self.sigma_min, self.sigma_max = checked["sigma_min"], checked["sigma_max"]
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
         """Denoise; see the class for the equation. One level for all rows costs no tensor."""

@@ -27,6 +27,9 @@ class BadInput(ValueError):
 class MissingExtra(ImportError):
     """Say which optional extra brings a package that is not installed.
 
+    `advpure.base.extras.optional` raises it where a package is imported, and tells it from an
+    installed package that is broken.
+
     Example:
         >>> print(MissingExtra("advertorch", "interop"))
         advertorch is not installed; pip install 'advpure[interop]' brings it
@@ -36,3 +39,7 @@ class MissingExtra(ImportError):
         """Build the message from the package and the extra that brings it."""
         self.package, self.extra = package, extra
         super().__init__(f"{package} is not installed; pip install 'advpure[{extra}]' brings it")
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str]]:
+        """Let the error cross process borders."""
+        return type(self), (self.package, self.extra)

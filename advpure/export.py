@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advpure.errors import BadInput, MissingExtra
+from advpure.base.extras import optional
+from advpure.errors import BadInput
 from advpure.header import flatten
 from advpure.records import RecordStore
 from advpure.schema import Row
@@ -152,11 +153,9 @@ def _json_value(value: Any) -> Any:
 
 
 def _write_parquet(content: _Content, path: Path) -> None:
-    try:
+    with optional("pyarrow", "parquet"):
         arrow = importlib.import_module("pyarrow")
         parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtra("pyarrow", "parquet") from None
     kinds = {
         int: arrow.int64(),
         float: arrow.float64(),

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from advpure.checkpoints.loader import fetch, load_checkpoint, split_reference
+from advpure.base.validation import number
+from advpure.checkpoints.choices import split_choices
+from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
 from advpure.defaults import DEFAULT_DATASET
 from advpure.defense import Defense, Policy
@@ -27,6 +29,7 @@ from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
 from advpure.tiling import check_tile
+from advpure.weight_files import kind_of
 from advpure.weights import load_network, sha256, state_sha256
 
 OFFICIAL = "official checkpoint"
@@ -47,10 +50,11 @@ def _load(model: str | Path) -> _Loaded:
     official = split_reference(model)
     if official is not None:
         name, path = official.entry.name, official.path or fetch(official.entry)
-        identity = {"name": name, "sha256": sha256(path)}
-        return _Loaded(load_checkpoint(name, path), {"task": OFFICIAL}, identity)
+        module, choices = open_checkpoint(name, path)
+        identity = {"name": name, "sha256": sha256(split_choices(path).path), **choices}
+        return _Loaded(module, {"task": OFFICIAL}, identity)
     path = Path(model)
-    if not path.suffix and len(path.parts) == 1:
+    if not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder":
         path = model_path(str(model))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
@@ -92,7 +96,7 @@ def _load_denoiser(
         raise BadInput(
             f"network {str(model)!r} of task {task!r}",
             "is no denoiser",
-            f"use one of {', '.join(name for name in list_models() if 'classifier' not in name)}",
+            f"use one of {', '.join(list_models(tuple(DENOISERS)))}",
         )
     kind: Callable[..., Denoiser] = DENOISERS.get(task)
     parameters = inspect.signature(kind).parameters.values()
@@ -104,7 +108,11 @@ def _load_denoiser(
                 f"does not say its {name}",
                 f"store {', '.join(each.name for each in wanted)} in its metadata",
             )
-    span = {each.name: float(metadata[each.name]) for each in wanted if each.name in metadata}
+    span = {
+        each.name: number(metadata[each.name], f"{each.name} of {str(model)!r}")
+        for each in wanted
+        if each.name in metadata
+    }
     return kind(network, **span).eval(), identity
 
 

@@ -3,15 +3,19 @@
 A file of ours stores parameters as float16 and, under the key `advpure` of the safetensors
 header, one JSON object {format, architecture, config, metadata}. Foreign files are read as plain
 tensors only: safetensors, or PyTorch files through the restricted unpickler (`weights_only=True`).
+Which of their tensors are the weights is the rule of `advpure.named_tensors`; which files a path
+names, that of `advpure.weight_files`.
 """
 
 import hashlib
+import io
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +23,12 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from advpure.base.documents import parse_json
 from advpure.errors import BadInput
-from advpure.networks import build_network
+from advpure.named_tensors import NamedTensors, Weights, check_kinds, check_tensors, choose_set
+from advpure.networks import build_network, shapes_of
 from advpure.storage import atomic_path
+from advpure.weight_files import digest, is_index, kind_of, locate, read_index
 
 HEADER = "advpure"
 FORMAT = 1
@@ -45,13 +52,12 @@ class LoadedNetwork(NamedTuple):
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 sum of a file, in hexadecimal.
+    """Return the SHA-256 sum of a file of weights, in hexadecimal; see `weight_files.digest`.
 
     Raises:
         BadInput: when the file is missing.
     """
-    with _existing(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest(path, "sha256")
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -99,8 +105,37 @@ def save_network(
         "config": dict(config),
         "metadata": dict(metadata),
     }
+    write_safetensors(path, tensors, {HEADER: json.dumps(header)})
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]
+) -> None:
+    """Store tensors as safetensors, whole or not at all.
+
+    The file is made in memory first: where the library writes itself, a full disk is an error of
+    its own kind that nobody expects.
+
+    Raises:
+        StorageFull: when the disk is full; an existing file stays as it was.
+    """
     with atomic_path(Path(path)) as scratch:
-        scratch.write_bytes(to_safetensors(tensors, {HEADER: json.dumps(header)}))
+        scratch.write_bytes(to_safetensors(dict(tensors), dict(header)))
+
+
+def write_torch(path: str | Path, content: Any) -> None:
+    """Store tensors and plain containers as a PyTorch file, whole or not at all.
+
+    In memory first, for the reason that `write_safetensors` gives: `torch.save` raises a
+    RuntimeError where a disk is full.
+
+    Raises:
+        StorageFull: when the disk is full; an existing file stays as it was.
+    """
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    with atomic_path(Path(path)) as scratch:
+        scratch.write_bytes(memory.getbuffer())
 
 
 def load_network(path: str | Path) -> LoadedNetwork:
@@ -116,10 +151,9 @@ def load_network(path: str | Path) -> LoadedNetwork:
         BadInput: when the file is missing, damaged, not ours, or does not fit its own header.
     """
     path = _existing(path)
-    header = _read_header(path)
-    network = build_network(header["architecture"], header["config"])
+    header = read_header(path)
+    expected = shapes_of(header["architecture"], header["config"])
     state = load_state(path)
-    expected = network.state_dict()
     for name in [*expected, *state]:
         if name not in state or name not in expected:
             where = "is missing from" if name not in state else "is unknown to"
@@ -132,6 +166,9 @@ def load_network(path: str | Path) -> LoadedNetwork:
                 f"has shape {tuple(state[name].shape)}, not {tuple(expected[name].shape)}",
                 "rebuild it",
             )
+    check_kinds(state, expected, str(path))
+    # The file has all its numbers, so the network is no larger than the file.
+    network = build_network(header["architecture"], header["config"])
     network.load_state_dict(state)
     network.float().eval().requires_grad_(False)
     described = {key: header[key] for key in ("architecture", "config")}
@@ -142,25 +179,61 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     """Read named tensors from a file without ever running code from it.
 
     Args:
-        path: A safetensors file, or a PyTorch file (zip or legacy) that holds tensors by name,
-            possibly under `state_dict` or `model`.
+        path: As `load_tensors`.
 
     Returns:
         Named tensors on the CPU, in the stored types.
 
     Raises:
-        BadInput: when the file is missing, damaged, would run code, holds no named tensors, or
-            holds values that are not finite.
+        BadInput: as `load_tensors`.
     """
-    path = _existing(path)
+    return load_tensors(path).tensors
+
+
+def load_tensors(
+    path: str | Path, choice: Weights | None = None, default: Weights = "ema"
+) -> NamedTensors:
+    """Read named tensors from files without ever running code from them.
+
+    Args:
+        path: A safetensors file, a PyTorch file (zip or legacy), the index of such shards, or a
+            folder that ``save_pretrained`` wrote.
+        choice: Which of averaged and raw weights to read; None for the default.
+        default: Which of them to read where the file holds both; see `advpure.named_tensors`.
+
+    Returns:
+        Named tensors on the CPU, in the stored types, and which set they are.
+
+    Raises:
+        BadInput: when something is missing, damaged, would run code, holds no named tensors, or
+            tensors that are no weights.
+    """
+    path = locate(path)
+    found = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
+    check_tensors(found.tensors, path)
+    return found
+
+
+def _read_shards(path: Path) -> NamedTensors:
+    """Join the tensors of an index."""
+    shards = read_index(path)
+    state: dict[str, Tensor] = {}
+    for file in shards.files:
+        held = _read_file(file, None, "ema").tensors
+        for name in sorted(shards.names[file]):
+            if name not in held:
+                raise BadInput(f"tensor {name!r} of {path}", f"is not in {file.name}", "mend it")
+            state[name] = held[name]
+    return NamedTensors(state, None)
+
+
+def _read_file(path: Path, choice: Weights | None, default: Weights) -> NamedTensors:
+    """Read one file of whichever format."""
     with path.open("rb") as stream:
         start = stream.read(9)
-    is_safetensors = len(start) == 9 and start[8:] == b"{"
-    state = _parse_safetensors(path) if is_safetensors else _parse_torch(path)
-    for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise BadInput(f"tensor {name!r} of {path}", "is not finite", "obtain the file again")
-    return state
+    safe = len(start) == 9 and start[8:] == b"{"
+    content: Any = _parse_safetensors(path) if safe else read_torch(path)
+    return choose_set(content, path, choice, default)
 
 
 def read_torch(path: str | Path) -> Any:
@@ -180,7 +253,7 @@ def read_torch(path: str | Path) -> Any:
         # By its content: for some suffixes torch would choose the format by the name.
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(stream, map_location="cpu", weights_only=True)
+            return load_restricted(stream)
     except pickle.UnpicklingError as error:
         if any(sign in str(error).lower() for sign in _CODE_SIGNS) and not _is_garbage(path):
             raise BadInput(f"weights file {path}", "would run code when loaded", _CONVERT) from None
@@ -189,16 +262,42 @@ def read_torch(path: str | Path) -> Any:
         raise _damaged(path) from None
 
 
+def load_restricted(stream: IO[bytes]) -> Any:
+    """Load a PyTorch file by the restricted unpickler, after a look at the sizes that it states.
+
+    Raises:
+        ValueError: when it states more bytes than it has, as only compressed or overlapping
+            members can; PyTorch stores them plainly.
+        Exception: whatever the unpickler raises.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("more bytes than the file has")
+    stream.seek(0)
+    return torch.load(stream, map_location="cpu", weights_only=True)
+
+
 def _existing(path: str | Path) -> Path:
     """Return the path of an existing file."""
     path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
-    return path
+    if kind_of(path) == "folder":
+        raise BadInput(
+            f"weights {path}",
+            "is a folder",
+            "name the .safetensors in it, or write NAME:FOLDER for an official checkpoint",
+        )
+    return locate(path)
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read and check our part of a safetensors header."""
+def read_header(path: Path) -> dict[str, Any]:
+    """Read and check our part of a safetensors header: {format, architecture, config, metadata}.
+
+    Raises:
+        BadInput: when the file is damaged or not ours.
+    """
     try:
         with safe_open(str(path), framework="pt") as stream:
             stored = stream.metadata() or {}
@@ -208,10 +307,9 @@ def _read_header(path: Path) -> dict[str, Any]:
         rule = "is no safetensors file" if foreign else "is damaged or cut short"
         raise BadInput(f"weights file {path}", rule, "obtain it again") from None
     fix = "use a file that `advpure train` wrote"
-    try:
-        header = json.loads(stored[HEADER])
-    except (KeyError, ValueError):
-        raise BadInput(f"weights file {path}", "has no advpure header", fix) from None
+    if HEADER not in stored:
+        raise BadInput(f"weights file {path}", "has no advpure header", fix)
+    header = parse_json(stored[HEADER], f"advpure header of weights file {path}")
     parts = {"format": int, "architecture": str, "config": dict, "metadata": dict}
     if not isinstance(header, dict) or any(
         not isinstance(header.get(name), kind) for name, kind in parts.items()
@@ -230,20 +328,6 @@ def _parse_safetensors(path: Path) -> dict[str, Tensor]:
         raise BadInput(
             f"weights file {path}", "is damaged or cut short", "obtain it again"
         ) from None
-
-
-def _parse_torch(path: Path) -> dict[str, Tensor]:
-    """Read named tensors of a PyTorch file."""
-    content = read_torch(path)
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise BadInput(f"weights file {path}", "holds no named tensors", "save a state_dict")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise BadInput(f"entry {name!r} of {path}", "is no named tensor", "save a state_dict")
-    return dict(content)
 
 
 def _is_garbage(path: Path) -> bool:

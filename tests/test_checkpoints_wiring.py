@@ -1,5 +1,6 @@
 """Every official checkpoint: parameters, every key and shape, and the official code's outputs."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,16 +237,9 @@ def test_a_classifier_normalises_and_resizes() -> None:
 
 
 def test_a_network_without_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import builtins
-
-    real = builtins.__import__
-
-    def absent(name: str, *rest: object, **named: object) -> object:
-        if name.partition(".")[0] in ("diffusers", "timm", "torchvision"):
-            raise ImportError(name)
-        return real(name, *rest, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    for package in ("diffusers", "timm", "torchvision"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "torchvision.models", raising=False)
     for name, extra in (
         ("iddpm-cifar10", "hub"), ("vit-b16-imagenet", "hub"),
         ("robustbench-standard-r50", "metrics"),

@@ -213,7 +213,7 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone() -> None:
         ("unet", {"image_size": 9}, "is not a multiple of 2"),
         ("unet", {"channels": []}, "make no network"),
         ("unet", {"attention": [2]}, "names no level"),
-        ("unet", {"dropout": 1.0}, "outside"),
+        ("unet", {"dropout": 1.0}, "is not 0 or more and below 1"),
         ("unet", {"embedding": 7}, "is odd"),
         ("resnet", {}, "'image_size' of resnet is unknown"),
         ("convnet", {}, "'image_size' of convnet is unknown"),
@@ -231,9 +231,9 @@ def test_missing_and_inconsistent_settings_are_refused() -> None:
         build_network("unet", {"image_size": 8})
     with pytest.raises(BadInput, match="does not match the channels"):
         build_network("resnet", {"image_channels": 3, "classes": 10})
-    with pytest.raises(BadInput, match="is not positive"):
+    with pytest.raises(BadInput, match=r"std\[0\] 0 is not above 0"):
         ResNetConfig(image_channels=1, classes=10, std=(0.0,))
-    with pytest.raises(BadInput, match="is not positive"):
+    with pytest.raises(BadInput, match=r"std\[0\] 0 is not above 0"):
         ConvNetConfig(image_channels=1, classes=10, std=(0.0,))
     with pytest.raises(BadInput, match="does not match the channels"):
         ConvNetConfig(image_channels=3, classes=10)

@@ -95,7 +95,7 @@ def test_l1_and_l2_are_means_and_huber_is_over_the_whole_image() -> None:
     assert float(made["l1"](a, b)) == pytest.approx(7 / 4)
     assert float(made["l2"](a, b)) == pytest.approx(25 / 4)
     assert float(made["huber"](a, b)) == pytest.approx(math.sqrt(25 + c**2) - c, rel=1e-6)
-    with pytest.raises(BadInput, match="use lpips, l1, l2, huber"):
+    with pytest.raises(BadInput, match="distance .l3. is not known; did you mean l2"):
         make_distance({**SETTINGS, "distance": "l3"})
 
 
@@ -521,7 +521,7 @@ def test_the_seven_restricted_denoisers_differ_in_their_noise_alone() -> None:
     names = ("025", "050", "100", "three", "low", "wide", "all")
     recipes = [load_recipe(f"cifar10-noise-{name}") for name in names]
     plain = {
-        json.dumps(dataclasses.asdict(dataclasses.replace(r, name="", about="", loss={})))
+        json.dumps(dataclasses.asdict(dataclasses.replace(r, name="same", about="same", loss={})))
         for r in recipes
     }
     assert len(plain) == 1

@@ -117,8 +117,8 @@ def test_an_image_gets_several_noises_of_one_level_unclipped() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"noises": 0}, "draw nothing"),
-        ({"consistency": -1.0, "noises": 2}, "are not weights"),
+        ({"noises": 0}, "noises 0 is not a whole number from 1 to 4096"),
+        ({"consistency": -1.0, "noises": 2}, "consistency -1 is not 0 or more"),
         ({"consistency": 5.0}, "of one noise is always 0"),
         ({"sigmas": []}, "exclude each other"),
         ({"lambda": 1}, "'lambda' is unknown"),
@@ -138,8 +138,8 @@ def test_the_published_weights_are_in_the_recipes() -> None:
             assert plain.loss == {"sigmas": [int(name) / 100]}
             extra = {"noises": 2, "consistency": weight, "entropy": 0.5}
             assert regular.loss == {**plain.loss, **extra}
-            assert dataclasses.replace(plain, name="", about="", loss={}) == dataclasses.replace(
-                regular, name="", about="", loss={}
+            assert dataclasses.replace(plain, name="same", about="same", loss={}) == dataclasses.replace(
+                regular, name="same", about="same", loss={}
             )
 
 

@@ -69,7 +69,7 @@ def test_networks_without_tokens_are_what_they_were() -> None:
     for network in (plain, network_of(1), InBfloat16(network_of(1), False)):
         assert with_labels(network, labels) is network
     assert isinstance(with_labels(InBfloat16(network_of(3), True), labels), Labelled)
-    with pytest.raises(BadInput, match="classes -1 are negative"):
+    with pytest.raises(BadInput, match="classes -1 is not a whole number from 0"):
         build_network("unet", {**SHAPE, "classes": -1})
 
 

@@ -108,7 +108,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
     assert load_state(path)["w"].tolist() == [0, 0]
     cases: list[tuple[object, str]] = [
         (None, "has no advpure header"),
-        ("not json", "has no advpure header"),
+        ("not json", "advpure header of weights file .* is not JSON"),
         ([], "malformed"),
         ({"format": 1, "architecture": "resnet", "config": 3, "metadata": {}}, "malformed"),
         ({"format": 9, "architecture": "resnet", "config": {}, "metadata": {}}, "format 9"),

@@ -217,9 +217,10 @@ def validate(settings: Any) -> None:
     """Check every field of a frozen settings dataclass by its annotation, and store plain values.
 
     Understood are ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``X | None`` and unions of
-    these, with ``annotated_types`` bounds inside ``Annotated``. Fields of other types are left to
-    their class. A number stays the kind that its annotation names: ``float`` takes whole numbers
-    and texts such as ``8/255``, unless the annotation admits texts, which then stay texts.
+    these, with ``annotated_types`` bounds inside ``Annotated``, and ``tuple[X, ...]`` of any of
+    them, which takes lists. Fields of other types are left to their class. A number stays the kind
+    that its annotation names: ``float`` takes whole numbers and texts such as ``8/255``, unless the
+    annotation admits texts, which then stay texts.
 
     Args:
         settings: An instance; called from its ``__post_init__``.
@@ -266,6 +267,11 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
     if get_origin(hint) is Literal:
         choose(value, get_args(hint), what)
         return value
+    if get_origin(hint) is tuple and len(get_args(hint)) == 2 and get_args(hint)[1] is Ellipsis:
+        return tuple(
+            check_value(one, get_args(hint)[0], f"{what}[{place}]")
+            for place, one in enumerate(_listed(value, what))
+        )
     if hint is bool:
         return truth(value, what)
     if hint is int:
@@ -274,6 +280,15 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
         return number(value, what, within)
     if hint is str:
         return words(value, what)
+    return value
+
+
+def _listed(value: object, what: str) -> Sequence[object]:
+    """Return the elements of a list, a tuple or an array of one dimension."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = list(value)
+    if not isinstance(value, list | tuple):
+        raise BadInput(f"{what} {shown(value)}", "is no list", "write [ ] around its values")
     return value
 
 

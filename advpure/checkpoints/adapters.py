@@ -20,6 +20,8 @@ from advpure.denoisers import (
 )
 from advpure.schedules import make_schedule, vp_time
 
+Resample = Literal["bilinear", "bicubic"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AsDenoiser:
@@ -64,11 +66,14 @@ class AsClassifier:
         mean: Per-channel mean that is subtracted, or none.
         std: Per-channel standard deviation that is divided by.
         size: Height and width that images are resized to, in pixels; none to leave them.
+        resample: The filter of the resizing, with antialiasing: ``bicubic``, or ``bilinear`` as
+            the processors of transformers have it.
     """
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     size: int | None = None
+    resample: Resample = "bicubic"
 
     def __call__(self, network: nn.Module) -> nn.Module:
         """Wrap the network."""
@@ -102,7 +107,7 @@ class ContinuousDenoiser(Denoiser):
 
 
 class NormalisedClassifier(nn.Module):
-    """Resize (bicubic with antialiasing), normalise, classify.
+    """Resize (bicubic or bilinear, with antialiasing), normalise, classify.
 
     Args:
         network: Maps normalised images to logits.
@@ -120,7 +125,9 @@ class NormalisedClassifier(nn.Module):
         """Return logits [B, K] of images [B, 3, H, W] in [0, 1]."""
         size = self.settings.size
         if size is not None and images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+            images = F.interpolate(
+                images, (size, size), mode=self.settings.resample, antialias=True
+            )
         if self.settings.mean:
             mean = torch.tensor(self.settings.mean, dtype=images.dtype, device=images.device)
             std = torch.tensor(self.settings.std, dtype=images.dtype, device=images.device)

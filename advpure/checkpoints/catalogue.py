@@ -18,7 +18,6 @@ from advpure.registry import Registry
 
 CHECKPOINTS: Registry[Checkpoint] = Registry("official checkpoint")
 
-_PARALLEL = (r"^module\.", "")
 _HALF = (0.5, 0.5, 0.5)
 _IMAGENET = AsClassifier(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _OPENAI = "https://openaipublic.blob.core.windows.net"
@@ -71,6 +70,7 @@ _add(
         _pesser,
         name="pesser-ddpm-cifar10-raw",
         about="DDPM on CIFAR-10, weights without averaging",
+        weights="raw",
         source="https://heibox.uni-heidelberg.de/f/869980b53bf5416c8a28/?dl=1",
         quality="FID 12.1 (reported by the port)",
         checksum="md5:82ed3067fd1002f5cf4c339fb80c4669",
@@ -113,7 +113,6 @@ _add(
             kind="epsilon", schedule="cosine", steps=4000, rescaled=True, learned_variance=True
         ),
         proof="iddpm-cifar10",
-        aliases=(_PARALLEL,),
     )
 )  # fmt: skip
 _add(
@@ -134,7 +133,6 @@ _add(
             kind="epsilon", schedule="cosine", steps=4000, rescaled=True, learned_variance=True
         ),
         proof="iddpm-imagenet64",
-        aliases=(_PARALLEL,),
     )
 )  # fmt: skip
 _add(
@@ -153,7 +151,6 @@ _add(
         ),
         adapt=AsDenoiser(kind="epsilon", learned_variance=True),
         proof="adm-imagenet256",
-        aliases=(_PARALLEL,),
     )
 )  # fmt: skip
 _add(
@@ -169,7 +166,6 @@ _add(
         config=replace(_ADM64, out_channels=6),
         adapt=AsDenoiser(kind="epsilon", schedule="cosine", learned_variance=True),
         proof="adm-imagenet64-cond",
-        aliases=(_PARALLEL,),
     )
 )
 
@@ -185,7 +181,6 @@ _cm = _unet(
     config=replace(_ADM64, time_scale=1000.0, trailing=(1, 1)),
     adapt=AsDenoiser(kind="consistency"),
     proof="cm-imagenet64",
-    aliases=(_PARALLEL,),
 )
 _add(_cm)
 _CM_VARIANTS = (
@@ -222,7 +217,6 @@ for _short, _repository in (
             tensors=629,
             config=replace(_cm.config, names="diffusers"),
             proof="cm-imagenet64-diffusers",
-            aliases=(),
         )
     )
 
@@ -372,7 +366,6 @@ _add(
         adapt=AsDenoiser(kind="vp"),
         proof="scoresde",
         reader="score-sde",
-        aliases=(_PARALLEL,),
     )
 )
 
@@ -393,7 +386,6 @@ _add(
         config=cifar.WideResNetConfig(),
         adapt=AsClassifier(),
         proof="wrn-28-10",
-        aliases=(_PARALLEL, (r"^model\.", "")),
     )
 )
 _add(
@@ -414,7 +406,6 @@ _add(
         config=cifar.ResNetConfig(),
         adapt=_IMAGENET,
         proof="resnet56",
-        aliases=(_PARALLEL,),
         checksum="sha256:4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
         bytes=3_471_733,
     )
@@ -433,7 +424,6 @@ _add(
         config=VisionConfig(library="torchvision", model="resnet50"),
         adapt=_IMAGENET,
         proof="resnet50",
-        aliases=(_PARALLEL, (r"^model\.", "")),
     )
 )
 _add(

@@ -160,7 +160,10 @@ def build_wide(config: WideResNetConfig) -> WideResNet:
 
 
 def layout_resnet(network: nn.Module, config: ResNetConfig) -> Layout:
-    """Lay out the official file, which was saved before batch counters existed."""
+    """Lay out the official file, which was saved before batch counters existed.
+
+    Files of today's torch have them: they are left out when read, as they change no answer.
+    """
     return Layout(
         {
             name: constant(torch.zeros((), dtype=torch.long))

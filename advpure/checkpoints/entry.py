@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.checkpoints.layout import Layout
+from advpure.named_tensors import Weights, check_kinds
 
 Reader = Literal["tensors", "edm", "flax", "score-sde"]
 
@@ -31,6 +32,8 @@ class Checkpoint:
         config: The network's shape.
         adapt: Wraps the network for its use.
         reader: The format of the official file, beside safetensors.
+        weights: Which weights it is evaluated with, where a file has both: averaged (``ema``) ones
+            or ``raw`` ones.
         aliases: Pairs of a pattern and its replacement, applied to the file's names in turn.
         checksum: ``md5:...`` or ``sha256:...`` of the official file, if published.
         bytes: Size of the official file, if known.
@@ -53,6 +56,7 @@ class Checkpoint:
     adapt: Callable[[nn.Module], nn.Module]
     proof: str
     reader: Reader = "tensors"
+    weights: Weights = "ema"
     aliases: tuple[tuple[str, str], ...] = ()
     checksum: str | None = None
     bytes: int | None = None
@@ -72,8 +76,12 @@ class Checkpoint:
 
         Returns:
             The network, float32, in evaluation mode, parameters without gradients.
+
+        Raises:
+            BadInput: for whole numbers where the network has real ones, or the other way round.
         """
         network, _ = self.skeleton()
+        check_kinds(tensors, network.state_dict(), self.name)
         network.load_state_dict(tensors, assign=True)
         if any(buffer.is_meta for buffer in network.buffers()):
             # Constants that are computed, not stored: let the constructor compute them.

@@ -5,24 +5,32 @@ stores exactly that dictionary as safetensors, with the entry's name in the head
 converted file needs no name beside it and stays readable for other tools.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from advpure.base.documents import parse_json
+from advpure.checkpoints.adapters import AsClassifier, Resample
+from advpure.checkpoints.choices import Choices, read_preprocessor, split_choices
 from advpure.checkpoints.entry import Checkpoint
-from advpure.checkpoints.layout import assemble
+from advpure.checkpoints.layout import Layout, assemble
 from advpure.checkpoints.msgpack import load_flax
 from advpure.checkpoints.pickles import load_edm_pickle
 from advpure.errors import BadInput
-from advpure.storage import atomic_path
-from advpure.weights import load_state, read_torch
+from advpure.named_tensors import (
+    NamedTensors,
+    Weights,
+    check_tensors,
+    choose_set,
+    plain_names,
+)
+from advpure.weight_files import digest, is_index, locate
+from advpure.weights import load_tensors, read_torch, write_safetensors
 
 HEADER = "advpure-checkpoint"
 
@@ -40,31 +48,42 @@ class Converted(NamedTuple):
 
 
 def read_official(entry: Checkpoint, path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of an entry; see `read_weights`."""
+    return read_weights(entry, path).tensors
+
+
+def read_weights(
+    entry: Checkpoint,
+    path: str | Path,
+    layout: Layout | None = None,
+    *,
+    weights: Weights | None = None,
+) -> NamedTensors:
     """Read a file of an entry, official or converted.
 
     Args:
         entry: What it is meant to be.
-        path: The file.
+        path: The file, an index of shards, or a folder that ``save_pretrained`` wrote.
+        layout: The entry's; built here when None.
+        weights: Averaged or raw weights, where the file holds both; the entry's when None.
 
     Returns:
-        Tensors by official name, prefixes removed.
+        Tensors by official name, see `advpure.named_tensors` for the rule, and which set they are.
 
     Raises:
-        BadInput: when it is missing, damaged, would run code or holds something else.
+        BadInput: when something is missing, damaged, would run code or holds something else.
+
+    Warns:
+        UserWarning: when the file holds both kinds of weights and none was chosen.
     """
-    path = Path(path)
-    if entry.reader == "tensors" or _is_safetensors(path):
-        state = load_state(path)
-    elif entry.reader == "edm":
-        state = load_edm_pickle(path)
-    elif entry.reader == "flax":
-        state = load_flax(path)
+    path = locate(path)
+    if entry.reader == "tensors" or is_index(path) or _is_safetensors(path):
+        read = load_tensors(path, weights, entry.weights)
     else:
-        state = _averaged(path)
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise BadInput(f"tensor {name!r} of {path}", "is not finite", "obtain the file again")
-    return rename(entry, state)
+        read = _READERS[entry.reader](path, weights)
+        check_tensors(read.tensors, path)
+    known = (layout or entry.skeleton()[1]).official()
+    return read._replace(tensors=plain_names(rename(entry, read.tensors), known, path))
 
 
 def rename(entry: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,14 +98,22 @@ def rename(entry: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def converted(path: str | Path) -> Converted | None:
     """Return what the header of a converted file says, None for any other file."""
-    if not _is_safetensors(Path(path)):
+    header = _header(path)
+    if "entry" not in header or "original" not in header:
         return None
+    return Converted(str(header["entry"]), str(header["original"]))
+
+
+def _header(path: str | Path) -> dict[str, Any]:
+    """Return what a conversion stored in the header of a file; nothing for any other file."""
+    if not _is_safetensors(Path(path)):
+        return {}
     try:
         with safe_open(str(path), framework="pt") as stream:
-            header = json.loads((stream.metadata() or {})[HEADER])
-        return Converted(str(header["entry"]), str(header["original"]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-        return None
+            header = parse_json((stream.metadata() or {}).get(HEADER, "{}"), HEADER)
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def check_sum(entry: Checkpoint, path: str | Path) -> bool | None:
@@ -126,9 +153,12 @@ def convert(
 ) -> int:
     """Store the official tensors of a file as safetensors.
 
+    The header keeps what was chosen: which weights, and how images are resized.
+
     Args:
         entry: What the file is.
-        path: The file.
+        path: The file, an index of shards or a folder, with choices behind it, see
+            `advpure.checkpoints.choices`.
         to: Where to write, replaced atomically.
         any_checksum: Take a file that differs from the published one, such as a fine-tuned one.
 
@@ -140,39 +170,68 @@ def convert(
     """
     if Path(to).suffix != ".safetensors":
         raise BadInput(f"target {to}", "is no .safetensors file", "write --to out.safetensors")
+    choices = split_choices(path)
+    file = locate(choices.path)
     if not any_checksum:
-        require_sum(entry, path)
-    state = read_official(entry, path)
+        require_sum(entry, file)
     _, layout = entry.skeleton()
+    state, weights = read_weights(entry, file, layout, weights=choices.weights)
     assemble(layout, state, entry.name)
-    header = {"entry": entry.name, "original": f"sha256:{digest(path, 'sha256')}"}
+    resample = choose_resample(entry, choices, file)
+    header = {"entry": entry.name, "original": f"sha256:{digest(file, 'sha256')}"}
+    header |= {"weights": weights} if weights else {}
+    header |= {"resample": resample} if resample else {}
     stored = {name: value.contiguous().clone() for name, value in state.items()}
-    with atomic_path(Path(to)) as scratch:
-        save_file(stored, str(scratch), {HEADER: json.dumps(header)})
+    write_safetensors(to, stored, {HEADER: json.dumps(header)})
     return len(stored)
 
 
-def digest(path: str | Path, kind: str) -> str:
-    """Return a file's checksum, in hexadecimal.
+def choose_resample(entry: Checkpoint, choices: Choices, file: Path) -> Resample | None:
+    """Return how a classifier resizes images: as chosen, or as its files say.
+
+    Args:
+        entry: The checkpoint.
+        choices: What was chosen.
+        file: The file of weights.
+
+    Returns:
+        The filter; None for the entry's own.
 
     Raises:
-        BadInput: when the file is missing.
+        BadInput: for a choice that means nothing to the entry, or a bad preprocessor file.
     """
-    if not Path(path).is_file():
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, kind).hexdigest()
+    settings = entry.adapt
+    if not isinstance(settings, AsClassifier) or settings.size is None:
+        if choices.resample is not None:
+            raise BadInput(
+                f"choice {choices.resample}", f"means nothing to {entry.name}", "leave it out"
+            )
+        return None
+    if choices.resample is not None:
+        return choices.resample
+    stored: Resample | None = _header(file).get("resample")
+    if stored in get_args(Resample):
+        return stored
+    return read_preprocessor(file, settings, entry.name)
 
 
 def _is_safetensors(path: Path) -> bool:
-    if not path.is_file():
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
-    with path.open("rb") as stream:
+    with locate(path).open("rb") as stream:
         return stream.read(9)[8:] == b"{"
 
 
-def _averaged(path: Path) -> dict[str, Tensor]:
-    """Put Score-SDE's averaged parameters, a list in parameter order, under their names."""
+def _edm(path: Path, weights: Weights | None) -> NamedTensors:
+    if weights == "raw":
+        raise BadInput(f"weights file {path}", "holds averaged weights alone", "leave out raw")
+    return NamedTensors(load_edm_pickle(path), None)
+
+
+def _flax(path: Path, weights: Weights | None) -> NamedTensors:
+    return NamedTensors(load_flax(path, "params" if weights == "raw" else "params_ema"), weights)
+
+
+def _score_sde(path: Path, weights: Weights | None) -> NamedTensors:
+    """Read the raw parameters by name, or the averages, a list in the order of the parameters."""
     content: Any = read_torch(path)
     model = content.get("model") if isinstance(content, dict) else None
     average = content.get("ema") if isinstance(content, dict) else None
@@ -181,8 +240,10 @@ def _averaged(path: Path) -> dict[str, Tensor]:
         raise BadInput(
             f"weights file {path}", "has no 'model' and 'ema'", "use a Score-SDE checkpoint"
         )
-    state = {name.removeprefix("module."): value for name, value in model.items()}
-    trained = [name for name in state if name not in ("sigmas", "all_modules.0.W")]
+    state, _ = choose_set(model, path)
+    if weights == "raw":
+        return NamedTensors(state, "raw")
+    trained = [name for name in state if not _CONSTANT.search(name)]
     if len(trained) != len(shadow):
         raise BadInput(
             f"weights file {path}",
@@ -195,4 +256,14 @@ def _averaged(path: Path) -> dict[str, Tensor]:
                 f"averaged tensor {name!r} of {path}", "has another shape", "obtain it again"
             )
         state[name] = value
-    return state
+    return NamedTensors(state, weights)
+
+
+_CONSTANT = re.compile(r"(?:^|\.)(?:sigmas|all_modules\.0\.W)$")
+"""What Score-SDE stores beside its parameters."""
+
+_READERS: Mapping[str, Callable[[Path, Weights | None], NamedTensors]] = {
+    "edm": _edm,
+    "flax": _flax,
+    "score-sde": _score_sde,
+}

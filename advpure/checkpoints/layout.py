@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.errors import BadInput
+from advpure.named_tensors import COUNTERS
 
 Shape = tuple[int, ...]
 Order = Literal["parts", "heads", "interleaved"]
@@ -86,10 +87,11 @@ class KeyReport(NamedTuple):
 
 
 def compare(layout: Layout, state: Mapping[str, Tensor]) -> KeyReport:
-    """Compare a file's tensors with a layout; unused ones may be absent."""
+    """Compare a file's tensors with a layout; unused ones and counters may be absent."""
     official = layout.official()
+    optional = {name for name in official if name in layout.unused or COUNTERS.search(name)}
     return KeyReport(
-        [name for name in official if name not in state and name not in layout.unused],
+        [name for name in official if name not in state and name not in optional],
         [name for name in state if name not in official],
         [
             f"{name}: {tuple(state[name].shape)}, not {shape}"
@@ -126,8 +128,9 @@ def assemble(layout: Layout, state: Mapping[str, Tensor], owner: str) -> dict[st
         more = f" ({len(faults) - 1} more differ)" if len(faults) > 1 else ""
         raise BadInput(subject, rule + more, "check that the file is the one of this entry")
     made = {}
+    zero = torch.zeros((), dtype=torch.long)  # of the counters that a file leaves out
     for target, source in layout.sources.items():
-        value = source.make(*[state[name] for name in source.names])
+        value = source.make(*[state.get(name, zero) for name in source.names])
         made[target] = value.float() if value.is_floating_point() else value
     return made
 

@@ -1,15 +1,21 @@
 """From an entry's name and a file to a working denoiser or classifier."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from advpure.base.extras import optional
+from advpure.checkpoints.adapters import AsClassifier
 from advpure.checkpoints.catalogue import CHECKPOINTS
+from advpure.checkpoints.choices import PREPROCESSOR, split_choices
 from advpure.checkpoints.entry import Checkpoint
-from advpure.checkpoints.files import converted, read_official, require_sum
+from advpure.checkpoints.files import choose_resample, converted, read_weights, require_sum
 from advpure.checkpoints.layout import assemble
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
+from advpure.weight_files import kind_of, locate
 
 
 class Reference(NamedTuple):
@@ -27,6 +33,8 @@ class Reference(NamedTuple):
 def split_reference(text: str | Path) -> Reference | None:
     """Understand ``NAME:FILE``, ``NAME``, or the path of a converted file.
 
+    Choices behind FILE stay with it, see `advpure.checkpoints.choices`.
+
     Args:
         text: What the user gave for weights.
 
@@ -43,10 +51,22 @@ def split_reference(text: str | Path) -> Reference | None:
     name, colon, file = str(text).partition(":")
     if name in CHECKPOINTS:
         return Reference(CHECKPOINTS.get(name), Path(file) if colon else None)
-    made = converted(text) if Path(text).is_file() else None
+    made = converted(text) if kind_of(text) == "file" else None
     if made is not None and made.entry in CHECKPOINTS:
         return Reference(CHECKPOINTS.get(made.entry), Path(text))
     return None
+
+
+class Opened(NamedTuple):
+    """A checkpoint in use.
+
+    Attributes:
+        module: A `Denoiser` D(x; sigma) in model units, or a classifier of images in [0, 1].
+        choices: What its file left open: which weights were read, how images are resized.
+    """
+
+    module: nn.Module
+    choices: dict[str, str]
 
 
 def load_checkpoint(
@@ -60,8 +80,10 @@ def load_checkpoint(
 
     Args:
         name: A name in `advpure.checkpoints.catalogue.CHECKPOINTS`.
-        file: The official file or a converted one; without it, the entry is fetched from the
-            model hub if it is there.
+        file: The official file or a converted one, an index of shards, or a folder that
+            ``save_pretrained`` wrote; without it, the entry is fetched from the model hub if it is
+            there. Choices may follow, such as ``model.pth@raw``, see
+            `advpure.checkpoints.choices`.
         label: Class that a class-conditional network is asked about; the mean of all class
             embeddings by default.
         any_checksum: Take a file that differs from the published one.
@@ -72,20 +94,42 @@ def load_checkpoint(
     Raises:
         BadInput: for an unknown name, or a file that is missing, damaged, unsafe or another one.
         MissingExtra: when the network's library is not installed.
+
+    Warns:
+        UserWarning: when the file holds averaged and raw weights and none were chosen.
     """
+    return open_checkpoint(name, file, label=label, any_checksum=any_checksum).module
+
+
+def open_checkpoint(
+    name: str,
+    file: str | Path | None = None,
+    *,
+    label: int | None = None,
+    any_checksum: bool = False,
+) -> Opened:
+    """Load an official checkpoint, and say what was chosen; see `load_checkpoint`."""
     entry = CHECKPOINTS.get(name)
     classes = getattr(entry.config, "classes", 0) if entry.kind == "denoiser" else 0
     if label is not None and not 0 <= label < classes:
         rule = f"is not below {classes}" if classes else "means nothing to it"
         raise BadInput(f"label {label} of {name}", rule, "leave it out for the mean class")
-    path = Path(file) if file is not None else fetch(entry)
+    choices = split_choices(file if file is not None else fetch(entry))
+    path = locate(choices.path)
     if not any_checksum:
         require_sum(entry, path)
+    resample = choose_resample(entry, choices, path)
     _, layout = entry.skeleton()
-    network = entry.network(assemble(layout, read_official(entry, path), name))
+    state, weights = read_weights(entry, path, layout, weights=choices.weights)
+    network = entry.network(assemble(layout, state, name))
     if label is not None:
         network.label = label  # type: ignore[assignment]
-    return entry.adapt(network).eval()
+    told = {"weights": weights} if weights else {}
+    adapt = entry.adapt
+    if isinstance(adapt, AsClassifier) and resample is not None and resample != adapt.resample:
+        adapt = replace(adapt, resample=resample)
+        told |= {"resample": resample}
+    return Opened(adapt(network).eval(), {key: str(value) for key, value in told.items()})
 
 
 def fetch(entry: Checkpoint) -> Path:
@@ -98,14 +142,22 @@ def fetch(entry: Checkpoint) -> Path:
     fix = f"obtain {entry.source} and write {entry.name}:FILE"
     if not entry.source.startswith("hf:"):
         raise BadInput(f"weights of {entry.name}", "are not on the model hub", fix)
-    try:
+    with optional("huggingface_hub", "hub"):
         from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise MissingExtra("huggingface_hub", "hub") from None
     place = entry.source.removeprefix("hf:")
     kind = "dataset" if place.startswith("datasets/") else "model"
     owner, name, file = place.removeprefix("datasets/").split("/", 2)
     try:
-        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type=kind))
+        path = Path(hf_hub_download(f"{owner}/{name}", file, repo_type=kind))
     except Exception:  # offline, moved, refused: the hub's errors have no common ancestor
         raise BadInput(f"weights of {entry.name}", "cannot be fetched from the hub", fix) from None
+    if getattr(entry.config, "names", None) == "transformers":
+        try:  # it lies beside the weights then, and says how images are resized
+            hf_hub_download(f"{owner}/{name}", PREPROCESSOR, repo_type=kind)
+        except Exception:  # as above
+            warnings.warn(
+                f"{PREPROCESSOR} of {entry.name} cannot be fetched from the hub: images are "
+                "resized bicubic",
+                stacklevel=2,
+            )
+    return path

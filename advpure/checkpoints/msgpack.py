@@ -17,10 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.budget import MAX_NESTING
+from advpure.base.validation import shown
 from advpure.errors import BadInput
+from advpure.weight_files import locate
 
-MAX_DEPTH = 64
+MAX_DEPTH = MAX_NESTING
 MAX_EXTENSION = 2**31
+_MAX_SIDES = 32
 _CHUNKED = "__msgpack_chunked_array__"
 _DTYPES = {
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16",
@@ -55,9 +59,7 @@ def load_flax(path: str | Path, key: str = "params_ema") -> dict[str, Tensor]:
     Raises:
         BadInput: when the file is missing, damaged, lacks the key, or holds what is no array.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
+    path = locate(path)
     try:
         content = decode(path.read_bytes())
     except Malformed as reason:
@@ -94,7 +96,7 @@ def decode(content: bytes) -> Any:
 class _Reader:
     """A position in the bytes, and how to read what stands there."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | memoryview) -> None:
         self.content, self.position = memoryview(content), 0
         self.sized: dict[str, Callable[[int, int], Any]] = {
             "bytes": lambda size, depth: bytes(self.take(size)),
@@ -166,13 +168,17 @@ class _Reader:
         payload = self.take(size)
         if kind not in (1, 2, 3):
             raise Malformed(f"extension type {kind} is not known")
-        inner = _Reader(bytes(payload)).value(depth + 1)
+        inner = _Reader(payload).value(depth + 1)
         if kind == 2:
-            if not (isinstance(inner, list) and len(inner) == 2):
+            if not (isinstance(inner, list) and list(map(type, inner)) == [float, float]):
                 raise Malformed("a complex number has not two parts")
             return complex(*inner)
         array = _array(inner)
-        return array if kind == 1 else array.reshape(-1)[0].item()
+        if kind == 1:
+            return array
+        if array.numel() != 1:
+            raise Malformed("a number is an array of others")
+        return array.item()
 
 
 def _array(parts: Any) -> Tensor:
@@ -180,14 +186,13 @@ def _array(parts: Any) -> Tensor:
     if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[0], list)):
         raise Malformed("an array is not (shape, type, bytes)")
     shape, name, content = parts
-    if not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise Malformed("an array has no shape")
+    _check_shape(shape)
     if not isinstance(content, bytes):
         raise Malformed("an array has no bytes")
-    name = name.decode() if isinstance(name, bytes) else name
+    name = name.decode(errors="replace") if isinstance(name, bytes) else name
     if name == "bfloat16":
         flat = torch.frombuffer(bytearray(content), dtype=torch.bfloat16) if content else None
-    elif name in _DTYPES:
+    elif isinstance(name, str) and name in _DTYPES:
         dtype = np.dtype(name).newbyteorder("<")
         if len(content) % dtype.itemsize:
             raise Malformed("an array has not the size of its shape")
@@ -200,6 +205,12 @@ def _array(parts: Any) -> Tensor:
     return flat.reshape(shape)
 
 
+def _check_shape(shape: list[Any]) -> None:
+    """Refuse what is no shape, before its sides are multiplied."""
+    if len(shape) > _MAX_SIDES or not all(type(side) is int and side >= 0 for side in shape):
+        raise Malformed("an array has no shape")
+
+
 def _join(parts: dict[Any, Any]) -> Tensor:
     """Put the chunks of a large array together."""
     shape, chunks = parts.get("shape"), parts.get("chunks")
@@ -208,7 +219,8 @@ def _join(parts: dict[Any, Any]) -> Tensor:
     if not pieces or not all(isinstance(piece, Tensor) for piece in pieces):
         raise Malformed("a chunked array has no chunks")
     whole = torch.cat([piece.reshape(-1) for piece in pieces])
-    if not all(isinstance(side, int) for side in shape) or whole.numel() != math.prod(shape):
+    _check_shape(shape)
+    if whole.numel() != math.prod(shape):
         raise Malformed("a chunked array has not the size of its shape")
     return whole.reshape(shape)
 
@@ -230,4 +242,6 @@ def _flatten(tree: dict[Any, Any], prefix: str, tensors: dict[str, Tensor], path
         elif isinstance(value, Tensor):
             tensors[f"{prefix}{name}"] = value
         else:
-            raise BadInput(f"entry {prefix}{name!s} of {path}", "is no array", "obtain it again")
+            raise BadInput(
+                f"entry {shown(f'{prefix}{name}')} of {path}", "is no array", "obtain it again"
+            )

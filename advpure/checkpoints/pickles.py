@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.budget import MAX_NAMES, MAX_NESTING
 from advpure.errors import BadInput
+from advpure.weight_files import locate
+from advpure.weights import load_restricted
 
 
 def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
@@ -31,22 +34,26 @@ def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         BadInput: when the file is missing, damaged, asks for anything but tensors and containers,
-            or holds no network under ``ema``.
+            holds more modules than the budget, or holds no network under ``ema``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
+    path = locate(path)
     try:
         with path.open("rb") as stream:
             content = _TensorsOnly(stream).load()
         network = content.get("ema") if isinstance(content, dict) else None
-        tensors: dict[str, Tensor] = {}
-        _collect(network, "", tensors)
+        tensors = _collect(network)
     except _Refused as refusal:
         raise BadInput(
             f"weights file {path}",
             f"asks for {refusal}, which is no tensor or container",
             "do not trust it; obtain it from its official source",
+        ) from None
+    except _TooMuch:
+        raise BadInput(
+            f"weights file {path}",
+            f"names more than {MAX_NAMES:,} modules and tensors, or holds {MAX_NESTING} in one "
+            "another",
+            "obtain it from its official source",
         ) from None
     except Exception:  # a damaged pickle fails in many ways, all meaning the same
         raise BadInput(
@@ -59,6 +66,10 @@ def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:
 
 class _Refused(Exception):
     """A name that is not on the list."""
+
+
+class _TooMuch(Exception):
+    """More modules than the budget."""
 
 
 class _Recorded:
@@ -91,7 +102,7 @@ class _Numbers(NamedTuple):
 
 def _storage(content: bytes) -> _Numbers:
     """Read a serialised storage through torch's restricted unpickler."""
-    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    stored = load_restricted(io.BytesIO(content))
     if not isinstance(stored, torch.storage.TypedStorage):
         raise _Refused("a storage that is none")
     return _Numbers(stored.dtype, stored._untyped_storage)
@@ -175,13 +186,27 @@ class _TensorsOnly(pickle._Unpickler):
         raise _Refused("something outside the file")
 
 
-def _collect(module: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
-    """Gather parameters, buffers and those of inner modules."""
-    if not isinstance(module, _Recorded):
-        return
-    for group in ("_parameters", "_buffers"):
-        for name, value in dict(module.state.get(group) or {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{prefix}{name}"] = value
-    for name, inner in dict(module.state.get("_modules") or {}).items():
-        _collect(inner, f"{prefix}{name}.", tensors)
+def _collect(network: Any) -> dict[str, Tensor]:
+    """Gather parameters, buffers and those of inner modules, within the budget.
+
+    A module that others hold twice is walked twice, as it has two names; modules that hold each
+    other twice, level by level, would take a time without end.
+    """
+    tensors: dict[str, Tensor] = {}
+    waiting: list[tuple[Any, str, int]] = [(network, "", 0)]
+    names = 0
+    while waiting:
+        module, prefix, depth = waiting.pop()
+        if not isinstance(module, _Recorded):
+            continue
+        groups = [dict(module.state.get(group) or {}) for group in ("_parameters", "_buffers")]
+        inner = dict(module.state.get("_modules") or {})
+        names += sum(map(len, groups)) + len(inner)
+        if names > MAX_NAMES or depth > MAX_NESTING:
+            raise _TooMuch
+        for group in groups:
+            for name, value in group.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{prefix}{name}"] = value
+        waiting += [(inner[name], f"{prefix}{name}.", depth + 1) for name in reversed(inner)]
+    return tensors

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from advpure.base.extras import optional
 from advpure.checkpoints.layout import Order
-from advpure.errors import MissingExtra
 from advpure.networks.layers import ClassTable
 
 Names = Literal["openai", "ddpm", "diffusers", "edm"]
@@ -78,11 +78,9 @@ class UNet2D(nn.Module):
     def __init__(self, config: UNet2DConfig) -> None:
         """Create the layers."""
         super().__init__()
-        try:
+        with optional("diffusers", "hub"):
             from diffusers import UNet2DModel
             from diffusers.models.attention_processor import Attention, AttnProcessor
-        except ImportError:
-            raise MissingExtra("diffusers", "hub") from None
         self.config = config
         self.label = -1
         levels = range(len(config.channels))

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.entry import Checkpoint
-from advpure.checkpoints.files import check_sum, read_official
+from advpure.checkpoints.files import check_sum, read_weights
 from advpure.checkpoints.layout import KeyReport, compare
 from advpure.checkpoints.proof import deviation, load_proofs
 from advpure.errors import BadInput
@@ -62,7 +63,8 @@ def verify(
 
     Args:
         entry: The checkpoint.
-        path: A file that is meant to be it.
+        path: A file that is meant to be it, with choices behind it, see
+            `advpure.checkpoints.choices`.
         case: ``small`` or ``full``: which stored output of the official code to reproduce; None
             for neither. Full networks take up to 10 GB of memory and minutes.
 
@@ -85,8 +87,9 @@ def verify(
             raise BadInput(f"case {case!r}", "is not known", "use small or full")
         found["deviation"] = deviation(entry, proofs.get(case) or next(iter(proofs.values())))
     if path is not None:
-        checksum = check_sum(entry, path)
-        state = read_official(entry, path)
+        choices = split_choices(path)
+        checksum = check_sum(entry, choices.path)
+        state, _ = read_weights(entry, choices.path, layout, weights=choices.weights)
         found |= {
             "file": str(path),
             "checksum": checksum,

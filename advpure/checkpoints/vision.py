@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from advpure.base.extras import optional
 from advpure.checkpoints.layout import Layout, Source, identity, same, stacked
-from advpure.errors import MissingExtra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,12 @@ def build(config: VisionConfig) -> nn.Module:
     """
     network: nn.Module
     if config.library == "torchvision":
-        try:
+        with optional("torchvision", "metrics"):
             from torchvision.models import get_model
-        except ImportError:
-            raise MissingExtra("torchvision", "metrics") from None
         network = get_model(config.model, weights=None, num_classes=config.classes)
     else:
-        try:
+        with optional("timm", "hub"):
             from timm import create_model
-        except ImportError:
-            raise MissingExtra("timm", "hub") from None
         network = create_model(config.model, pretrained=False, num_classes=config.classes)
         attention: Any
         for attention in network.modules():

@@ -91,11 +91,9 @@ def info(
     for fact, value in facts.items():
         if value is not None:
             print(f"{fact:<11} {value:,}" if isinstance(value, int) else f"{fact:<11} {value}")
-    if str(facts["source"]).startswith("hf:"):
-        print(f"use         --weights {name} (from the hub), or --weights {name}:FILE")
-    else:
-        option = "--weights" if facts["kind"] == "denoiser" else "--classifier"
-        print(f"use         {option} {name}:FILE")
+    option = _option(facts["kind"])
+    hub = f"{option} {name} (from the hub), or " if facts["source"].startswith("hf:") else ""
+    print(f"use         {hub}{option} {name}:FILE")
 
 
 @models.command()
@@ -138,7 +136,13 @@ def verify(
 
 @models.command()
 def convert(
-    file: Annotated[str, typer.Argument(help="An official file.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An official file, a folder or an index of shards; FILE@raw or FILE@ema chooses "
+            "where it holds both kinds of weights."
+        ),
+    ],
     entry: Annotated[str, typer.Option("--as", help="Which official checkpoint it is.")],
     to: Annotated[str, typer.Option(help="Target, a .safetensors file.")],
     any_checksum: Annotated[
@@ -152,8 +156,14 @@ def convert(
     from advpure.checkpoints.catalogue import CHECKPOINTS
     from advpure.checkpoints.files import convert as store
 
-    count = store(CHECKPOINTS.get(entry), file, to, any_checksum=any_checksum)
-    print(f"{count} tensors of {entry} in {to}; use it with --weights {to}")
+    known = CHECKPOINTS.get(entry)
+    count = store(known, file, to, any_checksum=any_checksum)
+    print(f"{count} tensors of {entry} in {to}; use it with {_option(known.kind)} {to}")
+
+
+def _option(kind: str) -> str:
+    """Return the option that takes a checkpoint of a kind."""
+    return "--weights" if kind == "denoiser" else "--classifier"
 
 
 def _first_fact(name: str) -> str:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from advpure.errors import MissingExtra
+from advpure.base.extras import optional
 
 
 def zero_gradients(tensors: Tensor | Iterable[Tensor]) -> None:
@@ -32,9 +32,5 @@ def load_advertorch(submodule: str = "") -> ModuleType:
     module = importlib.import_module("torch.autograd.gradcheck")
     if not hasattr(module, "zero_gradients"):
         module.zero_gradients = zero_gradients  # type: ignore[attr-defined]
-    try:
+    with optional("advertorch", "interop"):
         return importlib.import_module(f"advertorch.{submodule}" if submodule else "advertorch")
-    except ModuleNotFoundError as missing:
-        if missing.name == "advertorch":
-            raise MissingExtra("advertorch", "interop") from None
-        raise

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.extras import optional
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 from advpure.data.place import data_root
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 INFO = DatasetInfo(
     name="imagenet",
@@ -160,10 +161,8 @@ def _ranks(names: list[str]) -> dict[str, int]:
     """
     if len(names) == len(INFO.classes):
         return {name: rank for rank, name in enumerate(names)}
-    try:
+    with optional("timm", "hub"):
         from timm.data.imagenet_info import ImageNetInfo
-    except ImportError:
-        raise MissingExtra("timm", "hub") from None
     listed: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
     known = {name: rank for rank, name in enumerate(listed)}
     for name in names:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from advpure.base.extras import optional
 from advpure.data import cifar10
 from advpure.data.cifar10_sources import Source, find_source
 from advpure.data.download import download
 from advpure.data.files import Files, open_files
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 from advpure.storage import atomic_path
 
 FILES = len(cifar10.SHA1)
@@ -97,10 +98,8 @@ def _store(target: Path, read: Source, name: str, files: Files) -> None:
 @contextmanager
 def _download(folder: Path) -> Iterator[Files]:
     """Download the archive of the python version; it stays until all files are written."""
-    try:
+    with optional("torchvision", "metrics"):
         from torchvision.datasets import CIFAR10
-    except ImportError:
-        raise MissingExtra("torchvision", "metrics") from None
     fix = "run it again, or fetch cifar-10-binary.tar.gz elsewhere and give --from FILE"
     archive = download(CIFAR10.url, folder / CIFAR10.filename, CIFAR10.tgz_md5, fix=fix)
     with open_files(archive) as files:

@@ -1,18 +1,33 @@
 """The trained networks that ship with the package, each with a card that says how it was made."""
 
+from collections.abc import Container
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
+from advpure.base.validation import shown
 from advpure.errors import BadInput
 
 _SUFFIX = ".safetensors"
 
 
-def list_models() -> list[str]:
-    """Return the names of the shipped networks, sorted."""
+def list_models(tasks: Container[str] | None = None) -> list[str]:
+    """Return the names of the shipped networks, sorted.
+
+    Args:
+        tasks: Only those whose file names one of these tasks; None for all.
+
+    Example:
+        >>> list_models(("selector",))
+        ['digits-selector-025']
+    """
     files = resources.files(__name__).iterdir()
-    return sorted(file.name.removesuffix(_SUFFIX) for file in files if file.name.endswith(_SUFFIX))
+    names = sorted(file.name.removesuffix(_SUFFIX) for file in files if file.name.endswith(_SUFFIX))
+    if tasks is None:
+        return names
+    from advpure.weights import read_header
+
+    return [name for name in names if read_header(model_path(name))["metadata"]["task"] in tasks]
 
 
 def model_path(name: str) -> Path:
@@ -24,9 +39,9 @@ def model_path(name: str) -> Path:
     Raises:
         BadInput: for an unknown name, with the nearest known one.
     """
-    path = Path(str(resources.files(__name__))) / f"{name}{_SUFFIX}"
-    if not path.is_file():
-        near = get_close_matches(name, list_models(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(list_models())}"
-        raise BadInput(f"model {name!r}", "is not shipped", hint)
-    return path
+    known = list_models()
+    if name not in known:
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+        raise BadInput(f"model {shown(name)}", "is not shipped", hint)
+    return Path(str(resources.files(__name__))) / f"{name}{_SUFFIX}"

@@ -1,7 +1,7 @@
 """The networks that advpure trains and ships: a compact U-Net and two small classifiers."""
 
 from advpure.networks.convnet import ConvNet, ConvNetConfig
-from advpure.networks.registry import ARCHITECTURES, build_network
+from advpure.networks.registry import ARCHITECTURES, build_network, shapes_of
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
 
@@ -14,4 +14,5 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "build_network",
+    "shapes_of",
 ]

@@ -9,12 +9,17 @@ which the proportions and the initial identity filters are taken.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advpure.base.budget import MAX_BLOCKS, MAX_WIDTH
+from advpure.base.validation import validate
 from advpure.errors import BadInput
+from advpure.networks.layers import Width, check_levels, check_patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +36,13 @@ class ConvNetConfig:
         logit_scale: Factor on the logits; below 1 it slows the last layer down.
     """
 
-    image_channels: int
-    classes: int
-    channels: tuple[int, ...] = (64, 256, 256)
-    patch: int = 2
+    image_channels: Width
+    classes: Annotated[int, Ge(2), Le(MAX_WIDTH)]
+    channels: tuple[Width, ...] = (64, 256, 256)
+    patch: Annotated[int, Ge(1), Le(MAX_BLOCKS)] = 2
     mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-    logit_scale: float = 1 / 9
+    std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
+    logit_scale: Annotated[float, Gt(0)] = 1 / 9
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.
@@ -45,14 +50,11 @@ class ConvNetConfig:
         Raises:
             BadInput: naming the setting and the rule.
         """
-        for name in ("channels", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.channels or min(self.channels) < 1 or self.classes < 2 or self.patch < 1:
-            raise BadInput(f"channels {self.channels}", "make no network", "give one width a block")
+        validate(self)
+        check_levels(self.channels)
+        check_patch(self.patch, self.image_channels)
         if not len(self.mean) == len(self.std) == self.image_channels:
             raise BadInput(f"mean {self.mean}", "does not match the channels", "give one each")
-        if min(self.std) <= 0:
-            raise BadInput(f"std {self.std}", "is not positive", "use for example 0.5")
 
 
 class ShiftNorm(nn.BatchNorm2d):

@@ -6,12 +6,44 @@ rounding from the batch.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advpure.base.budget import MAX_LEVELS, MAX_WIDTH
 from advpure.errors import BadInput
+
+Width = Annotated[int, Ge(1), Le(MAX_WIDTH)]
+"""The width of a layer."""
+
+
+def check_levels(channels: Sequence[int]) -> None:
+    """Refuse a list of widths that makes no network.
+
+    Raises:
+        BadInput: when it is empty or longer than any image can be halved.
+    """
+    if not 1 <= len(channels) <= MAX_LEVELS:
+        raise BadInput(
+            f"channels of {len(channels)} levels",
+            "make no network",
+            f"give one width a level, for 1 to {MAX_LEVELS} levels",
+        )
+
+
+def check_patch(side: int, image_channels: int) -> None:
+    """Refuse a square of pixels with more numbers than a layer is wide.
+
+    Raises:
+        BadInput: naming how many it has.
+    """
+    count = image_channels * side**2
+    if count > MAX_WIDTH:
+        raise BadInput(f"patch {side}", f"has {count:,} numbers", "use for example 2")
 
 
 class NoiseFeatures(nn.Module):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from advpure.base.budget import MAX_PARAMETERS
 from advpure.errors import BadInput
 from advpure.networks.convnet import ConvNet, ConvNetConfig, initialise_convnet
 from advpure.networks.layers import Attention, ResidualBlock
@@ -53,8 +54,51 @@ def build_network(
         The network, float32, in training mode.
 
     Raises:
-        BadInput: for an unknown architecture or setting.
+        BadInput: for an unknown architecture or setting, or more parameters than the budget.
     """
+    make, values = _settings(architecture, config)
+    count = sum(value.numel() for value in _without_memory(make, values).parameters())
+    if count > MAX_PARAMETERS:
+        raise BadInput(
+            f"{architecture} of {count:,} parameters",
+            f"is above the budget of {MAX_PARAMETERS:,}",
+            "lower channels or blocks",
+        )
+    with torch.random.fork_rng(devices=[]):
+        network = make(values)
+    if generator is not None:
+        initialise(network, generator)
+    return network
+
+
+def shapes_of(architecture: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the state of a network by name, as tensors that have shapes and no memory.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`.
+        config: Fields of its configuration class.
+
+    Raises:
+        BadInput: for an unknown architecture or setting.
+
+    Example:
+        >>> shapes = shapes_of("resnet", {"image_channels": 1, "classes": 2, "channels": [6000]})
+        >>> shapes["leave.weight"].shape
+        torch.Size([2, 6000])
+    """
+    state: dict[str, Tensor] = _without_memory(*_settings(architecture, config)).state_dict()
+    return state
+
+
+def _without_memory(make: Callable[[Any], nn.Module], values: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return make(values)
+
+
+def _settings(
+    architecture: str, config: Mapping[str, Any]
+) -> tuple[Callable[[Any], nn.Module], Any]:
+    """Return how to make an architecture, and its checked settings."""
     make, settings = ARCHITECTURES.get(architecture)
     known = [field.name for field in dataclasses.fields(settings)]
     unknown = sorted(set(config) - set(known))
@@ -63,16 +107,11 @@ def build_network(
             f"setting {unknown[0]!r} of {architecture}", "is unknown", f"use {', '.join(known)}"
         )
     try:
-        values = settings(**config)
+        return make, settings(**config)
     except TypeError as error:
         raise BadInput(
             f"settings of {architecture}", f"do not fit ({error})", "mend them"
         ) from None
-    with torch.random.fork_rng(devices=[]):
-        network = make(values)
-    if generator is not None:
-        initialise(network, generator)
-    return network
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -4,12 +4,17 @@ Source: He et al. 2016 (basic blocks, batch normalisation), sized for 8 to 32 pi
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advpure.base.budget import MAX_BLOCKS, MAX_WIDTH
+from advpure.base.validation import validate
 from advpure.errors import BadInput
+from advpure.networks.layers import Width, check_levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +30,12 @@ class ResNetConfig:
         std: Per-channel standard deviation that is divided by, in [0, 1] units.
     """
 
-    image_channels: int
-    classes: int
-    channels: tuple[int, ...] = (32, 64)
-    blocks: int = 1
+    image_channels: Width
+    classes: Annotated[int, Ge(2), Le(MAX_WIDTH)]
+    channels: tuple[Width, ...] = (32, 64)
+    blocks: Annotated[int, Ge(1), Le(MAX_BLOCKS)] = 1
     mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
+    std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.
@@ -38,14 +43,10 @@ class ResNetConfig:
         Raises:
             BadInput: naming the setting and the rule.
         """
-        for name in ("channels", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.classes < 2:
-            raise BadInput(f"channels {self.channels}", "make no network", "give one width a stage")
+        validate(self)
+        check_levels(self.channels)
         if not len(self.mean) == len(self.std) == self.image_channels:
             raise BadInput(f"mean {self.mean}", "does not match the channels", "give one each")
-        if min(self.std) <= 0:
-            raise BadInput(f"std {self.std}", "is not positive", "use for example 0.5")
 
 
 class BasicBlock(nn.Module):

@@ -8,13 +8,25 @@ Source: the raw network F of Karras et al. 2022 (table 1); blocks after Dhariwal
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advpure.base.budget import MAX_BLOCKS, MAX_WIDTH
+from advpure.base.validation import validate
 from advpure.errors import BadInput
-from advpure.networks.layers import ClassTable, NoiseFeatures, ResidualBlock, groups_for
+from advpure.networks.layers import (
+    ClassTable,
+    NoiseFeatures,
+    ResidualBlock,
+    Width,
+    check_levels,
+    check_patch,
+    groups_for,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +46,15 @@ class UNetConfig:
             none; 1 is the one learnable token of an unconditional network.
     """
 
-    image_size: int
-    image_channels: int
-    channels: tuple[int, ...] = (32, 64)
-    blocks: int = 1
-    attention: tuple[int, ...] = ()
-    dropout: float = 0.0
-    embedding: int = 64
-    patch: int = 1
-    classes: int = 0
+    image_size: Width
+    image_channels: Width
+    channels: tuple[Width, ...] = (32, 64)
+    blocks: Annotated[int, Ge(1), Le(MAX_BLOCKS)] = 1
+    attention: tuple[Annotated[int, Ge(0)], ...] = ()
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    embedding: Annotated[int, Ge(2), Le(MAX_WIDTH)] = 64
+    patch: Width = 1
+    classes: Annotated[int, Ge(0), Le(MAX_WIDTH)] = 0
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.
@@ -50,23 +62,18 @@ class UNetConfig:
         Raises:
             BadInput: naming the setting and the rule.
         """
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "attention", tuple(self.attention))
+        validate(self)
+        check_levels(self.channels)
+        check_patch(self.patch, self.image_channels)
         factor = self.patch * 2 ** (len(self.channels) - 1)
-        if not self.channels or min(self.channels) < 1 or self.blocks < 1:
-            raise BadInput(f"channels {self.channels}", "make no network", "give one width a level")
         if self.image_size % factor:
             raise BadInput(
                 f"image size {self.image_size}", f"is not a multiple of {factor}", "drop a level"
             )
-        if any(not 0 <= level < len(self.channels) for level in self.attention):
+        if any(level >= len(self.channels) for level in self.attention):
             raise BadInput(f"attention {self.attention}", "names no level", "count levels from 0")
-        if not 0.0 <= self.dropout < 1.0:
-            raise BadInput(f"dropout {self.dropout}", "is outside [0, 1)", "use for example 0.1")
-        if self.embedding < 2 or self.embedding % 2:
-            raise BadInput(f"embedding {self.embedding}", "is odd or small", "use for example 64")
-        if self.classes < 0:
-            raise BadInput(f"classes {self.classes}", "are negative", "use 0 for none")
+        if self.embedding % 2:
+            raise BadInput(f"embedding {self.embedding}", "is odd", "use for example 64")
 
 
 class UNet(nn.Module):

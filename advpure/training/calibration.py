@@ -90,11 +90,6 @@ class CalibrationTask(Task):
         assert teacher is not None
         self.range = noise_range(teacher, "edm")
         self.draws, self.diversity = int(values["draws"]), float(values["diversity"])
-        if self.draws < 1 or self.diversity < 0:
-            raise BadInput(
-                f"draws {self.draws} and diversity {self.diversity:g}", "are too low",
-                "use 2 and 0.1",
-            )  # fmt: skip
         if self.draws == 1 and self.diversity:
             raise BadInput("diversity of one draw", "is always 0", "use draws = 2")
         if not values["guide"]:

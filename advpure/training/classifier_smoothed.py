@@ -90,10 +90,6 @@ class SmoothedClassifierTask(Task):
         self.noises, self.smoothing = int(values["noises"]), float(values["label_smoothing"])
         self.consistency, self.entropy = float(values["consistency"]), float(values["entropy"])
         self.levels = Levels.of(values)
-        if self.noises < 1:
-            raise BadInput(f"noises {self.noises}", "draw nothing", "use 1, or 2 for consistency")
-        if min(self.consistency, self.entropy) < 0:
-            raise BadInput("consistency and entropy", "are not weights", "use 0 or more")
         if self.noises == 1 and self.consistency:
             raise BadInput(
                 f"consistency {self.consistency:g} of one noise", "is always 0", "use noises = 2"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
+from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, checked_range
 from advpure.errors import BadInput
 from advpure.schedules import karras_grid
 from advpure.training.distances import SETTINGS, make_distance
@@ -51,11 +51,12 @@ def noise_range(teacher: LoadedNetwork, task: str) -> dict[str, float]:
     """Return sigma_data, sigma_min and sigma_max of a network, model units.
 
     Raises:
-        BadInput: when it was trained for another task than the one that is needed.
+        BadInput: when it was trained for another task than the one that is needed, or its file
+            does not say its noise range.
     """
     if teacher.metadata.get("task") != task:
         raise BadInput("teacher", f"is not a denoiser of the {task} task", f"give an {task} one")
-    return {name: float(teacher.metadata[name]) for name in RANGE}
+    return checked_range({name: teacher.metadata.get(name) for name in RANGE})
 
 
 class ConsistencyTask(Task):

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import ConsistencyDenoiser
+from advpure.base.validation import choose
+from advpure.denoisers import ConsistencyDenoiser, checked_range
 from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
 from advpure.schedules import karras_grid
@@ -58,14 +59,17 @@ class ConsistencyTrainingTask(Task):
     ) -> None:
         """Check the settings and read the validation images."""
         losses = settings.get("losses", _SHARED["losses"])
-        if losses not in ("original", "improved"):
-            raise BadInput(f"losses {losses!r}", "are unknown", "use original or improved")
+        choose(losses, ("original", "improved"), "losses")
         self.improved = losses == "improved"
         own = _IMPROVED if self.improved else _ORIGINAL
         values = take(settings, {**_SHARED, **own, **SETTINGS})
         self.values, self.kind = values, str(values["distance"])
         self.distance = make_distance(values)
-        self.range = {name: float(values[name]) for name in RANGE}
+        if values["first"] > values["last"]:
+            raise BadInput(
+                f"first {values['first']}", f"is above last {values['last']}", "lower it"
+            )
+        self.range = checked_range({name: values[name] for name in RANGE})
         self.held_out = validation_batch(dataset, 256)
         self.target: nn.Module | None = None
         self.begin_step(0, 1)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advpure.base.validation import whole
 from advpure.denoisers import ConsistencyDenoiser
 from advpure.schedules import karras_grid
 from advpure.training.consistency import noise_range
@@ -45,7 +46,7 @@ class ConsistencyTuningTask(Task):
         values = take(settings, base)
         assert teacher is not None
         self.range = noise_range(teacher, "consistency")
-        self.nodes = int(teacher.metadata["nodes"])
+        self.nodes = whole(teacher.metadata.get("nodes"), "nodes of the teacher", 2)
         self.levels = Levels.of(values)
         self.kind, self.distance = str(values["distance"]), make_distance(values)
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from advpure.errors import BadInput
 from advpure.models import model_path
 from advpure.training.consistency import ConsistencyTask, noise_range
+from advpure.training.tasks import take
 from advpure.weights import LoadedNetwork, load_network, sha256
 
 
@@ -38,7 +39,7 @@ class UnconditionalTask(ConsistencyTask):
     ) -> None:
         """Check the settings, both networks, and read the validation images."""
         rest = dict(settings)
-        self.name = str(rest.pop("edm", ""))
+        self.name = str(take({"edm": rest.pop("edm", "")}, {"edm": ""})["edm"])
         if not self.name:
             raise BadInput("edm", "is not given", "name a denoiser in the recipe's [loss]")
         assert teacher is not None

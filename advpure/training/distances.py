@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advpure.errors import BadInput
+from advpure.base.validation import choose
 from advpure.networks.lpips import load_lpips
 from advpure.training.precision import InBfloat16
 
@@ -70,6 +70,5 @@ def make_distance(settings: Mapping[str, Any]) -> Distance:
             return found
 
         return perceptual
-    if name not in _PLAIN:
-        raise BadInput(f"distance {name!r}", "is unknown", f"use lpips, {', '.join(_PLAIN)}")
+    choose(name, ("lpips", *_PLAIN), "distance")
     return _PLAIN[name]

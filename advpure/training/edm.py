@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.denoisers import EDMDenoiser, checked_range
 from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
@@ -54,14 +53,10 @@ class EDMTask(Task):
         """Check the settings and read the validation images."""
         values = take(settings, _DEFAULTS)
         self.label_dropout = float(values.pop("label_dropout"))
-        if not 0.0 <= self.label_dropout < 1.0:
-            raise BadInput(
-                f"label_dropout {self.label_dropout}", "is outside [0, 1)", "use for example 0.1"
-            )
         self.p_mean, self.p_std = float(values.pop("p_mean")), float(values.pop("p_std"))
         chosen = {name: values.pop(name) for name in LEVELS}
         self.levels = Levels.of(chosen) if any(chosen.values()) else None
-        self.range = {name: float(value) for name, value in values.items()}
+        self.range = checked_range(values)
         self.held_out = validation_batch(dataset, 256)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:

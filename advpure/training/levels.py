@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.validation import check_value
 from advpure.errors import BadInput
 
 LEVELS: Mapping[str, Any] = {"sigmas": (), "sigma_range": ()}
@@ -34,7 +35,7 @@ class Levels:
         Raises:
             BadInput: when both or none are given, or a level is not positive.
         """
-        values, ends = tuple(settings["sigmas"]), tuple(settings["sigma_range"])
+        values, ends = (check_value(settings[name], tuple[float, ...], name) for name in LEVELS)
         if bool(values) == bool(ends):
             raise BadInput("sigmas and sigma_range", "exclude each other", "give one of them")
         if ends and not (len(ends) == 2 and 0 <= ends[0] < ends[1]):

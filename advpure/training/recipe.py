@@ -1,19 +1,25 @@
 """A training recipe: everything that decides the result of a training, as a small TOML file."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
+
+from advpure.base.budget import MAX_BATCH, MAX_SIDE
+from advpure.base.documents import check_plain, parse_toml, read_text
+from advpure.base.validation import name as check_name
+from advpure.base.validation import shown, validate, words
 from advpure.errors import BadInput
 from advpure.registry import Registry
 
 OptimizerName = Literal["adam", "adamw", "radam", "sgd"]
 Decay = Literal["constant", "cosine", "linear"]
 Order = Literal["random", "epochs"]
+_TABLES = ("network", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,55 +65,47 @@ class Recipe:
     task: str
     dataset: str
     architecture: str
-    steps: int
-    batch: int
-    seed: int
+    steps: Annotated[int, Ge(1)]
+    batch: Annotated[int, Ge(1), Le(MAX_BATCH)]
+    seed: Annotated[int, Ge(0)]
     network: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     optimizer: OptimizerName = "adam"
-    momentum: float = 0.9
-    learning_rate: float = 1e-3
-    bias_rate: float = 1.0
-    weight_decay: float = 0.0
-    warmup: int = 100
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    bias_rate: Annotated[float, Gt(0)] = 1.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    warmup: Annotated[int, Ge(0)] = 100
     decay: Decay = "cosine"
-    clip: float = 1.0
-    ema_half_life: int = 20_000
-    ema_ramp: float = 0.05
+    clip: Annotated[float, Gt(0)] = 1.0
+    ema_half_life: Annotated[int, Ge(1)] = 20_000
+    ema_ramp: Annotated[float, Ge(1e-9)] = 0.05
     order: Order = "random"
-    shift: int = 0
+    shift: Annotated[int, Ge(0), Le(MAX_SIDE)] = 0
     reflect: bool = False
     flip: bool = False
     autocast: bool = False
     channels_last: bool = False
-    validate_every: int = 200
+    validate_every: Annotated[int, Ge(1)] = 200
 
     def __post_init__(self) -> None:
-        """Refuse values outside their range.
+        """Refuse values outside their range, and a name that could lead out of a folder.
 
         Raises:
             BadInput: naming the setting and the rule.
         """
-        for name, choices in (
-            ("optimizer", OptimizerName),
-            ("decay", Decay),
-            ("order", Order),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise BadInput(f"{name} {getattr(self, name)!r}", "is unknown", f"use {known}")
-        for name in ("steps", "batch", "ema_half_life", "validate_every"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)}", "is below 1", "use 1 or more")
-        for name in ("learning_rate", "bias_rate", "clip", "ema_ramp"):
-            if not getattr(self, name) > 0:
-                raise BadInput(f"{name} {getattr(self, name)}", "is not positive", "raise it")
-        for name in ("seed", "warmup", "weight_decay", "shift"):
-            if getattr(self, name) < 0:
-                raise BadInput(f"{name} {getattr(self, name)}", "is negative", "use 0 or more")
-        if not 0 <= self.momentum < 1:
-            raise BadInput(f"momentum {self.momentum}", "is outside [0, 1)", "use for example 0.9")
+        validate(self)
+        check_name(self.name, "name")
+        if self.optimizer == "sgd" and not self.momentum:
+            raise BadInput("momentum 0 of sgd", "leaves nothing to Nesterov", "use for example 0.9")
+        for table in _TABLES:
+            settings = getattr(self, table)
+            if not isinstance(settings, Mapping) or not all(isinstance(k, str) for k in settings):
+                raise BadInput(
+                    f"{table} {shown(settings)}", "is no table", f"write [{table}] and its settings"
+                )
+            check_plain(dict(settings), table)
 
 
 def defaults() -> dict[str, Any]:
@@ -149,10 +147,14 @@ def load_recipe(name: str | Path) -> Recipe:
     if unknown:
         names = ", ".join(entry.name for entry in fields)
         raise BadInput(f"setting {unknown[0]!r} of {path.name}", "is unknown", f"use {names}")
-    try:
-        return Recipe(**values)
-    except TypeError as error:
-        raise BadInput(f"recipe {path}", f"is incomplete ({error})", "add the setting") from None
+    missing = [
+        entry.name
+        for entry in fields
+        if entry.name not in values and entry.name not in defaults() and entry.name not in _TABLES
+    ]
+    if missing:
+        raise BadInput(f"recipe {path}", f"is incomplete, without {', '.join(missing)}", "add them")
+    return Recipe(**values)
 
 
 def _read(name: str | Path, depth: int = 0) -> tuple[Path, dict[str, Any]]:
@@ -163,19 +165,13 @@ def _read(name: str | Path, depth: int = 0) -> tuple[Path, dict[str, Any]]:
         for file in sorted(_folder().glob("*.toml")):
             known.register(file.stem, file)
         path = known.get(str(name))
-    if not path.is_file():
-        raise BadInput(f"recipe {path}", "is missing", "check the path")
-    try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"recipe {path}", f"is not TOML ({error})", "mend the file") from None
-    base = values.pop("base", None)
-    if base is None:
+    values = parse_toml(read_text(path, f"recipe {path}"), f"recipe {path}")
+    if "base" not in values:
         return path, values
+    base = words(values.pop("base"), f"base of {path.name}")
     if depth == 4:
         raise BadInput(f"recipe {path}", "has too long a line of bases", "shorten it")
-    given = path.parent / base if str(base).endswith(".toml") else base
-    inherited = _read(given, depth + 1)[1]
+    inherited = _read(path.parent / base if base.endswith(".toml") else base, depth + 1)[1]
     if values.get("task", inherited.get("task")) != inherited.get("task"):
         inherited.pop("loss", None)
     for key, value in values.items():

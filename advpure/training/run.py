@@ -4,11 +4,15 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from advpure.data import DATASETS
+from advpure.base.validation import Range, number, whole
+from advpure.data import DATASETS, dataset_info
+from advpure.errors import BadInput
 from advpure.models import model_path
-from advpure.networks import ConvNet, build_network
+from advpure.networks import ConvNet, UNet, build_network
+from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
 from advpure.training.quality import Rate
@@ -82,6 +86,9 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if until is not None:
+        until = whole(until, "until")
+    save_seconds = number(save_seconds, "save_seconds", Range(least=0))
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps)
     if teacher is not None:
@@ -90,6 +97,7 @@ def train(
     start, origin = _teacher(plan)
     task = make_task(plan, start)
     network, config = _network(plan, start)
+    _check_fits(plan, network)
     data = DATASETS.get(plan.dataset).read("train")
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
@@ -125,6 +133,39 @@ def train(
     )
 
 
+def _check_fits(plan: Recipe, network: nn.Module) -> None:
+    """Refuse a network that cannot take the images of its data set, or has too few answers.
+
+    Raises:
+        BadInput: with the first line of what goes wrong.
+    """
+    info = dataset_info(plan.dataset)
+    if plan.reflect and plan.shift >= min(info.shape[1:]):
+        raise BadInput(
+            f"shift {plan.shift}", f"is no less than the side of {info.shape}", "lower it"
+        )
+    denoiser = isinstance(network, UNet)
+    inputs = [torch.zeros(1, *info.shape), *([torch.zeros(1)] if denoiser else [])]
+    try:
+        with torch.no_grad():  # only the shape of the answer is looked at
+            answer: Tensor = network.eval()(*inputs)
+    except (RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"network of {plan.name}",
+            f"does not fit {plan.dataset} images {list(info.shape)} ({reason[:100]})",
+            "mend [network]",
+        ) from None
+    classes = answer.shape[1] if not denoiser else network.config.classes  # type: ignore[union-attr]
+    allowed = (0, 1, len(info.classes)) if denoiser else (len(info.classes),)
+    if classes not in ((2,) if plan.task == "selector" else allowed):
+        raise BadInput(
+            f"network of {classes} classes",
+            f"does not fit the {len(info.classes)} classes of {plan.dataset}",
+            "mend classes in [network]",
+        )
+
+
 def _teacher(plan: Recipe) -> tuple[LoadedNetwork | None, dict[str, str]]:
     """Load the teacher, and say which file it was."""
     if plan.teacher is None:
@@ -144,8 +185,17 @@ def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, di
     if teacher is None:
         generator = step_generator(plan.seed, "initial weights")
         return build_network(plan.architecture, plan.network, generator), dict(plan.network)
+    if teacher.metadata["architecture"] != plan.architecture:
+        raise BadInput(
+            f"teacher {plan.teacher} of architecture {teacher.metadata['architecture']}",
+            f"is no {plan.architecture}",
+            "mend architecture or teacher",
+        )
     config = {**teacher.metadata["config"], **plan.network}
     network = build_network(plan.architecture, config)
     state = teacher.network.state_dict()
-    network.load_state_dict(average_tokens(state) if plan.network.get("classes") == 1 else state)
+    if plan.network.get("classes") == 1:
+        state = average_tokens(state)
+    check_same_names(state, network.state_dict(), f"teacher {plan.teacher}")
+    network.load_state_dict(state)
     return network, config

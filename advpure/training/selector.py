@@ -67,12 +67,6 @@ class SelectorTask(Task):
         values = take(settings, _DEFAULTS)
         self.draws, self.share = int(values["draws"]), float(values["share"])
         self.weight, self.levels = float(values["core_weight"]), Levels.of(values)
-        if self.draws < 1:
-            raise BadInput(f"draws {self.draws}", "ask nothing", "use 8")
-        if not 0.0 < self.share <= 1.0:
-            raise BadInput(f"share {self.share:g}", "is outside (0, 1]", "use for example 0.9")
-        if not self.weight > 0.0:
-            raise BadInput(f"core_weight {self.weight:g}", "is not positive", "use 1 or more")
         if not values["certified"]:
             raise BadInput("certified", "is not given", "name a classifier in the recipe's [loss]")
         self.name = str(values["certified"])

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
+from advpure.base.budget import MAX_DRAWS, MAX_NODES, MAX_SIDE
+from advpure.base.validation import check_value
 from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.registry import Registry
@@ -65,18 +68,73 @@ class Task(ABC):
         """Take up a stored state."""
 
 
+_Share = Annotated[float, Ge(0), Lt(1)]
+_Positive = Annotated[float, Gt(0)]
+_Weight = Annotated[float, Ge(0)]
+_Levels = tuple[float, ...]
+
+RULES: Mapping[str, Any] = {
+    "sigma_data": _Positive,
+    "sigma_min": _Positive,
+    "sigma_max": _Positive,
+    "p_mean": float,
+    "p_std": _Positive,
+    "label_dropout": _Share,
+    "label_smoothing": _Share,
+    "sigmas": _Levels,
+    "sigma_range": _Levels,
+    "noise": _Weight,
+    "noises": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "consistency": _Weight,
+    "entropy": _Weight,
+    "draws": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "diversity": _Weight,
+    "share": Annotated[float, Gt(0), Le(1)],
+    "core_weight": _Positive,
+    "nodes": Annotated[int, Ge(2), Le(MAX_NODES)],
+    "highest": _Weight,
+    "losses": Literal["original", "improved"],
+    "first": Annotated[int, Ge(2), Le(MAX_NODES)],
+    "last": Annotated[int, Ge(2), Le(MAX_NODES)],
+    "decay": Annotated[float, Gt(0), Lt(1)],
+    "teacher_bfloat16": bool,
+    "distance": Literal["lpips", "l1", "l2", "huber"],
+    "lpips_weights": str,
+    "lpips_size": Annotated[int, Ge(0), Le(MAX_SIDE)],
+    "lpips_bfloat16": bool,
+    "denoiser": str,
+    "guide": str,
+    "certified": str,
+    "edm": str,
+}
+"""What the settings of all losses may be: a name means the same in every task."""
+
+
 def take(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the loss settings of a recipe.
+    """Fill in the loss settings of a recipe, and check those that are given by `RULES`.
 
     Raises:
-        BadInput: for a setting that the task does not have.
+        BadInput: for a setting that the task does not have, or a value that breaks its rule.
+
+    Example:
+        >>> take({"nodes": 9}, {"nodes": 18, "highest": 0.0})
+        {'nodes': 9, 'highest': 0.0}
+        >>> take({"highest": True}, {"highest": 0.0})
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: highest True is not a number; write 0.03 or 8/255
     """
     unknown = sorted(set(settings) - set(defaults))
     if unknown:
         raise BadInput(
             f"loss setting {unknown[0]!r}", "is unknown", f"use {', '.join(defaults) or 'none'}"
         )
-    return {**defaults, **settings}
+    # A default may be empty where the task then says what is missing.
+    given = {
+        name: value if value == "" == defaults[name] else check_value(value, RULES[name], name)
+        for name, value in settings.items()
+    }
+    return {**defaults, **given}
 
 
 def validation_batch(dataset: str, limit: int) -> Batch:

@@ -23,18 +23,20 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from advpure.base.validation import whole
 from advpure.data import RawSplit
 from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
 from advpure.storage import atomic_path
 from advpure.training.augment import flip_images, mirror, shift_images
+from advpure.training.checkpoint import check_members, check_same_names, read_checkpoint
 from advpure.training.optimization import make_optimizer, rate_factor
 from advpure.training.order import epoch_batch
 from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
-from advpure.weights import LoadedNetwork
+from advpure.weights import LoadedNetwork, write_torch
 
 
 class Trainer:
@@ -179,9 +181,9 @@ class Trainer:
         with atomic_path(self.folder / "log.csv") as scratch:
             scratch.write_text(text.getvalue())
 
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
+    def state(self) -> dict[str, Any]:
+        """Return everything that a run goes on from; see `advpure.training.checkpoint`."""
+        return {
             "recipe": json.dumps(dataclasses.asdict(self.recipe)),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -194,8 +196,14 @@ class Trainer:
             "loss": [self.loss_sum, self.loss_count],
             "rows": self.rows,
         }
-        with atomic_path(self.checkpoint) as scratch:
-            torch.save(state, scratch)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all.
+
+        Raises:
+            StorageFull: when the disk is full; the last checkpoint is kept.
+        """
+        write_torch(self.checkpoint, self.state())
 
     def resume(self) -> bool:
         """Continue from the checkpoint of the folder, if there is one.
@@ -204,28 +212,28 @@ class Trainer:
             Whether there was one.
 
         Raises:
-            BadInput: when it is damaged, or belongs to a recipe that differs in more than steps.
+            BadInput: when it is damaged, has members that do not fit, or belongs to a recipe that
+                differs in more than steps; the training is as it was.
         """
-        if not self.checkpoint.is_file():
-            return False
         path = self.checkpoint
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            recipe = json.loads(state["recipe"])
-        except Exception:  # a damaged file fails in many ways, all meaning the same
-            raise BadInput(f"checkpoint {path}", "cannot be read", "delete it") from None
-        self._check_recipe(f"checkpoint {path}", recipe)
-        if state.get("teacher", self.teacher) != self.teacher:
+        if not path.is_file():
+            return False
+        own = self.state()
+        state = read_checkpoint(path, own)
+        self._check_recipe(f"checkpoint {path}", state["recipe"])
+        if state["teacher"] != self.teacher:
             raise BadInput(
-                f"checkpoint {path}", "was taught by other weights of that name",
+                f"checkpoint {path}",
+                "was taught by other weights of that name",
                 "choose another folder or start again without resuming",
-            )  # fmt: skip
+            )
+        check_members(path, state, own, self.optimizer)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.task.restore(state.get("task", {}))
+        self.task.restore(state["task"])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
-        self.begun = state.get("begun", 0)
+        self.begun = state["begun"]
         self.loss_sum, self.loss_count = state["loss"]
         return True
 
@@ -242,11 +250,13 @@ class Trainer:
         Raises:
             BadInput: when it belongs to a recipe that differs in more than steps.
         """
-        self._check_recipe(name, weights.metadata.get("recipe", {}))
+        recipe = weights.metadata.get("recipe")
+        self._check_recipe(name, recipe if isinstance(recipe, dict) else {})
         state = weights.network.state_dict()
+        check_same_names(state, self.network.state_dict(), name)
         self.network.load_state_dict(state)
         self.average.load_state_dict(state)
-        self.step = self.begun = int(weights.metadata["steps"])
+        self.step = self.begun = whole(weights.metadata.get("steps"), f"steps of {name}")
 
     def restarts(self) -> dict[str, int]:
         """Return the step at which the optimiser started anew, if it ever did."""
@@ -267,22 +277,28 @@ class Trainer:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that a step is never cut in half.
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
 
-    A second Ctrl-C interrupts at once. Outside the main thread signals are left alone.
+    A second one acts at once. Outside the main thread signals are left alone.
     """
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = signal.getsignal(signal.SIGINT)
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in stopping}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(_number: int, _frame: object) -> None:
         flag.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -20,8 +20,9 @@ from advpure.analysis.perceptual.networks import (
     Vectors,
     three_channels,
 )
+from advpure.base.extras import optional
 from advpure.data.place import data_root
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 from advpure.weights import load_state, sha256
 
 MODEL, PRETRAINED, SIDE = "ViT-B-32", "openai", 224
@@ -37,10 +38,8 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
         BadInput: when the weights are missing or do not fit.
     """
     path = find_weights()
-    try:
+    with optional("open_clip", "metrics"):
         import open_clip
-    except ImportError:
-        raise MissingExtra("open_clip", "metrics") from None
     with torch.random.fork_rng(devices=[]), _quiet():
         model = open_clip.create_model(f"{MODEL}-quickgelu")  # OpenAI's activation; no download
     try:

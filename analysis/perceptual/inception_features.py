@@ -23,8 +23,9 @@ from advpure.analysis.perceptual.networks import (
     Vectors,
     three_channels,
 )
+from advpure.base.extras import optional
 from advpure.data.place import data_root
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 from advpure.weights import load_state, sha256
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -73,10 +74,8 @@ def make_network(state: Mapping[str, Tensor]) -> nn.Module:
         MissingExtra: when pytorch-fid is not installed.
         BadInput: when the tensors do not fit.
     """
-    try:
+    with optional("pytorch_fid", "metrics", distribution="pytorch-fid"):
         from pytorch_fid import inception
-    except ImportError:
-        raise MissingExtra("pytorch-fid", "metrics") from None
     download = inception.load_state_dict_from_url
     inception.load_state_dict_from_url = lambda *args, **options: dict(state)
     try:
