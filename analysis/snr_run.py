@@ -138,7 +138,11 @@ def measure_snr(
     context = run.context(prepared.purifier, prepared.settings, snr_tables, table_statistics)
     table, start = SNR_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
-        folder, schemas=(SNR_SCHEMA,), settings=prepared.settings, context=context
+        folder,
+        schemas=(SNR_SCHEMA,),
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         done = {i for (i,) in store.done(table)}
         progress(len(done) * prepared.compare.cells)
@@ -151,6 +155,7 @@ def measure_snr(
             _record(store, i, found, prepared.images.images.shape[1:])
         with suppress(OSError):  # absent, or another session's images are in it
             unfinished.rmdir()
+        store.finish()
         report = report_snr(store, time.perf_counter() - start)
         if len(done) == report.result.n:
             return report.already_complete()
