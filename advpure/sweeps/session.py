@@ -18,6 +18,7 @@ from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point, plan
 from advpure.sweeps.sweep import Sweep
+from advpure.sweeps.verification import Verdict, verify
 from advpure.sweeps.worker import NO_ROOM, WORKER, Order, unfinished, work
 
 _LOOK_SECONDS = 0.2
@@ -73,14 +74,18 @@ class SweepRun:
     Attributes:
         index: Its folder and what became of its points.
         points: The points of this session, most informative first.
-        failed: The error of every run whose last attempt failed.
+        done: Runs that are finished, and whose records were checked.
+        failed: The error of every run whose last attempt failed, or whose records are broken.
+        broken: Those of them that once were finished.
         left: Runs that are neither finished nor failed, as another process has them.
         notes: Warnings of the points, in sentences.
     """
 
     index: Index
     points: tuple[Point, ...]
+    done: frozenset[str]
     failed: Mapping[str, str]
+    broken: frozenset[str]
     left: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -128,6 +133,7 @@ def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepR
     """
     session = session.resolved(points)
     index.begin()
+    _look_again(index, points)
     before = {run: last.number + 1 for run, last in index.attempts().items()}
     runs = list(dict.fromkeys(point.run for point in points))
     # More than once: a run that another sweep had claimed may have been left behind by it.
@@ -143,13 +149,45 @@ def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepR
 
 
 def look(index: Index, points: Sequence[Point]) -> SweepRun:
-    """Say what has become of points so far."""
-    last, done = index.attempts(), index.finished()
+    """Return what has become of points so far; the records of finished ones are checked."""
+    last, verdicts = index.attempts(), _verdicts(index, points)
     runs = list(dict.fromkeys(point.run for point in points))
     failed = {run: str(last[run].error) for run in runs if run in last and last[run].error}
+    broken = {run: each.error for run, each in verdicts.items() if each.state == "broken"}
+    done = frozenset(run for run, each in verdicts.items() if each.state == "whole")
+    failed |= broken
     left = tuple(run for run in runs if run not in done and run not in failed)
     notes = dict.fromkeys(note for run in runs if run in last for note in last[run].notes)
-    return SweepRun(index, tuple(points), failed, left, tuple(notes))
+    return SweepRun(index, tuple(points), done, failed, frozenset(broken), left, tuple(notes))
+
+
+def look_unbroken(index: Index) -> SweepRun:
+    """Return what has become of a sweep's points, to draw them.
+
+    Raises:
+        BadInput: for the first finished point whose records are broken.
+    """
+    run = look(index, index.points)
+    for name in sorted(run.broken):
+        raise BadInput(f"point {name} of {index.folder}", "is broken", run.failed[name])
+    return run
+
+
+def _verdicts(index: Index, points: Sequence[Point]) -> dict[str, Verdict]:
+    """Check the records of the runs that are finished, by run."""
+    finished = index.finished()
+    return {
+        run: verify(index.root, point)
+        for run, point in {point.run: point for point in points}.items()
+        if run in finished
+    }
+
+
+def _look_again(index: Index, points: Sequence[Point]) -> None:
+    """Note which finished runs lack rows, so that their verbs go on with them."""
+    for run, verdict in _verdicts(index, points).items():
+        if verdict.state == "incomplete":
+            index.add(Attempt(run, 0.0, verdict.error))
 
 
 def _free(index: Index, runs: Sequence[str]) -> list[str]:
