@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from advpure.analysis.cells import rows_path
 from advpure.analysis.report import RunReport
+from advpure.analysis.row_file import remove_leftover
 from advpure.analysis.runs import Verb
 from advpure.analysis.snr import describe_snr, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
@@ -147,6 +149,8 @@ def measure_snr(
         done = {i for (i,) in store.done(table)}
         progress(len(done) * prepared.compare.cells)
         unfinished = store.folder / UNFINISHED
+        for i in done:  # left by a process that was killed after it had stored the image
+            remove_leftover(rows_path(unfinished, i))
         for i, found in snr_tables(
             prepared.purifier, prepared.images.images, prepared.images.ids, prepared.compare,
             xi=prepared.xi, batch_size=batch_size, skip=done, scratch=unfinished,

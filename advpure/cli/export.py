@@ -27,7 +27,11 @@ def export(
     from advpure.export import export as write
 
     if to is None and not check:
-        raise BadInput(f"run {run}", "has nowhere to go", "give --to FILE.csv or --check, see advpure export --help")
+        raise BadInput(
+            f"run {run}",
+            "has nowhere to go",
+            "give --to FILE.csv or --check, see advpure export --help",
+        )
     if check:
         verdict = check_run(run)
         print(verdict.words)

@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
+from annotated_types import Ge, Le
+
+from advpure.base.validation import validate, whole
 from advpure.errors import BadInput
 from advpure.storage import StorageFull
 from advpure.sweeps.claims import Claims
@@ -19,8 +22,10 @@ from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point, plan
 from advpure.sweeps.sweep import Sweep
 from advpure.sweeps.verification import Verdict, verify
-from advpure.sweeps.worker import NO_ROOM, WORKER, Order, unfinished, work
+from advpure.sweeps.worker import NO_ROOM, STOPPED, WORKER, Order, unfinished, work
 
+Processes = Annotated[int, Ge(1), Le(1024)]
+"""More than any machine runs at once."""
 _LOOK_SECONDS = 0.2
 _LEAVE_SECONDS = 20.0
 
@@ -38,19 +43,16 @@ class Session:
     """
 
     root: Path = field(default_factory=lambda: Path("runs"))
-    jobs: int | None = None
-    threads: int | None = None
+    jobs: Processes | None = None
+    threads: Processes | None = None
     shard: tuple[int, int] = (1, 1)
-    batch_size: int | None = None
+    batch_size: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         """Check the counts."""
         object.__setattr__(self, "root", Path(self.root))
-        for what in ("jobs", "threads", "batch_size"):
-            value = getattr(self, what)
-            if value is not None and value < 1:
-                raise BadInput(f"{what.replace('_', ' ')} {value}", "is below 1", "use 1 or more")
-        i, k = self.shard
+        validate(self)
+        i, k = (whole(each, "shard", 0) for each in self.shard)
         if not 1 <= i <= k:
             raise BadInput(f"shard {i}/{k}", "is none of 1/k to k/k", f"use 1/{max(k, 1)}")
 
@@ -206,6 +208,8 @@ def _in_processes(index: Index, order: Order, jobs: int) -> None:
                 for worker, code in [(each, _ended(each)) for each in workers]:
                     if code is None:
                         continue
+                    if code in STOPPED:  # it has given back what it had, and others stop, too
+                        raise KeyboardInterrupt
                     if code not in (0, NO_ROOM):
                         _note_death(index, worker.pid, code, said)
                         workers.append(_start(index, order, said))
