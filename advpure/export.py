@@ -17,7 +17,6 @@ import csv
 import importlib
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,11 +107,7 @@ def check_run(run_folder: str | Path) -> Checked:
         raise BadInput(str(folder), "is no run folder", f"name one that holds {FILE_NAME}")
     try:
         with RecordStore.read(folder) as store:
-            counts, verb = store.check(), store.settings.get("verb", "run")
-            named = re.fullmatch(r"(.+)-([0-9a-f]{12})", folder.resolve().name)
-            if named is not None and named[1] == verb and named[2] != store.run:
-                words = f"{folder} is broken: it holds the run {verb}-{store.run}; delete it"
-                return Checked(False, words)
+            counts = store.check()
             listed = ", ".join(f"{count:,} rows of {table}" for table, count in counts.items())
             state = "finished" if store.finished else "unfinished, the same command goes on"
     except BadInput as error:

@@ -34,6 +34,7 @@ from advpure.database import (
 from advpure.errors import BadInput
 from advpure.header import (
     canonical_json,
+    check_folder,
     collect_context,
     default_run_folder,
     run_id,
@@ -139,7 +140,8 @@ class RecordStore:
         """Look at a run without being able to change it, also while it is being written.
 
         Raises:
-            BadInput: when the folder holds no run, or one that cannot be read.
+            BadInput: when the folder holds no run, one that cannot be read, or another one than its
+                name says.
         """
         folder = Path(folder)
         path = folder / FILE_NAME
@@ -151,7 +153,9 @@ class RecordStore:
                 connection.execute("PRAGMA query_only = ON")
                 if is_fresh(connection, path):
                     raise BadInput(str(folder), "holds a run that never began", "run it again")
-                return cls(folder, connection)
+                store = cls(folder, connection)
+                check_folder(folder, store.run)
+                return store
         except BaseException:
             connection.close()
             raise

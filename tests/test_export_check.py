@@ -71,7 +71,8 @@ def test_check_tells_a_copy_of_another_run(
     assert _checked(capsys, str(folder), "--check")[0] == 0
     other = folder.rename(tmp_path / f"cr-{run_id({'verb': 'cr', 'seed': 2})}")
     code, said = _checked(capsys, str(other), "--check")
-    assert (code, f"it holds the run cr-{run_id(own)}" in said) == (1, True)
+    assert _checked(capsys, str(other), "--to", str(tmp_path / "x.csv"))[0] == 2
+    assert (code, f"holds another run ({run_id(own)})" in said) == (1, True)
 
 
 def test_check_and_export_need_a_run_and_a_purpose(

@@ -58,7 +58,7 @@ def _older(folder: Path) -> None:
 BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no database": (lambda f: (f / "records.sqlite").write_bytes(b"x" * 999) and None, "readable"),
     "cut": (_cut, "not a readable database"),
-    "foreign": (_foreign, "holds another run (cr "),
+    "foreign": (_foreign, "holds another run ("),
     "lost rows": (lambda f: _change(f, "DELETE FROM compression WHERE id = 1"), "rows of compr"),
     "edited": (lambda f: _change(f, "UPDATE compression SET rate = 0.5"), "not what was written"),
     "older": (_older, "was made by an earlier version of advpure"),

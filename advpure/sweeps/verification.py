@@ -34,11 +34,9 @@ def verify(root: Path, point: Point) -> Verdict:
     folder = root / point.run
     try:
         with RecordStore.read(folder) as store:
-            if f"{point.verb}-{store.run}" != point.run:
-                verb = store.settings.get("verb", "another verb")
-                rule = f"holds another run ({verb} {store.run})"
-                fix = "delete it and run the sweep again"
-                raise BadInput(f"run folder {folder}", rule, fix)
+            if not point.run.endswith(store.run):
+                fix = "delete the folder and run its command again"
+                raise BadInput(str(folder), f"holds another run ({store.run})", fix)
             store.check()
             if not store.finished:
                 error = f"run folder {folder} is incomplete; run the sweep again"
