@@ -16,7 +16,8 @@ from advpure.storage import StorageFull
 
 BUSY_SECONDS = 30.0
 _APPLICATION = 0x61647670  # "advp" in ASCII marks the file as ours
-_FORMAT = 1
+_RESTORE = "restore it, or delete it and run again"
+_FORMAT = 2  # 1 had no checksums
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
@@ -34,7 +35,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
 
 
 def is_fresh(connection: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the file is still empty; refuse files that are not ours or come from later."""
+    """Return True if the file is still empty; refuse other programs' files and other formats."""
     # One snapshot for the three, or another process that is creating the tables looks foreign.
     connection.execute("SAVEPOINT look")
     try:
@@ -47,7 +48,10 @@ def is_fresh(connection: sqlite3.Connection, path: Path) -> bool:
         return True
     if application != _APPLICATION:
         raise BadInput(str(path), "is a database of another program", "choose another folder")
-    if version != _FORMAT:
+    if version < _FORMAT:
+        rule = f"was made by an earlier version of advpure (format {version}, now {_FORMAT})"
+        raise BadInput(str(path.parent), rule, "delete the folder or give a new --out")
+    if version > _FORMAT:
         rule = f"has records of format {version}, this advpure reads format {_FORMAT}"
         raise BadInput(str(path), rule, "use the advpure that wrote it")
     return False
@@ -94,10 +98,26 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all queries of the body see the file at one moment, whatever others write meanwhile."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
 def plain_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's refusals into the errors that users meet."""
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite's own message quotes the damaged bytes
+        raise BadInput(str(path), "cannot be read (broken text)", _RESTORE) from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         primary = code & 0xFF
@@ -107,12 +127,13 @@ def plain_errors(path: Path) -> Iterator[None]:
         ):
             raise StorageFull(path) from error
         if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            fix = "restore it, or delete it and run again"
-            raise BadInput(str(path), f"is not a readable database ({error})", fix) from error
+            raise BadInput(str(path), f"is not a readable database ({error})", _RESTORE) from error
         if primary == sqlite3.SQLITE_BUSY:
             rule = f"has been locked by another process for {BUSY_SECONDS:.0f} s"
             raise BadInput(str(path), rule, "wait for it, or choose another --out") from error
         if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             fix = "check the folder's permissions, or choose another folder"
             raise BadInput(str(path), f"cannot be opened or written ({error})", fix) from error
-        raise
+        if isinstance(error, sqlite3.ProgrammingError):  # a mistake of ours, not of the file
+            raise
+        raise BadInput(str(path), f"cannot be read ({error})", _RESTORE) from error

@@ -22,7 +22,7 @@ from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore
-from advpure.schema import Schema
+from advpure.schema import Count, Length, Schema, Share
 from advpure.stats import Rate, randomized_summary
 
 Randomness = Literal["fixed", "fresh"]
@@ -30,20 +30,21 @@ CLEAN = "clean"
 
 DECISIONS = Schema(
     "decisions",
-    {"sample": int, "stage": str, "draw": int},
-    {"label": int, "prediction": int, "correct": bool, "margin": float},
+    {"sample": Count, "stage": str, "draw": Count},
+    {"label": Count, "prediction": Count, "correct": bool, "margin": float},
+    derived={"correct": ("equal", "label", "prediction")},
 )
 ATTACKS = Schema(
     "attacks",
-    {"sample": int, "stage": str},
+    {"sample": Count, "stage": str},
     {
         "fooled": bool,
         "loss": float,
-        "iterations": int,
-        "forwards": int,
-        "backwards": int,
-        "linf": float,
-        "l2": float,
+        "iterations": Count,
+        "forwards": Count,
+        "backwards": Count,
+        "linf": Share,
+        "l2": Length,
         "zero_gradient": bool,
     },
 )

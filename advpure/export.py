@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from advpure.base.extras import optional
 from advpure.errors import BadInput
 from advpure.header import flatten
-from advpure.records import RecordStore
+from advpure.records import FILE_NAME, RecordStore
 from advpure.schema import Row
 from advpure.storage import atomic_path
 
@@ -36,6 +36,16 @@ class Exported(NamedTuple):
     table: str
     rows: int
     other_tables: tuple[str, ...]
+
+
+class Checked(NamedTuple):
+    """What a check of a run found: whether it is intact, and one line that says so or what is not.
+
+    A run may be intact and unfinished: its verb goes on with it.
+    """
+
+    intact: bool
+    words: str
 
 
 class _Content(NamedTuple):
@@ -85,6 +95,25 @@ def export(
         write(content, scratch)
     others = tuple(name for name in names if name != chosen)
     return Exported(target, chosen, len(content.rows), others)
+
+
+def check_run(run_folder: str | Path) -> Checked:
+    """Check everything that the records of a run hold against its checksums.
+
+    Raises:
+        BadInput: for a folder that holds no run.
+    """
+    folder = Path(run_folder)
+    if not (folder / FILE_NAME).is_file():
+        raise BadInput(str(folder), "is no run folder", f"name one that holds {FILE_NAME}")
+    try:
+        with RecordStore.read(folder) as store:
+            counts = store.check()
+            listed = ", ".join(f"{count:,} rows of {table}" for table, count in counts.items())
+            state = "finished" if store.finished else "unfinished, the same command goes on"
+    except BadInput as error:
+        return Checked(False, f"{folder} is broken: {error}")
+    return Checked(True, f"{folder} is intact: {listed or 'no table yet'} ({state})")
 
 
 def _collect(store: RecordStore, table: str, columns: Sequence[str]) -> _Content:

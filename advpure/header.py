@@ -7,6 +7,7 @@ The context (versions, device, threads, ...) never decides the identity, with on
 
 import hashlib
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -188,6 +189,23 @@ def check_context(first: Mapping[str, Any], now: Mapping[str, Any], folder: Path
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def check_folder(folder: Path, run: str) -> None:
+    """Refuse a folder that is named after another run, such as a copy of one.
+
+    Args:
+        folder: A run folder. Only one that is named as `default_run_folder` does is checked; what
+            consists of decimal digits alone may be a date that a user chose.
+        run: The name of the run that it holds, from `run_id`.
+
+    Raises:
+        BadInput: when the hash in the folder's name is not that of the run.
+    """
+    named = re.fullmatch(r".+-([0-9a-f]{12})", folder.resolve().name)
+    if named is not None and not named[1].isdecimal() and named[1] != run:
+        fix = "delete the folder and run its command again"
+        raise BadInput(str(folder), f"holds another run ({run})", fix)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

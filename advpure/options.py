@@ -37,6 +37,9 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
     check_names(kind, options, owner)
     hints = get_type_hints(kind, include_extras=True)
     values = {name: _read_text(name, value, hints[name]) for name, value in options.items()}
+    for name, value in values.items():
+        if isinstance(value, bool):  # which pydantic takes for 0 or 1
+            check_value(value, hints[name], name)
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

@@ -3,7 +3,8 @@
 A run folder holds `records.sqlite`: the settings that identify the run, one row of context per
 session, and the run's tables, whose rows are named by their key columns. Rows are only ever
 added. Rows come back sorted by key, so neither the order nor the batch in which they were
-computed shows.
+computed shows. Every batch has a checksum, and whatever is read is checked before, see
+`advpure.integrity`.
 
 Durability, and its price: write-ahead log, one transaction per batch, `synchronous=FULL`. A
 process killed at any moment keeps every batch that `append` returned from, whole; so does a
@@ -18,7 +19,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,21 +26,22 @@ from typing import TYPE_CHECKING, Any, Self
 from advpure.database import (
     connect,
     is_fresh,
-    mark_as_ours,
     plain_errors,
+    snapshot,
     transaction,
     use_write_ahead_log,
 )
 from advpure.errors import BadInput
 from advpure.header import (
     canonical_json,
-    check_context,
-    check_settings,
+    check_folder,
     collect_context,
     default_run_folder,
     run_id,
     source_digests,
 )
+from advpure.integrity import Values, damaged
+from advpure.record_header import RecordHeader, create_tables, distinct_samples
 from advpure.schema import Row, Schema
 from advpure.storage import StorageFull, writing
 
@@ -63,11 +64,7 @@ __all__ = [
 
 FILE_NAME = "records.sqlite"
 ALREADY_COMPLETE = "already complete, reported from records; nothing was computed"
-_HEADER = (
-    "CREATE TABLE _meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE _sessions (id INTEGER PRIMARY KEY, started TEXT NOT NULL, context TEXT NOT NULL)",
-    "CREATE TABLE _blobs (name TEXT PRIMARY KEY, shape TEXT NOT NULL, data BLOB NOT NULL)",
-)
+_BLOBS = ("_blobs", ("name", "shape", "data"), ("name",))
 
 
 class RecordConflict(RuntimeError):
@@ -84,7 +81,8 @@ class RecordStore:
         """Take over a checked connection; `open` and `read` make one."""
         self.folder = folder
         self._connection = connection
-        self._schemas = self._stored_schemas()
+        self._header = RecordHeader(connection, self._path)
+        self._ledger = self._header.ledger
 
     @classmethod
     def open(
@@ -94,6 +92,7 @@ class RecordStore:
         schemas: Sequence[Schema],
         settings: Mapping[str, Any],
         context: Mapping[str, Any],
+        samples: Iterable[int] | None = None,
     ) -> Self:
         """Begin a run, or go on with it.
 
@@ -102,13 +101,14 @@ class RecordStore:
             schemas: The tables that this session uses; the first one is the run's main table.
             settings: Resolved settings, which identify the run.
             context: Where this session computes, as from `collect_context`.
+            samples: The ids of the run's images; rows of others are refused. None for any.
 
         Returns:
             A writable store. Killed in the middle, this leaves nothing or a usable run.
 
         Raises:
-            BadInput: when the folder belongs to a run of other settings, weights, data or table
-                layouts, to a later format, or holds a file that is not ours or is damaged.
+            BadInput: when the folder belongs to a run of other settings, images, weights, data or
+                table layouts, to another format, or holds a file that is not ours or is damaged.
             StorageFull: when there is no room.
 
         Warns:
@@ -116,6 +116,7 @@ class RecordStore:
         """
         folder = Path(folder)
         wanted, header = canonical_json(settings), canonical_json(context)
+        ids = distinct_samples(samples)
         path = folder / FILE_NAME
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,16 +127,9 @@ class RecordStore:
                 use_write_ahead_log(connection)
                 with transaction(connection):
                     if fresh and is_fresh(connection, path):
-                        _create(connection, wanted)
+                        create_tables(connection, path, wanted, ids)
                     store = cls(folder, connection)
-                    check_settings(store.settings, json.loads(wanted), folder)
-                    if earlier := store.sessions:
-                        check_context(earlier[0], json.loads(header), folder)
-                    store._add_tables(schemas)
-                    connection.execute(
-                        "INSERT INTO _sessions (started, context) VALUES (?, ?)",
-                        (datetime.now(UTC).isoformat(timespec="seconds"), header),
-                    )
+                    store._header.begin_session(wanted, header, ids, schemas)
         except BaseException:
             connection.close()
             raise
@@ -146,7 +140,8 @@ class RecordStore:
         """Look at a run without being able to change it, also while it is being written.
 
         Raises:
-            BadInput: when the folder holds no run, or one that cannot be read.
+            BadInput: when the folder holds no run, one that cannot be read, or another one than its
+                name says.
         """
         folder = Path(folder)
         path = folder / FILE_NAME
@@ -158,7 +153,9 @@ class RecordStore:
                 connection.execute("PRAGMA query_only = ON")
                 if is_fresh(connection, path):
                     raise BadInput(str(folder), "holds a run that never began", "run it again")
-                return cls(folder, connection)
+                store = cls(folder, connection)
+                check_folder(folder, store.run)
+                return store
         except BaseException:
             connection.close()
             raise
@@ -166,8 +163,7 @@ class RecordStore:
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved settings that identify the run."""
-        found: dict[str, Any] = json.loads(self._meta("settings"))
-        return found
+        return self._header.settings
 
     @property
     def context(self) -> dict[str, Any]:
@@ -177,8 +173,7 @@ class RecordStore:
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """The context of every session, in order, each with the time (UTC) it `started`."""
-        rows = self._query("SELECT started, context FROM _sessions ORDER BY id")
-        return [{"started": started, **json.loads(context)} for started, context in rows]
+        return self._header.sessions
 
     @property
     def run(self) -> str:
@@ -186,9 +181,40 @@ class RecordStore:
         return run_id(self.settings)
 
     @property
+    def finished(self) -> bool:
+        """Whether the run once was complete; see `finish`."""
+        return self._header.finished
+
+    def finish(self) -> None:
+        """Note that nothing of what the run's settings ask for is missing.
+
+        Raises:
+            StorageFull: when there is no room.
+        """
+        with self.batch():
+            self._header.finish()
+
+    def check(self) -> dict[str, int]:
+        """Check everything: settings, sessions, rows, tensors, and the file's own structure.
+
+        Returns:
+            The number of rows of each table.
+
+        Raises:
+            BadInput: naming the first thing that is not as it was written.
+        """
+        problems = self._query("PRAGMA integrity_check(1)")
+        if problems != [("ok",)]:
+            raise damaged(self._path, " ".join(str(problems[0][0]).split()))
+        canonical_json(self.settings)
+        for what in (self.sessions, self.finished, self.blobs()):
+            del what
+        return {table: self.count(table) for table in self._header.schemas}
+
+    @property
     def schemas(self) -> tuple[Schema, ...]:
         """The layouts of the run's tables; the first is the main one."""
-        return tuple(self._schemas.values())
+        return tuple(self._header.schemas.values())
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -219,18 +245,20 @@ class RecordStore:
             StorageFull: when there is no room; none is added, everything before is kept.
         """
         schema = self._schema(table)
-        encoded = [schema.encode(row) for row in rows]
-        marks = ", ".join("?" * len(schema.columns))
+        encoded = [schema.encode(row, self._header.samples) for row in rows]
+        marks = ", ".join("?" * (len(schema.columns) + 1))
         insert = f'INSERT INTO "{table}" VALUES ({marks}) ON CONFLICT DO NOTHING'
         with self.batch():
-            added = self._connection.executemany(insert, encoded).rowcount
-            if encoded and added < len(encoded):
-                for row in encoded:
-                    self._check_same(schema, row)
+            batch, width = self._ledger.next(), len(schema.keys)
+            added = self._connection.executemany(insert, [(*row, batch) for row in encoded])
+            if encoded and added.rowcount < len(encoded):
+                encoded = [row for row in dict.fromkeys(encoded) if self._is_of(schema, row, batch)]
+            if encoded:
+                self._ledger.enter(batch, table, sorted(encoded, key=lambda row: row[:width]))
 
     def done(self, table: str, *columns: str) -> set[tuple[Any, ...]]:
         """Return the distinct values of some key columns (all of them by default)."""
-        schema = self._schema(table)
+        schema = self._checked(table)
         chosen = columns or tuple(schema.keys)
         for column in chosen:
             schema.check_column(column)
@@ -245,11 +273,12 @@ class RecordStore:
             table: The table.
             where: Columns and the values that they must equal; everything by default.
         """
-        schema = self._schema(table)
+        schema = self._checked(table)
         condition, values = _condition(schema, where or {})
         order = ", ".join(f'"{key}"' for key in schema.keys)
-        query = f'SELECT * FROM "{table}" {condition} ORDER BY {order}'
         names = tuple(schema.columns)
+        listed = ", ".join(f'"{name}"' for name in names)
+        query = f'SELECT {listed} FROM "{table}" {condition} ORDER BY {order}'
         return [
             dict(zip(names, map(schema.decode, names, row), strict=True))
             for row in self._query(query, values)
@@ -257,7 +286,7 @@ class RecordStore:
 
     def count(self, table: str, where: Mapping[str, Any] | None = None) -> int:
         """Count rows, all of them or those `where` some columns have given values."""
-        condition, values = _condition(self._schema(table), where or {})
+        condition, values = _condition(self._checked(table), where or {})
         found = self._query(f'SELECT COUNT(*) FROM "{table}" {condition}', values)
         return int(found[0][0])
 
@@ -274,31 +303,34 @@ class RecordStore:
         data = tensor.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes()
         shape = json.dumps(list(tensor.shape))
         with self.batch():
-            self._connection.execute(
-                "INSERT INTO _blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, shape, data)
-            )
-            if self._query("SELECT shape, data FROM _blobs WHERE name = ?", (name,)) != [
-                (shape, data)
-            ]:
+            stored = self._query("SELECT shape, data FROM _blobs WHERE name = ?", (name,))
+            if stored and stored != [(shape, data)]:
                 raise RecordConflict(f"blob {name} holds another tensor; nothing was overwritten")
+            if not stored:
+                self._header.add("_blobs", (name, shape, data))
 
     def get_blob(self, name: str) -> "Tensor":
         """Return the float32 tensor stored under a name, on the CPU.
 
         Raises:
-            BadInput: when there is none.
+            BadInput: when there is none, or not the one that was written.
         """
         import torch
 
-        found = self._query("SELECT shape, data FROM _blobs WHERE name = ?", (name,))
-        if not found:
-            raise BadInput(f"blob {name!r}", f"is not in {self.folder}", "see blobs()")
-        shape, data = json.loads(found[0][0]), bytearray(found[0][1])
+        query = "SELECT name, shape, data, _batch FROM _blobs WHERE name = ?"
+        with plain_errors(self._path), snapshot(self._connection):
+            found = self._connection.execute(query, (name,)).fetchone()
+            if found is None:
+                raise BadInput(f"blob {name!r}", f"is not in {self.folder}", "see blobs()")
+            self._ledger.check_row("_blobs", found[:-1], found[-1])
+        shape, data = json.loads(found[1]), bytearray(found[2])
         flat = torch.frombuffer(data, dtype=torch.float32) if data else torch.empty(0)
         return flat.reshape(shape)
 
     def blobs(self) -> list[str]:
         """Return the names of the stored tensors, sorted."""
+        with plain_errors(self._path):
+            self._ledger.check(*_BLOBS)
         return [name for (name,) in self._query("SELECT name FROM _blobs ORDER BY name")]
 
     def close(self) -> None:
@@ -322,41 +354,33 @@ class RecordStore:
     def _path(self) -> Path:
         return self.folder / FILE_NAME
 
-    def _meta(self, name: str) -> str:
-        found = self._query("SELECT value FROM _meta WHERE name = ?", (name,))
-        return str(found[0][0])
-
     def _query(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with plain_errors(self._path):
             return self._connection.execute(query, values).fetchall()
 
     def _schema(self, table: str) -> Schema:
-        if table not in self._schemas:
-            known = ", ".join(self._schemas) or "none"
+        if table not in self._header.schemas:
+            known = ", ".join(self._header.schemas) or "none"
             raise BadInput(f"table {table!r}", f"is not in {self.folder}", f"known: {known}")
-        return self._schemas[table]
+        return self._header.schemas[table]
 
-    def _stored_schemas(self) -> dict[str, Schema]:
-        entries = json.loads(self._meta("schemas"))
-        return {entry["table"]: Schema.from_json(entry) for entry in entries}
+    def _checked(self, table: str) -> Schema:
+        """Return a table's layout, after its rows have been checked."""
+        schema = self._schema(table)
 
-    def _add_tables(self, schemas: Sequence[Schema]) -> None:
-        """Create the tables that the run does not have yet; refuse those of another layout."""
-        for schema in schemas:
-            known = self._schemas.setdefault(schema.table, schema)
-            if known is schema:
-                self._connection.execute(schema.statement)
-            elif known.to_json() != schema.to_json():
-                subject = f"table {schema.table} of {self.folder}"
-                raise BadInput(subject, "has other columns", "choose another --out")
-        entries = json.dumps([schema.to_json() for schema in self._schemas.values()])
-        self._connection.execute("UPDATE _meta SET value = ? WHERE name = 'schemas'", (entries,))
+        def problem(row: Values) -> str:
+            return schema.problem(row, self._header.samples)
 
-    def _check_same(self, schema: Schema, row: tuple[Any, ...]) -> None:
+        with plain_errors(self._path):
+            self._ledger.check(table, tuple(schema.columns), tuple(schema.keys), problem)
+        return schema
+
+    def _is_of(self, schema: Schema, row: Values, batch: int) -> bool:
+        """Return whether a stored row came with a batch; refuse one with other values."""
         keys = list(schema.keys)
         condition = " AND ".join(f'"{key}" = ?' for key in keys)
         query = f'SELECT * FROM "{schema.table}" WHERE {condition}'
-        stored = self._query(query, row[: len(keys)])[0]
+        *stored, origin = self._query(query, row[: len(keys)])[0]
         for column, there, here in zip(schema.columns, stored, row, strict=True):
             if there != here:
                 key = ", ".join(f"{name}={value}" for name, value in zip(keys, row, strict=False))
@@ -364,18 +388,10 @@ class RecordStore:
                     f"{schema.table}({key}) is stored with {column} = {there}, now {here}; "
                     "results are never overwritten"
                 )
+        return bool(origin == batch)
 
 
 def _condition(schema: Schema, where: Mapping[str, Any]) -> tuple[str, list[Any]]:
     values = [schema.encode_value(column, value) for column, value in where.items()]
     terms = " AND ".join(f'"{column}" IS ?' for column in where)
     return (f"WHERE {terms}" if terms else ""), values
-
-
-def _create(connection: sqlite3.Connection, settings: str) -> None:
-    for statement in _HEADER:
-        connection.execute(statement)
-    connection.executemany(
-        "INSERT INTO _meta VALUES (?, ?)", [("settings", settings), ("schemas", "[]")]
-    )
-    mark_as_ours(connection)

@@ -2,21 +2,40 @@
 
 SQLite keeps doubles exactly, infinities and signed zeros included, in columns without declared
 affinity, but turns NaN into NULL; NaN is therefore stored as the text "nan".
+
+A layout also says what its values can be: ranges stand in the annotations, as in settings classes,
+and a column that follows from two others says how. Both are stored with the layout and are checked
+when a row is written and when it is read.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any, get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
+from annotated_types import Ge, Le
+
+from advpure.base.validation import ANY, LARGEST, Range, bounds_of, range_of, shown
 from advpure.errors import BadInput
 
 Row = dict[str, Any]
-Kind = type | UnionType
+Kind = Any
+"""A type of `_KINDS`, or `Annotated` with bounds; with ``| None`` where a value may be absent."""
+Count = Annotated[int, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Length = Annotated[float, Ge(0)]
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, bytes)}
 _AFFINITY = {int: "INTEGER", float: "", str: "TEXT", bool: "INTEGER", bytes: "BLOB"}
-_LARGEST = 2**63
+_SAMPLE = ("sample", "id")
+"""Key columns that hold sample ids."""
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return a / b if b else None
+
+
+_RULES: dict[str, Callable[[Any, Any], Any]] = {"equal": lambda a, b: a == b, "ratio": _ratio}
 
 
 @dataclass(frozen=True)
@@ -25,12 +44,16 @@ class Schema:
 
     Args:
         table: The table's name.
-        keys: Key columns, in sorting order, to int, float, str, bool or bytes.
+        keys: Key columns, in sorting order, to int, float, str, bool or bytes, or to one of these
+            with bounds: ``Annotated[int, Ge(0)]``. A key `sample` or `id` holds sample ids.
         values: Value columns to the same types, or to `kind | None` where a value may be absent.
+        derived: Columns that follow from two others, to ("equal" or "ratio", first, second):
+            whether they are equal, or first / second (absent where second is 0).
 
     Raises:
         ValueError: for names that are no identifiers, are taken twice (letter case does not
-            count), begin with an underscore or are the reserved "run", or for other types.
+            count), begin with an underscore or are the reserved "run", for other types, or for
+            derived columns of another form.
 
     Example:
         >>> schema = Schema("attack", {"sample": int}, {"robust": bool, "loss": float | None})
@@ -39,9 +62,11 @@ class Schema:
     """
 
     table: str
-    keys: Mapping[str, type]
+    keys: Mapping[str, Kind]
     values: Mapping[str, Kind]
+    derived: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     columns: Mapping[str, tuple[type, bool]] = field(init=False, repr=False, compare=False)
+    ranges: Mapping[str, Range] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names and the types."""
@@ -54,43 +79,60 @@ class Schema:
                 seen.add(name.lower())
         if not self.keys:
             raise ValueError(f"table {self.table!r} has no key")
-        columns = {name: _read_kind(name, kind) for name, kind in self.values.items()}
-        keys = {name: _read_kind(name, kind) for name, kind in self.keys.items()}
-        if any(optional for _, optional in keys.values()):
+        read = {name: _read_kind(name, kind) for name, kind in {**self.keys, **self.values}.items()}
+        if any(read[name][1] for name in self.keys):
             raise ValueError(f"table {self.table!r} has an optional key")
-        object.__setattr__(self, "columns", {**keys, **columns})
+        columns = {name: (kind, optional) for name, (kind, optional, _) in read.items()}
+        object.__setattr__(self, "columns", columns)
+        ranges = {name: within for name, (_, _, within) in read.items() if within != ANY}
+        object.__setattr__(self, "ranges", ranges)
+        for name, (rule, *sources) in self.derived.items():
+            known = name in self.values and all(source in columns for source in sources)
+            if not known or rule not in _RULES or len(sources) != 2:
+                raise ValueError(f"derived column {name!r} of {self.table!r} is of another form")
+
+    @property
+    def sample(self) -> str | None:
+        """The key column that holds sample ids, None where there is none."""
+        return next((name for name in self.keys if name in _SAMPLE), None)
 
     @property
     def statement(self) -> str:
-        """The SQL statement that creates the table."""
+        """The SQL statement that creates the table; `_batch` is for `advpure.integrity`."""
         columns = ", ".join(
             f'"{name}" {_AFFINITY[kind]}{"" if optional else " NOT NULL"}'
             for name, (kind, optional) in self.columns.items()
         )
         keys = ", ".join(f'"{key}"' for key in self.keys)
-        return f'CREATE TABLE "{self.table}" ({columns}, PRIMARY KEY ({keys})) WITHOUT ROWID'
+        return (
+            f'CREATE TABLE "{self.table}" ({columns}, _batch INTEGER NOT NULL, '
+            f"PRIMARY KEY ({keys})) WITHOUT ROWID"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Describe the layout in JSON-ready values."""
         described = {
-            name: kind.__name__ + (" | None" if optional else "")
+            name: [name, kind.__name__ + (" | None" if optional else ""), *self._bounds(name)]
             for name, (kind, optional) in self.columns.items()
         }
         return {
             "table": self.table,
-            "keys": [[name, described[name]] for name in self.keys],
-            "values": [[name, described[name]] for name in self.values],
+            "keys": [described[name] for name in self.keys],
+            "values": [described[name] for name in self.values],
+            "derived": {name: list(rule) for name, rule in self.derived.items()},
         }
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Schema":
-        """Read what `to_json` wrote."""
-        values: dict[str, Kind] = {}
-        for name, text in entry["values"]:
-            kind = _KINDS[text.removesuffix(" | None")]
-            values[name] = kind if text in _KINDS else kind | None
-        keys = {name: _KINDS[text] for name, text in entry["keys"]}
-        return cls(entry["table"], keys, values)
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: for anything else; or KeyError or TypeError.
+        """
+        keys = {name: _kind_of(text, *within) for name, text, *within in entry["keys"]}
+        values = {name: _kind_of(text, *within) for name, text, *within in entry["values"]}
+        derived = {name: (str(a), str(b), str(c)) for name, (a, b, c) in entry["derived"].items()}
+        return cls(entry["table"], keys, values, derived)
 
     def check_column(self, name: str) -> None:
         """Refuse a name that is no column.
@@ -102,11 +144,17 @@ class Schema:
             known = f"known: {', '.join(self.columns)}"
             raise BadInput(f"column {name!r}", f"is not in table {self.table}", known)
 
-    def encode(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def encode(
+        self, row: Mapping[str, Any], samples: Container[int] | None = None
+    ) -> tuple[Any, ...]:
         """Turn a row into the values that SQLite stores, keys first.
 
+        Args:
+            row: Column to value.
+            samples: The sample ids that there can be; None for any.
+
         Raises:
-            BadInput: for a missing or unknown column, or a value that its type cannot hold.
+            BadInput: for a missing or unknown column, or a value that cannot be.
         """
         for name in row:
             self.check_column(name)
@@ -114,7 +162,10 @@ class Schema:
             if name not in row and not optional:
                 fix = "give every column that is not optional"
                 raise BadInput(f"a row of {self.table}", f"lacks column {name!r}", fix)
-        return tuple(self.encode_value(name, row.get(name)) for name in self.columns)
+        encoded = tuple(self.encode_value(name, row.get(name)) for name in self.columns)
+        if problem := self.problem(encoded, samples):
+            raise BadInput(f"a row of {self.table}", problem, "see the layout of the table")
+        return encoded
 
     def encode_value(self, name: str, value: Any) -> Any:
         """Turn one value into what SQLite stores; zero-dimensional arrays and tensors count."""
@@ -124,28 +175,90 @@ class Schema:
             value = value.item()
         if value is None and optional:
             return None
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) <= LARGEST:
             value = float(value)
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if fits and kind is int:
-            fits = -_LARGEST <= value < _LARGEST
+            fits = -LARGEST - 1 <= value <= LARGEST
+        if fits and kind is str:
+            fits = not any("\ud800" <= letter <= "\udfff" for letter in value)
         if fits and kind is float and math.isnan(value):
-            fits, value = name not in self.keys, "nan"
+            if name not in self.keys:
+                return "nan"
+            fits = False
         if not fits:
             wanted = f"cannot be stored in the {kind.__name__} column {name}"
-            raise BadInput(f"value {value!r}", wanted, f"see the layout of table {self.table}")
-        return int(value) if kind is bool else value
+            raise BadInput(f"value {shown(value)}", wanted, f"see the layout of table {self.table}")
+        return int(value) if kind is bool else kind(value)
 
     def decode(self, name: str, value: Any) -> Any:
         """Turn one stored value back."""
         kind, _ = self.columns[name]
         return value if value is None else kind(value)
 
+    def problem(self, stored: Sequence[Any], samples: Container[int] | None = None) -> str:
+        """Say what is wrong with a stored row, keys first; empty where nothing is.
 
-def _read_kind(name: str, kind: Kind) -> tuple[type, bool]:
-    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        Args:
+            stored: One value of each column, as SQLite has it.
+            samples: The sample ids that there can be; None for any.
+
+        Example:
+            >>> from annotated_types import Ge
+            >>> schema = Schema("attack", {"sample": int}, {"l2": Annotated[float, Ge(0)]})
+            >>> schema.problem((3, -1.0))
+            'has l2 = -1.0, which is not 0 or more'
+        """
+        row = dict(zip(self.columns, stored, strict=True))
+        for name, (kind, optional) in self.columns.items():
+            if not _is_stored(row[name], kind, optional and name not in self.keys):
+                return f"has {name} = {shown(row[name])}, which is no {kind.__name__}"
+        for name, within in self.ranges.items():
+            value = row[name]
+            if value is not None and (value == "nan" or not within.holds(value)):
+                return f"has {name} = {shown(value)}, which is not {within}"
+        for name, (rule, first, second) in self.derived.items():
+            value, a, b = (self.decode(each, row[each]) for each in (name, first, second))
+            right = None if a is None or b is None else _RULES[rule](a, b)
+            if value != right and not (value != value and right != right):  # NaN equals NaN
+                sources = f"{first} = {shown(a)} and {second} = {shown(b)}"
+                return f"has {name} = {shown(value)}, which contradicts {sources}"
+        if samples is not None and self.sample is not None and row[self.sample] not in samples:
+            return f"has {self.sample} = {row[self.sample]}, which is no image of the run"
+        return ""
+
+    def _bounds(self, name: str) -> list[list[float | None]]:
+        return [list(self.ranges[name])] if name in self.ranges else []
+
+
+def _is_stored(value: Any, kind: type, optional: bool) -> bool:
+    """Return whether SQLite can have stored this value for a column."""
+    if value is None:
+        return optional
+    if kind is float:
+        return type(value) is float or value == "nan"
+    if kind is bool:
+        return type(value) is int and value in (0, 1)
+    return type(value) is kind
+
+
+def _kind_of(text: str, bounds: Sequence[float | None] = ()) -> Kind:
+    """Return the annotation that a layout's text and bounds stand for."""
+    kind: Any = _KINDS[text.removesuffix(" | None")]
+    if bounds:
+        kind = Annotated[kind, *bounds_of(Range(*bounds))]
+    return kind if text in _KINDS else kind | None
+
+
+def _read_kind(name: str, kind: Kind) -> tuple[type, bool, Range]:
+    """Return the type of a column, whether it may be absent, and its range."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     plain = [part for part in parts if part is not NoneType]
+    within = ANY
+    if len(plain) == 1 and get_origin(plain[0]) is Annotated:
+        bare, *extras = get_args(plain[0])
+        plain, within = [bare], range_of(extras)
     if len(plain) != 1 or plain[0] not in _AFFINITY:
         known = ", ".join(_KINDS)
         raise ValueError(f"column {name!r} has type {kind}; known: {known}, each with | None")
-    return plain[0], NoneType in parts
+    return plain[0], NoneType in parts, within

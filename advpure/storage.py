@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from advpure.errors import BadInput
@@ -75,6 +76,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+        _remove_leftovers(target)
         try:
             yield scratch
             with scratch.open("rb+") as handle:
@@ -83,3 +85,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 scratch.unlink()
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Delete what killed processes left of earlier attempts to write a target."""
+    before, after = f".{target.stem}.", target.suffix
+    for path in target.parent.glob(f"{escape(before)}*{escape(after)}"):
+        number = path.name[len(before) : len(path.name) - len(after)]
+        if number.isascii() and number.isdigit() and not is_running(int(number)):
+            with suppress(OSError):
+                path.unlink()

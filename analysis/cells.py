@@ -26,6 +26,11 @@ from advpure.randomness import RandomnessConfig
 _DRAWN = 64  # perturbations at once
 
 
+def rows_path(scratch: Path, sample: int) -> Path:
+    """Return the file of an image's cells in a scratch folder."""
+    return scratch / f"{sample}.rows"
+
+
 class Cells:
     """The table of one image on its way to completion, in a file: K inputs, then K S outputs.
 
@@ -47,7 +52,7 @@ class Cells:
     def prepare(self) -> None:
         """Open the file and draw the inputs that it lacks."""
         s, kind = self.settings, "f8" if self.dtype == torch.float64 else "f4"
-        path = None if self.scratch is None else self.scratch / f"{self.sample}.rows"
+        path = None if self.scratch is None else rows_path(self.scratch, self.sample)
         self.rows = RowFile(path, self.image.numel(), kind)
         for start in range(self.rows.count, s.perturbations, _DRAWN):
             draws = range(start, min(start + _DRAWN, s.perturbations))

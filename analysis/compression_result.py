@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from advpure.analysis.samples import mean_over_images, means_by_image
 from advpure.errors import BadInput
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Length, Row, Schema
 from advpure.stats import Interval
 
 CompressionKey = tuple[float, int, int, int]
@@ -42,8 +42,9 @@ class CompressionRow(NamedTuple):
 
 COMPRESSION_SCHEMA = Schema(
     "compression",
-    keys={"eps": float, "seed": int, "id": int, "draw": int},
-    values={"rate": float | None, "norm": float, "change": float},
+    keys={"eps": float, "seed": int, "id": Count, "draw": Count},
+    values={"rate": float | None, "norm": Length, "change": float},
+    derived={"rate": ("ratio", "change", "norm")},
 )
 
 

@@ -146,7 +146,11 @@ def measure_compression(
     context = run.context(prepared.purifier, prepared.settings)
     table, start = COMPRESSION_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
-        folder, schemas=(COMPRESSION_SCHEMA,), settings=prepared.settings, context=context
+        folder,
+        schemas=(COMPRESSION_SCHEMA,),
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         done: set[CompressionKey] = store.done(table)
         before = count = len(done)
@@ -158,6 +162,7 @@ def measure_compression(
             store.append(table, [row._asdict() for row in batch])
             count += len(batch)
             progress(count)
+        store.finish()
         report = report_compression(store, time.perf_counter() - start)
         return report.already_complete() if count == before else report
 

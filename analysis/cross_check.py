@@ -19,15 +19,15 @@ from advpure.attacks.settings import AttackSettings
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.registry import Registry
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Length, Row, Schema
 from advpure.stats import Interval, mean_interval
 from advpure.tiling import tiled
 from advpure.units import Norm
 
 ENGINES: Registry[Callable[[Norm], Any]] = Registry("minimum-norm attack")
 
-CROSS_CHECK_SCHEMA = Schema("cross_check", keys={"engine": str, "id": int},
-                            values={"upper": float | None})  # fmt: skip
+CROSS_CHECK_SCHEMA = Schema("cross_check", keys={"engine": str, "id": Count},
+                            values={"upper": Length | None})  # fmt: skip
 
 
 def _fmn(norm: Norm) -> Any:

@@ -19,24 +19,26 @@ from advpure.analysis.perceptual.inception_score import inception_score
 from advpure.analysis.perceptual.precision_recall import precision_recall
 from advpure.errors import BadInput
 from advpure.records import RecordStore
-from advpure.schema import Schema
+from advpure.schema import Count, Schema
 from advpure.stats import Interval, Mean, mean_interval
 
 STATES = Schema(
-    "states", {"perturbation": str, "sample": int, "step": int}, {"l2": float, "linf": float}
+    "states", {"perturbation": str, "sample": Count, "step": Count}, {"l2": float, "linf": float}
 )
 """Distances of every state to the clean image, [0, 1] units; step 0 is before the chain."""
 
-STEPS = Schema("steps", {"step": int}, {"name": str, "phase": str, "time": int})
+STEPS = Schema("steps", {"step": Count}, {"name": str, "phase": str, "time": int})
 """The steps of the chain, from 1."""
 
 PAIRS = Schema(
-    "pairs", {"perturbation": str, "metric": str, "sample": int}, {"before": float, "after": float}
+    "pairs",
+    {"perturbation": str, "metric": str, "sample": Count},
+    {"before": float, "after": float},
 )
 """Metrics of an image and its original, before and after purification."""
 
 FEATURES = Schema(
-    "features", {"features": str, "perturbation": str, "stage": str, "sample": int},
+    "features", {"features": str, "perturbation": str, "stage": str, "sample": Count},
     {"vector": bytes},
 )  # fmt: skip
 """Feature vectors, float32 little-endian; stage is before or after, of clean images clean."""

@@ -103,7 +103,11 @@ def measure_distances(
     context = run.context(prepared.model, prepared.settings["defense"], walk, *attacks)
     start = time.perf_counter()
     with RecordStore.open(
-        folder, schemas=SCHEMAS, settings=prepared.settings, context=context
+        folder,
+        schemas=SCHEMAS,
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         done: set[tuple[str, int]] = store.done(STATES.table, "perturbation", "sample")
         count = len(done)
@@ -114,6 +118,7 @@ def measure_distances(
             record_batch(store, prepared, batch)
             count += len(batch.images.ids)
             progress(count)
+        store.finish()
         report = report_distances(store, time.perf_counter() - start, prepared.chosen.notes)
     if len(done) == prepared.total:
         return report.already_complete()

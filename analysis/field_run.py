@@ -27,11 +27,11 @@ from advpure.records import (
     default_run_folder,
     source_digests,
 )
-from advpure.schema import Schema
+from advpure.schema import Count, Schema
 from advpure.stats import mean_interval
 
 Reading = Literal["printed", "variance", "small_step"]
-FIELD = Schema("field", {"draw": int, "step": int}, {"rate": float})
+FIELD = Schema("field", {"draw": Count, "step": Count}, {"rate": float})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +169,7 @@ def measure_field(
             rows = np.ndenumerate(found.rates)
             store.append(FIELD.table, [{"draw": k, "step": s, "rate": r} for (k, s), r in rows])
         progress(run.draws)
+        store.finish()
         report = report_field(store, time.perf_counter() - start)
     return report if fresh else report.already_complete()
 

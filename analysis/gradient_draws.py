@@ -25,7 +25,7 @@ from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.evaluate import sampled
 from advpure.randomness import RandomnessConfig
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 
 Vector = npt.NDArray[np.float64]
 _CHUNK = 16
@@ -33,14 +33,14 @@ _TILES = 8  # in memory at once
 
 GRADIENT_DRAWS = Schema(
     "gradient_draws",
-    keys={"sample": int, "draw": int},
+    keys={"sample": Count, "draw": Count},
     values={"loss": float, "norm": float, "correct": bool},
 )
 """Loss, Euclidean norm of its gradient and decision of every draw."""
 
 GRADIENT_BLOCKS = Schema(
     "gradient_blocks",
-    keys={"sample": int, "size": int, "block": int},
+    keys={"sample": Count, "size": Count, "block": Count},
     values={
         "norm": float, "dot": float, "sign_dot": float, "agreement": float, "single": float | None,
     },
@@ -51,7 +51,7 @@ counts 0; absent where b is zero."""
 
 GRADIENT_MEANS = Schema(
     "gradient_means",
-    keys={"sample": int},
+    keys={"sample": Count},
     values={"norm": float, "held_out_norm": float, "held_out_l1": float},
 )
 """Euclidean norms of the mean of all draws and of the held-out mean, and the latter's l1 norm."""

@@ -223,7 +223,11 @@ def measure_gradients(
     folder = Path(out) if out else default_run_folder("runs", "gradients", prepared.settings)
     begin = time.perf_counter()
     with RecordStore.open(
-        folder, schemas=TABLES, settings=prepared.settings, context=prepared.context
+        folder,
+        schemas=TABLES,
+        settings=prepared.settings,
+        context=prepared.context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         finished: dict[int, int] = {}
         for sample, _ in store.done(GRADIENT_DRAWS.table):
@@ -244,6 +248,7 @@ def measure_gradients(
                 store.append(GRADIENT_MEANS.table, each.means)
             count += len(each.draws)
             progress(count)
+        store.finish()
         report = report_gradients(store, time.perf_counter() - begin)
         if count == before:
             report = report.already_complete()

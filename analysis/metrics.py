@@ -28,7 +28,7 @@ from advpure.records import (
     source_digests,
 )
 from advpure.registry import Registry
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, mean_interval
 from advpure.tiling import tiled
 
@@ -40,7 +40,7 @@ _HERE = "advpure.analysis"
 
 METRICS.register("distance", f"{_HERE}.distance:distance", about="L2 distance after every step")
 
-MEASUREMENTS = Schema("measurements", {"sample": int, "place": int}, {"value": float})
+MEASUREMENTS = Schema("measurements", {"sample": Count, "place": Count}, {"value": float})
 """Place counts the values of one image from 0; what they are, the metric says."""
 
 
@@ -125,7 +125,7 @@ def measure(
     settings, context = _describe(metric, function, purifier, images)
     folder = Path(out) if out else default_run_folder("runs", "measure", settings)
     with RecordStore.open(
-        folder, schemas=(MEASUREMENTS,), settings=settings, context=context
+        folder, schemas=(MEASUREMENTS,), settings=settings, context=context, samples=listed
     ) as store:
         done = {sample for (sample,) in store.done(MEASUREMENTS.table, "sample")}
         todo = [k for k, sample in enumerate(listed) if sample not in done]
@@ -140,6 +140,7 @@ def measure(
             ]
             store.append(MEASUREMENTS.table, rows)
             progress(len(listed) - len(todo) + start + len(chosen))
+        store.finish()
         notes = () if todo else (ALREADY_COMPLETE,)
         return Measurements(folder, settings, store.rows(MEASUREMENTS.table), notes)
 

@@ -16,11 +16,11 @@ from advpure.data import dataset_info
 from advpure.errors import BadInput
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 
 PREDICTION_SCHEMA = Schema(
     "prediction",
-    keys={"point": int, "id": int},
+    keys={"point": Count, "id": Count},
     values={
         "cr": float, "clean_lower": float, "clean_upper": float | None, "anchor_lower": float,
         "anchor_upper": float | None, "robust": bool, "accurate": bool,

@@ -90,6 +90,7 @@ def measure_prediction(
         for k, point in enumerate(prepared.points):
             if k not in done:
                 store.append(table, _rows(session, point, k))
+        store.finish()
         report = report_prediction(store, time.perf_counter() - start)
     if len(done) == len(prepared.points):
         return report.already_complete()

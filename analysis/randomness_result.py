@@ -16,7 +16,7 @@ import numpy as np
 
 from advpure.analysis.perturbation_correlation import Correlation
 from advpure.analysis.randomness_layout import EOT, FRESH, fixed_name
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import (
     Difference,
     Mean,
@@ -29,9 +29,9 @@ from advpure.stats import (
 
 OUTCOMES = Schema(
     "randomness_outcomes",
-    keys={"part": str, "sample": int},
+    keys={"part": str, "sample": Count},
     values={
-        "draws": int, "clean": int, "noise": int, "attacked": int,
+        "draws": Count, "clean": Count, "noise": Count, "attacked": Count,
         "first_clean": bool, "first_noise": bool, "first_attacked": bool, "zero_gradient": bool,
     },
 )  # fmt: skip
@@ -39,14 +39,14 @@ OUTCOMES = Schema(
 
 TRANSFERS = Schema(
     "randomness_transfers",
-    keys={"source": int, "target": int, "sample": int},
-    values={"prediction": int, "correct": bool},
+    keys={"source": int, "target": int, "sample": Count},
+    values={"prediction": Count, "correct": bool},
 )
 """Decision under one base seed on an image that was attacked under another."""
 
 CORRELATIONS = Schema(
     "randomness_correlations",
-    keys={"first": str, "second": str, "sample": int},
+    keys={"first": str, "second": str, "sample": Count},
     values={"pearson": float | None, "cosine": float | None},
 )
 """Correlation of the perturbations of two runs."""

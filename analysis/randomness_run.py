@@ -172,7 +172,11 @@ def measure_randomness(
     if batch < 1:
         raise BadInput(f"batch size {batch}", "holds no image", "use 1 or more")
     with RecordStore.open(
-        folder, schemas=TABLES, settings=prepared.settings, context=prepared.first.context
+        folder,
+        schemas=TABLES,
+        settings=prepared.settings,
+        context=prepared.first.context,
+        samples=prepared.first.images.ids.tolist(),
     ) as store:
         idle = True
         for name, settings in prepared.runs.items():
@@ -192,6 +196,7 @@ def measure_randomness(
             if store.count(CORRELATIONS.table, {"first": first, "second": second}) < n:
                 idle = False
                 _correlate(store, prepared.first.images, first, second, batch)
+        store.finish()
         report = report_randomness(store, time.perf_counter() - begin)
         return report.already_complete() if idle else report
 

@@ -263,6 +263,7 @@ def measure_robustness(
             batch_size=8 * tile if batch_size is None else batch_size,
             keep_images=keep_images, progress=watch,
         )  # fmt: skip
+        store.finish()
         report = report_robustness(store, time.perf_counter() - start)
     for other in caught:
         if other.category.__name__ != "ZeroGradientWarning":
@@ -275,7 +276,11 @@ def measure_robustness(
 def open_run(prepared: Prepared, folder: Path) -> RecordStore:
     """Open the run's records, to begin it or go on with it."""
     return RecordStore.open(
-        folder, schemas=(DECISIONS, ATTACKS), settings=prepared.settings, context=prepared.context
+        folder,
+        schemas=(DECISIONS, ATTACKS),
+        settings=prepared.settings,
+        context=prepared.context,
+        samples=prepared.images.ids.tolist(),
     )
 
 

@@ -9,6 +9,7 @@ import fcntl
 import os
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -89,7 +90,8 @@ class RowFile:
         """Let go of the file, and delete it where asked; a vanishing file is gone either way."""
         if remove and self._path is not None and not self._handle.closed and self._owned():
             self._path.unlink(missing_ok=True)
-        self._handle.close()
+        with suppress(OSError):  # of a write that found no room, which was told when it failed
+            self._handle.close()
 
     def __enter__(self) -> Self:
         """Return the file."""
@@ -130,6 +132,15 @@ class RowFile:
             if whole < at_once:
                 break
         return count
+
+
+def remove_leftover(path: Path) -> None:
+    """Delete a file of rows that has served, unless another process has it in use."""
+    if not path.is_file():
+        return
+    with _open(path) as handle:
+        if os.path.samestat(path.stat(), os.fstat(handle.fileno())):
+            path.unlink(missing_ok=True)
 
 
 def _check(row: npt.NDArray[Any], place: int) -> int:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from advpure.analysis.manifold import share_along
 from advpure.analysis.singular import Spectrum
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, mean_interval
 
 SINGULAR = Schema(
-    "singular", {"sample": int, "rank": int},
+    "singular", {"sample": Count, "rank": Count},
     {"sigma": float, "bound": float, "converged": bool, "along": float | None},
 )  # fmt: skip
 SPECTRA = Schema(
-    "spectra", {"sample": int},
-    {"energy": float, "energy_error": float | None, "products": int, "mismatch": float},
+    "spectra", {"sample": Count},
+    {"energy": float, "energy_error": float | None, "products": Count, "mismatch": float},
 )  # fmt: skip
 
 

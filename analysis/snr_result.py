@@ -20,7 +20,7 @@ from advpure.analysis.variance import (
     unbiased_components,
 )
 from advpure.errors import BadInput
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, mean_interval
 
 
@@ -91,9 +91,9 @@ class SnrRow(NamedTuple):
 
 SNR_SCHEMA = Schema(
     "snr",
-    keys={"id": int},
+    keys={"id": Count},
     values={
-        name: int if name in ("perturbations", "configurations", "pixels")
+        name: Count if name in ("perturbations", "configurations", "pixels")
         else float | None if name.startswith("correlation") else float
         for name in SnrRow._fields[1:]
     },

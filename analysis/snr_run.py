@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from advpure.analysis.cells import rows_path
 from advpure.analysis.report import RunReport
+from advpure.analysis.row_file import remove_leftover
 from advpure.analysis.runs import Verb
 from advpure.analysis.snr import describe_snr, snr_tables
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
@@ -138,11 +140,17 @@ def measure_snr(
     context = run.context(prepared.purifier, prepared.settings, snr_tables, table_statistics)
     table, start = SNR_SCHEMA.table, time.perf_counter()
     with RecordStore.open(
-        folder, schemas=(SNR_SCHEMA,), settings=prepared.settings, context=context
+        folder,
+        schemas=(SNR_SCHEMA,),
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         done = {i for (i,) in store.done(table)}
         progress(len(done) * prepared.compare.cells)
         unfinished = store.folder / UNFINISHED
+        for i in done:  # left by a process that was killed after it had stored the image
+            remove_leftover(rows_path(unfinished, i))
         for i, found in snr_tables(
             prepared.purifier, prepared.images.images, prepared.images.ids, prepared.compare,
             xi=prepared.xi, batch_size=batch_size, skip=done, scratch=unfinished,
@@ -151,6 +159,7 @@ def measure_snr(
             _record(store, i, found, prepared.images.images.shape[1:])
         with suppress(OSError):  # absent, or another session's images are in it
             unfinished.rmdir()
+        store.finish()
         report = report_snr(store, time.perf_counter() - start)
         if len(done) == report.result.n:
             return report.already_complete()

@@ -15,19 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.analysis.step_settings import StepInfo, StepProbe, StepRate
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, mean_interval
 
 Floats = npt.NDArray[np.float64]
 
 STEP_RATES = Schema(
-    "steps", {"sample": int, "step": int, "kind": str, "draw": int}, {"rate": float | None}
+    "steps", {"sample": Count, "step": Count, "kind": str, "draw": Count}, {"rate": float | None}
 )
 STEP_PROBES = Schema(
-    "probes", {"sample": int, "step": int, "probe": int}, {"trace": float, "energy": float}
+    "probes", {"sample": Count, "step": Count, "probe": Count}, {"trace": float, "energy": float}
 )
 STEP_CHAIN = Schema(
-    "chain", {"step": int},
+    "chain", {"step": Count},
     {
         "name": str, "phase": str, "time": int, "form": str, "gain": float | None,
         "kappa": float | None, "gamma": float | None, "scale": float, "sigma": float,

@@ -165,9 +165,14 @@ def measure_steps(
     start = time.perf_counter()
     schemas = (STEP_RATES, STEP_PROBES, STEP_CHAIN, SINGULAR, SPECTRA)
     with RecordStore.open(
-        folder, schemas=schemas, settings=prepared.settings, context=context
+        folder,
+        schemas=schemas,
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         worked = _record(store, prepared, batch_size, progress)
+        store.finish()
         report = report_steps(store, time.perf_counter() - start)
     return report if worked else report.already_complete()
 

@@ -24,15 +24,16 @@ from advpure.analysis.minimum_radius import RadiusRow
 from advpure.analysis.quantiles import Quantile, quantile
 from advpure.analysis.zero_inflated import ZeroInflatedGaussian, fit_zero_inflated
 from advpure.errors import BadInput
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Length, Row, Schema
 from advpure.stats import Rate, wilson
 
 SURVIVAL_SCHEMA = Schema(
     "survival",
-    keys={"id": int},
+    keys={"id": Count},
     values={
-        "lower": float, "upper": float | None, "attacks": int, "misses": int, "forwards": int,
-        "backwards": int, "zero_gradient": bool, "moved": float | None, "clipped": float | None,
+        "lower": Length, "upper": Length | None, "attacks": Count, "misses": Count,
+        "forwards": Count, "backwards": Count,
+        "zero_gradient": bool, "moved": float | None, "clipped": float | None,
     },
 )  # fmt: skip
 

@@ -222,9 +222,12 @@ def measure_survival(
     )
     start = time.perf_counter()
     with RecordStore.open(
-        folder, schemas=(SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA), settings=prepared.settings,
+        folder,
+        schemas=(SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA),
+        settings=prepared.settings,
         context=context,
-    ) as store:  # fmt: skip
+        samples=prepared.images.ids.tolist(),
+    ) as store:
         before = store.count(SURVIVAL_SCHEMA.table) + store.count(CROSS_CHECK_SCHEMA.table)
         done = {i for (i,) in store.done(SURVIVAL_SCHEMA.table)}
         progress(len(done))
@@ -239,6 +242,7 @@ def measure_survival(
             seen = {i for name, i in store.done(CROSS_CHECK_SCHEMA.table) if name == engine}
             for batch in _batches(prepared.images, seen, rows):
                 store.append(CROSS_CHECK_SCHEMA.table, _other(prepared, batch, engine))
+        store.finish()
         report = report_survival(store, time.perf_counter() - start)
         after = store.count(SURVIVAL_SCHEMA.table) + store.count(CROSS_CHECK_SCHEMA.table)
     if after == before:

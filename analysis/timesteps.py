@@ -211,7 +211,11 @@ def measure_timesteps(
     first = prepared.first
     begin, n, done, idle = time.perf_counter(), len(first.images.ids), 0, True
     with RecordStore.open(
-        folder, schemas=(TIMES,), settings=prepared.settings, context=first.context
+        folder,
+        schemas=(TIMES,),
+        settings=prepared.settings,
+        context=first.context,
+        samples=first.images.ids.tolist(),
     ) as store:
         for t in study.times:
             progress(done)
@@ -220,6 +224,7 @@ def measure_timesteps(
                 _measure(store, study, t, batch_size, progress, done, n)
             done += 2 * n
         progress(done)
+        store.finish()
         report = report_timesteps(store, time.perf_counter() - begin)
         return report.already_complete() if idle else report
 

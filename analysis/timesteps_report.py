@@ -9,12 +9,12 @@ from advpure.analysis.report import RunReport
 from advpure.analysis.samples import mean_over_images, means_by_image
 from advpure.errors import BadInput
 from advpure.records import RecordStore
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, Rate, mean_interval, wilson
 
 TIMES = Schema(
     "timesteps",
-    keys={"t": int, "sample": int},
+    keys={"t": Count, "sample": Count},
     values={"clean": bool, "noise": bool, "attacked": bool | None, "rate": float | None},
 )
 """One decision under the fixed configuration on clean, noisy and attacked images (absent where

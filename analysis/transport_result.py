@@ -16,19 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.errors import BadInput
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Interval, Mean, Rate, mean_interval, rate_of_means
 
 Floats = npt.NDArray[np.float64]
 
 TRANSPORT = Schema(
-    "transport", {"sigma": float, "sample": int, "draw": int},
-    {"distance": float, "label": int, "predicted": int | None},
+    "transport", {"sigma": float, "sample": Count, "draw": Count},
+    {"distance": float, "label": Count, "predicted": Count | None},
 )  # fmt: skip
 """Distance from image to purified image, [0, 1] units, and the class that the classifier gives."""
 
 PICTURES = Schema(
-    "pictures", {"sigma": float, "sample": int},
+    "pictures", {"sigma": float, "sample": Count},
     {"clean": bytes, "noisy": bytes, "purified": bytes, "shape": str},
 )  # fmt: skip
 """Images of the first draw, float32 little-endian."""

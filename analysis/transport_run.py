@@ -120,7 +120,11 @@ def measure_transport(
     classifier = model.classifier if isinstance(model, Defense) else None
     shown = set(prepared.images.ids.tolist()[: prepared.pictures])
     with RecordStore.open(
-        folder, schemas=SCHEMAS, settings=prepared.settings, context=context
+        folder,
+        schemas=SCHEMAS,
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         done: set[tuple[float, int, int]] = store.done(TRANSPORT.table)
         count = len(done)
@@ -135,6 +139,7 @@ def measure_transport(
                 store.append(PICTURES.table, _pictures(batch, prepared, shown))
             count += len(batch.rows)
             progress(count)
+        store.finish()
         report = report_transport(store, time.perf_counter() - start)
     if len(done) == prepared.total:
         return report.already_complete()

@@ -20,12 +20,12 @@ from advpure.records import (
     default_run_folder,
     source_digests,
 )
-from advpure.schema import Row, Schema
+from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, Rate, mean_interval, wilson
 from advpure.units import parse_number
 
 TWO_POINT = Schema(
-    "two_point", {"t": float, "draw": int}, {"x": float, "one_shot": float, "ode": float}
+    "two_point", {"t": float, "draw": Count}, {"x": float, "one_shot": float, "ode": float}
 )
 """A point and what the two purifiers make of it."""
 
@@ -184,6 +184,7 @@ def measure_two_point(
             )
             done.add(t)
             progress(len(done) * run.draws)
+        store.finish()
         report = report_two_point(store, time.perf_counter() - start)
     return report if left else report.already_complete()
 

@@ -77,7 +77,7 @@ def test_every_double_round_trips_bit_for_bit(values: list[float]) -> None:
     encoded = [schema.encode({"place": 0, "value": value})[1] for value in values]
     connection = sqlite3.connect(":memory:")
     connection.execute(schema.statement)
-    connection.executemany("INSERT INTO floats VALUES (?, ?)", enumerate(encoded))
+    connection.executemany("INSERT INTO floats VALUES (?, ?, 1)", enumerate(encoded))
     stored = connection.execute("SELECT value FROM floats ORDER BY place").fetchall()
     connection.close()
     back = [schema.decode("value", value) for (value,) in stored]
@@ -377,10 +377,24 @@ def test_foreign_and_damaged_files_are_refused_and_left_alone(tmp_path: Path, wa
 def test_a_later_format_is_refused(tmp_path: Path, way: Any) -> None:
     _open(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "records.sqlite")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(BadInput, match="format 2, this advpure reads format 1"):
+    with pytest.raises(BadInput, match="format 3, this advpure reads format 2"):
         way(tmp_path)
+
+
+@pytest.mark.parametrize("way", [RecordStore.read, _open])
+def test_records_of_an_earlier_version_are_refused_in_one_line(tmp_path: Path, way: Any) -> None:
+    _open(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "records.sqlite")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(BadInput) as caught:
+        way(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} was made by an earlier version of advpure (format 1, now 2); "
+        "delete the folder or give a new --out"
+    )
 
 
 def test_a_damaged_page_is_reported_not_read_over(tmp_path: Path) -> None:

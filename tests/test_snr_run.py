@@ -1,6 +1,8 @@
 """A recorded run of randomness against input: resumed, reported from records, printed and drawn."""
 
+import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from held import UP_TO
 
 from advpure.analysis import signal_to_noise
+from advpure.analysis.row_file import RowFile
 from advpure.analysis.runs import RUNS
 from advpure.analysis.snr_figure import snr_figure
 from advpure.analysis.snr_result import SNR_SCHEMA, SnrRow
@@ -28,7 +32,7 @@ from advpure.cli import run
 from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.records import ALREADY_COMPLETE, RecordStore, StorageFull
 
 Cli = Callable[..., tuple[int, str, str]]
 QUICK: dict[str, Any] = {
@@ -344,3 +348,30 @@ def test_internal_variance_that_is_lost_in_the_interaction_is_told(tmp_path: Pat
     assert report.to_json()["snr_mean_of_ratios_unbiased_n"] == 1
     assert len(report.notes) == 1
     assert "internal variance of 1 of 2 images is not above 0" in report.notes[0]
+
+
+def test_what_a_kill_left_of_a_finished_image_is_removed(tmp_path: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path / "mine")
+    left = tmp_path / "mine" / "unfinished"
+    left.mkdir()
+    (left / "3.rows").write_bytes(b"rows of image 3")
+    (left / "4.rows").write_bytes(b"rows of image 4")
+    with RowFile(left / "4.rows", 4, "f4"):  # another process has it
+        measure_snr(SnrRun(**QUICK), out=tmp_path / "mine")
+        assert [path.name for path in left.iterdir()] == ["4.rows"]
+    measure_snr(SnrRun(**QUICK), out=tmp_path / "mine")
+    assert not left.exists()
+
+
+def test_closing_a_full_file_says_nothing_more(tmp_path: Path, monkeypatch: Any) -> None:
+    rows = RowFile(tmp_path / "rows", 2, np.float32)
+
+    class Full:
+        def __getattr__(self, name: str) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    rows._handle.close()
+    rows._handle = Full()  # type: ignore[assignment]
+    with pytest.raises(StorageFull):
+        rows.append([[1.0, 2.0]])
+    rows.close()

@@ -47,6 +47,19 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
         ("a: !!python/object/apply:os.system [ls]", "line 1"),
         ("a: &x 1\nb: *x", "an alias; write its value"),
         ("a: \x01", "is no usable YAML"),
+        ("n: !!int abc", "line 1, column 4 is no usable YAML (the tag 'tag:yaml.org,2002:int';"),
+        ("n: !!binary QUJD", "the tag"),
+        ("n: !!set {a}", "the tag"),
+        ("n: !mine 3", "the tag '!mine'"),
+        ("a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2, column 8"),
+        ("a: " + "[" * 2000 + "]" * 2000, "nested more than 20 levels deep"),
+        ("a:" + "".join(f"\n{' ' * k}b:" for k in range(1, 400)), "nested more than 20"),
+        ("n: 9223372036854775808", "'9223372036854775808' is too large for 64 bits"),
+        ("n: -" + "9" * 5000, "is too large for 64 bits"),
+        ("eps: 1e999", "'1e999' is not finite"),
+        ("'': 1", "key '' is empty"),
+        ("? [a]\n: 1", "is no text"),
+        ("x" * 300_000, "is longer than 262,144 characters"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_in_one_line(text: str, words: str) -> None:
@@ -62,6 +75,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="is no text"):
         read_yaml_file(tmp_path / "binary.yaml")
+    with pytest.raises(BadInput, match="is no file"):
+        read_yaml_file(tmp_path)
+    with pytest.raises(BadInput, match="is no file"):
+        read_yaml_file(Path("/dev/zero"))
+    (tmp_path / "long.yaml").write_bytes(b"#" * 10_000_000)
+    with pytest.raises(BadInput, match="is longer than"):
+        read_yaml_file(tmp_path / "long.yaml")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +166,18 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "blocks": {"cr": {}}}, "needs either a verb or blocks"),
         ({"verb": "cr", "gird": {}}, "key 'gird' is not known; did you mean grid?"),
         ({"blocks": []}, "are no mapping"),
+        ({"verb": ["cr"]}, "verb ['cr'] is not a text"),
+        ({"verb": None}, "verb None is not a text"),
+        ({"verb": ""}, "verb '' is empty"),
+        ({"blocks": {"cr": {"verb": ["cr"]}}}, "verb ['cr'] is not a text"),
+        ({"blocks": {"": {}}}, "block '' is not a name"),
+        ({"blocks": {"cr": []}}, "block cr = [] is no mapping"),
+        ({"verb": "cr", "base": False}, "base False is no mapping"),
+        ({"verb": "cr", "grid": {"t": list(range(20_000))}}, "t of 20,000 values is too long"),
+        (
+            {"verb": "cr", "grid": {name: list(range(10)) for name in "abcdefghij"}},
+            "with 10,000,000,000 points is too large to plan; sweep 10,000 or fewer in one file",
+        ),
         ({"blocks": {"cr": 3}}, "block cr = 3 is no mapping"),
         ({"blocks": {"cr": {"bsae": {}}}}, "did you mean base?"),
         ({"verb": "cr", "base": [1]}, "base [1] is no mapping"),
@@ -171,9 +203,9 @@ def test_a_sweep_of_another_form_is_refused(found: dict[str, Any], words: str) -
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
-def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(BadInput, match="does not name a folder"):
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "x" * 200, True, 3, None, ["a"]])
+def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
+    with pytest.raises(BadInput, match="is not a name; use letters"):
         parse_sweep({"verb": "cr"}, name=name, where="law.yaml")
 
 
@@ -182,12 +214,15 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     [
         ({"verb": "atack"}, "verb 'atack' is not known; did you mean attack?"),
         ({"verb": "cr", "base": {"pertubations": 3}}, "did you mean perturbations?"),
-        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' is not a whole number; write 3"),
+        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' is not a whole number"),
         (
             {"verb": "attack", "base": {"randomness": "fixd"}},
-            "'fixd' is not known; did you mean fixed?",
+            "randomness 'fixd' is not known; did you mean fixed?",
         ),
         ({"blocks": {"law": {"verb": "cr", "base": {"defence": "cm"}}}}, "cr (block law)"),
+        ({"verb": "cr", "base": {"n": True}}, "n True is not a whole number"),
+        ({"verb": "attack", "grid": {"draws": [True, 2]}}, "draws True is not a whole number"),
+        ({"verb": "cr", "base": {"sigma": True}}, "sigma True"),
     ],
 )
 def test_options_are_checked_by_name_and_value(found: dict[str, Any], words: str) -> None:

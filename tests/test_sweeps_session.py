@@ -174,7 +174,19 @@ def test_shards_are_disjoint_and_complete(tmp_path: Path, counted: list[Compress
 
 
 @pytest.mark.parametrize(
-    "how", [{"jobs": 0}, {"threads": 0}, {"batch_size": 0}, {"shard": (0, 2)}, {"shard": (3, 2)}]
+    "how",
+    [
+        {"jobs": 0},
+        {"threads": 0},
+        {"batch_size": 0},
+        {"shard": (0, 2)},
+        {"shard": (3, 2)},
+        {"jobs": True},
+        {"jobs": 10**6},
+        {"shard": (True, 2)},
+        {"threads": 2**70},
+        {"jobs": "2"},
+    ],
 )
 def test_a_session_that_cannot_be_is_refused(how: dict[str, Any]) -> None:
     with pytest.raises(BadInput):

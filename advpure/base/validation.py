@@ -261,7 +261,7 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
     within = Range()
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
-        within = _range(extras)
+        within = range_of(extras)
     if get_origin(hint) in (Union, types.UnionType):
         return _check_union(value, get_args(hint), within, what)
     if get_origin(hint) is Literal:
@@ -311,7 +311,7 @@ def _check_union(value: Any, kinds: Sequence[Any], within: Range, what: str) -> 
     else:
         wanted = by_kind.get(float) or by_kind.get(str) or literal
     return check_value(
-        value, wanted if within == ANY else Annotated[wanted, *_bounds(within)], what
+        value, wanted if within == ANY else Annotated[wanted, *bounds_of(within)], what
     )
 
 
@@ -322,7 +322,7 @@ def _kind(hint: Any) -> Any:
     return Literal if get_origin(hint) is Literal else hint
 
 
-def _range(extras: Sequence[object]) -> Range:
+def range_of(extras: Sequence[object]) -> Range:
     """Return the range that the bounds of an annotation span."""
     ends: dict[str, Any] = {}
     for one in extras:
@@ -338,7 +338,8 @@ def _range(extras: Sequence[object]) -> Range:
     return Range(**ends)
 
 
-def _bounds(within: Range) -> tuple[object, ...]:
+def bounds_of(within: Range) -> tuple[object, ...]:
+    """Return the bounds that stand in an annotation for a range; the opposite of `range_of`."""
     pairs = ((Ge, within.least), (Gt, within.above), (Le, within.most), (Lt, within.below))
     return tuple(bound(end) for bound, end in pairs if end is not None)
 

@@ -32,8 +32,9 @@ from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
+from advpure.stopping import STOPPED, leave_in_peace, stoppable
 
-DONE, BROKEN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _told: set[str] = set()
 
 app = typer.Typer(
@@ -90,18 +91,20 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 a check failed, 2 bad input (one line), 130 interrupted with everything
-    so far kept.
+    Exit codes: 0 done, 1 a check failed, 2 bad input (one line), 130 interrupted by Ctrl-C and 143
+    by SIGTERM, with everything so far kept.
     """
     from advpure.heap import keep_freed_memory
 
     keep_freed_memory()
-    sys.exit(run(arguments))
+    code = run(arguments)
+    leave_in_peace()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; errors that users can mend are one line."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stoppable() as asked:
         # Forward-mode derivatives compile helpers with an interface that torch calls deprecated.
         warnings.filterwarnings("ignore", message=".*torch.jit.script")
         warnings.showwarning = _note
@@ -110,21 +113,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
             code = app(args=arguments, prog_name="advpure", standalone_mode=False)
             sys.stdout.flush()
         except (KeyboardInterrupt, typer.Abort):
-            code = INTERRUPTED
+            code = asked.code
         except (BrokenPipeError, SystemExit):  # the parser exits when nobody reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except Exception as error:
-            line = _one_line(error)
-            if line is None:
-                raise
-            print(f"advpure: {line}", file=sys.stderr)
-            return BAD_INPUT
-    if code == INTERRUPTED:
-        print(
-            "advpure: interrupted; everything finished so far is kept, the same command goes on",
-            file=sys.stderr,
-        )
+            if asked.number is None:
+                line = _one_line(error)
+                if line is None:
+                    raise
+                print(f"advpure: {line}", file=sys.stderr)
+                return BAD_INPUT
+            code = asked.code  # an import in C, for one, makes another error of the interruption
+    if code == INTERRUPTED:  # the parser makes this code of any interruption
+        code = asked.code
+    if code in (INTERRUPTED, TERMINATED):
+        print(f"advpure: {STOPPED}", file=sys.stderr)
     return int(code or DONE)
 
 

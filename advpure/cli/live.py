@@ -128,11 +128,15 @@ class _View:
                 return
 
     def _values(self, status: "Status") -> dict[str, str]:
+        from advpure.errors import BadInput
         from advpure.sweeps.overview import values_of
 
         if status.state != "done":
             return {}
-        found = values_of(status.point, self._columns, self._reports)
+        try:
+            found = values_of(status.point, self._columns, self._reports)
+        except BadInput:  # the table at the end says what is wrong
+            return {}
         own = self._columns[status.point.block]
         return {name: write_value(value, own[name].unit) for name, value in found.items()}
 

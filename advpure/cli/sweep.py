@@ -129,12 +129,15 @@ def parse_shard(text: str) -> tuple[int, int]:
         >>> parse_shard("2/4")
         (2, 4)
     """
+    import re
+
+    from advpure.base.validation import shown
     from advpure.errors import BadInput
 
-    i, _, k = text.partition("/")
-    if not (i.isdigit() and k.isdigit()):
-        raise BadInput(f"shard {text!r}", "is not i/k", "write 1/4 for the first of four")
-    return int(i), int(k)
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if found is None:
+        raise BadInput(f"shard {shown(text)}", "is not i/k", "write 1/4 for the first of four")
+    return int(found[1]), int(found[2])
 
 
 def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> None:

@@ -83,8 +83,9 @@ def product(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, int], dict[str, A
         (largest level, sum of levels) and the options that the point sets. Without axes there is
         one point, which sets nothing.
     """
+    ranks = [axis.levels for axis in axes]
     for places in itertools.product(*(range(len(axis.values)) for axis in axes)):
-        levels = [axis.levels[k] for axis, k in zip(axes, places, strict=True)]
+        levels = [rank[k] for rank, k in zip(ranks, places, strict=True)]
         chosen: dict[str, Any] = {}
         for axis, k in zip(axes, places, strict=True):
             chosen |= axis.values[k]

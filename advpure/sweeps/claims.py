@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from advpure.database import connect, mark_as_ours, plain_errors, transaction, use_write_ahead_log
-from advpure.storage import writing
+from advpure.storage import is_running, writing
 
 FILE_NAME = "claims.sqlite"
 SILENT_SECONDS = 60.0
@@ -50,7 +50,7 @@ class Claim(NamedTuple):
         """Whether the claim counts."""
         if time.time() - self.beat > SILENT_SECONDS:
             return False
-        return self.host != platform.node() or _exists(self.pid)
+        return self.host != platform.node() or is_running(self.pid)
 
 
 class Claims:
@@ -141,13 +141,3 @@ class Claims:
     def _drop(self, condition: str, *values: object) -> None:
         with plain_errors(self._path):
             self._connection.execute(f"DELETE FROM claims WHERE {condition}", values)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

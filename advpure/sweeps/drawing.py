@@ -19,7 +19,7 @@ from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 from advpure.sweeps.reproduce import Reproduction, origin, read_reproduction
 from advpure.sweeps.run_figures import RUN_FIGURES
-from advpure.sweeps.session import look
+from advpure.sweeps.session import look_unbroken
 from advpure.sweeps.table import Reports, tabulate
 
 
@@ -89,15 +89,15 @@ def draw_reproduction(found: Reproduction, path: Path) -> Path:
 
 def _draw_sweep(index: Index, base: Path, ending: str) -> list[Path]:
     """Draw every headline value of every block, each in a file of its own."""
-    run, written = look(index, index.points), []
-    finished, reports = index.finished(), Reports(index.root)
+    run, reports = look_unbroken(index), Reports(index.root)
+    written = []
     for block in dict.fromkeys(point.block for point in run.points):
         points = [point for point in run.points if point.block == block]
         keys = {option: option for option in points[0].at}
         columns = headlines(block, points[0].verb)
         if not columns:
             continue
-        table = tabulate(points, finished, reports, keys, columns)
+        table = tabulate(points, run.done, reports, keys, columns)
         name = index.settings["name"]
         drawn = Drawn(
             table=table, points=tuple(points), title=f"{name}: {block}", name=name, root=index.root

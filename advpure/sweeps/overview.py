@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advpure.analysis.runs import RUNS
 from advpure.errors import BadInput
 from advpure.sweeps.columns import Column, Value, headlines
 from advpure.sweeps.points import Point
@@ -19,11 +20,17 @@ def shown_columns(points: Sequence[Point]) -> dict[str, dict[str, Column]]:
 def values_of(
     point: Point, columns: Mapping[str, Mapping[str, Column]], reports: Reports
 ) -> dict[str, Value]:
-    """Read the shown values of a finished point; those that it does not report are left out."""
-    found = {}
+    """Read the shown values of a finished point; those that it does not report are left out.
+
+    Raises:
+        BadInput: when its records cannot be read.
+    """
+    if RUNS.get(point.verb).report is None:
+        return {}
+    found, report = {}, reports.of(point)
     for name, column in columns.get(point.block, {}).items():
         try:
-            value = column.read(reports.of(point))
+            value = column.read(report)
         except BadInput:
             continue
         if value is not None:
@@ -36,7 +43,8 @@ def overview(run: SweepRun) -> dict[str, Any]:
     reports, columns = Reports(run.index.root), shown_columns(run.points)
     blocks = list(dict.fromkeys(point.block for point in run.points))
     listed = sorted(
-        statuses(run.index, run.points), key=lambda s: (blocks.index(s.point.block), s.point.place)
+        (_as_checked(status, run) for status in statuses(run.index, run.points)),
+        key=lambda s: (blocks.index(s.point.block), s.point.place),
     )
     return {
         "sweep": str(run.index.folder),
@@ -46,6 +54,16 @@ def overview(run: SweepRun) -> dict[str, Any]:
         "left": sum(s.state in ("left", "running") for s in listed),
         "notes": list(run.notes),
     }
+
+
+def _as_checked(status: Status, run: SweepRun) -> Status:
+    """Return the status of a point as the check of its records has it."""
+    name = status.point.run
+    if name in run.broken:
+        return Status(status.point, "failed", error=run.failed[name])
+    if status.state == "done" and name not in run.done:
+        return Status(status.point, "left")
+    return status
 
 
 def _point(

@@ -11,7 +11,7 @@ from advpure.sweeps.evidence import Evidence, Finding
 from advpure.sweeps.experiment import Experiment
 from advpure.sweeps.index import Index
 from advpure.sweeps.published import Printed
-from advpure.sweeps.session import SweepRun, look
+from advpure.sweeps.session import SweepRun, look_unbroken
 from advpure.sweeps.table import Key, Reports, Table, tabulate
 
 
@@ -92,9 +92,8 @@ def reproduction(experiment: Experiment, run: SweepRun) -> Reproduction:
     Raises:
         BadInput: when the experiment's columns or checks do not fit the reports.
     """
-    finished = run.index.finished()
     table = tabulate(
-        run.points, finished, Reports(run.index.root), experiment.keys, experiment.columns
+        run.points, run.done, Reports(run.index.root), experiment.keys, experiment.columns
     )
     evidence = Evidence(table, run.index.root)
     findings = tuple(run_check(spec, evidence) for spec in experiment.checks)
@@ -120,7 +119,7 @@ def read_reproduction(index: Index) -> Reproduction:
     found = origin(index)
     if found is None:
         raise BadInput(str(index.folder), "belongs to no experiment", "use advpure plot")
-    return reproduction(load_experiment(*found), look(index, index.points))
+    return reproduction(load_experiment(*found), look_unbroken(index))
 
 
 def grouped(columns: Mapping[str, Column]) -> dict[str, dict[str, Column]]:

@@ -10,16 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
+from annotated_types import Ge, Le
+
+from advpure.base.validation import validate, whole
 from advpure.errors import BadInput
 from advpure.storage import StorageFull
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point, plan
 from advpure.sweeps.sweep import Sweep
-from advpure.sweeps.worker import NO_ROOM, WORKER, Order, unfinished, work
+from advpure.sweeps.verification import Verdict, verify
+from advpure.sweeps.worker import NO_ROOM, STOPPED, WORKER, Order, unfinished, work
 
+Processes = Annotated[int, Ge(1), Le(1024)]
+"""More than any machine runs at once."""
 _LOOK_SECONDS = 0.2
 _LEAVE_SECONDS = 20.0
 
@@ -37,19 +43,16 @@ class Session:
     """
 
     root: Path = field(default_factory=lambda: Path("runs"))
-    jobs: int | None = None
-    threads: int | None = None
+    jobs: Processes | None = None
+    threads: Processes | None = None
     shard: tuple[int, int] = (1, 1)
-    batch_size: int | None = None
+    batch_size: Annotated[int, Ge(1)] | None = None
 
     def __post_init__(self) -> None:
         """Check the counts."""
         object.__setattr__(self, "root", Path(self.root))
-        for what in ("jobs", "threads", "batch_size"):
-            value = getattr(self, what)
-            if value is not None and value < 1:
-                raise BadInput(f"{what.replace('_', ' ')} {value}", "is below 1", "use 1 or more")
-        i, k = self.shard
+        validate(self)
+        i, k = (whole(each, "shard", 0) for each in self.shard)
         if not 1 <= i <= k:
             raise BadInput(f"shard {i}/{k}", "is none of 1/k to k/k", f"use 1/{max(k, 1)}")
 
@@ -73,14 +76,18 @@ class SweepRun:
     Attributes:
         index: Its folder and what became of its points.
         points: The points of this session, most informative first.
-        failed: The error of every run whose last attempt failed.
+        done: Runs that are finished, and whose records were checked.
+        failed: The error of every run whose last attempt failed, or whose records are broken.
+        broken: Those of them that once were finished.
         left: Runs that are neither finished nor failed, as another process has them.
         notes: Warnings of the points, in sentences.
     """
 
     index: Index
     points: tuple[Point, ...]
+    done: frozenset[str]
     failed: Mapping[str, str]
+    broken: frozenset[str]
     left: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -128,6 +135,7 @@ def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepR
     """
     session = session.resolved(points)
     index.begin()
+    _look_again(index, points)
     before = {run: last.number + 1 for run, last in index.attempts().items()}
     runs = list(dict.fromkeys(point.run for point in points))
     # More than once: a run that another sweep had claimed may have been left behind by it.
@@ -143,13 +151,45 @@ def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepR
 
 
 def look(index: Index, points: Sequence[Point]) -> SweepRun:
-    """Say what has become of points so far."""
-    last, done = index.attempts(), index.finished()
+    """Return what has become of points so far; the records of finished ones are checked."""
+    last, verdicts = index.attempts(), _verdicts(index, points)
     runs = list(dict.fromkeys(point.run for point in points))
     failed = {run: str(last[run].error) for run in runs if run in last and last[run].error}
+    broken = {run: each.error for run, each in verdicts.items() if each.state == "broken"}
+    done = frozenset(run for run, each in verdicts.items() if each.state == "whole")
+    failed |= broken
     left = tuple(run for run in runs if run not in done and run not in failed)
     notes = dict.fromkeys(note for run in runs if run in last for note in last[run].notes)
-    return SweepRun(index, tuple(points), failed, left, tuple(notes))
+    return SweepRun(index, tuple(points), done, failed, frozenset(broken), left, tuple(notes))
+
+
+def look_unbroken(index: Index) -> SweepRun:
+    """Return what has become of a sweep's points, to draw them.
+
+    Raises:
+        BadInput: for the first finished point whose records are broken.
+    """
+    run = look(index, index.points)
+    for name in sorted(run.broken):
+        raise BadInput(f"point {name} of {index.folder}", "is broken", run.failed[name])
+    return run
+
+
+def _verdicts(index: Index, points: Sequence[Point]) -> dict[str, Verdict]:
+    """Check the records of the runs that are finished, by run."""
+    finished = index.finished()
+    return {
+        run: verify(index.root, point)
+        for run, point in {point.run: point for point in points}.items()
+        if run in finished
+    }
+
+
+def _look_again(index: Index, points: Sequence[Point]) -> None:
+    """Note which finished runs lack rows, so that their verbs go on with them."""
+    for run, verdict in _verdicts(index, points).items():
+        if verdict.state == "incomplete":
+            index.add(Attempt(run, 0.0, verdict.error))
 
 
 def _free(index: Index, runs: Sequence[str]) -> list[str]:
@@ -168,6 +208,8 @@ def _in_processes(index: Index, order: Order, jobs: int) -> None:
                 for worker, code in [(each, _ended(each)) for each in workers]:
                     if code is None:
                         continue
+                    if code in STOPPED:  # it has given back what it had, and others stop, too
+                        raise KeyboardInterrupt
                     if code not in (0, NO_ROOM):
                         _note_death(index, worker.pid, code, said)
                         workers.append(_start(index, order, said))

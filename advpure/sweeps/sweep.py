@@ -18,17 +18,21 @@
 file sets for all blocks, be it a value or an axis.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advpure.base.validation import choose
+from advpure.base.validation import choose, shown, words
+from advpure.base.validation import name as check_name
 from advpure.errors import BadInput
 from advpure.header import flatten
 from advpure.sweeps.axes import Axis
 from advpure.sweeps.strict_yaml import read_yaml_file
 
+MOST_POINTS = 10_000
+"""More in one file are a mistake, and take long to plan."""
 SHARED = ("base", "grid", "zip")
 _FILE = ("name", "about", "verb", "blocks", *SHARED)
 _BLOCK = ("verb", *SHARED)
@@ -56,7 +60,7 @@ class Sweep:
     """Blocks with a name.
 
     Attributes:
-        name: Names the folder; letters, digits, dot, hyphen and underscore.
+        name: Names the folder; see `advpure.base.validation.name`.
         blocks: The blocks, in the order of the file.
         origin: What a folder of the sweep says about where it comes from, JSON values.
     """
@@ -75,8 +79,7 @@ def load_sweep(path: str | Path) -> Sweep:
     """
     source = Path(path)
     found = read_yaml_file(source)
-    name = found.get("name", source.stem)
-    return parse_sweep(found, name=str(name), where=source.name)
+    return parse_sweep(found, name=found.get("name", source.stem), where=source.name)
 
 
 def parse_sweep(found: Mapping[str, Any], *, name: str, where: str) -> Sweep:
@@ -98,32 +101,41 @@ def parse_sweep(found: Mapping[str, Any], *, name: str, where: str) -> Sweep:
     """
     for key in found:
         choose(key, _FILE, f"{where}: key")
-    if not name or not all(c.isalnum() or c in "._-" for c in name) or name.startswith("."):
-        raise BadInput(
-            f"{where}: name {name!r}", "does not name a folder", "use letters, digits, -"
-        )
+    check_name(name, f"{where}: name")
     if ("verb" in found) == ("blocks" in found):
         raise BadInput(
             where,
             "needs either a verb or blocks",
             "write verb: cr, or blocks: {cr: {}, attack: {}}",
         )
-    blocks = found.get("blocks", {found.get("verb"): {}})
+    if "verb" in found:
+        words(found["verb"], f"{where}: verb")
+    blocks = found["blocks"] if "blocks" in found else {found["verb"]: {}}
     if not isinstance(blocks, Mapping) or not blocks:
         raise BadInput(f"{where}: blocks", "are no mapping of names to settings", "write cr: {}")
     shared = {key: found.get(key) for key in SHARED}
-    return Sweep(
+    sweep = Sweep(
         name=name,
         blocks=tuple(
-            _block(str(key), own or {}, shared, f"{where}: block {key}")
+            _block(
+                check_name(key, f"{where}: block"), {} if own is None else own, shared,
+                f"{where}: block {key}",
+            )
             for key, own in blocks.items()
         ),
-    )
+    )  # fmt: skip
+    count = sum(math.prod(len(axis.values) for axis in block.axes) for block in sweep.blocks)
+    if count > MOST_POINTS:
+        fix = f"sweep {MOST_POINTS:,} or fewer in one file"
+        raise BadInput(f"{where} with {count:,} points", "is too large to plan", fix)
+    return sweep
 
 
 def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
     if not isinstance(own, Mapping):
-        raise BadInput(f"{where} = {own!r}", "is no mapping", "write base:, grid: or zip: below it")
+        raise BadInput(
+            f"{where} = {shown(own)}", "is no mapping", "write base:, grid: or zip: below it"
+        )
     for key in own:
         choose(key, _BLOCK, f"{where}: key")
     base, axes = _base(own.get("base"), where), _axes(own, where)
@@ -136,22 +148,30 @@ def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
         raise BadInput(
             f"{where}: option {min(twice)!r}", "stands in base and in an axis", "keep one"
         )
-    return Block(name=name, verb=str(own.get("verb", name)), base=common | base, axes=joined)
+    verb = words(own.get("verb", name), f"{where}: verb")
+    return Block(name=name, verb=verb, base=common | base, axes=joined)
 
 
 def _base(given: Any, where: str) -> dict[str, Any]:
-    if not isinstance(given or {}, Mapping):
-        raise BadInput(f"{where}: base {given!r}", "is no mapping", "write OPTION: VALUE lines")
+    if given is not None and not isinstance(given, Mapping):
+        raise BadInput(
+            f"{where}: base {shown(given)}", "is no mapping", "write OPTION: VALUE lines"
+        )
     return dict(flatten(given or {}))
 
 
 def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
-    grid, zips = given.get("grid") or {}, given.get("zip") or []
+    grid, zips = given.get("grid"), given.get("zip")
+    grid, zips = {} if grid is None else grid, [] if zips is None else zips
     if not isinstance(grid, Mapping):
-        raise BadInput(f"{where}: grid {grid!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+        raise BadInput(
+            f"{where}: grid {shown(grid)}", "is no mapping", "write OPTION: [VALUE, VALUE]"
+        )
     groups = [zips] if isinstance(zips, Mapping) else zips
     if not isinstance(groups, Sequence) or isinstance(groups, str):
-        raise BadInput(f"{where}: zip {zips!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+        raise BadInput(
+            f"{where}: zip {shown(zips)}", "is no mapping", "write OPTION: [VALUE, VALUE]"
+        )
     axes = [_axis({option: values}, f"{where}: grid") for option, values in grid.items()]
     axes += [_axis(group, f"{where}: zip") for group in groups if group]
     seen: set[str] = set()
@@ -164,13 +184,19 @@ def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
 
 def _axis(group: Any, where: str) -> Axis:
     if not isinstance(group, Mapping):
-        raise BadInput(f"{where} {group!r}", "is no mapping", "write OPTION: [VALUE, VALUE]")
+        raise BadInput(f"{where} {shown(group)}", "is no mapping", "write OPTION: [VALUE, VALUE]")
     for option, values in group.items():
         if not isinstance(values, list) or not values:
-            fix = f"write {option}: [{values if values not in (None, []) else 'VALUE, VALUE'}]"
-            raise BadInput(f"{where}: {option} = {values!r}", "is no list of values", fix)
+            plain = isinstance(values, int | float | str)
+            fix = f"write {option}: [{shown(values) if plain else 'VALUE, VALUE'}]"
+            raise BadInput(f"{where}: {option} = {shown(values)}", "is no list of values", fix)
+        if len(values) > MOST_POINTS:
+            fix = f"sweep {MOST_POINTS:,} or fewer"
+            raise BadInput(f"{where}: {option} of {len(values):,} values", "is too long", fix)
         if any(values[k] in values[:k] for k in range(len(values))) and len(group) == 1:
-            raise BadInput(f"{where}: {option} {values}", "repeats a value", "give each value once")
+            raise BadInput(
+                f"{where}: {option} {shown(values)}", "repeats a value", "give each value once"
+            )
     lengths = {option: len(values) for option, values in group.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{option} {count}" for option, count in lengths.items())

@@ -15,7 +15,7 @@ values of the option; of several options, under their values joined by blanks:
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +136,7 @@ def report_of(folder: Path, verb: str) -> dict[str, Any]:
 
 def tabulate(
     points: Sequence[Point],
-    finished: set[str],
+    finished: Set[str],
     reports: Reports,
     keys: Keys,
     columns: Mapping[str, Column],

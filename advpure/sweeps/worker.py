@@ -21,11 +21,13 @@ from advpure.analysis.runs import RUNS
 from advpure.errors import BadInput, MissingExtra
 from advpure.heap import keep_freed_memory
 from advpure.records import RecordConflict, StorageFull
+from advpure.stopping import stoppable
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point
 
-INTERRUPTED = 130
+STOPPED = (130, 143)
+"""Exit codes after Ctrl-C and after SIGTERM."""
 NO_ROOM = 3
 WORKER = "ADVPURE_SWEEP_WORKER"
 """In the environment of a worker: the id of the process that started it."""
@@ -155,7 +157,7 @@ def _beating(root: Path, run: str) -> Iterator[Progress]:
             while not ended.wait(_BEAT_SECONDS):
                 claims.beat(run, progress.done)
                 if orphaned():
-                    os._exit(INTERRUPTED)  # records are whole after every transaction
+                    os._exit(STOPPED[0])  # records are whole after every transaction
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -168,19 +170,20 @@ def _beating(root: Path, run: str) -> Iterator[Progress]:
 
 def main(arguments: Sequence[str]) -> int:
     """Work on a sweep as a process of its own; the order comes as JSON on standard input."""
-    order = Order(**json.load(sys.stdin))
-    keep_freed_memory()
-    import torch
+    with stoppable() as asked:
+        try:
+            order = Order(**json.load(sys.stdin))
+            keep_freed_memory()
+            import torch
 
-    if order.threads is not None:
-        torch.set_num_threads(order.threads)
-    try:
-        work(Index.read(arguments[0]), order)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except StorageFull as error:
-        print(one_line(error), file=sys.stderr)
-        return NO_ROOM
+            if order.threads is not None:
+                torch.set_num_threads(order.threads)
+            work(Index.read(arguments[0]), order)
+        except KeyboardInterrupt:
+            return asked.code
+        except StorageFull as error:
+            print(one_line(error), file=sys.stderr)
+            return NO_ROOM
     return 0
 
 

@@ -11,11 +11,7 @@ import dataclasses
 import io
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from advpure.base.validation import whole
 from advpure.data import RawSplit
 from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
+from advpure.stopping import deferred
 from advpure.storage import atomic_path
 from advpure.training.augment import flip_images, mirror, shift_images
 from advpure.training.checkpoint import check_members, check_same_names, read_checkpoint
@@ -91,14 +88,14 @@ class Trainer:
             progress: Whether to draw a progress bar.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C, once the current step is finished and saved.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current step is finished and saved.
             BadInput: when the loss stops being finite; the last checkpoint is kept.
         """
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not progress) as bar, _deferred_interrupt() as stop:
+        with Progress(*columns, disable=not progress) as bar, deferred() as stop:
             line = bar.add_task(self.recipe.name, total=until, completed=self.step)
-            while self.step < until and not stop.is_set():
+            while self.step < until and stop.number is None:
                 loss = self._one_step()
                 self.seconds = time.monotonic() - started
                 if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
@@ -108,8 +105,7 @@ class Trainer:
                     saved = time.monotonic()
                 bar.update(line, completed=self.step, description=f"{self.recipe.name} {loss:.4f}")
             self.save()
-        if stop.is_set():
-            raise KeyboardInterrupt
+        stop.interrupt()
 
     def _one_step(self) -> float:
         """Draw a batch, follow its gradient, move the average."""
@@ -273,32 +269,3 @@ class Trainer:
                 f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
                 "choose another folder or start again without resuming",
             )
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half.
-
-    A second one acts at once. Outside the main thread signals are left alone.
-    """
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    stopping = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in stopping}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(_number: int, _frame: object) -> None:
-        flag.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield flag
-    finally:
-        restore()

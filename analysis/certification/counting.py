@@ -5,6 +5,7 @@ one row of the records. Units follow each other through a buffer of whole tiles,
 is padded but the last one, and a batch mixes images as it comes.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -14,15 +15,19 @@ from torch import Tensor
 
 from advpure.analysis.certification.base_classifier import Classify
 from advpure.analysis.certification.noise import SampleNoise
+from advpure.base.validation import shown
+from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
-from advpure.schema import Schema
+from advpure.schema import Count, Length, Schema
 
 SELECTION, ESTIMATION = "selection", "estimation"
 
+_COUNT = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
+
 COUNTS = Schema(
     "counts",
-    {"sample": int, "sigma": float, "stage": str, "block": int},
-    {"label": int, "samples": int, "counts": str},
+    {"sample": Count, "sigma": Length, "stage": str, "block": Count},
+    {"label": Count, "samples": Count, "counts": str},
 )
 """How often each class was the answer: the counts read ``class:times``, with blanks between."""
 
@@ -140,9 +145,15 @@ def to_text(counts: Mapping[int, int]) -> str:
 def from_text(text: str) -> dict[int, int]:
     """Read counts.
 
+    Raises:
+        BadInput: for a text that is no counts.
+
     Example:
         >>> from_text("3:988 7:12")
         {3: 988, 7: 12}
     """
-    pairs = (pair.split(":") for pair in text.split())
-    return {int(label): int(count) for label, count in pairs}
+    pairs = _COUNT.findall(text)
+    counts = {int(label): int(count) for label, count in pairs}
+    if to_text(counts) != text:
+        raise BadInput(f"counts {shown(text)}", "are none", "delete the run folder, run it again")
+    return counts

@@ -99,13 +99,19 @@ def measure_certification(
     )
     start = time.perf_counter()
     with RecordStore.open(
-        folder, schemas=(COUNTS,), settings=prepared.settings, context=context
+        folder,
+        schemas=(COUNTS,),
+        settings=prepared.settings,
+        context=context,
+        samples=prepared.images.ids.tolist(),
     ) as store:
         notes = prepared.reading.notes()
         for other in counts:
             notes += _take_over(store, prepared, Path(other))
         tallies = Tallies().read([store])
         new = sum(_grow(prepared, run.part(), store, tallies, batch_size, progress))
+        if _is_complete(prepared, tallies):
+            store.finish()
         if not new:
             notes.append(ALREADY_COMPLETE)
         return make_report(
@@ -183,6 +189,13 @@ def _grow(
             done += sum(each.unit.samples for each in counted)
             progress(done)
             yield len(rows)
+
+
+def _is_complete(prepared: PreparedCertification, tallies: Tallies) -> bool:
+    """Return whether no image needs more counts, of this shard or of another."""
+    reading = prepared.reading
+    ids = prepared.images.ids.tolist()
+    return not any(reading.needs(i, tallies.of(i, reading.sigmas)) for i in ids)
 
 
 def samples_at_once(prepared: PreparedCertification) -> int:

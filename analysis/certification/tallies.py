@@ -64,8 +64,15 @@ class Tallies:
             BadInput: when the same block is there with other counts.
         """
         key = (row["sample"], row["sigma"])
-        tally = self.by_key.setdefault(key, Tally(*key, row["label"]))
         counts, block = from_text(row["counts"]), row["block"]
+        counted = sum(counts.values())
+        if counted != row["samples"]:
+            raise BadInput(
+                f"block {block} of image {key[0]} at sigma {key[1]:g}",
+                f"counts {counted} of {row['samples']} samples",
+                "delete the folder and run it again",
+            )
+        tally = self.by_key.setdefault(key, Tally(*key, row["label"]))
         if row["stage"] == SELECTION:
             before, tally.selection = tally.selection, counts
         else:
