@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from advpure.analysis.perturbations import Distribution
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.snr import describe_snr, snr_tables
@@ -21,6 +22,7 @@ from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
 from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.subject import Subject
 from advpure.analysis.two_way import TwoWay, table_statistics
+from advpure.base.kinds import Seed, Several, Strength
 from advpure.data import Images
 from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
@@ -43,11 +45,11 @@ class SnrRun(Subject):
         clip: Clip perturbed images to [0, 1].
     """
 
-    eps: str | float = "8/255"
-    distribution: str = "uniform"
-    perturbations: int = 50
-    configurations: int = 50
-    seed: int = 0
+    eps: Strength = "8/255"
+    distribution: Distribution = "uniform"
+    perturbations: Several = 50
+    configurations: Several = 50
+    seed: Seed = 0
     clip: bool = False
 
 
@@ -196,7 +198,7 @@ def _notes(result: SnrResult) -> tuple[str, ...]:
 
 def _compared(run: SnrRun) -> SnrSettings:
     return SnrSettings(
-        eps=run.eps, distribution=run.distribution,  # type: ignore[arg-type]
+        eps=run.eps, distribution=run.distribution,
         perturbations=run.perturbations, configurations=run.configurations, seed=run.seed,
         clip=run.clip,
     )  # fmt: skip
