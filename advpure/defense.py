@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from advpure.base.text import digits
 from advpure.chain import Noise
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
@@ -49,9 +50,10 @@ class Policy:
             10
         """
         kind, _, count = text.partition(":")
-        if count and not count.isdigit():
+        draws = digits(count) if count else 1
+        if draws is None:
             raise BadInput(f"policy {text!r}", "has no number of draws", "write eot:10")
-        return cls(kind, int(count or 1))  # type: ignore[arg-type]
+        return cls(kind, draws)  # type: ignore[arg-type]
 
 
 class Defense(Bound):

@@ -24,6 +24,7 @@ from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore
 from advpure.schema import Count, Length, Schema, Share
 from advpure.stats import Rate, randomized_summary
+from advpure.tiling import check_batch_size
 
 Randomness = Literal["fixed", "fresh"]
 CLEAN = "clean"
@@ -129,8 +130,7 @@ def evaluate(
         keep_images: Store attacked images as well.
         progress: Called with the number of finished images after each batch.
     """
-    if batch_size < 1:
-        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
+    check_batch_size(batch_size)
     _check_store(store, decisions)
     done = finished(store, attacks)
     if keep_images:

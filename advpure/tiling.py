@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from advpure.base.validation import LARGEST, whole
 from advpure.errors import BadInput
 
 _ALIGNMENT = 64  # bytes, what torch gives to new tensors on the CPU
@@ -29,6 +30,20 @@ def check_tile(tile: int | None) -> None:
     """Refuse a tile that holds no row."""
     if tile is not None and tile < 1:
         raise BadInput(f"tile {tile}", "holds no image", "use 1 or more, or None for no tiling")
+
+
+def check_batch_size(batch_size: int | None) -> int | None:
+    """Return how many images to hold in memory at once, None for a choice of ours.
+
+    Raises:
+        BadInput: for a number that holds no image.
+    """
+    if batch_size is None:
+        return None
+    count = whole(batch_size, "batch size", -LARGEST)
+    if count < 1:
+        raise BadInput(f"batch size {count}", "holds no image", "use 1 or more")
+    return count
 
 
 def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:

@@ -4,13 +4,13 @@ A standard deviation or a distance s in [0, 1] units is 2 s in model units (spec
 """
 
 import math
-import re
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.text import digits
 from advpure.base.validation import number
 from advpure.errors import BadInput
 
@@ -73,7 +73,7 @@ def parse_eps(text: str | float, norm: Norm = "linf") -> float:
         raise BadInput(f"epsilon {text}", rule, "write for example 8/255")
     ceiling = 1.0 if norm == "linf" else _L2_CEILING
     whole = isinstance(text, int | np.integer) or (
-        isinstance(text, str) and re.fullmatch(r"\s*\d+\s*", text)
+        isinstance(text, str) and digits(text.strip()) is not None
     )
     fraction = isinstance(text, str) and "/" in text
     if (whole and norm == "linf") or (value > ceiling and not (fraction and norm == "l2")):

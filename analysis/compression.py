@@ -25,7 +25,6 @@ from torch import Tensor
 from advpure.analysis.compression_result import CompressionKey, CompressionResult, CompressionRow
 from advpure.analysis.perturbations import (
     Distribution,
-    check_distribution,
     check_strength,
     directions,
 )
@@ -37,6 +36,9 @@ from advpure.analysis.target import (
     choose_ids,
     refuse_fresh,
 )
+from advpure.base.kinds import Natural
+from advpure.base.text import read_seed, several
+from advpure.base.validation import validate
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -71,26 +73,15 @@ class CompressionSettings:
 
     eps: Strength | Sequence[Strength] = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 10
+    perturbations: Natural = 10
     seeds: int | Sequence[int] = 0
     clip: bool = False
 
     def __post_init__(self) -> None:
         """Check and normalise to tuples."""
-        given = [self.eps] if isinstance(self.eps, str | float | int) else list(self.eps)
-        eps = tuple(parse_eps(value) for value in given)
-        seeds = (self.seeds,) if isinstance(self.seeds, int) else tuple(self.seeds)
-        check_distribution(self.distribution)
-        for what, listed in (("epsilon", eps), ("seed", seeds)):
-            if not listed:
-                raise BadInput(f"the list of {what}s", "is empty", f"give at least one {what}")
-            if len(set(listed)) != len(listed):
-                raise BadInput(f"{what}s {list(listed)}", "repeat a value", "give each value once")
-        for seed in seeds:
-            RandomnessConfig(seed, "counter")
-        count = self.perturbations
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < 2**32:
-            raise BadInput(f"{count!r} perturbations", "is no positive whole number", "use 10")
+        validate(self)
+        eps = several(self.eps, parse_eps, "epsilons", "write 2/255,8/255")
+        seeds = several(self.seeds, read_seed, "seeds", "write 0,1,2")
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "seeds", seeds)
 

@@ -23,6 +23,7 @@ from advpure.analysis.perturbations import Distribution
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import Subject
+from advpure.base.kinds import Natural
 from advpure.data import Images
 from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
@@ -47,7 +48,7 @@ class CompressionRun(Subject):
 
     eps: str | float | Sequence[str | float] = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 10
+    perturbations: Natural = 10
     seeds: int | Sequence[int] = 0
     clip: bool = False
 

@@ -16,6 +16,7 @@ from advpure.analysis.distances_result import DistancesResult
 from advpure.analysis.perceptual.choice import METRICS
 from advpure.analysis.perceptual.frechet import frechet_influence, standard_error
 from advpure.analysis.perceptual.resampling import bootstrap_distances, centred_interval
+from advpure.base.validation import whole
 from advpure.errors import BadInput
 from advpure.records import RecordStore
 from advpure.stats import Interval, mean_interval
@@ -74,6 +75,7 @@ def compare_distances(
     Raises:
         BadInput: when there is nothing in common, or features come from different networks.
     """
+    resamples = whole(resamples, "resamples", 0, 10**6)
     for store in (first, second):
         if store.settings.get("verb") != "distances":
             raise BadInput(

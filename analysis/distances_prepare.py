@@ -1,19 +1,22 @@
 """What a distances run depends on, checked and loaded: subject, perturbations, metrics."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from advpure.analysis.perceptual.choice import Chosen, load_metrics
 from advpure.analysis.perceptual.networks import Surroundings
+from advpure.analysis.perturbations import Distribution
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
 from advpure.analysis.subject import JudgedSubject
-from advpure.base.validation import choose
+from advpure.base.idle import refuse_idle
+from advpure.base.kinds import Seed
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.loading import describe
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
+from advpure.units import Norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +36,10 @@ class DistancesRun(JudgedSubject):
 
     perturb: str | tuple[str, ...] | list[str] = "uniform:8/255"
     metrics: str | tuple[str, ...] | list[str] = "all"
-    norm: str | None = None
+    norm: Norm | None = None
     attack_options: dict[str, Any] = field(default_factory=dict)
     clip: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,17 @@ def prepare_distances(run: DistancesRun) -> PreparedDistances:
     """
     info = dataset_info(run.dataset)
     norm = run.norm or info.norm
-    choose(norm, ("linf", "l2"), "norm")
     known = info.eps if norm == info.norm else 0.0  # no attack can be told to have radius 0
-    wanted = parse_perturbations(run.perturb, known, norm)  # type: ignore[arg-type]
+    wanted = parse_perturbations(run.perturb, known, norm)
     if any(p.kind == "attack" and p.eps == 0.0 for p in wanted):
         rule = f"has no default radius on {run.dataset}"
         raise BadInput(f"norm {norm}", rule, "write attack:pgd:0.5")
-    made = perturbers(
-        wanted, run.attack_options, norm=norm, seed=run.seed, clip=run.clip  # type: ignore[arg-type]
-    )  # fmt: skip
+    if not any(p.kind == "attack" for p in wanted):
+        rule = "means nothing without an attack among the perturbations"
+        refuse_idle(run, ("norm", "gradient"), rule)
+    if run.clip and not any(p.kind in get_args(Distribution) for p in wanted):
+        raise BadInput("clip", "means nothing without random perturbations", "leave it out")
+    made = perturbers(wanted, run.attack_options, norm=norm, seed=run.seed, clip=run.clip)
     xi = RandomnessConfig(run.seed, run.scheme)
     model = _load(run, xi, attacked=any(p.run is not None for p in made))
     images = run.load_images()

@@ -13,7 +13,7 @@ Source: Hutchinson 1990; spec 8.8.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 from advpure.analysis.adjoint import pull_back
 from advpure.analysis.infinitesimal import push_forward
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.base.kinds import Natural, Seed
+from advpure.base.validation import validate
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -81,19 +83,13 @@ class ProbeSettings:
         BadInput: for values that make no sense, naming the rule.
     """
 
-    probes: int = 8
+    probes: Natural = 8
     method: Method = "jvp"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check."""
-        whole = isinstance(self.probes, int) and not isinstance(self.probes, bool)
-        if not whole or not 1 <= self.probes < 2**31:
-            raise BadInput(f"{self.probes!r} probes", "is no positive whole number", "use 8")
-        if self.method not in get_args(Method):
-            known = f"use {' or '.join(get_args(Method))}"
-            raise BadInput(f"method {self.method!r}", "is not known", known)
-        RandomnessConfig(self.seed, "counter")
+        validate(self)
 
 
 def rademacher(seed: int, ids: Sequence[int], draws: Sequence[int], shape: Sequence[int],

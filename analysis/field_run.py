@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from advpure.analysis.gaussian_field_paths import FieldRates, simulate_rates
 from advpure.analysis.gaussian_field_table import (
+    Deviation,
     FieldSettings,
     FieldTable,
     field_table,
@@ -19,7 +20,7 @@ from advpure.analysis.gaussian_field_table import (
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.singular_result import mean_json
-from advpure.errors import BadInput
+from advpure.base.kinds import Natural, Seed
 from advpure.estimate import Estimate
 from advpure.records import (
     RecordStore,
@@ -50,22 +51,9 @@ class FieldRun(FieldSettings):
     """
 
     reading: Reading = "variance"
-    draws: int = 16
-    eps: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check."""
-        super().__post_init__()
-        if self.reading not in get_args(Reading):
-            known = ", ".join(get_args(Reading))
-            raise BadInput(f"reading {self.reading!r}", "is not known", f"use {known}")
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise BadInput(f"draws {self.draws!r}", "is no positive whole number", "use 16")
-        if not self.eps > 0:
-            raise BadInput(f"eps {self.eps}", "is not positive", "use 0.01")
-        if not 0 <= self.seed < 2**64:
-            raise BadInput(f"seed {self.seed}", "does not fit 64 bits", "use 0 or more")
+    draws: Natural = 16
+    eps: Deviation = 0.01
+    seed: Seed = 0
 
     @property
     def printed(self) -> FieldSettings:

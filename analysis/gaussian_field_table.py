@@ -9,12 +9,18 @@ across the data; the first is the curve of figure 4b.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from advpure.analysis.gaussian_field import Floats, GaussianField, gaussian_field_compression
+from advpure.base.kinds import Natural, Several
+from advpure.base.validation import validate
 from advpure.errors import BadInput
+
+Deviation = Annotated[float, Ge(1e-50), Le(1e50)]
+"""A positive number whose powers are neither 0 nor infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +43,22 @@ class FieldSettings:
         12
     """
 
-    dimension: int = 3
-    intrinsic_dimension: int = 1
-    std_on_manifold: float = 1.0
-    std_off_manifold: float = 0.1
-    step: float = 1e-3
-    steps: int = 100
+    dimension: Several = 3
+    intrinsic_dimension: Natural = 1
+    std_on_manifold: Deviation = 1.0
+    std_off_manifold: Deviation = 0.1
+    step: Deviation = 1e-3
+    steps: Natural = 100
 
     def __post_init__(self) -> None:
         """Check."""
-        for name in ("dimension", "intrinsic_dimension", "steps"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadInput(f"{name} {count!r}", "is no positive whole number", "use 1 or more")
+        validate(self)
         if self.intrinsic_dimension >= self.dimension:
             raise BadInput(
                 f"intrinsic_dimension {self.intrinsic_dimension}",
                 f"leaves nothing across the data in {self.dimension} dimensions",
                 "lower it",
             )
-        for name in ("std_on_manifold", "std_off_manifold", "step"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise BadInput(f"{name} {value!r}", "is not positive and finite", "use 0.01")
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "FieldSettings":

@@ -22,6 +22,8 @@ Source: Athalye et al. 2018 (expectation over transformation); seed 003, appendi
 import math
 from dataclasses import dataclass
 
+from advpure.base.kinds import NotNegative, Several
+from advpure.base.validation import Range, number, validate
 from advpure.errors import BadInput
 
 _SAME = 1e-12  # relative variance below which gradients differ by rounding alone
@@ -38,14 +40,13 @@ class Moments:
         square_mean: Squared Euclidean norm of their mean.
     """
 
-    draws: int
-    mean_square: float
-    square_mean: float
+    draws: Several
+    mean_square: NotNegative
+    square_mean: NotNegative
 
     def __post_init__(self) -> None:
         """Refuse what has no variance."""
-        if self.draws < 2:
-            raise BadInput(f"{self.draws} draws", "have no variance", "use 2 or more")
+        validate(self)
 
     @property
     def is_zero(self) -> bool:
@@ -147,5 +148,4 @@ def enough_draws(snr: float, target: float) -> int:
 
 def check_target(target: float) -> None:
     """Refuse a target that no number of draws, or every number, reaches."""
-    if not 0 < target < 1:
-        raise BadInput(f"target {target}", "is not between 0 and 1", "use 0.9")
+    number(target, "target", Range(above=0, below=1), "use 0.9")

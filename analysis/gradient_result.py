@@ -31,6 +31,7 @@ from advpure.analysis.gradient_moments import (
     sign_agreement,
 )
 from advpure.analysis.quantiles import Quantile, quantile
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.schema import Row
 from advpure.stats import Mean, mean_interval
@@ -316,9 +317,7 @@ def check_enough(target: float, measure: Measure) -> None:
     Raises:
         BadInput: naming the rule.
     """
-    if measure not in get_args(Measure):
-        known = ", ".join(get_args(Measure))
-        raise BadInput(f"measure {measure!r}", "is not known", f"use {known}")
+    choose(measure, get_args(Measure), "measure")
     check_target(target)
     if measure == "agreement" and target <= 0.5:
         raise BadInput(f"sign agreement {target}", "is reached by chance", "use 0.85")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,7 @@ from advpure.analysis.gradient_draws import (
     GRADIENT_BLOCKS,
     GRADIENT_DRAWS,
     GRADIENT_MEANS,
+    Draws,
     DrawSettings,
     batch_images,
     gradient_progress,
@@ -31,6 +32,7 @@ from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import Batch, Oracle, check_batch
 from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import GradientSettings
+from advpure.base.kinds import Seed, Strength
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
@@ -39,7 +41,7 @@ from advpure.evaluate import sampled
 from advpure.loading import describe
 from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore, default_run_folder
-from advpure.units import parse_eps
+from advpure.units import Norm, parse_eps
 
 Point = Literal["clean", "start"]
 _RARE = 0.2  # share of all squared norms in one gradient, from which the closed form is doubtful
@@ -61,13 +63,13 @@ class GradientStudy(JudgedSubject):
         norm: Its norm; None for the data set's.
     """
 
-    seed: int = 0
-    draws: int = 64
-    reference: int = 64
+    seed: Seed = 0
+    draws: Draws = 64
+    reference: Draws = 64
     loss: LossName = "ce"
     point: Point = "clean"
-    eps: float | str | None = None
-    norm: str | None = None
+    eps: Strength | None = None
+    norm: Norm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +150,6 @@ def prepare_gradients(study: GradientStudy) -> PreparedGradients:
         BadInput: for the first setting that cannot be used.
     """
     draws = DrawSettings(draws=study.draws, reference=study.reference, loss=study.loss)
-    if study.point not in get_args(Point):
-        raise BadInput(f"point {study.point!r}", "is not known", "use clean or start")
     start = _start(study)
     defense = study.load_defense(RandomnessConfig(study.seed, study.scheme))
     images = study.load_images()
@@ -179,14 +179,12 @@ def _start(study: GradientStudy) -> GradientSettings | None:
         return None
     info = dataset_info(study.dataset)
     norm = study.norm or info.norm
-    if norm not in ("linf", "l2"):
-        raise BadInput(f"norm {norm!r}", "is not known", "use linf or l2")
     if study.eps is None and norm != info.norm:
         raise BadInput(
             f"norm {norm}", f"has no default radius on {study.dataset}", "give an epsilon"
         )
-    eps = info.eps if study.eps is None else parse_eps(study.eps, norm)  # type: ignore[arg-type]
-    return GradientSettings(eps=eps, norm=norm, steps=1)  # type: ignore[arg-type]
+    eps = info.eps if study.eps is None else parse_eps(study.eps, norm)
+    return GradientSettings(eps=eps, norm=norm, steps=1)
 
 
 def estimate_gradients(prepared: PreparedGradients) -> Estimate:

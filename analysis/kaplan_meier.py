@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
+from advpure.base.validation import Range, number
 from advpure.errors import BadInput
 
 Array = npt.NDArray[np.float64]
@@ -95,8 +96,7 @@ class KaplanMeier:
         Raises:
             BadInput: for a negative value, or one beyond the last where that is censored.
         """
-        if not eps >= 0.0:
-            raise BadInput(f"epsilon {eps:g}", "is no perturbation's size", "use 0 or more")
+        eps = number(eps, "epsilon", Range(least=0.0), "use 0 or more")
         if eps > self.last and not self.ends:
             raise BadInput(
                 f"epsilon {eps:g}",
@@ -140,8 +140,7 @@ def kaplan_meier(
         raise BadInput(subject, "are no list of pairs", "give one mark for each, at least one")
     if not (np.isfinite(data).all() and data.min() >= 0.0):
         raise BadInput("a value", "is negative or not finite", "mark it as censored instead")
-    if not 0.0 < level < 1.0:
-        raise BadInput(f"level {level}", "is outside (0, 1)", "write 0.95")
+    level = number(level, "level", Range(above=0.0, below=1.0), "write 0.95")
     times, places = np.unique(data, return_inverse=True)
     counts = np.bincount(places, minlength=len(times)).astype(np.float64)
     events = np.bincount(places, weights=seen, minlength=len(times)).astype(np.float64)

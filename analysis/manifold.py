@@ -12,11 +12,13 @@ instead; measured rates along these spans test whether the two agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from advpure.base.kinds import Natural
+from advpure.base.validation import validate
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 
@@ -39,25 +41,17 @@ class ManifoldSettings:
     """
 
     span: Span = "principal"
-    neighbours: int = 50
-    components: int = 10
+    neighbours: Natural = 50
+    components: Natural = 10
 
     def __post_init__(self) -> None:
         """Check."""
-        if self.span not in get_args(Span):
-            raise BadInput(
-                f"span {self.span!r}", "is not known", f"use {' or '.join(get_args(Span))}"
-            )
-        for name in ("neighbours", "components"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadInput(f"{count!r} {name}", "is no positive whole number", "use 10")
-        most = self.neighbours - 1 if self.span == "principal" else self.neighbours
-        if self.components > most:
+        validate(self)
+        if self.span == "principal" and self.components >= self.neighbours:
             raise BadInput(
                 f"{self.components} components",
                 f"cannot come from {self.neighbours} neighbours",
-                f"use at most {most}",
+                f"use at most {self.neighbours - 1}",
             )
 
 

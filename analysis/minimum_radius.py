@@ -22,11 +22,12 @@ Source: seed 003, sections 5.2 and 5.3; spec 8.6 (bracket and bisections are not
 import inspect
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.attacks.balls import distances
@@ -34,11 +35,14 @@ from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings, Passes
+from advpure.base.validation import validate
 from advpure.errors import BadInput
 from advpure.randomness import Ids
 from advpure.tiling import tiled
 
 Search = Literal["plain", "tight"]
+Bisections = Annotated[int, Ge(0), Le(30)]
+"""Halvings of a bracket; 30 of them are finer than float32."""
 _ROUNDING = 1e-5  # realised norms may exceed the radius by the rounding of a pixel
 _SEGMENT_STEPS = 8  # forward passes on the segment: 1/256 of its length
 
@@ -62,16 +66,12 @@ class RadiusSettings:
 
     attack: str
     settings: AttackSettings
-    bisections: int = 10
+    bisections: Bisections = 10
     search: Search = "tight"
 
     def __post_init__(self) -> None:
         """Check the choices."""
-        if self.search not in get_args(Search):
-            raise BadInput(f"search {self.search!r}", "is not known", "use plain or tight")
-        whole = isinstance(self.bisections, int) and not isinstance(self.bisections, bool)
-        if not whole or not 0 <= self.bisections <= 30:
-            raise BadInput(f"bisections {self.bisections!r}", "are not 0 .. 30", "use 10")
+        validate(self)
         if self.settings.randomness != "fixed":
             raise BadInput(
                 f"attack {self.attack!r} with randomness 'fresh'",

@@ -11,22 +11,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 
 Distribution = Literal["uniform", "gaussian", "sign"]
 # Variance of one entry of a direction: what makes E||J v||^2 / variance the Frobenius norm of J.
 VARIANCE: dict[str, float] = {"uniform": 1 / 3, "gaussian": 1 / 3, "sign": 1.0}
-
-
-def check_distribution(distribution: str) -> None:
-    """Refuse an unknown distribution."""
-    if distribution not in get_args(Distribution):
-        raise BadInput(
-            f"distribution {distribution!r}",
-            "is not known",
-            f"use {', '.join(get_args(Distribution))}",
-        )
 
 
 def check_strength(strength: float, dtype: torch.dtype, fix: str) -> None:
@@ -71,7 +62,7 @@ def directions(
         >>> directions("sign", 0, [7, 7], [0, 1], (2,)).abs().tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
-    check_distribution(distribution)
+    choose(distribution, get_args(Distribution), "distribution")
     xi = RandomnessConfig(seed, "counter").fold("perturbation", distribution)
     return torch.stack(
         [_direction(distribution, xi, i, k, shape) for i, k in zip(ids, draws, strict=True)]

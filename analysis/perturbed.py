@@ -17,7 +17,8 @@ from advpure.analysis.perturbations import Distribution, directions
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
-from advpure.base.validation import choose
+from advpure.base.text import several
+from advpure.base.validation import choose, words
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.options import read_options
@@ -86,10 +87,10 @@ def parse_perturbations(
         >>> [p.label for p in parse_perturbations("none,uniform:8/255,attack:pgd", 0.15)]
         ['none', 'uniform:8/255', 'attack:pgd:0.15']
     """
-    listed = given.split(",") if isinstance(given, str) else list(given)
-    if not any(listed):
-        raise BadInput("the list of perturbations", "is empty", "write for example uniform:8/255")
-    found = tuple(_parse(text.strip(), eps, norm) for text in listed)
+    found = several(
+        given, lambda text: _parse(words(text, "perturbation").strip(), eps, norm),
+        "perturbations", "write for example uniform:8/255",
+    )  # fmt: skip
     labels = [each.label for each in found]
     for label in labels:
         if labels.count(label) > 1:

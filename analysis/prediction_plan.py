@@ -14,7 +14,6 @@ from advpure.analysis.robustness import RobustnessSettings
 from advpure.analysis.runs import RUNS, Prepared
 from advpure.analysis.survival_run import SurvivalRun
 from advpure.attacks.settings import AttackSettings
-from advpure.base.validation import choose
 from advpure.data import dataset_info
 from advpure.errors import BadInput
 from advpure.purifiers import PURIFIERS
@@ -135,8 +134,7 @@ class _ThreatModel(NamedTuple):
 
 def _threat_model(run: PredictionRun) -> _ThreatModel:
     info = dataset_info(run.dataset)
-    norm: Any = run.norm or info.norm
-    choose(norm, ("linf", "l2"), "norm")
+    norm = run.norm or info.norm
     if run.eps is None and norm != info.norm:
         raise BadInput(
             f"norm {norm}", f"has no default radius on {run.dataset}", "give one with --eps"
@@ -217,20 +215,8 @@ def grid(run: PredictionRun) -> list[tuple[str, int | None, float | None]]:
         >>> grid(PredictionRun(defense="ddpm, ddim", t=[10, 20]))[1:3]
         [('ddpm', 20, None), ('ddim', 10, None)]
     """
-    names = [run.defense] if isinstance(run.defense, str) else list(run.defense)
-    names = [each.strip() for name in names for each in name.split(",")]
-    for name in names:
+    for name in run.names():
         PURIFIERS.get(name)
     if run.t is not None and run.sigma is not None:
         raise BadInput(f"t {run.t} and sigma {run.sigma}", "are two strengths", "give one")
-    times = [None] if run.t is None else [run.t] if isinstance(run.t, int) else list(run.t)
-    sigma = run.sigma
-    levels = (
-        [None] if sigma is None else list(sigma) if isinstance(sigma, list | tuple) else [sigma]
-    )
-    found = list(product(names, times, levels))
-    if not found or len(set(found)) != len(found):
-        raise BadInput(
-            "the purifiers and strengths", "are none, or name one twice", "give each once"
-        )
-    return found
+    return list(product(run.names(), run.times() or [None], run.levels() or [None]))

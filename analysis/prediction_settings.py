@@ -1,15 +1,19 @@
 """Everything that a prediction depends on, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from advpure.analysis.minimum_radius import Search
+from advpure.analysis.minimum_radius import Bisections, Search
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.survival_run import Box
+from advpure.base.kinds import Natural, Seed, Strength
+from advpure.base.text import read_natural, several
+from advpure.base.validation import validate, words
 from advpure.defaults import DEFAULT_DATASET
 from advpure.gradients import GradientMode
 from advpure.randomness import Scheme
+from advpure.units import Norm, parse_sigma
 
 Names = str | list[str] | tuple[str, ...]
 Steps = int | list[int] | tuple[int, ...]
@@ -62,19 +66,43 @@ class PredictionRun:
     classifier: str | None = None
     gradient: GradientMode | None = None
     scheme: Scheme = "hash"
-    seed: int = 0
+    seed: Seed = 0
     tile: int | None = None
     device: str = "cpu"
-    eps: float | str | None = None
-    norm: str | None = None
+    eps: Strength | None = None
+    norm: Norm | None = None
     attack: str = "pgd"
     attack_options: Mapping[str, Any] = field(default_factory=dict)
     radius_attack: str | None = None
     radius_options: Mapping[str, Any] = field(default_factory=dict)
     search: Search = "plain"
-    bisections: int = 10
-    top: float | str | None = None
+    bisections: Bisections = 10
+    top: Strength | None = None
     box: Box = "unit"
-    cr_eps: float | str | None = None
+    cr_eps: Strength | None = None
     distribution: Distribution = "uniform"
-    perturbations: int = 10
+    perturbations: Natural = 10
+
+    def __post_init__(self) -> None:
+        """Check every field by its annotation; the lists are checked as they are read."""
+        validate(self)
+        self.names()
+        self.times()
+        self.levels()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the purifiers."""
+        read: Callable[[Any], str] = lambda one: words(one, "defense").strip()  # noqa: E731
+        return several(self.defense, read, "purifiers", "write ddpm,ddim")
+
+    def times(self) -> tuple[int, ...]:
+        """Return the strengths in time steps; none where there are none."""
+        if self.t is None:
+            return ()
+        return several(self.t, lambda one: read_natural(one, "t"), "time steps", "write 10,50,100")
+
+    def levels(self) -> tuple[float, ...]:
+        """Return the strengths as noise levels; none where there are none."""
+        if self.sigma is None:
+            return ()
+        return several(self.sigma, parse_sigma, "noise levels", "write 0.25,0.5")

@@ -44,7 +44,8 @@ from advpure.analysis.robustness import (
 )
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
-from advpure.base.validation import whole
+from advpure.base.kinds import Natural, Strength, Whole
+from advpure.base.text import read_seed, several
 from advpure.data import Images
 from advpure.errors import BadInput
 from advpure.estimate import Estimate
@@ -52,6 +53,8 @@ from advpure.evaluate import ATTACKS, CLEAN, DECISIONS
 from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore, default_run_folder
 from advpure.schema import Row
+from advpure.tiling import check_batch_size
+from advpure.units import Norm
 
 _STAGE = {CLEAN: "clean", NOISE: "noise", ADVERSARIAL: "attacked"}
 
@@ -71,12 +74,19 @@ class RandomnessStudy(JudgedSubject):
     """
 
     attack: str = "pgd"
-    eps: float | str | None = None
-    norm: str | None = None
+    eps: Strength | None = None
+    norm: Norm | None = None
     attack_options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
-    eot: int = 15
-    draws: int = 10
+    eot: Whole = 15
+    draws: Natural = 10
+
+    def __post_init__(self) -> None:
+        """Check every field, and store the seeds as a tuple."""
+        super().__post_init__()
+        if self.eot == 1:
+            raise BadInput("eot 1", "averages nothing", "use 2 or more, or 0 to leave it out")
+        object.__setattr__(self, "seeds", several(self.seeds, read_seed, "seeds", "write 0,1,2"))
 
 
 @dataclass(frozen=True)
@@ -110,8 +120,6 @@ def prepare_randomness(study: RandomnessStudy) -> PreparedRandomness:
     transfer_settings(base, seeds=seeds)
     for seed in seeds:
         RandomnessConfig(seed, study.scheme)
-    whole(study.eot, "eot", 0)
-    whole(study.draws, "draws", 1)
     first = prepare(runs[fixed_name(seeds[0])])
     if not first.defense.is_random:
         raise BadInput(
@@ -168,9 +176,7 @@ def measure_randomness(
     prepared = prepare_randomness(study)
     folder = Path(out) if out else default_run_folder("runs", "randomness", prepared.settings)
     begin, n, done = time.perf_counter(), len(prepared.first.images.ids), 0
-    batch = batch_size if batch_size is not None else 8 * (prepared.first.defense.tile or 32)
-    if batch < 1:
-        raise BadInput(f"batch size {batch}", "holds no image", "use 1 or more")
+    batch = check_batch_size(batch_size) or 8 * (prepared.first.defense.tile or 32)
     with RecordStore.open(
         folder,
         schemas=TABLES,

@@ -18,6 +18,7 @@ from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings
+from advpure.base.kinds import Strength
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
@@ -63,7 +64,7 @@ class RobustnessSettings(JudgedSubject):
     """
 
     attack: str = "pgd"
-    eps: float | str | None = None
+    eps: Strength | None = None
     norm: str | None = None
     attack_options: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = "fixed"

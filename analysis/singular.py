@@ -33,8 +33,9 @@ from advpure.analysis.target import (
     choose_ids,
     refuse_fresh,
 )
+from advpure.base.kinds import Natural, Seed
+from advpure.base.validation import validate
 from advpure.defense import Defense
-from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.stats import Mean, mean_interval
@@ -55,15 +56,12 @@ class SingularSettings:
     """
 
     lanczos: LanczosSettings = field(default_factory=LanczosSettings)
-    probes: int = 8
-    seed: int = 0
+    probes: Natural = 8
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check."""
-        probes = self.probes
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-            raise BadInput(f"{probes!r} probes", "is no positive whole number", "use 8")
-        RandomnessConfig(self.seed, "counter")
+        validate(self)
 
 
 class Spectrum(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from advpure.analysis.cells import rows_path
+from advpure.analysis.perturbations import Distribution
 from advpure.analysis.report import RunReport
 from advpure.analysis.row_file import remove_leftover
 from advpure.analysis.runs import Verb
@@ -23,6 +24,7 @@ from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
 from advpure.analysis.snr_settings import SnrSettings
 from advpure.analysis.subject import Subject
 from advpure.analysis.two_way import TwoWay, table_statistics
+from advpure.base.kinds import Seed, Several, Strength
 from advpure.data import Images
 from advpure.estimate import Estimate, estimate
 from advpure.purifier import Purifier
@@ -45,11 +47,11 @@ class SnrRun(Subject):
         clip: Clip perturbed images to [0, 1].
     """
 
-    eps: str | float = "8/255"
-    distribution: str = "uniform"
-    perturbations: int = 50
-    configurations: int = 50
-    seed: int = 0
+    eps: Strength = "8/255"
+    distribution: Distribution = "uniform"
+    perturbations: Several = 50
+    configurations: Several = 50
+    seed: Seed = 0
     clip: bool = False
 
 
@@ -205,7 +207,7 @@ def _notes(result: SnrResult) -> tuple[str, ...]:
 
 def _compared(run: SnrRun) -> SnrSettings:
     return SnrSettings(
-        eps=run.eps, distribution=run.distribution,  # type: ignore[arg-type]
+        eps=run.eps, distribution=run.distribution,
         perturbations=run.perturbations, configurations=run.configurations, seed=run.seed,
         clip=run.clip,
     )  # fmt: skip

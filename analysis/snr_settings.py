@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from advpure.analysis.perturbations import Distribution, check_distribution
-from advpure.errors import BadInput
+from advpure.analysis.perturbations import Distribution
+from advpure.base.kinds import Seed, Several
+from advpure.base.validation import validate
 from advpure.randomness import RandomnessConfig
 from advpure.units import parse_eps
 
@@ -31,21 +32,15 @@ class SnrSettings:
 
     eps: str | float = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 50
-    configurations: int = 50
-    seed: int = 0
+    perturbations: Several = 50
+    configurations: Several = 50
+    seed: Seed = 0
     clip: bool = False
 
     def __post_init__(self) -> None:
         """Check, and turn the strength into a number."""
         object.__setattr__(self, "eps", parse_eps(self.eps))
-        check_distribution(self.distribution)
-        for name in ("perturbations", "configurations"):
-            count = getattr(self, name)
-            whole = isinstance(count, int) and not isinstance(count, bool)
-            if not whole or not 2 <= count < 2**31:
-                rule = "is no whole number from 2, and one alone has no variance"
-                raise BadInput(f"{count!r} {name}", rule, "use 50")
+        validate(self)
         for seed in (self.seed, self.seed + self.configurations - 1):
             RandomnessConfig(seed)
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, NamedTuple
 
-from advpure.analysis.divergence import Method, ProbeSettings
-from advpure.analysis.perturbations import Distribution, check_distribution
+from advpure.analysis.divergence import Method
+from advpure.analysis.perturbations import Distribution
+from advpure.base.kinds import Natural, Seed
+from advpure.base.validation import validate
 from advpure.chain import Step
-from advpure.errors import BadInput
 from advpure.units import parse_eps
 
 Form = Literal["scalar", "epsilon", "other"]
@@ -37,24 +38,17 @@ class StepSettings:
 
     eps: str | float = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 4
-    probes: int = 8
-    directions: int = 3
+    perturbations: Natural = 4
+    probes: Natural = 8
+    directions: Natural = 3
     method: Method = "vjp"
-    every: int = 1
-    seed: int = 0
+    every: Natural = 1
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check, and turn the strength into a number."""
         object.__setattr__(self, "eps", parse_eps(self.eps))
-        check_distribution(self.distribution)
-        ProbeSettings(probes=self.probes, method=self.method, seed=self.seed)
-        for name in ("perturbations", "directions", "every"):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**16:
-                raise BadInput(
-                    f"{name} {number!r}", "is not a whole number from 1", "use 1 or more"
-                )
+        validate(self)
 
     @property
     def strength(self) -> float:

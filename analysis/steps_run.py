@@ -14,7 +14,7 @@ from advpure.analysis.infinitesimal import push_forward
 from advpure.analysis.lanczos import LanczosSettings, lanczos
 from advpure.analysis.manifold import ManifoldSettings, Span, local_spans
 from advpure.analysis.perturbations import Distribution
-from advpure.analysis.references import AUTO, choose_reference, load_reference
+from advpure.analysis.references import AUTO, NONE, choose_reference, load_reference
 from advpure.analysis.runs import Verb
 from advpure.analysis.singular import SingularSettings, describe_singular, singular_rows
 from advpure.analysis.singular_result import SINGULAR, SPECTRA, singular_records
@@ -24,9 +24,10 @@ from advpure.analysis.steps import describe_steps, step_rows
 from advpure.analysis.steps_report import StepsReport, report_steps
 from advpure.analysis.steps_result import STEP_CHAIN, STEP_PROBES, STEP_RATES
 from advpure.analysis.subject import Subject
+from advpure.base.idle import refuse_idle
+from advpure.base.kinds import Natural, Seed, Share, Strength, Whole
 from advpure.chain import Noise
 from advpure.data import Images
-from advpure.errors import BadInput
 from advpure.estimate import Estimate, peak_memory
 from advpure.purifier import Purifier
 from advpure.randomness import RandomnessConfig
@@ -60,21 +61,35 @@ class StepsRun(Subject):
         seed: Base seed of all randomness.
     """
 
-    eps: str | float = "8/255"
+    eps: Strength = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 4
-    probes: int = 8
-    directions: int = 3
+    perturbations: Natural = 4
+    probes: Natural = 8
+    directions: Natural = 3
     method: Method = "vjp"
-    every: int = 1
+    every: Natural = 1
     reference: str = AUTO
     span: Span = "principal"
-    neighbours: int = 50
-    components: int = 10
-    singular: int = 0
-    singular_basis: int = 60
-    singular_tolerance: float = 1e-3
-    seed: int = 0
+    neighbours: Natural = 50
+    components: Natural = 10
+    singular: Whole = 0
+    singular_basis: Natural = 60
+    singular_tolerance: Share = 1e-3
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Check every field, and refuse what changes nothing beside the others."""
+        super().__post_init__()
+        if not self.singular:
+            rule = "means nothing without singular values"
+            names = ("singular_basis", "singular_tolerance")
+            refuse_idle(self, names, rule, "add singular 5, or leave it out")
+        if self.reference == NONE:
+            rule = "means nothing without reference images"
+            refuse_idle(self, ("span", "neighbours", "components", "directions"), rule)
+        if self.span == "differences":
+            rule = "means nothing to differences, which go to as many images as components"
+            refuse_idle(self, ["neighbours"], rule)
 
 
 @dataclass(frozen=True)
@@ -125,8 +140,6 @@ def prepare_steps(run: StepsRun) -> PreparedSteps:
 
 
 def _singular(run: StepsRun) -> SingularSettings | None:
-    if isinstance(run.singular, bool) or not isinstance(run.singular, int) or run.singular < 0:
-        raise BadInput(f"singular {run.singular!r}", "is no number of values", "use 0 or more")
     if not run.singular:
         return None
     own = LanczosSettings(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from advpure.base.validation import validate
 from advpure.data import Images, load_images
 from advpure.defaults import DEFAULT_DATASET
 from advpure.defense import Defense, Policy
@@ -50,6 +51,10 @@ class Subject:
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check every field, those of the run that inherits them too, by its annotation."""
+        validate(self)
 
     def load_purifier(
         self, xi: RandomnessConfig, *, gradient: GradientMode | None = None

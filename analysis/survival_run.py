@@ -29,6 +29,7 @@ from torch import Tensor
 from advpure.analysis.attack_choice import attack_settings
 from advpure.analysis.cross_check import CROSS_CHECK_SCHEMA, check_engines, minimum_norms
 from advpure.analysis.minimum_radius import (
+    Bisections,
     RadiusRow,
     RadiusSettings,
     Search,
@@ -43,7 +44,7 @@ from advpure.analysis.target import as_target
 from advpure.attacks.outcome import ZeroGradientWarning
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
-from advpure.base.validation import choose
+from advpure.base.kinds import Seed, Strength
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
@@ -51,6 +52,7 @@ from advpure.estimate import Estimate, estimate
 from advpure.loading import describe, load_defense
 from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore, default_run_folder
+from advpure.tiling import check_batch_size
 from advpure.units import Norm, parse_eps
 
 Point = Literal["clean", "anchor"]
@@ -82,14 +84,14 @@ class SurvivalRun(JudgedSubject):
 
     defense: str = "none"
     at: Point = "clean"
-    norm: str | None = None
-    top: float | str | None = None
+    norm: Norm | None = None
+    top: Strength | None = None
     attack: str = "apgd"
     attack_options: Mapping[str, Any] = field(default_factory=dict)
-    bisections: int = 10
+    bisections: Bisections = 10
     search: Search = "tight"
     box: Box = "unit"
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,6 @@ def prepare_survival(run: SurvivalRun) -> PreparedSurvival:
     Raises:
         BadInput: for the first setting that cannot be used.
     """
-    choose(run.at, ("clean", "anchor"), "point")
-    choose(run.box, ("unit", "free"), "box")
     norm, top = _threat_model(run)
     has_steps = any(each.name == "steps" for each in dataclasses.fields(_kind(run)))
     options = {**({"steps": _STEPS} if has_steps else {}), **run.attack_options}
@@ -165,8 +165,7 @@ def _kind(run: SurvivalRun) -> type[AttackSettings]:
 
 def _threat_model(run: SurvivalRun) -> tuple[Norm, float]:
     info = dataset_info(run.dataset)
-    norm: Any = run.norm or info.norm
-    choose(norm, ("linf", "l2"), "norm")
+    norm = run.norm or info.norm
     if run.top is not None:
         return norm, parse_eps(run.top, norm)
     pixels = math.prod(info.shape)
@@ -213,9 +212,7 @@ def measure_survival(
     """
     prepared = prepare_survival(run)
     check_engines(engines, plain=prepared.box == "unit")
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
-    rows = batch_size or prepared.model.tile or 32
+    rows = check_batch_size(batch_size) or prepared.model.tile or 32
     folder = Path(out) if out else default_run_folder("runs", "survival", prepared.settings)
     context = run.context(
         prepared.defense, prepared.settings["defense"], minimum_radii, find(run.attack)

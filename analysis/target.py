@@ -18,7 +18,7 @@ from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig, check_ids
-from advpure.tiling import tiled
+from advpure.tiling import check_batch_size, tiled
 
 ImageMap = Callable[[Tensor], Tensor]
 Run = Callable[[Tensor, Sequence[int], RandomnessConfig | None], Tensor]
@@ -157,10 +157,8 @@ def batch_rows(target: Target, batch_size: int | None) -> int:
     Raises:
         BadInput: for a batch size that holds no image.
     """
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
-    tile = target.tile or 1
-    return -(-(batch_size or max(_ROWS, tile)) // tile) * tile
+    wanted, tile = check_batch_size(batch_size), target.tile or 1
+    return -(-(wanted or max(_ROWS, tile)) // tile) * tile
 
 
 def refuse_fresh(xi: RandomnessConfig | None) -> None:

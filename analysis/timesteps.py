@@ -6,8 +6,9 @@ configuration. Each is a run of `advpure cr` or `advpure attack` in a folder wit
 resumable by itself; what the curve needs is copied into the records.
 """
 
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,21 @@ from advpure.analysis.timesteps_report import (
     TimestepReport,
     report_timesteps,
 )
+from advpure.base.idle import refuse_idle
+from advpure.base.kinds import Natural, Seed, Strength
+from advpure.base.text import read_natural, several
 from advpure.errors import BadInput
 from advpure.estimate import Estimate
 from advpure.evaluate import CLEAN, DECISIONS
 from advpure.loading import make_recipe
 from advpure.options import purifier_options
 from advpure.records import RecordStore, default_run_folder
+from advpure.units import Norm
 
 TIME_STEPS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500, 750, 1000)
 _UNATTACKED = "uniform-noise"
 _COMPRESSION = ("eps", "distribution", "perturbations", "clip", "dtype")
+_read_time = functools.partial(read_natural, what="time step")
 _CALIBRATED = 10  # network evaluations of the chain that is timed for an estimate
 
 
@@ -70,11 +76,25 @@ class TimestepStudy(JudgedSubject):
     attack_times: Sequence[int] = ()
     attack: str = "pgd"
     attack_options: Mapping[str, Any] = field(default_factory=dict)
-    eps: float | str | None = None
-    norm: str | None = None
-    cr_eps: float | str = "8/255"
-    perturbations: int = 10
-    seed: int = 0
+    eps: Strength | None = None
+    norm: Norm | None = None
+    cr_eps: Strength = "8/255"
+    perturbations: Natural = 10
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Check every field, and store the times as tuples."""
+        super().__post_init__()
+        times = several(self.times, _read_time, "times", "use 1,10,100")
+        attacked = self.attack_times
+        if not isinstance(attacked, Sized) or len(attacked):
+            attacked = several(attacked, _read_time, "attack times", "use 1,10,100")
+        if not len(attacked):
+            names = ("attack", "attack_options", "gradient")
+            fix = "add attack times, or leave it out"
+            refuse_idle(self, names, "means nothing without attack times", fix)
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "attack_times", tuple(attacked))
 
     def compression(self, t: int) -> CompressionRun:
         """Return the settings of the compression run at one time step."""
@@ -147,11 +167,9 @@ def prepare_timesteps(study: TimestepStudy) -> PreparedTimesteps:
 
 def _check(study: TimestepStudy) -> None:
     for name in ("t", "sigma"):
-        value = getattr(study, name) or study.options.get(name)
+        value = study.options.get(name) if getattr(study, name) is None else getattr(study, name)
         if value is not None:
             raise BadInput(f"{name} {value}", "fixes what this verb varies", "give times instead")
-    if not study.times or len(set(study.times)) != len(study.times):
-        raise BadInput(f"times {list(study.times)}", "are not different ones", "use 1,10,100")
     for t in study.attack_times:
         if t not in study.times:
             raise BadInput(f"attack time {t}", "is not among the times", "add it to them")

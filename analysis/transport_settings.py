@@ -8,6 +8,7 @@ from typing import Any
 from advpure.analysis.certification.base_classifier import chain_on_noisy, check_covered
 from advpure.analysis.certification.radius import read_radii, read_sigmas
 from advpure.analysis.subject import JudgedSubject
+from advpure.base.kinds import Natural, Seed, Whole
 from advpure.chain import Chain
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
@@ -38,11 +39,19 @@ class TransportRun(JudgedSubject):
     """
 
     sigmas: str | float | Sequence[str | float] | None = None
-    draws: int = 1
+    draws: Natural = 1
     multiples: str | float | Sequence[str | float] = (1.0, 1.25, 1.5, 2.0)
-    pictures: int = 16
-    seed: int = 0
+    pictures: Whole = 16
+    seed: Seed = 0
     scheme: Scheme = "counter"
+
+    def __post_init__(self) -> None:
+        """Check every field, and that the lists can be read."""
+        super().__post_init__()
+        self.levels()
+        multiples = read_radii(self.multiples)
+        if multiples[0] <= 0.0:
+            raise BadInput(f"multiples {self.multiples}", "are not all above 0", "write 1,1.5,2")
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -94,12 +103,6 @@ def prepare_transport(run: TransportRun) -> PreparedTransport:
     """
     levels = run.levels()
     multiples = read_radii(run.multiples)
-    if multiples[0] <= 0.0:
-        raise BadInput(f"multiples {run.multiples}", "are not all above 0", "write 1,1.5,2")
-    for name, least in (("draws", 1), ("pictures", 0)):
-        value = getattr(run, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BadInput(f"{name} {value!r}", f"is no whole number from {least}", f"use {least}")
     if run.t is not None:
         raise BadInput(f"t {run.t}", "is not a strength of its own here", "leave it out: sigma is")
     info = dataset_info(run.dataset)
@@ -107,7 +110,7 @@ def prepare_transport(run: TransportRun) -> PreparedTransport:
     has_level = "sigma" in {each.name for each in dataclasses.fields(kind)}
     xi = RandomnessConfig(run.seed, run.scheme)
     first = dataclasses.replace(
-        run, sigma=levels[0] if has_level else None, policy=run.policy or "single",
+        run, sigmas=None, sigma=levels[0] if has_level else None, policy=run.policy or "single",
         tile=_TILES * info.tile if run.tile is None else run.tile,
     )  # fmt: skip
     judged = bool(run.classifier or info.classifier)

@@ -11,6 +11,9 @@ import numpy as np
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.two_point import TwoPointLaw, simulate_two_points, two_point_law
+from advpure.base.kinds import Seed, Several
+from advpure.base.text import several
+from advpure.base.validation import Range, number, validate
 from advpure.errors import BadInput
 from advpure.estimate import Estimate
 from advpure.randomness import RandomnessConfig
@@ -22,7 +25,6 @@ from advpure.records import (
 )
 from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, Rate, mean_interval, wilson
-from advpure.units import parse_number
 
 TWO_POINT = Schema(
     "two_point", {"t": float, "draw": Count}, {"x": float, "one_shot": float, "ode": float}
@@ -42,9 +44,14 @@ class TwoPointRun:
     """
 
     noise: str | float | Sequence[str | float] = "0.25,0.5,1,2"
-    draws: int = 10_000
-    nodes: int = 18
-    seed: int = 0
+    draws: Several = 10_000
+    nodes: Several = 18
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and that the noise is a list of levels."""
+        validate(self)
+        self.levels()
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -52,17 +59,11 @@ class TwoPointRun:
         Raises:
             BadInput: for none, or one that is not positive or given twice.
         """
-        given: Sequence[str | float]
-        if isinstance(self.noise, str):
-            given = [part.strip() for part in self.noise.split(",")]
-        else:
-            given = [self.noise] if isinstance(self.noise, int | float) else self.noise
-        levels = tuple(sorted(parse_number(each, "noise") for each in given))
-        if not levels or levels[0] <= 0.0 or len(set(levels)) != len(levels):
-            raise BadInput(
-                f"noise {self.noise}", "is no list of different positive levels", "write 0.5,1,2"
-            )
-        return levels
+        levels = several(
+            self.noise, lambda one: number(one, "noise", Range(above=0)), "noise levels",
+            "write 0.5,1,2",
+        )  # fmt: skip
+        return tuple(sorted(levels))
 
 
 class TwoPointLevel(NamedTuple):
@@ -133,10 +134,6 @@ def prepare_two_point(run: TwoPointRun) -> PreparedTwoPoint:
     Raises:
         BadInput: for the first setting that cannot be used.
     """
-    for name, least in (("draws", 2), ("nodes", 2), ("seed", 0)):
-        value = getattr(run, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BadInput(f"{name} {value!r}", f"is no whole number from {least}", f"use {least}")
     return PreparedTwoPoint(
         run, {"verb": "two-point", **asdict(run), "noise": list(run.levels())}
     )  # fmt: skip

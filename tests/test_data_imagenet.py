@@ -146,7 +146,7 @@ def test_what_is_wrong_with_imagenet64_is_said(root: Path) -> None:
         load_images("imagenet64")
     path = folder / "val_data.npz"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(BadInput, match="is damaged or no batch"):
+    with pytest.raises(BadInput, match="is damaged or no npz"):
         load_images("imagenet64")
     batch(path, [1], 0)
     (folder / "map_clsloc.txt").write_text("one two three\n")

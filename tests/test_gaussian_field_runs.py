@@ -115,13 +115,13 @@ def test_a_field_that_leaves_the_range_of_numbers_says_so() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"dimension": 0}, "no positive whole number"),
+        ({"dimension": 0}, "not a whole number of 2 or more"),
         ({"intrinsic_dimension": 3}, "leaves nothing across"),
-        ({"step": 0.0}, "not positive and finite"),
-        ({"std_on_manifold": math.nan}, "not positive and finite"),
-        ({"reading": "spread"}, "use printed, variance, small_step"),
+        ({"step": 0.0}, "step 0 is not 1e-50 or more"),
+        ({"std_on_manifold": math.nan}, "is not finite"),
+        ({"reading": "spread"}, "known: printed, variance, small_step"),
         ({"draws": 0}, "draws 0"),
-        ({"eps": 0.0}, "eps 0.0"),
+        ({"eps": 0.0}, "eps 0 is not 1e-50 or more"),
         ({"seed": -1}, "seed -1"),
     ],
 )

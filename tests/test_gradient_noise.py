@@ -297,7 +297,7 @@ def test_batches_and_order_change_nothing() -> None:
 @pytest.mark.parametrize("number", [1, 3, 0, -4, 2.0, True, 2**21])
 @pytest.mark.parametrize("name", ["draws", "reference"])
 def test_numbers_of_draws_are_powers_of_two(name: str, number: Any) -> None:
-    with pytest.raises(BadInput, match="is no power of two from 2 on"):
+    with pytest.raises(BadInput, match=r"is no power of two from 2 on|is not a whole number"):
         DrawSettings(**{name: number})
 
 
@@ -311,13 +311,13 @@ def test_what_cannot_be_measured_is_refused() -> None:
         gradient_noise(NoisyLinear(std=1.0), images, labels, batch_size=0)
     found = _measure(NoisyLinear(std=1.0), 2, 2, 2)
     for target in (0.0, 1.0, math.nan):
-        with pytest.raises(BadInput, match="is not between 0 and 1"):
+        with pytest.raises(BadInput, match=r"is not above 0 and below 1|is not finite"):
             found.enough(target)
     with pytest.raises(BadInput, match="is reached by chance"):
         found.enough(0.4, "agreement")
     with pytest.raises(BadInput, match="measure 'angle' is not known"):
         found.enough(0.4, "angle")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="have no variance"):
+    with pytest.raises(BadInput, match="draws 1 is not a whole number of 2 or more"):
         Moments(draws=1, mean_square=1.0, square_mean=1.0)
     with pytest.raises(BadInput, match="has no images"):
         GradientResult(())

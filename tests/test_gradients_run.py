@@ -151,8 +151,8 @@ def test_whatever_changes_a_gradient_changes_the_run(change: dict[str, Any]) -> 
     ("change", "words"),
     [
         ({"draws": 5}, "draws 5 is no power of two"),
-        ({"reference": 1}, "reference 1 is no power of two"),
-        ({"point": "middle"}, "point 'middle' is not known; use clean or start"),
+        ({"reference": 1}, "reference 1 is not a whole number from 2"),
+        ({"point": "middle"}, "point 'middle' is not known; known: clean, start"),
         ({"eps": 0.1}, "means nothing to gradients at clean images"),
         ({"norm": "l2"}, "means nothing to gradients at clean images"),
         ({"point": "start", "norm": "l2"}, "norm l2 has no default radius on digits"),
@@ -160,7 +160,7 @@ def test_whatever_changes_a_gradient_changes_the_run(change: dict[str, Any]) -> 
         ({"point": "start", "eps": 8}, "ambiguous"),
         ({"loss": "mse"}, "loss 'mse' is not known"),
         ({"gradient": "exact"}, "gradient 'exact' is not known"),
-        ({"seed": -1}, "seed -1 does not fit"),
+        ({"seed": -1}, "seed -1 is not a whole number from 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -275,9 +275,9 @@ def test_the_command_line(
     ("line", "words"),
     [
         ("--draws 3", ["draws 3", "is no power of two from 2 on", "use 64"]),
-        ("--target 1", ["target 1.0", "is not between 0 and 1", "use 0.9"]),
+        ("--target 1", ["target 1", "is not above 0 and below 1", "use 0.9"]),
         ("--agreement 0.5", ["sign agreement 0.5", "is reached by chance", "use 0.85"]),
-        ("--point here", ["point 'here'", "is not known", "clean or start"]),
+        ("--point here", ["point 'here'", "is not known", "known: clean, start"]),
         ("--plot x.doc", ["x.doc", "is no picture", ".png"]),
         ("--batch-size 0", ["batch size 0", "holds no image", "use 1 or more"]),
         ("--eps 0.1", ["eps 0.1", "means nothing", "use point start"]),

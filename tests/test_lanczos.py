@@ -105,10 +105,10 @@ def test_products_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"count": 0}, "no positive whole number"),
-        ({"block": 1.5}, "no positive whole number"),
+        ({"count": 0}, "not a whole number of 1 or more"),
+        ({"block": 1.5}, "not a whole number of 1 or more"),
         ({"basis": 6}, "use 7 or more"),
-        ({"tolerance": 0.0}, r"outside \(0, 1\)"),
+        ({"tolerance": 0.0}, r"not above 0 and below 1"),
     ],
 )
 def test_settings_that_find_nothing_are_refused(more: dict[str, object], words: str) -> None:

@@ -86,10 +86,10 @@ def test_a_random_direction_has_the_share_of_dimensions() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"neighbours": 0}, "no positive whole number"),
-        ({"components": True}, "no positive whole number"),
+        ({"neighbours": 0}, "not a whole number of 1 or more"),
+        ({"components": True}, "not a whole number of 1 or more"),
         ({"components": 50}, "use at most 49"),
-        ({"span": "tangent"}, "use principal or differences"),
+        ({"span": "tangent"}, "known: principal, differences"),
     ],
 )
 def test_settings_that_make_no_span_are_refused(more: dict[str, object], words: str) -> None:

@@ -302,7 +302,7 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-d", "ddpm", "--t", "10,10"], "name one twice"),
+        (["-d", "ddpm", "--t", "10,10"], "time steps 10,10 repeat a value"),
         (["-d", "ddpm", "--t", "10", "--sigma", "0.2"], "are two strengths"),
         (["-d", "ddmp"], "did you mean ddpm"),
         (["--eps", "8"], "is ambiguous"),

@@ -202,8 +202,8 @@ def test_whatever_changes_a_number_changes_the_run(whole: Path, change: dict[str
         ({"defense": "dpm2"}, "'dpm2' is not known"),
         ({"device": "cuda:99"}, "device 'cuda:99' is"),
         ({"distribution": "cauchy"}, "distribution 'cauchy' is not known"),
-        ({"configurations": 1}, "one alone has no variance"),
-        ({"perturbations": 0}, "one alone has no variance"),
+        ({"configurations": 1}, "configurations 1 is not a whole number of 2 or more"),
+        ({"perturbations": 0}, "perturbations 0 is not a whole number of 2 or more"),
         ({"eps": "8"}, "ambiguous"),
         ({"n": 451}, "does not fit"),
         ({"seed": 2**32 - 2}, "does not fit"),
@@ -299,7 +299,7 @@ def test_the_command_says_where_randomness_is_missing(cli: Cli) -> None:
 def test_the_command_refuses_before_it_computes(cli: Cli) -> None:
     for more, words in (
         (("--plot", "x.txt"), "is no picture"),
-        (("--configurations", "1"), "one alone has no variance"),
+        (("--configurations", "1"), "configurations 1 is not a whole number of 2 or more"),
         (("--eps", "nine"), "nine"),
     ):
         code, out, err = cli(*LINE, *more)

@@ -174,11 +174,11 @@ def test_what_a_reader_should_know_is_said(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"singular": -1}, "is no number of values"),
+        ({"singular": -1}, "singular -1 is not a whole number of 0 or more"),
         ({"singular": 5, "singular_basis": 3}, "too small"),
         ({"reference": "validation"}, "reference images 'validation'"),
         ({"components": 60}, "use at most 49"),
-        ({"probes": 0}, "0 probes"),
+        ({"probes": 0}, "probes 0 is not a whole number"),
         ({"eps": "8"}, "is ambiguous"),
         ({"n": 100_000}, "does not fit"),
     ],
@@ -265,7 +265,7 @@ def test_the_command_estimates_and_refuses(call: Callable[..., tuple[int, str, s
     assert not Path("runs").exists()
     code, out, err = call(f"{LINE} --method newton")
     assert code == 2
-    assert err == "advpure: method 'newton' is not known; use jvp or vjp\n"
+    assert err == "advpure: method 'newton' is not known; known: jvp, vjp\n"
     code, _, err = call(f"{LINE} --plot a.txt")
     assert code == 2
     assert "is no picture" in err

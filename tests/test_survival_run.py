@@ -186,7 +186,7 @@ def test_the_seed_of_no_randomness_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"at": "anchors"}, "point 'anchors' is not known; did you mean anchor"),
+        ({"at": "anchors"}, "at 'anchors' is not known; did you mean anchor"),
         ({"norm": "l1"}, "norm 'l1' is not known"),
         ({"top": 2}, "epsilon 2 is ambiguous"),
         ({"top": 0}, "epsilon 0 is not positive"),
@@ -294,11 +294,11 @@ def test_a_dry_run_only_counts(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--at", "anchr"], ["point 'anchr'", "is not known", "did you mean anchor"]),
+        (["--at", "anchr"], ["at 'anchr'", "is not known", "did you mean anchor"]),
         (["--eps", "8"], ["epsilon 8", "ambiguous", "8/255"]),
         (["--plot", "s.gif"], ["s.gif", "is no picture"]),
         (["--cross-check", "bb"], ["minimum-norm attack 'bb'", "known: fmn, deepfool"]),
-        (["--search", "wide"], ["search 'wide'", "use plain or tight"]),
+        (["--search", "wide"], ["search 'wide'", "known: plain, tight"]),
         (["--attack-option", "steps=9"], ["steps=9", "a second time"]),
     ],
 )

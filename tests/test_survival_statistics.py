@@ -265,7 +265,7 @@ def test_too_little_gives_no_fit(low: list[float], high: list[float] | None) -> 
         (lambda: kaplan_meier([]), "no list of pairs"),
         (lambda: kaplan_meier([0.1], [True, False]), "no list of pairs"),
         (lambda: kaplan_meier([-0.1]), "negative or not finite"),
-        (lambda: kaplan_meier([0.1], level=95), "level 95 is outside"),
+        (lambda: kaplan_meier([0.1], level=95), "level 95 is not above 0 and below 1"),
         (lambda: kaplan_meier([0.1]).at(-1.0), "epsilon -1"),
         (lambda: fit_zero_inflated([]), "no list of pairs"),
         (lambda: fit_zero_inflated([0.2], [0.1]), "out of order"),

@@ -204,8 +204,8 @@ def test_an_estimate_counts_evaluations() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"draws": 0}, "draws 0 is no whole number from 1"),
-        ({"pictures": -1}, "pictures -1 is no whole number from 0"),
+        ({"draws": 0}, "draws 0 is not a whole number of 1 or more"),
+        ({"pictures": -1}, "pictures -1 is not a whole number of 0 or more"),
         ({"sigmas": "0.25,-1"}, "-1"),
         ({"sigma": 0.5}, "names noise levels twice"),
         ({"t": 5, "sigmas": None}, "t 5 is not a strength of its own here"),
@@ -335,9 +335,9 @@ def test_simulated_points_follow_the_law(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"noise": "0,1"}, "noise 0,1 is no list of different positive levels"),
-        ({"noise": "1,1"}, "noise 1,1"),
-        ({"draws": 1}, "draws 1 is no whole number from 2"),
+        ({"noise": "0,1"}, "noise 0 is not above 0"),
+        ({"noise": "1,1"}, "noise levels 1,1 repeat a value"),
+        ({"draws": 1}, "draws 1 is not a whole number of 2 or more"),
         ({"nodes": True}, "nodes True"),
     ],
 )

@@ -134,11 +134,17 @@ def whole(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
         if least == -LARGEST:
             rule, fix = "is not a whole number", "write 3"
         if most != LARGEST:
-            rule = f"is not a whole number from {least} to {most}"
+            rule = f"is not a whole number from {least} to {_written(most)}"
         elif number is not None and number > most:
             rule = "is too large for 64 bits"
         raise BadInput(f"{what} {shown(value)}", rule, fix)
     return number
+
+
+def _written(most: int) -> str:
+    """Return a largest number, 2**64 - 1 as a power."""
+    bits = most.bit_length()
+    return f"2**{bits} - 1" if bits > 31 and most == 2**bits - 1 else str(most)
 
 
 def number(value: object, what: str, within: Range = ANY, fix: str = "") -> float:

@@ -32,12 +32,13 @@ from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
+from advpure.cli.values import Verbs
 from advpure.stopping import STOPPED, leave_in_peace, stoppable
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _told: set[str] = set()
 
-app = typer.Typer(
+app = Verbs(
     name="advpure",
     help="Measure how robust a purifier really is.",
     no_args_is_help=True,

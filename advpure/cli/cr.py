@@ -42,7 +42,7 @@ def cr(
     from advpure.cli.recorded import conclude, measure, prepare
 
     run = CompressionRun(
-        **subject.settings(), eps=eps.split(","), distribution=distribution,  # type: ignore[arg-type]
+        **subject.settings(), eps=eps, distribution=distribution,  # type: ignore[arg-type]
         perturbations=perturbations, seeds=o.parse_integers(seeds, "seed"), clip=clip,
     )  # fmt: skip
     ready = prepare("cr", run, running)

@@ -15,7 +15,7 @@ def data(
         str | None,
         typer.Option(
             "--from",
-            help="Folder or archive: binary or python batches, PNG files, an npz. "
+            help="Folder or archive: binary or python batches, PNG files, npz, parquet, EDM's zip. "
             "Default: download (extra metrics).",
         ),
     ] = None,
@@ -31,6 +31,10 @@ def data(
     Example: advpure data cifar10 --from cifar-10-binary.tar.gz
     """
     if name is None:
+        for option, value in o.given(**{"--from": source, "--to": to}).items():
+            from advpure.errors import BadInput
+
+            raise BadInput(f"{option} {value}", "names no data set", "write advpure data cifar10")
         _list(as_json)
     else:
         _obtain(name, source, to, as_json, quiet)
@@ -69,7 +73,7 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
     from advpure.cli import output
     from advpure.data import dataset_info
     from advpure.data.lpips_weights import obtain_lpips
-    from advpure.data.obtain import FILES, obtain_cifar10
+    from advpure.data.obtain import FILES, missing, obtain_cifar10
     from advpure.data.place import data_root
     from advpure.errors import BadInput
 
@@ -87,12 +91,14 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
         raise BadInput(f"data set {name}", "is not obtained by this command", info.description)
     with output.progress("files", FILES, not (quiet or as_json)) as tell:
         done = obtain_cifar10(source, to, tell=tell)
+    left = missing(done.folder)
     if as_json:
-        output.print_json(
-            {"folder": str(done.folder), "source": done.source, "written": done.written}
-        )
+        told = {"folder": str(done.folder), "source": done.source, "written": done.written}
+        output.print_json({**told, "missing": left})
         return
     origin = f"written from the {done.source}" if done.written else "there already"
-    print(f"{FILES} files with the right SHA1 sums in {done.folder}, {origin}")
+    print(f"{FILES - len(left)} files with the right SHA1 sums in {done.folder}, {origin}")
+    if left:
+        print(f"still missing: {', '.join(left)}; give another source for them")
     if done.folder.parent.resolve() != data_root().resolve():
         print(f"set ADVPURE_DATA={done.folder.parent} to use them")

@@ -68,6 +68,11 @@ def distances(
     from advpure.analysis.distances_run import DistancesRun
     from advpure.cli.recorded import conclude, measure, prepare
 
+    if against is None and resamples:
+        from advpure.errors import BadInput
+
+        rule = "means nothing without another run to compare with"
+        raise BadInput(f"resamples {resamples}", rule, "add --against FOLDER, or leave it out")
     run = DistancesRun(
         **subject.settings(), perturb=perturb, metrics=metrics, norm=norm,
         attack_options=o.parse_options(attack_option), clip=clip,

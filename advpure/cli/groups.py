@@ -44,7 +44,7 @@ class Subject(Group):
         """
         told = super().settings()
         if "n" in told:
-            told["n"] = o.count(self.n, self.dataset)
+            told["n"] = o.count(self.n, self.dataset, self.subset)
         if "option" in told:
             told["options"] = o.parse_options(told.pop("option"))
         return told

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from advpure.cli import options as o
+from advpure.cli.values import Verbs
 
 FAILED = 1
 
@@ -20,7 +21,7 @@ class _NameOrCommand(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-models = typer.Typer(cls=_NameOrCommand)
+models = Verbs(cls=_NameOrCommand)
 Entry = Annotated[str, typer.Argument(help="An official checkpoint; `advpure models` lists them.")]
 
 

@@ -15,7 +15,11 @@ Dataset = Annotated[
 ]
 Count = Annotated[
     int | None,
-    typer.Option("--n", "-n", help="Images, 1 or more; 0 for all. Default: the data set's."),
+    typer.Option(
+        "--n",
+        "-n",
+        help="Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.",
+    ),
 ]
 Subset = Annotated[
     str, typer.Option(help="Which images: test, train, first-100, every-20th, 100:200, or a file.")
@@ -93,7 +97,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
     parsed = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
-        if not equals or not key:
+        if not equals or not key.strip() or not value.strip():
             raise BadInput(f"option {pair!r}", "is not KEY=VALUE", "write -o clip_x0=true")
         name = key.strip().replace("-", "_")
         if name in parsed:
@@ -102,17 +106,27 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
     return parsed
 
 
-def count(n: int | None, dataset: str) -> int | None:
+def count(n: int | None, dataset: str, subset: str = "test", first: int = 0) -> int | None:
     """Return how many images are meant, None for all.
+
+    Args:
+        n: What was asked; None for nothing, 0 for all.
+        dataset: Name of the data set.
+        subset: Which images; a choice of some is meant as a whole.
+        first: Images from the front of a whole split; 0 for as many as the data set says.
 
     Example:
         >>> count(None, "digits"), count(0, "digits"), count(5, "digits")
         (100, None, 5)
+        >>> count(None, "digits", "first-5") is None
+        True
     """
-    if n is None:
-        from advpure.data import dataset_info
+    from advpure.data import dataset_info
+    from advpure.data.subsets import is_whole
 
-        return dataset_info(dataset).first
+    default = first or dataset_info(dataset).first
+    if n is None:
+        return default if is_whole(subset) else None
     return n or None
 
 
@@ -144,20 +158,16 @@ def joined(listed: dict[str, str], own: dict[str, object]) -> dict[str, object]:
 
 
 def parse_integers(text: str, what: str) -> list[int]:
-    """Read a comma-separated list of whole numbers.
+    """Read a comma-separated list of different whole numbers.
 
     Raises:
-        BadInput: naming the entry that is none.
+        BadInput: naming the entry that is none, or the list that repeats one.
 
     Example:
         >>> parse_integers("0,123,295", "seed")
         [0, 123, 295]
     """
-    from advpure.errors import BadInput
+    from advpure.base.text import read_whole, several
 
-    numbers = []
-    for entry in text.split(","):
-        if not entry.strip().isdigit():
-            raise BadInput(f"{what} {entry!r}", "is not a whole number", "write 0,1,2")
-        numbers.append(int(entry))
-    return numbers
+    fix = "write 0,1,2"
+    return list(several(text, lambda one: read_whole(one, what, fix=fix), f"{what}s", fix))

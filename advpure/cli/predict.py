@@ -1,12 +1,13 @@
 """``advpure predict``: what do compression and survival say about robustness, and what is true?"""
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advpure.cli import groups as g
 from advpure.cli import options as o
-from advpure.cli.flatten import flattened, helps, without
+from advpure.cli.flatten import Group, flattened, helps, without
 
 if TYPE_CHECKING:
     from advpure.analysis.prediction import Estimated
@@ -84,17 +85,18 @@ def predict(
 
     if runs and defense is None:
         idle = o.given(
-            t=t, sigma=sigma, n=subject.n, option=subject.option, steps=attacked.steps,
-            step_size=attacked.step_size, attack_option=attacked.attack_option,
-            radius_attack=radius_attack, top=top, cr_eps=cr_eps, gradient=subject.gradient,
-            weights=subject.weights, classifier=subject.classifier, out=running.out,
+            t=t, sigma=sigma, radius_attack=radius_attack, top=top, cr_eps=cr_eps,
+            search=None if search == "plain" else search, box=None if box == "unit" else box,
+            bisections=None if bisections == 10 else bisections,
+            perturbations=None if perturbations == 10 else perturbations,
+            **_changed(subject), **_changed(attacked, "eps", "norm"), **_changed(running, "plot"),
         )  # fmt: skip
         report = _predict_from(runs, attacked, running, idle)
         where = "from records, nothing was computed"
     else:
         given = {
             **subject.settings(), **attacked.settings(), "defense": defense or "ddpm,reverse,ddim",
-            "t": None if t is None else o.parse_integers(t, "t"), "sigma": _levels(sigma),
+            "t": None if t is None else o.parse_integers(t, "time step"), "sigma": _levels(sigma),
             "radius_attack": radius_attack, "search": search, "bisections": bisections,
             "top": top, "box": box, "cr_eps": cr_eps, "perturbations": perturbations,
         }  # fmt: skip
@@ -110,6 +112,14 @@ def predict(
     for text in report.notes:
         output.note(text)
     print(where + (f", picture: {plot}" if plot else ""))
+
+
+def _changed(group: Group, *meant: str) -> dict[str, object]:
+    """Return the options of a group that differ from their defaults, without those meant."""
+    from advpure.base.idle import changed
+
+    others = ("as_json", "quiet", "dry_run", "absent", *meant)
+    return changed(group, [each.name for each in fields(group) if each.name not in others])
 
 
 def _predict_from(
@@ -145,9 +155,12 @@ def _measure(given: dict[str, Any], runs: list[str], running: g.Running) -> "Pre
 
 
 def _levels(sigma: str | None) -> list[float] | None:
-    from advpure.units import parse_number
+    from advpure.base.text import several
+    from advpure.units import parse_sigma
 
-    return None if sigma is None else [parse_number(each, "sigma") for each in sigma.split(",")]
+    if sigma is None:
+        return None
+    return list(several(sigma, parse_sigma, "noise levels", "write 0.25,0.5"))
 
 
 def _print(report: "PredictionReport") -> None:

@@ -18,7 +18,9 @@ _SHOWN = 12
 def steps(
     *,
     subject: Annotated[
-        g.Subject, defaults(defense="ddpm", n=10), helps(n="Images, 1 or more; 0 for all.")
+        g.Subject,
+        defaults(defense="ddpm"),
+        helps(n="Images, 1 or more; 0 for all. Default: 10 of a whole split, else all."),
     ],
     eps: Annotated[
         str, typer.Option(help="Strength of perturbations in [0, 1] units, e.g. 8/255.")
@@ -74,8 +76,11 @@ def steps(
     from advpure.analysis.steps_run import StepsRun
     from advpure.cli.recorded import conclude, measure, prepare
 
+    chosen = subject.settings() | {
+        "n": o.count(subject.n, subject.dataset, subject.subset, first=10)
+    }
     run = StepsRun(
-        **subject.settings(), eps=eps,
+        **chosen, eps=eps,
         distribution=distribution, perturbations=perturbations,  # type: ignore[arg-type]
         probes=probes, directions=directions, method=method, every=every,  # type: ignore[arg-type]
         reference=reference, span=span, neighbours=neighbours,  # type: ignore[arg-type]

@@ -66,6 +66,7 @@ def sweep(
 
     Example: advpure sweep law.yaml --jobs 2
     """
+    from advpure.base.text import read_shard
     from advpure.cli import output
     from advpure.cli.live import describe, live_table, write_value
     from advpure.sweeps.columns import Value
@@ -73,7 +74,7 @@ def sweep(
     from advpure.sweeps.session import prepare_sweep, run_sweep
     from advpure.sweeps.sweep import load_sweep
 
-    session = running.session(parse_shard(shard))
+    session = running.session(read_shard(shard))
     index, points = prepare_sweep(load_sweep(file), session)
     if running.dry_run:
         print_cost(index, points, session, running.as_json)
@@ -117,27 +118,6 @@ def end_by(run: "SweepRun") -> None:
         raise typer.Exit(1)
     if run.left:
         raise typer.Exit(ELSEWHERE)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Read i/k.
-
-    Raises:
-        BadInput: for anything else.
-
-    Example:
-        >>> parse_shard("2/4")
-        (2, 4)
-    """
-    import re
-
-    from advpure.base.validation import shown
-    from advpure.errors import BadInput
-
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if found is None:
-        raise BadInput(f"shard {shown(text)}", "is not i/k", "write 1/4 for the first of four")
-    return int(found[1]), int(found[2])
 
 
 def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> None:

@@ -60,10 +60,17 @@ def transport(
     from advpure.analysis.transport_run import TransportRun
     from advpure.cli import output
     from advpure.cli.recorded import measure, prepare
+    from advpure.errors import BadInput
     from advpure.figures import check_ending
 
     if grid is not None:
         check_ending(grid)
+        if pictures == 0:
+            raise BadInput("--grid", "has no picture to draw", "keep some, --pictures 16")
+    elif grid_sigma is not None:
+        raise BadInput(f"--grid-sigma {grid_sigma:g}", "means nothing without --grid", "add it")
+    if against and grid is None and running.plot is None:
+        raise BadInput("--against", "means nothing without a picture", "add --plot or --grid")
     run = TransportRun(
         **subject.settings(), sigmas=sigma, draws=draws, multiples=multiples, pictures=pictures
     )

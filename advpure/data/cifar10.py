@@ -34,6 +34,9 @@ SHA1 = {
     "test_batch.bin": "67eb016db431130d61cd03c7ad570b013799c88c",
 }
 
+UNORDERED: Mapping[Split, int] = {"train": 0x43E731D05B09EEDD, "test": 0x1B38A5B1C53F9730}
+"""Sum modulo 2**64 of the first 64 bits of the SHA1 sums of all records of a split."""
+
 SAMPLE = cifar10_sample.INFO
 OBTAIN = "`advpure data cifar10` obtains all 60,000"
 RECORDS = 10_000

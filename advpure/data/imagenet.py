@@ -4,9 +4,11 @@ The folder is `$ADVPURE_DATA/imagenet` or else `~/.cache/advpure/imagenet`, in o
 `train/WNID/*.JPEG` and `val/WNID/*.JPEG`, or the validation images flat in `val/` beside the
 unpacked development kit (`ILSVRC2012_validation_ground_truth.txt` and `meta.mat`).
 
-Labels are places in the sorted list of the 1,000 WordNet ids. Images are ordered by label, then by
-file name, in both layouts, so that `every-50th` is the same choice in either and takes one image of
-each class, as in seed 001. Resize to 256 on the shorter side (bilinear, antialiased), crop 224.
+Labels are places in the sorted list of the 1,000 WordNet ids; folders with numbers for names need
+`map_clsloc.txt` of the development kit beside `val`, see `advpure.data.wordnet`. Images are ordered
+by label, then by file name, in both layouts, so that `every-50th` is the same choice in either and
+takes one image of each class, as in seed 001. Resize to 256 on the shorter side (bilinear,
+antialiased), crop 224.
 
 Source: Russakovsky et al. 2015; spec 5.
 """
@@ -21,9 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advpure.base.extras import optional
+from advpure.base.budget import read_text
+from advpure.base.text import digits
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
+from advpure.data.pictures import open_picture
 from advpure.data.place import data_root
+from advpure.data.wordnet import MAP, ranks_of
 from advpure.errors import BadInput
 
 INFO = DatasetInfo(
@@ -103,13 +108,9 @@ def load_picture(path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uin
     Raises:
         BadInput: when the file cannot be decoded.
     """
+    colours = open_picture(path, f"picture {path}")
     from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            colours = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise BadInput(f"picture {path}", "is damaged or no picture", "obtain it again") from None
     width, height = colours.size
     short = min(width, height)
     width, height = int(SHORTER * width / short), int(SHORTER * height / short)
@@ -132,7 +133,7 @@ def _list(place: Path, _changed: int, split: Split) -> tuple[Item, ...]:
     """List a folder once."""
     names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
     if names:
-        ranks = _ranks(names)
+        ranks = ranks_of(names, folder() / MAP)
         return tuple(
             Item(ranks[name], path)
             for name in sorted(names, key=ranks.__getitem__)
@@ -145,34 +146,13 @@ def _list(place: Path, _changed: int, split: Split) -> tuple[Item, ...]:
     labels = _truth(place.parent)
     items = []
     for path in files:
-        number = path.stem.rsplit("_", 1)[-1]
-        if not number.isdigit() or not 1 <= int(number) <= len(labels):
+        number = digits(path.stem.rsplit("_", 1)[-1])
+        if number is None or not 1 <= number <= len(labels):
             raise BadInput(
                 f"picture {path}", "has no number that the ground truth knows", "keep its name"
             )
-        items.append(Item(labels[int(number) - 1], path))
+        items.append(Item(labels[number - 1], path))
     return tuple(sorted(items, key=lambda item: (item.label, item.path.name)))
-
-
-def _ranks(names: list[str]) -> dict[str, int]:
-    """Return the label of every WordNet id.
-
-    A folder with all 1,000 ids says it itself; otherwise the list comes from timm.
-    """
-    if len(names) == len(INFO.classes):
-        return {name: rank for rank, name in enumerate(names)}
-    with optional("timm", "hub"):
-        from timm.data.imagenet_info import ImageNetInfo
-    listed: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
-    known = {name: rank for rank, name in enumerate(listed)}
-    for name in names:
-        if name not in known:
-            raise BadInput(
-                f"folder {name!r} among {len(names)} classes",
-                "is none of ImageNet's 1,000 WordNet ids",
-                "name folders like n01440764",
-            )
-    return {name: known[name] for name in names}
 
 
 def _truth(root: Path) -> list[int]:
@@ -188,7 +168,8 @@ def _truth(root: Path) -> list[int]:
     try:
         synsets = loadmat(str(paths["meta.mat"]), squeeze_me=True)["synsets"]
         leaves = {int(row[0]): str(row[1]) for row in synsets if int(row[4]) == 0}
-        ids = [int(line) for line in Path(str(paths[_TRUTH])).read_text().split()]
+        truth = read_text(Path(str(paths[_TRUTH])), "ground truth")
+        ids = [int(line) for line in truth.split()]
         ranks = {wnid: rank for rank, wnid in enumerate(sorted(leaves.values()))}
         return [ranks[leaves[each]] for each in ids]
     except Exception:  # a damaged kit fails in many ways, all meaning the same

@@ -17,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from advpure.base.budget import ARRAY
+from advpure.data.arrays import read_arrays
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 from advpure.data.place import data_root
+from advpure.data.wordnet import MAP, read_map
 from advpure.errors import BadInput
 
 INFO = DatasetInfo(
@@ -34,8 +37,6 @@ INFO = DatasetInfo(
     classifier=None,
     description="ImageNet downsampled to 64x64, npz batches in $ADVPURE_DATA/imagenet64",
 )
-
-_MAP = "map_clsloc.txt"
 
 
 def folder() -> Path:
@@ -82,7 +83,7 @@ def pick(split: Split, indices: Tensor) -> RawSplit:
         known = {int(number) for number in np.unique(stored[rows])}
         if not known <= set(ranks):
             missing = min(known - set(ranks))
-            raise BadInput(f"batch {path}", f"has a label {missing} that {_MAP} lacks", "mend it")
+            raise BadInput(f"batch {path}", f"has a label {missing} that {MAP} lacks", "mend it")
         labels[inside] = [ranks[int(number)] for number in stored[rows]]
     shaped = torch.from_numpy(pixels.reshape(-1, *INFO.shape))
     return RawSplit(shaped, torch.from_numpy(labels), 255)
@@ -111,28 +112,21 @@ def _starts(split: Split) -> Iterator[tuple[int, Path]]:
 
 def _load(path: Path, name: str) -> NDArray[np.generic]:
     """Read one array of a batch."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return np.asarray(stored[name])
-    except Exception:  # a damaged archive fails in many ways, all meaning the same
-        raise BadInput(f"batch {path}", "is damaged or no batch", "obtain it again") from None
+    return read_arrays(path, f"batch {path}", [name], most=ARRAY)[name]
 
 
 def _ranks() -> dict[int, int]:
     """Return the label of every number of the development kit."""
-    path = folder() / _MAP
+    path = folder() / MAP
     if not path.is_file():
         raise BadInput(
             f"ImageNet-64 folder {folder()}",
-            f"has no {_MAP}, which says what its labels mean",
+            f"has no {MAP}, which says what its labels mean",
             "copy it from the development kit",
         )
-    try:
-        pairs = [line.split()[:2] for line in path.read_text().splitlines() if line.strip()]
-        numbers = {wnid: int(number) for wnid, number in pairs}
-    except ValueError:
-        raise BadInput(f"{path}", "has another form", "copy it again") from None
-    return {numbers[wnid]: rank for rank, wnid in enumerate(sorted(numbers))}
+    wnids = read_map(path)
+    ranks = {wnid: rank for rank, wnid in enumerate(sorted(wnids.values()))}
+    return {number: ranks[wnid] for number, wnid in wnids.items()}
 
 
 DATASET = Dataset(INFO, read, sizes, pick)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from advpure.data.files import open_files
+from advpure.data.files import open_files, read_file
 from advpure.data.pickled import PickledArray, read_plain
 from advpure.errors import BadInput, MissingExtra
 from advpure.networks.lpips import fill_lpips, lpips_path
@@ -41,7 +41,7 @@ def obtain_lpips(source: str | Path, to: str | Path | None = None) -> Path:
         with open_files(path) as files:
             state = _from_flax(files.read(_CHECKPOINT), f"{_CHECKPOINT} in {path}")
     elif path.name == _CHECKPOINT and path.is_file():
-        state = _from_flax(path.read_bytes(), str(path))
+        state = _from_flax(read_file(path), str(path))
     else:
         state = _from_torchvision(path)
     fill_lpips(state, str(path))

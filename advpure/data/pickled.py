@@ -9,14 +9,17 @@ Source: the layout of the official python version of CIFAR-10: keys `data` [n, 3
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advpure.base.budget import MEMO, OPERATIONS
 from advpure.errors import BadInput
 
 _CORES = ("numpy.core", "numpy._core")
+_PLACES = ("PUT", "BINPUT", "LONG_BINPUT")
 _KINDS: dict[object, str] = {"u1": "u1", b"u1": "u1", "f4": "<f4", b"f4": "<f4"}
 
 
@@ -111,12 +114,29 @@ def read_plain(content: bytes, where: str) -> Any:
     Raises:
         BadInput: when it is damaged or asks for anything but arrays.
     """
+    _check_size(content, where)
     try:
         return _Reader(io.BytesIO(content), encoding="bytes").load()
     except _Refused as refusal:
         raise BadInput(
             where, f"asks for {refusal}, which plain data never needs", "do not trust it"
         ) from None
+    except Exception:  # damaged pickles fail in many ways, all meaning the same
+        raise BadInput(where, "is damaged or no pickle", "obtain it again") from None
+
+
+def _check_size(content: bytes, where: str) -> None:
+    """Walk over the steps of a pickle, without taking one, to see what they would allocate."""
+    try:
+        for steps, (step, argument, _) in enumerate(pickletools.genops(content)):
+            if steps > OPERATIONS:
+                rule = f"has more than {OPERATIONS:,} steps"
+                raise BadInput(where, rule, "do not trust it")
+            if step.name in _PLACES and argument > MEMO:
+                rule = f"asks for {argument:,} places of memory, more than {MEMO:,}"
+                raise BadInput(where, rule, "do not trust it")
+    except BadInput:
+        raise
     except Exception:  # damaged pickles fail in many ways, all meaning the same
         raise BadInput(where, "is damaged or no pickle", "obtain it again") from None
 

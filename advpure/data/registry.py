@@ -1,5 +1,6 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
+from advpure.base.validation import LARGEST, whole
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
 from advpure.defaults import DEFAULT_DATASET
@@ -63,6 +64,7 @@ def load_images(
     sizes = source.sizes() if source.sizes is not None else source.info.splits
     split, indices = parse_subset(subset, sizes, source.more())
     if n is not None:
+        n = whole(n, "n", -LARGEST)
         if not 1 <= n <= len(indices):
             raise BadInput(
                 f"n {n}",
@@ -73,6 +75,6 @@ def load_images(
     if source.pick is not None:
         raw = source.pick(split, indices)
     else:
-        whole = source.read(split)
-        raw = RawSplit(whole.pixels[indices], whole.labels[indices], whole.full_scale)
+        all_ = source.read(split)
+        raw = RawSplit(all_.pixels[indices], all_.labels[indices], all_.full_scale)
     return Images(images=raw.pixels.float() / raw.full_scale, labels=raw.labels, ids=indices)

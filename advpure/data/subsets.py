@@ -1,7 +1,7 @@
 """The words that choose images from a split, for example `first-100` or `train/every-20th`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from advpure.base.budget import read_text
+from advpure.base.text import digits
+from advpure.base.validation import shown, words
 from advpure.data.base import Split
 from advpure.errors import BadInput
 
@@ -48,49 +51,81 @@ def parse_subset(text: str, splits: Mapping[Split, int], more: str = "") -> Subs
         >>> parse_subset("every-20th", {"test": 50}).indices.tolist()
         [0, 20, 40]
     """
+    words(text, "subset")
     head, slash, rest = text.partition("/")
     split: Split = "train" if head == "train" else "test"
     if split not in splits:
         raise BadInput(
             f"subset {text!r}", f"needs a {split} split, absent here", more or "use test"
         )
-    words = rest if slash and head in ("train", "test") else text
+    asked = rest if slash and head in ("train", "test") else text
     size = splits[split]
-    if words in ("train", "test"):
-        indices = torch.arange(size)
-    elif match := re.fullmatch(r"first-(\d+)", words):
-        indices = torch.arange(int(match[1]))
-    elif (match := re.fullmatch(r"every-(\d+)(?:st|nd|rd|th)?", words)) and int(match[1]):
-        indices = torch.arange(0, size, int(match[1]))
-    elif match := re.fullmatch(r"(\d+):(\d+)", words):
-        indices = torch.arange(int(match[1]), max(int(match[1]), int(match[2])))
-    elif Path(words).is_file():
-        indices = _read_indices(Path(words))
+    found = range(size) if asked in ("train", "test") else _read_range(asked, size)
+    indices: Sequence[int] = _read_indices(asked, text) if found is None else found
+    if found is None:
+        outside = next((index for index in indices if index >= size), None)
     else:
-        near = get_close_matches(words, ["test", "train", "first-100", "every-20th"], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use {GRAMMAR}"
-        raise BadInput(f"subset {text!r}", "is not understood", hint)
+        outside = None if not len(found) or found[-1] < size else max(found.start, size)
     if not len(indices):
-        raise BadInput(f"subset {text!r}", "is empty", f"choose from 0:{size}")
-    outside = indices[(indices < 0) | (indices >= size)]
-    if len(outside):
+        raise BadInput(f"subset {shown(text)}", "is empty", f"choose from 0:{size}")
+    if outside is not None:
         raise BadInput(
-            f"subset {text!r}",
-            f"asks for image {int(outside[0])}, but the {split} split has {size}",
+            f"subset {shown(text)}",
+            f"asks for image {shown(outside)}, but the {split} split has {size}",
             " or ".join(filter(None, (f"stay within 0:{size}", more))),
         )
-    return Subset(split, indices)
+    if isinstance(indices, range):
+        return Subset(split, torch.arange(indices.start, indices.stop, indices.step))
+    return Subset(split, torch.tensor(indices, dtype=torch.int64))
 
 
-def _read_indices(path: Path) -> Tensor:
-    """Read one position a line, refusing anything else and repetitions."""
+def is_whole(text: str) -> bool:
+    """Say whether a subset is a split as it is, of which a verb takes some from the front.
+
+    Example:
+        >>> is_whole("train"), is_whole("train/first-5")
+        (True, False)
+    """
+    return text in ("test", "train", "test/test", "train/train")
+
+
+def _read_range(words: str, size: int) -> range | None:
+    """Return the positions that words ask for, unlisted; None for words that ask for none."""
+    if match := re.fullmatch(r"first-([0-9]+)", words):
+        return range(_capped(match[1]))
+    if match := re.fullmatch(r"every-([0-9]+)(?:st|nd|rd|th)?", words):
+        return range(0, size, _capped(match[1])) if _capped(match[1]) else None
+    if match := re.fullmatch(r"([0-9]+):([0-9]+)", words):
+        return range(_capped(match[1]), _capped(match[2]))
+    return None
+
+
+def _capped(text: str) -> int:
+    """Return a number that ranges can be made of."""
+    return min(digits(text) or 0, 2**62)
+
+
+def _read_indices(words: str, text: str) -> list[int]:
+    """Read one position a line of a file, refusing anything else and repetitions."""
+    path = Path(words)
+    try:
+        is_there = path.is_file()
+    except (OSError, ValueError):  # no name of any file
+        is_there = False
+    if not is_there:
+        near = get_close_matches(words, ["test", "train", "first-100", "every-20th"], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {GRAMMAR}"
+        raise BadInput(f"subset {shown(text)}", "is not understood", hint)
     values = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path, "index file").splitlines(), 1):
         entry = line.partition("#")[0].strip()
-        if entry and not entry.isdigit():
-            raise BadInput(f"{path} line {number}", "is not an index", "write one number a line")
         if entry:
-            values.append(int(entry))
+            index = digits(entry)
+            if index is None:
+                raise BadInput(
+                    f"{path} line {number}", "is not an index", "write one number a line"
+                )
+            values.append(index)
     if len(set(values)) < len(values):
         raise BadInput(f"index file {path}", "repeats an index", "list each image once")
-    return torch.tensor(values, dtype=torch.int64)
+    return values

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from advpure.analysis.certification.radius import round_down
+from advpure.base.text import digits
 from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.stats import Interval
@@ -163,8 +164,9 @@ def _step(place: Any, name: str, path: str) -> Any:
         known = ", ".join(map(str, place))
         raise BadInput(f"path {path!r}", f"has no {name!r} in the report", f"known: {known}")
     if isinstance(place, Sequence) and not isinstance(place, str):
-        if name.isdigit() and int(name) < len(place):
-            return place[int(name)]
+        index = digits(name)
+        if index is not None and index < len(place):
+            return place[index]
         raise BadInput(
             f"path {path!r}", f"has no place {name!r}", f"there are {len(place)} entries"
         )

@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from advpure.base.text import digits
 from advpure.base.validation import choose
 from advpure.errors import BadInput
 from advpure.sweeps.columns import Column
@@ -174,7 +175,7 @@ def summaries() -> list[tuple[str, str, tuple[str, ...]]]:
 
 def _listed() -> Iterator[tuple[str, Traversable]]:
     for folder in files("advpure.experiments").iterdir():
-        if folder.is_dir() and folder.name.isdigit():
+        if folder.is_dir() and digits(folder.name) is not None:
             for path in folder.iterdir():
                 if path.name.endswith(".yaml"):
                     yield f"{folder.name}:{path.name.removesuffix('.yaml')}", path
@@ -218,7 +219,7 @@ def _table(id: str, name: str | None) -> PublishedTable | None:
 def _natural(id: str) -> tuple[Any, ...]:
     seed, _, name = id.partition(":")
     kind, _, number = name.partition("-")
-    digits = "".join(c for c in number if c.isdigit())
-    letters = "".join(c for c in number if not c.isdigit())
+    rank = "".join(c for c in number if digits(c) is not None)
+    letters = "".join(c for c in number if digits(c) is None)
     supplement = number[:1].isalpha()
-    return seed, kind != "table", supplement, int(digits or 0), letters, name
+    return seed, kind != "table", supplement, int(rank or 0), letters, name

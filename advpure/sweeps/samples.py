@@ -21,6 +21,7 @@ from advpure.analysis.randomness_result import RandomnessResult
 from advpure.analysis.snr_result import MEANS, SNR_SCHEMA, SnrResult
 from advpure.analysis.timesteps_report import TIMES
 from advpure.analysis.transport_result import TRANSPORT, TransportResult
+from advpure.base.text import digits
 from advpure.evaluate import DECISIONS
 from advpure.records import RecordStore
 from advpure.sweeps.table import Cell
@@ -53,10 +54,11 @@ def samples_of(root: Path, cell: Cell) -> Samples | None:
 
 def _compression(store: RecordStore, at: str) -> Samples | None:
     name, _, place = at.partition(".")
-    if at and (name != "rows" or not place.isdigit()):
+    number = digits(place) if at else 0
+    if (at and name != "rows") or number is None:
         return None
     result = CompressionResult.from_records(store.rows(COMPRESSION_SCHEMA.table))
-    return result.image_means(result.eps[int(place or 0)])
+    return result.image_means(result.eps[number])
 
 
 def _attack(store: RecordStore, at: str) -> Samples | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha
+from advpure.base.validation import Range, number, whole
 from advpure.errors import BadInput
 from advpure.stats import Difference, Mean, Rate, mean_interval, paired_difference, wilson
 
@@ -306,5 +307,5 @@ def compare(
 def _check_bound(certified: int, n: int, alpha: float, failure: float, choices: int) -> None:
     wilson(certified, n)  # refuses counts that are none
     check_alpha(alpha)
-    if not 0.0 < failure < 1.0 or choices < 1:
-        raise BadInput(f"failure {failure:g}", "is outside (0, 1)", "write 0.05")
+    number(failure, "failure", Range(above=0.0, below=1.0), "write 0.05")
+    whole(choices, "choices", 1)

@@ -43,17 +43,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv, betaln
 
-from advpure.analysis.certification.radius import (
-    bound_for,
-    check_alpha,
-    read_radii,
-    read_sigmas,
-)
+from advpure.analysis.certification.radius import Alpha, bound_for, check_alpha, read_radii
+from advpure.base.kinds import Natural, Positive, Share
+from advpure.base.validation import shown, validate, whole
 from advpure.errors import BadInput
+from advpure.units import parse_sigma
 
 Floats = NDArray[np.float64]
 SHAPE = 0.5
 """The b of the mixture: half of its mass below a quarter of the failure rate at the boundary."""
+
+FUTILITY = 0.05
+"""How soon the procedure gives up on a radius, unless told otherwise."""
 
 # Logarithms of the evidence are good to about 1e-10 for up to 10^6 samples.
 _GUARD = 1e-9
@@ -99,6 +100,11 @@ def lower_bounds(
     s, n = np.broadcast_arrays(
         np.asarray(successes, dtype=np.float64), np.asarray(samples, dtype=np.float64)
     )
+    if not ((s >= 0) & (s <= n) & (n >= 1) & np.isfinite(n)).all():
+        raise BadInput(
+            f"{shown(successes)} successes of {shown(samples)} samples", "are no counts",
+            "give 0 to n of n, n 1 or more",
+        )  # fmt: skip
     wanted = math.log(1.0 / alpha) + _GUARD
     low, high = np.zeros(s.shape), s / n
     for _ in range(48):  # bisection, to 4e-15; M decreases from p = 0 on to below 1 at S / n
@@ -124,7 +130,7 @@ def looks(block: int, budget: int, growth: float = 0.1) -> list[int]:
         >>> looks(64, 10_000)[-4:]
         [7936, 8704, 9536, 9984]
     """
-    last = budget // block * block
+    last = whole(budget, "budget", 1) // whole(block, "block", 1) * block
     found = [block] if last else []
     while found and found[-1] < last:
         step = max(int(found[-1] * growth) // block * block, block)
@@ -154,19 +160,20 @@ class AnytimeRule:
 
     radii: tuple[float, ...]
     sigma: float
-    alpha: float = 0.001
-    budget: int = 10_000
-    futility: float = 0.05
-    shape: float = SHAPE
+    alpha: Alpha = 0.001
+    budget: Natural = 10_000
+    futility: Share = FUTILITY
+    shape: Positive = SHAPE
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        read_sigmas(self.sigma)
+        validate(self)
+        object.__setattr__(self, "sigma", parse_sigma(self.sigma))
         _check_mixture(self.alpha, self.shape)
-        if list(self.radii) != sorted(read_radii(self.radii)):
+        radii = read_radii(self.radii)
+        if tuple(self.radii) != radii:
             raise BadInput(f"radii {self.radii}", "do not increase", "sort them")
-        if not 0.0 < self.futility < 1.0:
-            raise BadInput(f"futility {self.futility}", "is outside (0, 1)", "write 0.05")
+        object.__setattr__(self, "radii", radii)
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -245,8 +252,19 @@ def followed_bound(
 def _at_looks(
     rule: AnytimeRule, successes: Sequence[int], block: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the successes and samples at the looks that the blocks reach."""
-    hits = np.cumsum(np.asarray(successes, dtype=np.int64))
+    """Return the successes and samples at the looks that the blocks reach.
+
+    Raises:
+        BadInput: for a block without samples, or counts that it cannot hold.
+    """
+    block = whole(block, "block", 1)
+    own = np.asarray(successes)
+    if len(own) and (own.dtype.kind not in "iu" or own.min() < 0 or own.max() > block):
+        raise BadInput(
+            f"successes {shown(list(successes))}", f"are no counts of blocks of {block}",
+            f"give 0 to {block} a block",
+        )  # fmt: skip
+    hits = np.cumsum(own.astype(np.int64))
     n = np.array([n for n in looks(block, rule.budget) if n // block <= len(hits)], dtype=np.int64)
     return hits[n // block - 1] if len(n) else n, n
 

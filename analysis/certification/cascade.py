@@ -30,6 +30,7 @@ from scipy.special import ndtri
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha, read_sigmas
 from advpure.analysis.certification.two_stage import Counts, tallied, top_class
+from advpure.base.validation import Range, number
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
 
@@ -86,8 +87,7 @@ def certify_cascade(
     """
     order = tuple(reversed(read_sigmas(sigmas)))
     share = check_alpha(alpha) / len(order)
-    if not 0.5 <= threshold < 1.0:
-        raise BadInput(f"threshold {threshold:g}", "is outside [0.5, 1)", "use 0.5")
+    threshold = number(threshold, "threshold", Range(least=0.5, below=1.0), "use 0.5")
     passed: list[tuple[float, dict[int, int], int]] = []
     used = 0
     for level in order:

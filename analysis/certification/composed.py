@@ -31,6 +31,7 @@ from advpure.analysis.certification.procedures import (
     ProcedureName,
 )
 from advpure.analysis.certification.two_stage import Certificate
+from advpure.base.validation import number
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
 from advpure.errors import BadInput
@@ -139,12 +140,12 @@ def check_threshold(threshold: float, classes: int) -> float:
         >>> check_threshold(0.5, 10)
         0.5
     """
-    most = math.log(classes)
-    if not 0.0 <= threshold < most:
+    most, value = math.log(classes), number(threshold, "entropy", fix="use for example 0.5")
+    if not 0.0 <= value < most:
         raise BadInput(
-            f"entropy {threshold:g}", f"is outside [0, {most:.4g}), in nats", "use for example 0.5"
+            f"entropy {value:g}", f"is outside [0, {most:.4g}), in nats", "use for example 0.5"
         )
-    return float(threshold)
+    return value
 
 
 def make_selector(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.radius import ABSTAIN, bound_for, check_alpha, radius_of
+from advpure.base.validation import whole
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
 
@@ -51,9 +52,8 @@ def emulate(
     level = images.sigma if sigma is None else sigma
     if level is None:
         raise BadInput(images.name, "does not say its sigma", "pass sigma=0.25, as the log's")
-    if samples < 1 or to < 1:
-        raise BadInput(f"{min(samples, to)} samples", "are none", "use 1 or more")
-    check_alpha(alpha)
+    samples, to = whole(samples, "samples", 1), whole(to, "samples", 1)
+    alpha, to_alpha = (check_alpha(each) for each in (alpha, to_alpha or alpha))
     found = np.array(
         [
             0 if answer == ABSTAIN else agreeing_samples(radius, samples, alpha, level)
@@ -61,7 +61,7 @@ def emulate(
         ]
     )
     hits = np.round(found / samples * to).astype(np.int64)
-    bounds = np.array([clopper_pearson_lower(k, to, to_alpha or alpha) for k in hits.tolist()])
+    bounds = np.array([clopper_pearson_lower(k, to, to_alpha) for k in hits.tolist()])
     kept = (images.predictions != ABSTAIN) & (bounds >= 0.5)
     radii = np.array([radius_of(p, level) if k else 0.0 for p, k in zip(bounds, kept, strict=True)])
     return dataclasses.replace(

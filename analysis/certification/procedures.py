@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 from advpure.analysis.certification.anytime import (
+    FUTILITY,
     AnytimeRule,
     follow,
     followed_bound,
@@ -22,7 +23,7 @@ from advpure.analysis.certification.anytime import (
 )
 from advpure.analysis.certification.cascade import certify_cascade
 from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit
-from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
+from advpure.analysis.certification.radius import Alpha, check_alpha, read_radii, read_sigmas
 from advpure.analysis.certification.tallies import Tally
 from advpure.analysis.certification.two_stage import (
     Certificate,
@@ -34,10 +35,13 @@ from advpure.analysis.certification.two_stage import (
     reach_notes,
     top_class,
 )
+from advpure.base.kinds import Natural, Share
+from advpure.base.validation import choose, validate
 from advpure.errors import BadInput
 
 ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]
+_MOST_BLOCKS = 10**5
 
 
 class Named(NamedTuple):
@@ -66,26 +70,27 @@ class Reading(ABC):
 
     sigmas: tuple[float, ...]
     radii: tuple[float, ...]
-    alpha: float
-    samples: int
-    selection: int
-    block: int
+    alpha: Alpha
+    samples: Natural
+    selection: Natural
+    block: Natural
     joint: bool = False
-    classes: int
-    futility: float = 0.05
+    classes: Natural
+    futility: Share = FUTILITY
     name: ClassVar[ProcedureName]
 
     def __post_init__(self) -> None:
         """Check what every procedure needs."""
-        read_sigmas(self.sigmas)
-        read_radii(self.radii)
+        object.__setattr__(self, "sigmas", read_sigmas(self.sigmas))
+        object.__setattr__(self, "radii", read_radii(self.radii))
         check_alpha(self.alpha)
-        if self.samples < 1:
-            raise BadInput(f"{self.samples} samples", "certify nothing", "use 10000")
-        if self.selection < 1:
-            raise BadInput(f"{self.selection} samples", "select no class", "use 100")
-        if self.block < 1:
-            raise BadInput(f"block {self.block}", "holds no sample", "use 1 or more")
+        validate(self)
+        if self.blocks > _MOST_BLOCKS:
+            raise BadInput(
+                f"{self.samples} samples in blocks of {self.block}",
+                f"are more than {_MOST_BLOCKS:,} rows an image",
+                "use larger blocks",
+            )
 
     @property
     def share(self) -> float:
@@ -348,7 +353,5 @@ def find_procedure(name: str) -> type[Reading]:
     Raises:
         BadInput: for an unknown name.
     """
-    if name not in PROCEDURES:
-        known = ", ".join(get_args(ProcedureName))
-        raise BadInput(f"procedure {name!r}", "is not known", f"use {known}")
+    choose(name, get_args(ProcedureName), "procedure")
     return PROCEDURES[name]

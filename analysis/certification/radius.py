@@ -11,15 +11,25 @@ Source: Cohen, Rosenfeld & Kolter 2019, theorem 1; seed 000, section 2; spec 4.1
 import math
 from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
+from typing import Annotated
 
+from annotated_types import Gt, Le
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from advpure.base.text import several
+from advpure.base.validation import Range, number
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
-from advpure.units import parse_number, parse_sigma
+from advpure.units import parse_sigma
 
 ABSTAIN = -1
 """The prediction of a procedure that claims nothing; no class has this number."""
+
+LARGEST_ALPHA = 0.5
+"""The largest probability of error with which a certificate says anything."""
+
+Alpha = Annotated[float, Gt(0), Le(LARGEST_ALPHA)]
+"""A probability of error."""
 
 # The normal quantile is good to a few units in the last place; radii move down by more than that.
 _GUARD = 1e-14
@@ -36,7 +46,7 @@ def radius_of(bound: float, sigma: float) -> float:
         sigma Phi^-1(p), rounded down; 0.0 for p <= 1/2, where nothing is certified.
 
     Raises:
-        BadInput: for a bound outside [0, 1).
+        BadInput: for a bound outside [0, 1), or a noise level that is none.
 
     Example:
         >>> round_down(radius_of(0.8413447460685429, 0.5), 6)
@@ -46,12 +56,12 @@ def radius_of(bound: float, sigma: float) -> float:
     """
     if not 0.0 <= bound < 1.0:
         raise BadInput(f"lower bound {bound}", "is outside [0, 1)", "no sample proves certainty")
-    return max(sigma * float(ndtri(bound)) * (1.0 - _GUARD), 0.0)
+    return max(parse_sigma(sigma) * float(ndtri(bound)) * (1.0 - _GUARD), 0.0)
 
 
 def bound_for(radius: float, sigma: float) -> float:
     """Return the probability that a radius takes, Phi(radius / sigma); 1.0 where doubles end."""
-    return float(ndtr(radius / sigma))
+    return float(ndtr(number(radius, "radius", Range(least=0.0)) / parse_sigma(sigma)))
 
 
 def largest_radius(samples: int, alpha: float, sigma: float) -> float:
@@ -89,7 +99,8 @@ def samples_needed(radius: float, alpha: float, sigma: float) -> int | None:
         >>> samples_needed(0.75, 0.001, 0.25), samples_needed(1.0, 0.001, 1.0)
         (5114, 40)
     """
-    rate = -float(log_ndtr(radius / sigma))
+    radius = number(radius, "radius", Range(least=0.0))
+    rate = -float(log_ndtr(radius / parse_sigma(sigma)))
     if rate < 1e-14:
         return None
     count = max(math.ceil(-math.log(alpha) / rate), 1)
@@ -113,11 +124,15 @@ def check_alpha(alpha: float) -> float:
     """Refuse an alpha that is no probability of error.
 
     Raises:
-        BadInput: unless 0 < alpha < 1.
+        BadInput: unless 0 < alpha <= 1/2.
     """
-    if isinstance(alpha, bool) or not 0.0 < alpha < 1.0:
+    value = number(alpha, "alpha", fix="write for example 0.001")
+    if not 0.0 < value < 1.0:
         raise BadInput(f"alpha {alpha}", "is outside (0, 1)", "write for example 0.001")
-    return float(alpha)
+    if value > LARGEST_ALPHA:
+        rule = f"is above {LARGEST_ALPHA:g}, and a certificate wrong so often says nothing"
+        raise BadInput(f"alpha {alpha}", rule, "write for example 0.001")
+    return value
 
 
 def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]:
@@ -133,11 +148,7 @@ def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]
         >>> read_sigmas("0.5,0.25")
         (0.25, 0.5)
     """
-    listed = _listed(given)
-    levels = tuple(sorted(parse_sigma(each) for each in listed))
-    if not levels or len(set(levels)) != len(levels):
-        raise BadInput(f"sigma {_shown(listed)}", "is no list of different levels", "write 0.25,1")
-    return levels
+    return tuple(sorted(several(given, parse_sigma, "noise levels", "write 0.25,1")))
 
 
 def read_radii(given: str | float | Sequence[str | float]) -> tuple[float, ...]:
@@ -153,20 +164,9 @@ def read_radii(given: str | float | Sequence[str | float]) -> tuple[float, ...]:
         >>> read_radii("0,0.25,36/255")
         (0.0, 0.1411764705882353, 0.25)
     """
-    listed = _listed(given)
-    radii = tuple(sorted(parse_number(each, "radius") + 0.0 for each in listed))
-    if radii and radii[0] < 0.0:
-        raise BadInput(f"radius {radii[0]:g}", "is negative", "write 0,0.25,0.5")
-    if not radii or len(set(radii)) != len(radii):
-        raise BadInput(f"radii {_shown(listed)}", "are no list of different radii", "write 0,0.25")
-    return radii
+    radii = several(given, _read_radius, "radii", "write 0,0.25")
+    return tuple(sorted(radii))
 
 
-def _listed(given: str | float | Sequence[str | float]) -> list[str | float]:
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",")]
-    return [given] if isinstance(given, int | float) else list(given)
-
-
-def _shown(listed: Sequence[str | float]) -> str:
-    return ",".join(map(str, listed)) or "(none)"
+def _read_radius(given: str | float) -> float:
+    return number(given, "radius", Range(least=0.0), "write 0,0.25,0.5") + 0.0  # -0.0 is 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.base_classifier import (
     Classify,
     base_classifier,
@@ -19,6 +20,10 @@ from advpure.analysis.certification.procedures import ProcedureName, Reading, fi
 from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
 from advpure.analysis.certification.report import reading_json
 from advpure.analysis.subject import JudgedSubject
+from advpure.base.idle import refuse_idle
+from advpure.base.kinds import Natural, Seed, Share
+from advpure.base.text import read_shard
+from advpure.base.validation import shown
 from advpure.chain import Chain
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
@@ -27,6 +32,8 @@ from advpure.loading import describe
 from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
 
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Radii asked for unless told otherwise, [0, 1] units."""
 _FIXED_BLOCK, _ANYTIME_BLOCK = 1000, 64
 _LEAST_BLOCK = 100  # smaller ones would make more rows of records than they are worth
 _TILES = 4  # of the data set's: there are always rows enough, and larger calls cost less each
@@ -68,16 +75,39 @@ class CertificationRun(JudgedSubject):
     core: str | None = None
     select_entropy: float = 0.5
     selector: str | None = None
-    samples: int = 10_000
-    selection: int = 100
+    samples: Natural = 10_000
+    selection: Natural = 100
     alpha: float = 0.001
     joint: bool = False
-    radii: str | float | Sequence[str | float] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    futility: float = 0.05
-    block: int | None = None
+    radii: str | float | Sequence[str | float] = RADII
+    futility: Share = FUTILITY
+    block: Natural | None = None
     shard: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     scheme: Scheme = "counter"
+
+    def __post_init__(self) -> None:
+        """Check every field, and refuse what changes nothing beside the others."""
+        super().__post_init__()
+        check_alpha(self.alpha)
+        levels, radii = self.levels(), read_radii(self.radii)
+        self.part()
+        if self.joint and len(levels) == 1:
+            raise BadInput("joint", "means nothing to one noise level", "leave it out")
+        if self.procedure != "anytime":
+            refuse_idle(
+                self, ["futility"], f"means nothing to {self.procedure}, which gives up on nothing",
+                "leave it out, or use procedure anytime",
+            )  # fmt: skip
+        if self.procedure == "predict":
+            refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
+            if radii not in (RADII, (0.0,)):
+                rule = "mean nothing to predict, which knows radius 0 alone"
+                raise BadInput(f"radii {shown(self.radii)}", rule, "leave them out")
+        if self.selector is not None:
+            refuse_idle(self, ["select_entropy"], "means nothing beside a trained selector")
+        elif self.core is None:
+            refuse_idle(self, ["select_entropy"], "chooses between two classifiers", "pass a core")
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -126,12 +156,7 @@ class CertificationRun(JudgedSubject):
         """
         if self.shard is None:
             return 0, 1
-        index, slash, count = self.shard.partition("/")
-        if not (slash and index.strip().isdigit() and count.strip().isdigit()):
-            raise BadInput(f"shard {self.shard!r}", "is not i/k", "write 1/4 for the first of four")
-        i, k = int(index), int(count)
-        if not 1 <= i <= k:
-            raise BadInput(f"shard {self.shard}", "counts from 1 to k", f"write 1/{k} .. {k}/{k}")
+        i, k = read_shard(self.shard)
         return i - 1, k
 
 
@@ -188,7 +213,7 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
     has_level = "sigma" in {each.name for each in dataclasses.fields(kind)}
     xi = RandomnessConfig(run.seed, run.scheme)
     first = dataclasses.replace(
-        run, sigma=reading.sigmas[0] if has_level else None,
+        run, sigmas=None, sigma=reading.sigmas[0] if has_level else None, joint=False,
         tile=_TILES * dataset_info(run.dataset).tile if run.tile is None else run.tile,
     )  # fmt: skip
     defense = first.load_defense(xi)
@@ -245,12 +270,6 @@ def _refuse_idle(run: CertificationRun, defense: Defense, chains: Mapping[float,
                 "beside the smoothing noise",
                 "leave it out",
             )
-    if run.core is None and run.select_entropy != CertificationRun.select_entropy:
-        raise BadInput(
-            f"select_entropy {run.select_entropy:g}",
-            "chooses between two classifiers",
-            "pass a core",
-        )
 
 
 def counts_identity(settings: Mapping[str, Any]) -> dict[str, Any]:

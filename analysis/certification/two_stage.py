@@ -29,6 +29,7 @@ from advpure.analysis.certification.radius import (
     round_down,
     samples_needed,
 )
+from advpure.base.validation import LARGEST, number, whole
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
 from advpure.units import parse_sigma
@@ -133,13 +134,15 @@ def tallied(counts: Counts) -> dict[int, int]:
     """
     pairs = counts.items() if isinstance(counts, Mapping) else enumerate(counts)
     tally = {}
-    for label, count in pairs:
+    for given, samples in pairs:
+        label = whole(given, "class", -LARGEST)
         if label < 0:
             raise BadInput(f"class {label}", "is none: -1 means that a procedure abstains", _COUNTS)
-        if int(count) != count or count < 0:
-            raise BadInput(f"count {count} of class {label}", "is no number of samples", _COUNTS)
+        count = number(samples, f"count of class {label}", fix=_COUNTS)
+        if not count.is_integer() or not 0 <= count <= LARGEST:
+            raise BadInput(f"count {samples} of class {label}", "is no number of samples", _COUNTS)
         if count:
-            tally[int(label)] = int(count)
+            tally[label] = int(count)
     if not tally:
         raise BadInput("counts", "hold no sample", _COUNTS)
     return tally
@@ -162,7 +165,8 @@ def check_useful(samples: int, alpha: float) -> None:
     Example:
         >>> check_useful(10, 0.001)
     """
-    if samples < 1 or clopper_pearson_lower(samples, samples, check_alpha(alpha)) < 0.5:
+    whole(samples, "samples", 1)
+    if clopper_pearson_lower(samples, samples, check_alpha(alpha)) < 0.5:
         raise BadInput(
             f"{samples} samples at alpha {alpha:g}",
             "can certify nothing, even if all of them agree",
