@@ -294,7 +294,11 @@ class RecordStore:
         if not found:
             raise BadInput(f"blob {name!r}", f"is not in {self.folder}", "see blobs()")
         shape, data = json.loads(found[0][0]), bytearray(found[0][1])
-        flat = torch.frombuffer(data, dtype=torch.float32) if data else torch.empty(0)
+        flat = (
+            torch.frombuffer(data, dtype=torch.float32)
+            if data
+            else torch.empty(0, dtype=torch.float32, device="cpu")
+        )
         return flat.reshape(shape)
 
     def blobs(self) -> list[str]:

@@ -19,6 +19,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.networks import build_network
 from advpure.storage import atomic_path
@@ -103,6 +104,7 @@ def save_network(
         scratch.write_bytes(to_safetensors(tensors, {HEADER: json.dumps(header)}))
 
 
+@plain_defaults()
 def load_network(path: str | Path) -> LoadedNetwork:
     """Rebuild a network that `save_network` stored.
 

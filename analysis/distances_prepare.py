@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from advpure.analysis.attack_choice import refuse_two_gradients
 from advpure.analysis.perceptual.choice import Chosen, load_metrics
 from advpure.analysis.perceptual.networks import Surroundings
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
@@ -87,6 +88,8 @@ def prepare_distances(run: DistancesRun) -> PreparedDistances:
     made = perturbers(
         wanted, run.attack_options, norm=norm, seed=run.seed, clip=run.clip  # type: ignore[arg-type]
     )  # fmt: skip
+    for each in made:
+        refuse_two_gradients(each.perturbation.attack, each.settings, run.gradient)
     xi = RandomnessConfig(run.seed, run.scheme)
     model = _load(run, xi, attacked=any(p.run is not None for p in made))
     images = run.load_images()

@@ -13,20 +13,23 @@ Source: Hutchinson 1990; spec 8.8.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from advpure.analysis.adjoint import pull_back
 from advpure.analysis.infinitesimal import push_forward
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.base.validation import validate
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.stats import Mean, mean_interval
+from advpure.units import check_plain
 
 Method = Literal["jvp", "vjp"]
 RowMap = Callable[[Tensor, Sequence[int]], Tensor]
@@ -81,19 +84,13 @@ class ProbeSettings:
         BadInput: for values that make no sense, naming the rule.
     """
 
-    probes: int = 8
+    probes: Annotated[int, Ge(1), Lt(2**31)] = 8
     method: Method = "jvp"
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**64)] = 0
 
     def __post_init__(self) -> None:
         """Check."""
-        whole = isinstance(self.probes, int) and not isinstance(self.probes, bool)
-        if not whole or not 1 <= self.probes < 2**31:
-            raise BadInput(f"{self.probes!r} probes", "is no positive whole number", "use 8")
-        if self.method not in get_args(Method):
-            known = f"use {' or '.join(get_args(Method))}"
-            raise BadInput(f"method {self.method!r}", "is not known", known)
-        RandomnessConfig(self.seed, "counter")
+        validate(self)
 
 
 def rademacher(seed: int, ids: Sequence[int], draws: Sequence[int], shape: Sequence[int],
@@ -181,6 +178,7 @@ def estimate_divergence(
         (12.0, 36.0, Interval(low=12.0, high=12.0))
     """
     settings = ProbeSettings(probes=probes, method=method, seed=seed)
+    check_plain(states, "states", "give a tensor [B, ...]")
     if states.ndim < 2 or not states.is_floating_point():
         subject = f"states of shape {tuple(states.shape)} and dtype {states.dtype}"
         raise BadInput(subject, "are no rows of floats", "give [B, ...]")
@@ -189,7 +187,7 @@ def estimate_divergence(
     xi = xi or target.xi
     refuse_fresh(xi)
     batch, found = batch_rows(target, batch_size), []
-    jobs = [(i, k) for i in range(len(samples)) for k in range(probes)]
+    jobs = [(i, k) for i in range(len(samples)) for k in range(settings.probes)]
     for first in range(0, len(jobs), batch):
         where, draws = zip(*jobs[first : first + batch], strict=True)
         own = [samples[i] for i in where]

@@ -11,21 +11,23 @@ is interrupted loses at most one chunk of one batch of images.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import Batch, Oracle
 from advpure.attacks.settings import GradientSettings
-from advpure.base.validation import choose
+from advpure.base.validation import validate
 from advpure.errors import BadInput
 from advpure.evaluate import sampled
 from advpure.randomness import RandomnessConfig
 from advpure.schema import Row, Schema
+from advpure.tiling import check_rows
 
 Vector = npt.NDArray[np.float64]
 _CHUNK = 16
@@ -75,18 +77,16 @@ class DrawSettings:
         (1, 2, 4, 8)
     """
 
-    draws: int = 64
-    reference: int = 64
+    draws: Annotated[int, Ge(2), Le(2**20)] = 64
+    reference: Annotated[int, Ge(2), Le(2**20)] = 64
     loss: LossName = "ce"
 
     def __post_init__(self) -> None:
         """Check the numbers and the name."""
-        choose(self.loss, get_args(LossName), "loss")
+        validate(self)
         for name in ("draws", "reference"):
-            value = getattr(self, name)
-            good = isinstance(value, int) and not isinstance(value, bool) and 2 <= value <= 2**20
-            if not good or value & (value - 1):
-                raise BadInput(f"{name} {value!r}", "is no power of two from 2 on", "use 64")
+            if getattr(self, name) & (getattr(self, name) - 1):
+                raise BadInput(f"{name} {getattr(self, name)}", "is no power of two", "use 64")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -110,9 +110,7 @@ def batch_images(batch_size: int | None, tile: int | None) -> int:
     Raises:
         BadInput: for a batch size that holds no image.
     """
-    if batch_size is not None and batch_size < 1:
-        raise BadInput(f"batch size {batch_size}", "holds no image", "use 1 or more")
-    return batch_size or _TILES * (tile or 32)
+    return _TILES * (tile or 32) if batch_size is None else check_rows(batch_size)
 
 
 class Progress(NamedTuple):

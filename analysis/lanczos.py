@@ -24,11 +24,13 @@ Sources: Golub, Luk & Overton 1981 (block bidiagonalisation); Parlett 1998, theo
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Gt, Lt
 
+from advpure.base.validation import validate
 from advpure.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
@@ -51,25 +53,20 @@ class LanczosSettings:
         BadInput: for values that make no sense, naming the rule.
     """
 
-    count: int = 5
-    block: int = 2
-    tolerance: float = 1e-3
-    basis: int = 60
+    count: Annotated[int, Ge(1), Lt(2**31)] = 5
+    block: Annotated[int, Ge(1), Lt(2**31)] = 2
+    tolerance: Annotated[float, Gt(0), Lt(1)] = 1e-3
+    basis: Annotated[int, Ge(1), Lt(2**31)] = 60
 
     def __post_init__(self) -> None:
         """Check."""
-        for name in ("count", "block", "basis"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadInput(f"{name} {value!r}", "is no positive whole number", "use 5")
+        validate(self)
         if self.basis < self.count + self.block:
             raise BadInput(
                 f"a basis of {self.basis} vectors",
                 f"is too small for {self.count} values with blocks of {self.block}",
                 f"use {self.count + self.block} or more",
             )
-        if not 0.0 < self.tolerance < 1.0:
-            raise BadInput(f"tolerance {self.tolerance}", "is outside (0, 1)", "use 1e-3")
 
 
 class Product(NamedTuple):

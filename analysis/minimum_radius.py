@@ -22,11 +22,12 @@ Source: seed 003, sections 5.2 and 5.3; spec 8.6 (bracket and bisections are not
 import inspect
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.attacks.balls import distances
@@ -34,6 +35,7 @@ from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings, Passes
+from advpure.base.validation import validate
 from advpure.errors import BadInput
 from advpure.randomness import Ids
 from advpure.tiling import tiled
@@ -62,16 +64,12 @@ class RadiusSettings:
 
     attack: str
     settings: AttackSettings
-    bisections: int = 10
+    bisections: Annotated[int, Ge(0), Le(30)] = 10
     search: Search = "tight"
 
     def __post_init__(self) -> None:
         """Check the choices."""
-        if self.search not in get_args(Search):
-            raise BadInput(f"search {self.search!r}", "is not known", "use plain or tight")
-        whole = isinstance(self.bisections, int) and not isinstance(self.bisections, bool)
-        if not whole or not 0 <= self.bisections <= 30:
-            raise BadInput(f"bisections {self.bisections!r}", "are not 0 .. 30", "use 10")
+        validate(self)
         if self.settings.randomness != "fixed":
             raise BadInput(
                 f"attack {self.attack!r} with randomness 'fresh'",
@@ -162,7 +160,7 @@ def minimum_radii(
         >>> row.lower <= 0.1 <= row.upper <= 0.1 + chosen.resolution
         True
     """
-    batch = check_batch(model, images, labels, ids)
+    batch = check_batch(model, images, labels, ids, settings.settings)
     state = _Bracket(batch, settings)
     oracle = Oracle(model, settings.settings)
     wrong = oracle.judge(batch.images, batch.labels, batch.ids, step=0).success.cpu().numpy()
@@ -206,13 +204,15 @@ class _Bracket:
             end not in self.failed[row] if math.isinf(upper) else upper - self.lower(row) > wanted
             for row, upper in enumerate(self.upper)
         ]
-        return torch.nonzero(torch.tensor(wide))[:, 0]
+        return torch.nonzero(torch.tensor(wide, dtype=torch.bool, device="cpu"))[:, 0]
 
     def narrow(self, oracle: Oracle, rows: Tensor) -> None:
         """Attack the rows [A] at the end of the bracket, or in the middle of their interval."""
         listed, norm = rows.tolist(), self.settings.settings.norm
         middle = [(self.lower(row) + self.upper[row]) / 2 for row in listed]
-        radii = torch.tensor([min(r, self.settings.top) for r in middle], dtype=torch.float64)
+        radii = torch.tensor(
+            [min(r, self.settings.top) for r in middle], dtype=torch.float64, device="cpu"
+        )
         part = Batch(*(tensor[rows] for tensor in self.batch))
         start = self._start(rows, radii)
         result = _attack(oracle.model, part, self.settings, radii, start)
@@ -257,7 +257,10 @@ class _Bracket:
         """Return the nearest points on the segments to the images that were seen to fool."""
         batch, norm = self.batch, self.settings.settings.norm
         centres = batch.images[rows]
-        low, high = torch.zeros(len(rows), dtype=torch.float64), torch.ones(len(rows)).double()
+        low, high = (
+            torch.zeros(len(rows), dtype=torch.float64, device="cpu"),
+            torch.ones(len(rows), dtype=torch.float64, device="cpu").double(),
+        )
         best, best_sizes = points, sizes
         for step in range(_SEGMENT_STEPS):
             share = (low + high) / 2

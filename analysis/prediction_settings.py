@@ -9,6 +9,7 @@ from advpure.analysis.perturbations import Distribution
 from advpure.analysis.survival_run import Box
 from advpure.defaults import DEFAULT_DATASET
 from advpure.gradients import GradientMode
+from advpure.outputs import Outputs
 from advpure.randomness import Scheme
 
 Names = str | list[str] | tuple[str, ...]
@@ -30,6 +31,7 @@ class PredictionRun:
         options: Options of the purifiers.
         weights: Weights of the denoiser.
         classifier: Weights of the classifier; None for the data set's.
+        outputs: What it answers with: ``logits``, ``probabilities`` or ``labels``.
         gradient: Gradient mode of the attack; exact by default.
         scheme: Keys of the noise: ``hash`` or ``counter``.
         seed: Base seed of the purifiers' randomness, of attack and compression rate alike.
@@ -60,6 +62,7 @@ class PredictionRun:
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     classifier: str | None = None
+    outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     scheme: Scheme = "hash"
     seed: int = 0

@@ -15,10 +15,11 @@ Source of the method: `lanczos`; Meyer, Musco, Musco & Woodruff 2021 (deflated t
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from advpure.analysis.adjoint import pull_back
@@ -33,8 +34,8 @@ from advpure.analysis.target import (
     choose_ids,
     refuse_fresh,
 )
+from advpure.base.validation import validate
 from advpure.defense import Defense
-from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.stats import Mean, mean_interval
@@ -55,15 +56,12 @@ class SingularSettings:
     """
 
     lanczos: LanczosSettings = field(default_factory=LanczosSettings)
-    probes: int = 8
-    seed: int = 0
+    probes: Annotated[int, Ge(1), Lt(2**31)] = 8
+    seed: Annotated[int, Ge(0), Lt(2**64)] = 0
 
     def __post_init__(self) -> None:
         """Check."""
-        probes = self.probes
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-            raise BadInput(f"{probes!r} probes", "is no positive whole number", "use 8")
-        RandomnessConfig(self.seed, "counter")
+        validate(self)
 
 
 class Spectrum(NamedTuple):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from advpure.analysis.perturbations import Distribution, check_distribution
+from advpure.base.validation import as_integer, shown, validate
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 from advpure.units import parse_eps
@@ -41,11 +42,11 @@ class SnrSettings:
         object.__setattr__(self, "eps", parse_eps(self.eps))
         check_distribution(self.distribution)
         for name in ("perturbations", "configurations"):
-            count = getattr(self, name)
-            whole = isinstance(count, int) and not isinstance(count, bool)
-            if not whole or not 2 <= count < 2**31:
+            count = as_integer(getattr(self, name))
+            if count is None or not 2 <= count < 2**31:
                 rule = "is no whole number from 2, and one alone has no variance"
-                raise BadInput(f"{count!r} {name}", rule, "use 50")
+                raise BadInput(f"{shown(getattr(self, name))} {name}", rule, "use 50")
+        validate(self)
         for seed in (self.seed, self.seed + self.configurations - 1):
             RandomnessConfig(seed)
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from annotated_types import Ge, Lt
 
 from advpure.analysis.divergence import Method, ProbeSettings
 from advpure.analysis.perturbations import Distribution, check_distribution
+from advpure.base.validation import validate
 from advpure.chain import Step
-from advpure.errors import BadInput
 from advpure.units import parse_eps
 
 Form = Literal["scalar", "epsilon", "other"]
@@ -37,11 +39,11 @@ class StepSettings:
 
     eps: str | float = "8/255"
     distribution: Distribution = "uniform"
-    perturbations: int = 4
+    perturbations: Annotated[int, Ge(1), Lt(2**16)] = 4
     probes: int = 8
-    directions: int = 3
+    directions: Annotated[int, Ge(1), Lt(2**16)] = 3
     method: Method = "vjp"
-    every: int = 1
+    every: Annotated[int, Ge(1), Lt(2**16)] = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,12 +51,7 @@ class StepSettings:
         object.__setattr__(self, "eps", parse_eps(self.eps))
         check_distribution(self.distribution)
         ProbeSettings(probes=self.probes, method=self.method, seed=self.seed)
-        for name in ("perturbations", "directions", "every"):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 2**16:
-                raise BadInput(
-                    f"{name} {number!r}", "is not a whole number from 1", "use 1 or more"
-                )
+        validate(self)
 
     @property
     def strength(self) -> float:

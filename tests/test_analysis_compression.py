@@ -231,7 +231,7 @@ def test_calls_of_a_plain_map_are_counted_with_the_check_that_it_repeats_itself(
 
     settings = CompressionSettings(perturbations=3, seeds=[0, 1])
     list(compression_rows(halve, _images(5), None, settings, batch_size=2))
-    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 2
+    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 4
     assert max(seen) == 2
 
 
@@ -380,8 +380,8 @@ def _call(purifier: Callable[[Tensor], Tensor] | Purifier, x: Tensor, **options:
         ({"eps": ["8/255", 8 / 255]}, "repeat a value"),
         ({"eps": 1e-4}, "is below 0.00035"),
         ({"distribution": "normal"}, "is not known"),
-        ({"perturbations": 0}, "no positive whole number"),
-        ({"perturbations": 2.5}, "no positive whole number"),
+        ({"perturbations": 0}, "is not a whole number"),
+        ({"perturbations": 2.5}, "is not a whole number"),
         ({"seeds": [1, 1]}, "repeat a value"),
         ({"seeds": -1}, "does not fit"),
         ({"ids": [0, 0]}, "appears twice"),

@@ -9,6 +9,7 @@ from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import converted, read_official, require_sum
 from advpure.checkpoints.layout import assemble
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput, MissingExtra
 
 
@@ -49,6 +50,7 @@ def split_reference(text: str | Path) -> Reference | None:
     return None
 
 
+@plain_defaults()
 def load_checkpoint(
     name: str,
     file: str | Path | None = None,

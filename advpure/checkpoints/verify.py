@@ -7,6 +7,7 @@ from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import check_sum, read_official
 from advpure.checkpoints.layout import KeyReport, compare
 from advpure.checkpoints.proof import deviation, load_proofs
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 
 TOLERANCE = 1e-5
@@ -55,6 +56,7 @@ class Verification:
         )
 
 
+@plain_defaults()
 def verify(
     entry: Checkpoint, path: str | Path | None = None, case: str | None = "small"
 ) -> Verification:

@@ -87,7 +87,8 @@ def predict(
             t=t, sigma=sigma, n=subject.n, option=subject.option, steps=attacked.steps,
             step_size=attacked.step_size, attack_option=attacked.attack_option,
             radius_attack=radius_attack, top=top, cr_eps=cr_eps, gradient=subject.gradient,
-            weights=subject.weights, classifier=subject.classifier, out=running.out,
+            weights=subject.weights, classifier=subject.classifier,
+            outputs=None if subject.outputs == "logits" else subject.outputs, out=running.out,
         )  # fmt: skip
         report = _predict_from(runs, attacked, running, idle)
         where = "from records, nothing was computed"

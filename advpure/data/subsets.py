@@ -57,13 +57,15 @@ def parse_subset(text: str, splits: Mapping[Split, int], more: str = "") -> Subs
     words = rest if slash and head in ("train", "test") else text
     size = splits[split]
     if words in ("train", "test"):
-        indices = torch.arange(size)
+        indices = torch.arange(size, dtype=torch.int64, device="cpu")
     elif match := re.fullmatch(r"first-(\d+)", words):
-        indices = torch.arange(int(match[1]))
+        indices = torch.arange(int(match[1]), dtype=torch.int64, device="cpu")
     elif (match := re.fullmatch(r"every-(\d+)(?:st|nd|rd|th)?", words)) and int(match[1]):
-        indices = torch.arange(0, size, int(match[1]))
+        indices = torch.arange(0, size, int(match[1]), dtype=torch.int64, device="cpu")
     elif match := re.fullmatch(r"(\d+):(\d+)", words):
-        indices = torch.arange(int(match[1]), max(int(match[1]), int(match[2])))
+        indices = torch.arange(
+            int(match[1]), max(int(match[1]), int(match[2])), dtype=torch.int64, device="cpu"
+        )
     elif Path(words).is_file():
         indices = _read_indices(Path(words))
     else:
@@ -93,4 +95,4 @@ def _read_indices(path: Path) -> Tensor:
             values.append(int(entry))
     if len(set(values)) < len(values):
         raise BadInput(f"index file {path}", "repeats an index", "list each image once")
-    return torch.tensor(values, dtype=torch.int64)
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from advpure.data import DATASETS
+from advpure.devices import plain_defaults
 from advpure.models import model_path
 from advpure.networks import ConvNet, build_network
 from advpure.training.export import Curve, export_network
@@ -44,6 +45,7 @@ class TrainResult(NamedTuple):
     quality: list[Rate]
 
 
+@plain_defaults()
 def train(
     recipe: str | Path | Recipe,
     *,
