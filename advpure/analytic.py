@@ -23,7 +23,7 @@ class GaussianDenoiser(Denoiser):
         """Diagonalise a full covariance once; see the class."""
         super().__init__()
         self.register_buffer("mean", mean.double())
-        matrix = torch.as_tensor(covariance, dtype=torch.float64)
+        matrix = torch.as_tensor(covariance, dtype=torch.float64, device=mean.device)
         basis = None
         if matrix.shape == (mean.numel(), mean.numel()) and mean.numel() > 1:
             matrix, basis = torch.linalg.eigh(matrix)
@@ -80,8 +80,12 @@ class MixtureDenoiser(Denoiser):
         """Check the components; see the class."""
         super().__init__()
         count = means.shape[0]
-        spread = torch.as_tensor(variances, dtype=torch.float64).expand(count).clone()
-        share = torch.ones(count) if weights is None else weights
+        spread = (
+            torch.as_tensor(variances, dtype=torch.float64, device=means.device)
+            .expand(count)
+            .clone()
+        )
+        share = means.new_ones(count, dtype=torch.float32) if weights is None else weights
         if not count or float(spread.min()) < 0 or share.shape != (count,) or share.min() <= 0:
             raise BadInput(
                 f"a mixture of {count} components",

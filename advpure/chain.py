@@ -123,7 +123,7 @@ class Noise:
                     "has no sample ids, which its noise is keyed by",
                     "call bind(ids), or use RandomnessConfig(seed, scope='shared')",
                 )
-            ids = torch.zeros(like.shape[0], dtype=torch.int64)
+            ids = torch.zeros(like.shape[0], dtype=torch.int64, device="cpu")
         else:
             ids = self.ids
         draw = self.repetition(step)

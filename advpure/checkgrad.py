@@ -42,7 +42,7 @@ from advpure.chain import Noise
 from advpure.data import dataset_info, load_images
 from advpure.defaults import DEFAULT_DATASET
 from advpure.errors import BadInput
-from advpure.gradients import GradientMode, run_chain
+from advpure.gradients import GradientMode, differentiating, plain, run_chain
 from advpure.loading import load_denoiser, load_purifier
 from advpure.options import purifier_options
 from advpure.purifier import Purifier
@@ -266,11 +266,12 @@ def _pull_back(
     purifier: Purifier, mode: GradientMode, images: Tensor, weights: Tensor, noise: Noise
 ) -> Tensor:
     """Return the gradient of <weights, f(images)>, [B, C, H, W], by one of the modes."""
-    x = images.detach().requires_grad_()
-    y = run_chain(purifier.chain, to_model(x), noise, mode, purifier.surrogate)
-    if not y.requires_grad:  # a chain that lets nothing through has gradient zero
-        return torch.zeros_like(x)
-    (gradient,) = torch.autograd.grad(to_unit(y), x, weights)
+    with differentiating():
+        x = plain(images).requires_grad_()
+        y = run_chain(purifier.chain, to_model(x), noise, mode, purifier.surrogate)
+        if not y.requires_grad:  # a chain that lets nothing through has gradient zero
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(to_unit(y), x, plain(weights))
     return gradient
 
 
@@ -289,8 +290,8 @@ def _slopes(
         change: Tensor = ((ends[0] - ends[1]) * weights).flatten(2).sum(2)
         return change / (2 * h)
 
-    slopes = torch.zeros(arrows.shape[:2], dtype=torch.float64)
-    smooth = torch.zeros(arrows.shape[:2], dtype=torch.bool)
+    slopes = torch.zeros(arrows.shape[:2], dtype=torch.float64, device="cpu")
+    smooth = torch.zeros(arrows.shape[:2], dtype=torch.bool, device="cpu")
     for h in _STEPS:
         coarse, fine = central(h), central(h / 2)
         scale = fine.square().mean().sqrt()

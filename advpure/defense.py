@@ -5,17 +5,19 @@ unchanged; what it adds is control over its randomness and its gradient.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from advpure.base.text import digits
+from advpure.base.validation import shown, validate
 from advpure.chain import Noise
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.purifier import Bound, Purifier
 from advpure.randomness import RandomnessConfig
+from advpure.steady import check_steady
 from advpure.tiling import tiled
 
 
@@ -36,8 +38,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Check the kind and the number."""
-        if self.kind not in get_args(Policy.__annotations__["kind"]):
-            raise BadInput(f"policy {self.kind!r}", "is not known", "use single, eot or majority")
+        if self.kind not in ("single", "eot", "majority"):
+            fix = "use single, eot or majority"
+            raise BadInput(f"policy {shown(self.kind)}", "is not known", fix)
+        validate(self)
         if self.draws < 1 or (self.kind == "single" and self.draws != 1):
             raise BadInput(f"{self.draws} draws", f"do not fit {self.kind}", "use 1 or more")
 
@@ -120,6 +124,15 @@ class Defense(Bound):
         if self.policy.kind == "eot":
             return torch.stack(draws).mean(0)
         return _votes(torch.stack(draws))
+
+    def check_steady(self, images: Tensor) -> None:
+        """Refuse networks that are in training mode, random or learning; see `Bound`."""
+        self.check_fit(images)
+        self.purifier.check_steady(images, self.tile)
+        check_steady(
+            self.classifier, tiled(self.classifier, self.tile), images,
+            fix="pass a classifier without randomness",
+        )  # fmt: skip
 
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
         logits: Tensor = self.classifier(self.purifier.purify(images, noise))

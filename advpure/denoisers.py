@@ -82,6 +82,29 @@ def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
+    """Refuse a noise level that a denoiser was not made for.
+
+    Args:
+        denoiser: The purifier's network, if any.
+        name: The network's name.
+        sigma: Standard deviation of the noise, [0, 1] units.
+
+    Raises:
+        BadInput: naming the range that it covers, in [0, 1] units.
+    """
+    if not isinstance(denoiser, Denoiser):
+        return
+    low, high = denoiser.sigma_min / 2, denoiser.sigma_max / 2
+    if not low <= sigma <= high:
+        ends = f"{low:.4g} to {high:.4g}" if math.isfinite(high) else f"{low:.4g} or more"
+        raise BadInput(
+            f"sigma {sigma:g}",
+            f"is outside what the denoiser {name} covers, {ends} in [0, 1] units",
+            "choose a level within, or other --weights",
+        )
+
+
 class EDMDenoiser(Denoiser):
     """D(x; s) = c_skip x + c_out F(c_in x, ln(s) / 4), the preconditioning of EDM.
 
@@ -189,8 +212,8 @@ class EpsilonDenoiser(Denoiser):
         """Denoise by removing the predicted noise."""
         s = _column(sigma, x)
         # From the level as given: rounded to the dtype of x it would miss its index.
-        levels = torch.as_tensor(sigma, dtype=None if torch.is_tensor(sigma) else torch.float64)
-        indices = [self.index(level) * self.time_scale for level in levels.flatten().tolist()]
+        levels = sigma.flatten().tolist() if isinstance(sigma, Tensor) else [float(sigma)]
+        indices = [self.index(level) * self.time_scale for level in levels]
         time = torch.tensor(indices, dtype=x.dtype, device=x.device).expand(x.shape[0])
         output = self.network(x / (1 + s**2) ** 0.5, time)
         if not self.learned_variance:

@@ -1,4 +1,7 @@
-"""Which devices can be asked for, checked before anything is loaded."""
+"""Which devices can be asked for, and where and in which precision networks are built."""
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -42,3 +45,24 @@ def check_device(name: str) -> str:
             subject, f"is beyond the {found} available here", f"count from 0 to {found - 1}"
         )
     return name
+
+
+@contextlib.contextmanager
+def plain_defaults() -> Iterator[None]:
+    """Build networks on the CPU in float32, whatever `torch.set_default_dtype` and the like say.
+
+    Layers of torch and of other libraries take both from the defaults of the process; a network
+    that is loaded, or trained, may not depend on them. Also a decorator: ``@plain_defaults()``.
+
+    Example:
+        >>> with torch.device("meta"), plain_defaults():
+        ...     torch.nn.Linear(1, 1).weight.device.type
+        'cpu'
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)

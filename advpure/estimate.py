@@ -55,8 +55,8 @@ def estimate(
         backwards: Backward passes per image.
     """
     rows = defense.tile or len(images)
-    tile = images[torch.arange(rows) % len(images)]
-    view = defense.at(ids=torch.arange(rows))
+    tile = images[torch.arange(rows, dtype=torch.int64, device="cpu") % len(images)]
+    view = defense.at(ids=torch.arange(rows, dtype=torch.int64, device="cpu"))
     tiles = -(-count // rows)
     plain, full = _seconds(view, tile, False), 0.0
     if backwards:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from advpure.base.validation import validate
 from advpure.data import Images
 from advpure.defense import Defense
 from advpure.errors import BadInput
@@ -24,7 +25,7 @@ from advpure.randomness import RandomnessConfig
 from advpure.records import RecordStore
 from advpure.schema import Count, Length, Schema, Share
 from advpure.stats import Rate, randomized_summary
-from advpure.tiling import check_batch_size
+from advpure.tiling import check_rows
 
 Randomness = Literal["fixed", "fresh"]
 CLEAN = "clean"
@@ -82,6 +83,7 @@ class Decisions:
 
     def __post_init__(self) -> None:
         """Check the number of draws."""
+        validate(self)
         if self.draws < 1:
             raise BadInput(f"{self.draws} draws", "decide nothing", "use 1 or more")
         if self.randomness == "fixed" and self.draws != 1:
@@ -130,8 +132,9 @@ def evaluate(
         keep_images: Store attacked images as well.
         progress: Called with the number of finished images after each batch.
     """
-    check_batch_size(batch_size)
+    batch_size = check_rows(batch_size)
     _check_store(store, decisions)
+    defense.check_steady(images.images)
     done = finished(store, attacks)
     if keep_images:
         kept = set(store.blobs())
@@ -139,7 +142,7 @@ def evaluate(
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
     progress(len(images.ids) - len(todo))
     for start in range(0, len(todo), batch_size):
-        rows = torch.tensor(todo[start : start + batch_size])
+        rows = torch.tensor(todo[start : start + batch_size], dtype=torch.int64, device="cpu")
         batch = Images(*(part[rows] for part in images))
         outcomes = {
             stage: attack(defense.at(ids=batch.ids), batch.images, batch.labels, batch.ids)
@@ -248,8 +251,12 @@ def summarize(store: RecordStore, ids: Sequence[int] | None = None) -> dict[str,
     for stage in stages:
         own = [row for row in rows if row["stage"] == stage]
         draws = 1 + max(row["draw"] for row in own)
-        predictions = torch.tensor([row["prediction"] for row in own]).reshape(-1, draws)
-        labels = torch.tensor([row["label"] for row in own]).reshape(-1, draws)[:, 0]
+        predictions = torch.tensor(
+            [row["prediction"] for row in own], dtype=torch.int64, device="cpu"
+        ).reshape(-1, draws)
+        labels = torch.tensor(
+            [row["label"] for row in own], dtype=torch.int64, device="cpu"
+        ).reshape(-1, draws)[:, 0]
         s = randomized_summary(predictions.numpy(), labels.numpy())
         summaries[stage] = StageSummary(s.one_shot, s.mean, s.worst, s.majority)
     return summaries

@@ -8,8 +8,9 @@
     (Lee & Kim 2023).
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +22,32 @@ from advpure.errors import BadInput
 
 GradientMode = Literal["full", "checkpoint", "bpda", "surrogate"]
 KEPT_STATES = 128
+
+
+@contextlib.contextmanager
+def differentiating() -> Iterator[None]:
+    """Record gradients inside, whatever surrounds the call: `no_grad` or `inference_mode`.
+
+    Raises:
+        BadInput: for weights made under `torch.inference_mode()`, which no gradient can pass.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise BadInput(
+            "a model with weights made under torch.inference_mode()",
+            "lets no gradient pass",
+            "build or load it outside",
+        ) from error
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return a copy without a graph that gradients can start from, also of an inference tensor."""
+    with torch.inference_mode(False):
+        return tensor.detach().clone()
 
 
 def check_mode(mode: str) -> None:
@@ -99,7 +126,7 @@ class _Replace(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        with torch.enable_grad():
+        with differentiating():
             x = x.detach().requires_grad_()
             y = ctx.chain(x)
             if y is x:
@@ -143,7 +170,7 @@ class _Recompute(torch.autograd.Function):
                 if step.gain is not None:
                     gradient = gradient * step.gain
                     continue
-                with torch.enable_grad():
+                with differentiating():
                     x = states[k].detach().requires_grad_()
                     y = step.move(x, ctx.noise.of(step, x))
                     gradient = _pull_back(y, x, gradient)

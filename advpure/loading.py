@@ -13,21 +13,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from advpure.base.validation import number
+from advpure.base.validation import as_integer, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
 from advpure.defaults import DEFAULT_DATASET
 from advpure.defense import Defense, Policy
-from advpure.denoisers import DENOISERS, Denoiser
+from advpure.denoisers import DENOISERS, Denoiser, check_covered
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.models import list_models, model_path
 from advpure.options import read_options
+from advpure.outputs import Outputs, as_logits
 from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
+from advpure.steady import is_trusted, trust
 from advpure.tiling import check_tile
 from advpure.weight_files import kind_of
 from advpure.weights import load_network, sha256, state_sha256
@@ -42,6 +45,7 @@ class _Loaded(NamedTuple):
     identity: dict[str, str]
 
 
+@plain_defaults()
 def _load(model: str | Path) -> _Loaded:
     """Load a shipped network by name, a weights file by path, or NAME:FILE of a checkpoint.
 
@@ -91,7 +95,7 @@ def _load_denoiser(
         _check_shape(metadata, dataset)
     task = str(metadata.get("task"))
     if isinstance(network, Denoiser):
-        return network, identity
+        return trust(network), identity
     if task not in DENOISERS:
         raise BadInput(
             f"network {str(model)!r} of task {task!r}",
@@ -113,16 +117,23 @@ def _load_denoiser(
         for each in wanted
         if each.name in metadata
     }
-    return kind(network, **span).eval(), identity
+    return trust(kind(network, **span).eval()), identity
 
 
-def load_classifier(dataset: str = DEFAULT_DATASET, weights: str | Path | None = None) -> nn.Module:
+def load_classifier(
+    dataset: str = DEFAULT_DATASET,
+    weights: str | Path | None = None,
+    *,
+    outputs: Outputs = "logits",
+) -> nn.Module:
     """Load the classifier of a data set: images in [0, 1], [B, C, H, W], to logits [B, K].
 
     Args:
         dataset: A data set's name.
         weights: Another weights file or shipped name, or ``NAME:FILE`` for an official
             checkpoint, such as ``resnet56-cifar10:resnet56-4bfd9763.th``.
+        outputs: What its network answers with: ``logits``, ``probabilities`` or ``labels``; the
+            module that is returned answers with logits (`advpure.outputs`, also for the cost).
 
     Raises:
         BadInput: when the data set has no shipped classifier and none is given, or a denoiser is.
@@ -132,22 +143,37 @@ def load_classifier(dataset: str = DEFAULT_DATASET, weights: str | Path | None =
         >>> load_classifier("digits")(load_images("digits", n=1).images).argmax(1).tolist()
         [0]
     """
-    return _load_judge(_classifier_name(dataset, weights)).module
+    judge = _load_judge(_classifier_name(dataset, weights)).module
+    return _answering(judge, dataset, outputs)
 
 
-def load_judge(dataset: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, str]]:
+def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
+    """Return a classifier of a data set that answers with logits."""
+    wrapped = as_logits(judge, outputs, len(dataset_info(dataset).classes))
+    return trust(wrapped) if is_trusted(judge) else wrapped
+
+
+def load_judge(
+    dataset: str, weights: str | Path | None, outputs: Outputs = "logits"
+) -> tuple[nn.Module, dict[str, str]]:
     """Load a classifier for the images of a data set, and what identifies it in records.
 
     Args:
         dataset: A data set's name.
         weights: As `load_classifier`.
+        outputs: Likewise.
 
     Raises:
         BadInput: as `load_classifier`, and for one that was trained on images of another shape.
     """
     judge, metadata, identity = _load_judge(_classifier_name(dataset, weights))
     _check_shape(metadata, dataset)
-    return judge, identity
+    return _answering(judge, dataset, outputs), _said(identity, outputs)
+
+
+def _said(identity: dict[str, str], outputs: Outputs) -> dict[str, str]:
+    """Return what identifies a classifier, with what it answers with where that is not logits."""
+    return identity if outputs == "logits" else {**identity, "outputs": outputs}
 
 
 def _load_judge(name: str | Path) -> _Loaded:
@@ -156,6 +182,7 @@ def _load_judge(name: str | Path) -> _Loaded:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
     if loaded.metadata.get("task") == SELECTOR:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
+    trust(loaded.module)
     return loaded
 
 
@@ -284,7 +311,9 @@ def load_purifier(
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
-    return Purifier(
+    if getattr(recipe, "sigma", None) is not None:
+        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), recipe.sigma)
+    purifier = Purifier(
         name,
         recipe.chain(denoiser),
         denoiser,
@@ -295,6 +324,9 @@ def load_purifier(
         gradient=gradient,
         tile=_tile(dataset, tile),
     ).eval()
+    if is_trusted(denoiser):
+        purifier.shape = dataset_info(dataset).shape
+    return purifier
 
 
 def load_defense(
@@ -310,6 +342,7 @@ def load_defense(
     weights: str | Path | None = None,
     denoiser: Denoiser | None = None,
     classifier: nn.Module | str | Path | None = None,
+    outputs: Outputs = "logits",
     **options: Any,
 ) -> Defense:
     """Load a defense: purifier and classifier, a module from images in [0, 1] to logits.
@@ -327,6 +360,8 @@ def load_defense(
         weights: Weights of the denoiser: a file, a shipped name or an official ``NAME:FILE``.
         denoiser: A denoiser object instead.
         classifier: A module from [0, 1] images to logits, or as `weights`.
+        outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``; see
+            `advpure.outputs`, also for the cost.
         options: The purifier's own options.
 
     Raises:
@@ -344,9 +379,10 @@ def load_defense(
         tile=0, **options,
     )  # fmt: skip
     if isinstance(classifier, nn.Module):
-        judge, identity = classifier, _identity(classifier)
+        judge = _answering(classifier, dataset, outputs)
+        identity = _said(_identity(classifier), outputs)
     else:
-        judge, identity = load_judge(dataset, classifier)
+        judge, identity = load_judge(dataset, classifier, outputs)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
@@ -354,7 +390,10 @@ def load_defense(
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity
     tile = _tile(dataset, tile)
-    return Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
+    defense = Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
+    if is_trusted(judge):
+        defense.shape = dataset_info(dataset).shape
+    return defense
 
 
 def describe(defense: Defense) -> dict[str, Any]:
@@ -371,7 +410,8 @@ def describe(defense: Defense) -> dict[str, Any]:
 def _tile(dataset: str, tile: int | None) -> int | None:
     if tile is None:
         return dataset_info(dataset).tile
-    check_tile(tile or None)
+    tile = check_tile(tile) if as_integer(tile) != 0 else 0
+    assert tile is not None
     if tile & (tile - 1):
         raise BadInput(
             f"tile {tile}",

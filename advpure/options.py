@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from advpure.base.validation import check_value
@@ -118,6 +119,8 @@ def _read_text(name: str, value: Any, hint: Any) -> Any:
 
     Where a text is wanted and no number, as for the path of a file, "/" is no fraction.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     kinds = get_args(hint) or (hint,)
     if isinstance(value, str) and "/" in value and (str not in kinds or float in kinds):
         return parse_number(value, name)

@@ -12,6 +12,7 @@ from advpure.errors import BadInput
 from advpure.gradients import GradientMode, check_mode, run_chain
 from advpure.purifiers.base import Recipe
 from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.steady import check_steady, network_dtype
 from advpure.tiling import check_tile, split_tiles, tiled
 from advpure.units import check_images, to_model, to_unit
 
@@ -26,14 +27,16 @@ class Bound(nn.Module):
 
     Attributes:
         ids: The sample ids of the rows, [B], or None before `bind`.
+        shape: The shape of the images that its networks take, [C, H, W], or None where it is not
+            known.
     """
 
     def __init__(self, xi: RandomnessConfig | None, tile: int | None) -> None:
         """Start unbound."""
         super().__init__()
-        check_tile(tile)
-        self.xi, self.tile = xi, tile
+        self.xi, self.tile = xi, check_tile(tile)
         self.ids: Tensor | None = None
+        self.shape: tuple[int, ...] | None = None
         self._calls = [0]
 
     if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class Bound(nn.Module):
 
     def bind(self, ids: Ids) -> Self:
         """Fix which samples the next batches hold, row by row; returns the module itself."""
-        self.ids = torch.tensor(check_ids(ids), dtype=torch.int64)
+        self.ids = torch.tensor(check_ids(ids), dtype=torch.int64, device="cpu")
         return self
 
     def at(
@@ -71,12 +74,49 @@ class Bound(nn.Module):
             view._set_gradient(gradient)
         return view
 
+    def check_fit(self, images: Tensor) -> None:
+        """Refuse images of another shape than the networks take, or in another precision.
+
+        Raises:
+            BadInput: naming what they take.
+        """
+        shape = self.shape
+        if shape is not None and tuple(images.shape[1:]) != shape:
+            raise BadInput(
+                f"images of shape {tuple(images.shape)}",
+                f"do not fit networks that take {['B', *shape]}".replace("'", ""),
+                "load those of the images' data set, or resize the images",
+            )
+        for network in self.children():
+            theirs = network_dtype(network)
+            if theirs is not None and theirs != images.dtype:
+                a, b = (str(each).removeprefix("torch.") for each in (images.dtype, theirs))
+                raise BadInput(
+                    f"images of {a} for a network of {b}",
+                    "mix two precisions",
+                    f"pass images.to(torch.{b}), or call .to(torch.{a}) on the networks",
+                )
+
+    def check_steady(self, images: Tensor) -> None:
+        """Refuse networks that are in training mode, random or learning; see `advpure.steady`.
+
+        Args:
+            images: [B, C, H, W] in [0, 1], such as the networks will meet.
+
+        Raises:
+            BadInput: see there; also for images that the networks do not take.
+
+        Cost: two evaluations of each network on one tile, the first time.
+        """
+        raise TypeError(f"{type(self).__name__} is abstract: write check_steady()")
+
     def _set_gradient(self, gradient: GradientMode) -> None:
         raise TypeError(f"{type(self).__name__} is abstract: write _set_gradient()")
 
     def _resolve(self, images: Tensor) -> tuple[RandomnessConfig | None, Tensor | None]:
         """Return this call's configuration and ids, one per row."""
         check_images(images)
+        self.check_fit(images)
         if self.ids is not None:
             check_ids(self.ids, images.shape[0])
         xi = self.xi
@@ -85,7 +125,7 @@ class Bound(nn.Module):
             xi = call.fold("call", self._calls[0])
             self._calls[0] += 1
             if self.ids is None:
-                return xi, torch.arange(images.shape[0])
+                return xi, torch.arange(images.shape[0], dtype=torch.int64, device="cpu")
         return xi, self.ids
 
 
@@ -163,6 +203,23 @@ class Purifier(Bound):
             return images  # exactly: the way to [-1, 1] and back would round
         states = run_chain(self.chain, to_model(images), noise, self.gradient, self.surrogate)
         return to_unit(states)
+
+    def check_steady(self, images: Tensor, tile: int | None = None) -> None:
+        """Refuse a network that is in training mode, random or learning; see `Bound`.
+
+        The denoiser is asked alone; a chain without one is run as a whole.
+        """
+        self.check_fit(images)
+        network, tile = self.denoiser, tile or self.tile
+        if network is not None:
+            level = min(max(1.0, network.sigma_min), network.sigma_max)
+            ask = tiled(lambda x: network(to_model(x), level), tile)
+            check_steady(network, ask, images, fix="pass a denoiser without randomness")
+        elif len(self.chain):
+            ids = torch.arange(len(images), dtype=torch.int64, device="cpu")
+            noise = RandomnessConfig(0)
+            run = tiled(lambda x, i: self.purify(x, Noise(noise, i)), tile)
+            check_steady(self.chain, lambda x: run(x, ids[: len(x)]), images)
 
     def trajectory(self, images: Tensor) -> Iterator[tuple[Step, Tensor]]:
         """Yield each step with the state after it in [0, 1] units, unclipped, [B, C, H, W].

@@ -14,7 +14,6 @@ Two ways to turn the key into a stream:
 """
 
 import hashlib
-import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.validation import Range, as_integer, number, shown
 from advpure.errors import BadInput
+from advpure.units import check_plain
 
 Phase = Literal["forward", "reverse"]
 Scheme = Literal["hash", "counter"]
@@ -34,6 +35,7 @@ Scope = Literal["sample", "shared", "fresh"]
 Ids = Tensor | Sequence[int]
 
 _MASK = 2**32 - 1
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _SEED_FACTOR, _ID_FACTOR, _TIME_FACTOR = 83492791, 73856093, 19349663
 _PHASES = get_args(Phase)
 _STREAMS = {"forward": 0, "reverse": 1, "uniform": 2}
@@ -94,17 +96,21 @@ class RandomnessConfig:
     def __post_init__(self) -> None:
         """Check the seed and the names."""
         if self.scheme not in get_args(Scheme):
-            raise BadInput(f"scheme {self.scheme!r}", "is not known", "use hash or counter")
+            raise BadInput(f"scheme {shown(self.scheme)}", "is not known", "use hash or counter")
         if self.scope not in get_args(Scope):
-            raise BadInput(f"scope {self.scope!r}", "is not known", "use sample, shared or fresh")
+            fix = "use sample, shared or fresh"
+            raise BadInput(f"scope {shown(self.scope)}", "is not known", fix)
         bits = 32 if self.scheme == "hash" else 64
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise BadInput(
-                f"seed {self.seed!r}", "is not a whole number", f"use 0 .. 2**{bits} - 1"
-            )
+        if type(self.seed) is not int:  # folds are many, and their seeds are plain
+            seed = as_integer(self.seed)
+            if seed is None:
+                raise BadInput(
+                    f"seed {shown(self.seed)}", "is not a whole number", f"use 0 .. 2**{bits} - 1"
+                )
+            object.__setattr__(self, "seed", seed)
         if not 0 <= self.seed < 2**bits:
             raise BadInput(
-                f"seed {self.seed}",
+                f"seed {shown(self.seed)}",
                 f"does not fit the {self.scheme} scheme's {bits} bits",
                 f"use 0 .. 2**{bits} - 1",
             )
@@ -125,9 +131,12 @@ class RandomnessConfig:
         if not names:
             raise BadInput("fold()", "names no purpose", 'write for example fold("attack", 0)')
         for name in names:
-            if type(name) not in (str, int):
-                raise BadInput(f"name {name!r} of fold", "is no text or int", "convert it first")
-        return replace(self, path=self.path + names)
+            if type(name) not in (str, int) and as_integer(name) is None:
+                raise BadInput(
+                    f"name {shown(name)} of fold", "is no text or int", "convert it first"
+                )
+        plain = tuple(name if type(name) in (str, int) else as_integer(name) for name in names)
+        return replace(self, path=self.path + plain)
 
     def normal(
         self,
@@ -265,7 +274,9 @@ _PHILOX = _Philox()
 
 
 def _stacked(drawn: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    return torch.stack(drawn) if drawn else torch.empty((0, *shape))
+    return (
+        torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=torch.float32, device="cpu")
+    )
 
 
 def check_ids(ids: Ids, count: int | None = None) -> list[int]:
@@ -279,7 +290,8 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
         BadInput: naming the rule.
     """
     if isinstance(ids, Tensor):
-        if ids.ndim != 1 or ids.is_floating_point() or ids.dtype == torch.bool:
+        check_plain(ids, "ids", "pass data-set indices")
+        if ids.ndim != 1 or ids.dtype not in _INTEGERS:
             raise BadInput(
                 f"ids of shape {tuple(ids.shape)} and dtype {ids.dtype}",
                 "are not a list of whole numbers",
@@ -288,11 +300,13 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
         listed: list[int] = ids.tolist()
     else:
         try:
-            listed = [operator.index(i) for i in ids]
+            given = [as_integer(i) for i in ids]
         except TypeError:
-            raise BadInput(
-                f"ids {ids!r:.60}", "are not a list of whole numbers", "pass data-set indices"
-            ) from None
+            given = [None]
+        if None in given:
+            rule = "are not a list of whole numbers"
+            raise BadInput(f"ids {shown(ids)}", rule, "pass data-set indices")
+        listed = given  # type: ignore[assignment]
     if count is not None and len(listed) != count:
         raise BadInput(
             f"{len(listed)} sample ids",
@@ -301,7 +315,7 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
         )
     if listed and not (min(listed) >= 0 and max(listed) < 2**63):
         wrong = min(listed) if min(listed) < 0 else max(listed)
-        raise BadInput(f"sample id {wrong}", "is out of range", "use 0 .. 2**63 - 1")
+        raise BadInput(f"sample id {shown(wrong)}", "is out of range", "use 0 .. 2**63 - 1")
     return listed
 
 
@@ -341,7 +355,9 @@ class _NoiseCache:
     def rows(self, context: _Context, samples: list[int]) -> Tensor:
         xi, stream, step, shape, draw = context
         with self._lock:
-            drawn = self._contexts.pop(context, None) or _Drawn(torch.empty((0, *shape)), {})
+            drawn = self._contexts.pop(context, None) or _Drawn(
+                torch.empty((0, *shape), dtype=torch.float32, device="cpu"), {}
+            )
             self._bytes -= drawn.size
             missing = [i for i in dict.fromkeys(samples) if i not in drawn.places]
             if missing:
@@ -368,7 +384,6 @@ _CACHE = _NoiseCache(limit=8 * 2**20)
 
 def set_noise_cache(megabytes: float) -> None:
     """Bound the memory of cached noise; 0 switches the cache off. The default is 8 MB."""
-    if not megabytes >= 0:
-        raise BadInput(f"a cache of {megabytes} MB", "is negative", "use 0 or more")
+    megabytes = number(megabytes, "a cache of megabytes", Range(least=0))
     _CACHE.clear()
     _CACHE.limit = int(megabytes * 2**20)

@@ -324,7 +324,9 @@ class RecordStore:
                 raise BadInput(f"blob {name!r}", f"is not in {self.folder}", "see blobs()")
             self._ledger.check_row("_blobs", found[:-1], found[-1])
         shape, data = json.loads(found[1]), bytearray(found[2])
-        flat = torch.frombuffer(data, dtype=torch.float32) if data else torch.empty(0)
+        if not data:
+            return torch.empty(shape, dtype=torch.float32, device="cpu")
+        flat = torch.frombuffer(data, dtype=torch.float32)
         return flat.reshape(shape)
 
     def blobs(self) -> list[str]:

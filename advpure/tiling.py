@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from advpure.base.validation import LARGEST, whole
+from advpure.base.validation import as_integer, shown
 from advpure.errors import BadInput
 
 _ALIGNMENT = 64  # bytes, what torch gives to new tensors on the CPU
@@ -26,24 +26,46 @@ _ALIGNMENT = 64  # bytes, what torch gives to new tensors on the CPU
 T = TypeVar("T", bound=Tensor | tuple[Tensor, ...])
 
 
-def check_tile(tile: int | None) -> None:
-    """Refuse a tile that holds no row."""
-    if tile is not None and tile < 1:
-        raise BadInput(f"tile {tile}", "holds no image", "use 1 or more, or None for no tiling")
+_MOST_ROWS = 2**20
+"""The largest tile or batch that is taken for one."""
+
+
+def check_tile(tile: int | None) -> int | None:
+    """Return a tile as an int, None for no tiling.
+
+    Raises:
+        BadInput: for what is no whole number, holds no row, or fits in no memory.
+    """
+    return None if tile is None else _rows(tile, "tile", "use 1 or more, or None for no tiling")
+
+
+def check_rows(batch_size: int) -> int:
+    """Return a batch size as an int.
+
+    Raises:
+        BadInput: as `check_tile`.
+    """
+    return _rows(batch_size, "batch size", "use 1 or more")
+
+
+def _rows(value: object, what: str, fix: str) -> int:
+    rows = as_integer(value)
+    if rows is None:
+        raise BadInput(f"{what} {shown(value)}", "is not a whole number", fix)
+    if rows < 1:
+        raise BadInput(f"{what} {shown(rows)}", "holds no image", fix)
+    if rows > _MOST_ROWS:
+        raise BadInput(f"{what} {shown(rows)}", f"is above {_MOST_ROWS} rows at once", "use less")
+    return rows
 
 
 def check_batch_size(batch_size: int | None) -> int | None:
     """Return how many images to hold in memory at once, None for a choice of ours.
 
     Raises:
-        BadInput: for a number that holds no image.
+        BadInput: as `check_tile`.
     """
-    if batch_size is None:
-        return None
-    count = whole(batch_size, "batch size", -LARGEST)
-    if count < 1:
-        raise BadInput(f"batch size {count}", "holds no image", "use 1 or more")
-    return count
+    return None if batch_size is None else check_rows(batch_size)
 
 
 def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
@@ -62,7 +84,7 @@ def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
         >>> tiled(lambda x: x + len(x), 4)(torch.zeros(6)).tolist()
         [4.0, 4.0, 4.0, 4.0, 4.0, 4.0]
     """
-    check_tile(tile)
+    tile = check_tile(tile)
     if tile is None:
         return function
 

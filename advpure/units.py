@@ -115,33 +115,89 @@ def check_images(images: Tensor, labels: Tensor | None = None) -> None:
     Raises:
         BadInput: naming the first rule that is broken.
     """
-    if not isinstance(images, Tensor) or images.ndim != 4:
-        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise BadInput(f"images of shape {shape}", "are not [B, C, H, W]", "add the missing axes")
+    check_plain(images, "images", "pass torch.from_numpy(...)")
+    if images.ndim != 4:
+        subject = f"images of shape {tuple(images.shape)}"
+        raise BadInput(subject, "are not [B, C, H, W]", "add the missing axes")
     if not images.is_floating_point():
-        raise BadInput(
-            f"images of dtype {images.dtype}", "are not floating point", "divide by 255 first"
-        )
-    if images.shape[0] and images.numel():
+        fix = "take the real part" if images.is_complex() else "divide by 255 first"
+        raise BadInput(f"images of dtype {images.dtype}", "are not floating point", fix)
+    if images.numel():
         low, high = (float(v) for v in torch.aminmax(images.detach()))
         if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
-            fix = "map them with (x + 1) / 2" if low < 0 and high <= 1.5 else "divide by 255"
-            if not (math.isfinite(low) and math.isfinite(high)):
-                fix = "remove the NaN or infinite values"
-            raise BadInput(f"images with values in [{low:.4g}, {high:.4g}]", "leave [0, 1]", fix)
+            raise BadInput(
+                f"images with values in [{low:.4g}, {high:.4g}]",
+                "leave [0, 1]",
+                _range_fix(low, high),
+            )
     if labels is not None:
         check_labels(labels, images.shape[0])
 
 
+def _range_fix(low: float, high: float) -> str:
+    """Say what brings images with these extremes into [0, 1]."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "remove the NaN or infinite values"
+    if low >= 0:
+        return "divide by 255" if high > 2 else "clip them"
+    if low >= -1 - _TOLERANCE and high <= 1 + _TOLERANCE:
+        return "map them with (x + 1) / 2"
+    return "put the normalisation into the model, in front of its network"
+
+
+def check_plain(tensor: object, what: str, fix: str) -> None:
+    """Refuse what is no tensor with values in memory: other objects, sparse and meta tensors.
+
+    Args:
+        tensor: What was given.
+        what: Its name in the error, in the plural.
+        fix: How to make a tensor of it.
+
+    Raises:
+        BadInput: naming the kind.
+    """
+    if not isinstance(tensor, Tensor):
+        raise BadInput(f"{what} of type {type(tensor).__name__}", "are not a tensor", fix)
+    if tensor.layout != torch.strided or tensor.is_nested:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise BadInput(f"{what} of layout {layout}", "are not dense", "call to_dense()")
+    if tensor.is_meta:
+        raise BadInput(f"{what} on the device meta", "have no values", "make them on the CPU")
+
+
 def check_labels(labels: Tensor, count: int) -> None:
     """Refuse anything but `count` whole, non-negative class indices."""
+    check_plain(labels, "labels", "pass an int64 tensor")
     if labels.shape != (count,):
         raise BadInput(
             f"labels of shape {tuple(labels.shape)}",
             f"do not match {count} images",
             "give one each",
         )
-    if labels.is_floating_point():
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise BadInput(f"labels of dtype {labels.dtype}", "are not class indices", "use int64")
     if count and int(labels.min()) < 0:
         raise BadInput(f"label {int(labels.min())}", "is negative", "number classes from 0")
+
+
+def check_radius(eps: float, dtype: torch.dtype) -> None:
+    """Refuse a perturbation so small that the dtype cannot add it to an image.
+
+    Raises:
+        BadInput: naming the spacing of the dtype's numbers near 1.
+
+    Example:
+        >>> check_radius(1e-9, torch.float32)
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: epsilon 1e-09 is below 1.2e-07, the spacing of float32 numbers \
+near 1; use float64 images and networks, or a larger one
+    """
+    spacing = torch.finfo(dtype).eps
+    if eps < spacing:
+        name = str(dtype).removeprefix("torch.")
+        raise BadInput(
+            f"epsilon {eps:.3g}",
+            f"is below {spacing:.2g}, the spacing of {name} numbers near 1",
+            "use float64 images and networks, or a larger one",
+        )

@@ -24,6 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from advpure.base.documents import parse_json
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.named_tensors import NamedTensors, Weights, check_kinds, check_tensors, choose_set
 from advpure.networks import build_network, shapes_of
@@ -138,6 +139,7 @@ def write_torch(path: str | Path, content: Any) -> None:
         scratch.write_bytes(memory.getbuffer())
 
 
+@plain_defaults()
 def load_network(path: str | Path) -> LoadedNetwork:
     """Rebuild a network that `save_network` stored.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from advpure.errors import BadInput
+from advpure.gradients import differentiating, plain
 
 
 def pull_back(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
@@ -30,8 +31,8 @@ def pull_back(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Ten
         >>> pull_back(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
         [6.0]
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with differentiating():
+        x, u = plain(x).requires_grad_(), plain(u)
         y = function(x)
         if not y.requires_grad:
             raise BadInput(

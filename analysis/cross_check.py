@@ -96,7 +96,7 @@ def minimum_norms(
 
     attack = ENGINES.get(engine)(norm)
     oracle = Oracle(model, AttackSettings(eps=1.0))  # it only judges here
-    ids = torch.as_tensor(model.ids)
+    ids = torch.as_tensor(model.ids, dtype=torch.int64, device="cpu")
     wrong = oracle.judge(images, labels, ids, step=0).success.cpu()
     found: list[float | None] = [0.0] * len(images)
     rows = torch.nonzero(~wrong)[:, 0]

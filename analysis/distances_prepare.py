@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from advpure.analysis.attack_choice import refuse_two_gradients
 from advpure.analysis.perceptual.choice import Chosen, load_metrics
 from advpure.analysis.perceptual.networks import Surroundings
 from advpure.analysis.perturbations import Distribution
@@ -92,6 +93,8 @@ def prepare_distances(run: DistancesRun) -> PreparedDistances:
     if run.clip and not any(p.kind in get_args(Distribution) for p in wanted):
         raise BadInput("clip", "means nothing without random perturbations", "leave it out")
     made = perturbers(wanted, run.attack_options, norm=norm, seed=run.seed, clip=run.clip)
+    for each in made:
+        refuse_two_gradients(each.perturbation.attack, each.settings, run.gradient)
     xi = RandomnessConfig(run.seed, run.scheme)
     model = _load(run, xi, attacked=any(p.run is not None for p in made))
     images = run.load_images()

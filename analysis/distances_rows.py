@@ -65,7 +65,7 @@ def _walk(prepared: PreparedDistances, batch: Images, moved: Tensor) -> Walk:
 def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) -> Iterator[Tensor]:
     step = batch_rows(as_target(model), batch_size)
     for start in range(0, len(rows), step):
-        yield torch.tensor(rows[start : start + step])
+        yield torch.tensor(rows[start : start + step], dtype=torch.int64, device="cpu")
 
 
 def record_steps(store: RecordStore, purifier: Purifier) -> None:

@@ -29,6 +29,7 @@ from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.stats import Mean, mean_interval
+from advpure.units import check_plain
 
 Method = Literal["jvp", "vjp"]
 RowMap = Callable[[Tensor, Sequence[int]], Tensor]
@@ -177,6 +178,7 @@ def estimate_divergence(
         (12.0, 36.0, Interval(low=12.0, high=12.0))
     """
     settings = ProbeSettings(probes=probes, method=method, seed=seed)
+    check_plain(states, "states", "give a tensor [B, ...]")
     if states.ndim < 2 or not states.is_floating_point():
         subject = f"states of shape {tuple(states.shape)} and dtype {states.dtype}"
         raise BadInput(subject, "are no rows of floats", "give [B, ...]")
@@ -185,7 +187,7 @@ def estimate_divergence(
     xi = xi or target.xi
     refuse_fresh(xi)
     batch, found = batch_rows(target, batch_size), []
-    jobs = [(i, k) for i in range(len(samples)) for k in range(probes)]
+    jobs = [(i, k) for i in range(len(samples)) for k in range(settings.probes)]
     for first in range(0, len(jobs), batch):
         where, draws = zip(*jobs[first : first + batch], strict=True)
         own = [samples[i] for i in where]

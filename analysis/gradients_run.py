@@ -272,7 +272,7 @@ def _points(defense: Defense, batch: Batch, start: GradientSettings | None) -> B
     """Return the points at which gradients are taken."""
     if start is None:
         return batch
-    everything = torch.arange(len(batch.images))
+    everything = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     moved = first_iterates(Oracle(defense, start), batch, None, everything)
     return batch._replace(images=moved)
 

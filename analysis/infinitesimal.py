@@ -26,6 +26,7 @@ from advpure.analysis.samples import mean_over_images, means_by_image
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.defense import Defense
 from advpure.errors import BadInput
+from advpure.gradients import differentiating, plain
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.stats import Mean
@@ -183,7 +184,10 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
         [6.0]
     """
     try:
-        with warnings.catch_warnings(), torch.no_grad(), forward_ad.dual_level():
+        x, v = plain(x), plain(v)
+        with (
+            warnings.catch_warnings(), differentiating(), torch.no_grad(), forward_ad.dual_level()
+        ):  # fmt: skip
             # torch compiles its own derivative formulas with a function that it deprecates.
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
@@ -205,7 +209,7 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
 
 def _twice_backward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor | None:
     """Differentiate u -> u^T J, which is linear in u, along v."""
-    with torch.enable_grad():
+    with differentiating():
         x = x.detach().requires_grad_()
         y = function(x)
         if not y.requires_grad:

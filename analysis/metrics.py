@@ -30,7 +30,7 @@ from advpure.records import (
 from advpure.registry import Registry
 from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, mean_interval
-from advpure.tiling import check_batch_size, tiled
+from advpure.tiling import check_rows, tiled
 
 Metric = Callable[[Purifier, Tensor], Tensor]
 """Purifier bound to a batch, images [B, C, H, W] in [0, 1] -> values [B] or [B, places]."""
@@ -119,8 +119,9 @@ def measure(
     """
     function = METRICS.get(metric)
     refuse_fresh(purifier.xi)
-    check_batch_size(batch_size)
+    batch_size = check_rows(batch_size)
     listed = check_ids(images.ids, len(images.images))
+    purifier.check_steady(images.images)
     settings, context = _describe(metric, function, purifier, images)
     folder = Path(out) if out else default_run_folder("runs", "measure", settings)
     with RecordStore.open(

@@ -162,7 +162,7 @@ def minimum_radii(
         >>> row.lower <= 0.1 <= row.upper <= 0.1 + chosen.resolution
         True
     """
-    batch = check_batch(model, images, labels, ids)
+    batch = check_batch(model, images, labels, ids, settings.settings)
     state = _Bracket(batch, settings)
     oracle = Oracle(model, settings.settings)
     wrong = oracle.judge(batch.images, batch.labels, batch.ids, step=0).success.cpu().numpy()
@@ -206,13 +206,15 @@ class _Bracket:
             end not in self.failed[row] if math.isinf(upper) else upper - self.lower(row) > wanted
             for row, upper in enumerate(self.upper)
         ]
-        return torch.nonzero(torch.tensor(wide))[:, 0]
+        return torch.nonzero(torch.tensor(wide, dtype=torch.bool, device="cpu"))[:, 0]
 
     def narrow(self, oracle: Oracle, rows: Tensor) -> None:
         """Attack the rows [A] at the end of the bracket, or in the middle of their interval."""
         listed, norm = rows.tolist(), self.settings.settings.norm
         middle = [(self.lower(row) + self.upper[row]) / 2 for row in listed]
-        radii = torch.tensor([min(r, self.settings.top) for r in middle], dtype=torch.float64)
+        radii = torch.tensor(
+            [min(r, self.settings.top) for r in middle], dtype=torch.float64, device="cpu"
+        )
         part = Batch(*(tensor[rows] for tensor in self.batch))
         start = self._start(rows, radii)
         result = _attack(oracle.model, part, self.settings, radii, start)
@@ -257,7 +259,10 @@ class _Bracket:
         """Return the nearest points on the segments to the images that were seen to fool."""
         batch, norm = self.batch, self.settings.settings.norm
         centres = batch.images[rows]
-        low, high = torch.zeros(len(rows), dtype=torch.float64), torch.ones(len(rows)).double()
+        low, high = (
+            torch.zeros(len(rows), dtype=torch.float64, device="cpu"),
+            torch.ones(len(rows), dtype=torch.float64, device="cpu").double(),
+        )
         best, best_sizes = points, sizes
         for step in range(_SEGMENT_STEPS):
             share = (low + high) / 2

@@ -43,7 +43,10 @@ class MixedNoise(Noise):
         if not step.noisy:
             return None
         runs, places = self._runs
-        drawn, draw = torch.empty((len(runs), *like.shape[1:])), self.repetition(step)
+        drawn, draw = (
+            torch.empty((len(runs), *like.shape[1:]), dtype=torch.float32, device="cpu"),
+            self.repetition(step),
+        )
         for row, (xi, sample) in zip(drawn.unbind(), runs, strict=True):
             own = xi.fold("stream", step.stream) if step.stream else xi
             own.normal_into(row, sample, step.phase, step.time, draw)
@@ -55,8 +58,10 @@ class MixedNoise(Noise):
         assert self.ids is not None
         rows = zip(self.configurations, self.ids.tolist(), strict=True)
         found = [(key, sum(1 for _ in run)) for key, run in groupby(rows)]
-        counts = torch.tensor([count for _, count in found])
-        return [key for key, _ in found], torch.arange(len(found)).repeat_interleave(counts)
+        counts = torch.tensor([count for _, count in found], dtype=torch.int64, device="cpu")
+        return [key for key, _ in found], torch.arange(
+            len(found), dtype=torch.int64, device="cpu"
+        ).repeat_interleave(counts)
 
 
 def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
@@ -102,14 +107,17 @@ def _in_tiles(owner: Purifier | Defense, target: Target) -> RowRun:
     exact = (owner.purifier if isinstance(owner, Defense) else owner).at(gradient="full")
 
     def run(images: Tensor, ids: Sequence[int], configurations: Configurations) -> Tensor:
-        samples = torch.tensor(list(ids), dtype=torch.int64)
+        target.check(images, ids, configurations[0] if configurations else None)
+        samples = torch.tensor(list(ids), dtype=torch.int64, device="cpu")
 
         def purify(x: Tensor, rows: Tensor) -> Tensor:
             own = tuple(configurations[row] for row in rows.tolist())
             return exact.purify(x, MixedNoise(None, samples[rows], configurations=own))
 
         # Tiling pads with the number of a row, and so with its id and its configuration.
-        result = tiled(purify, target.tile)(images, torch.arange(len(samples)))
+        result = tiled(purify, target.tile)(
+            images, torch.arange(len(samples), dtype=torch.int64, device="cpu")
+        )
         return check_result(result, images, ids)
 
     return run

@@ -87,7 +87,9 @@ def resized_noise_factor(source: int, target: int, *, antialias: bool = False) -
     """
     if source < 1 or target < 1:
         raise BadInput(f"sides {source} and {target}", "hold no pixel", "use 1 or more")
-    rows: Tensor = torch.eye(source, dtype=torch.float64).reshape(source, 1, 1, source)
+    rows: Tensor = torch.eye(source, dtype=torch.float64, device="cpu").reshape(
+        source, 1, 1, source
+    )
     weights = torch.nn.functional.interpolate(
         rows, size=(1, target), mode="bilinear", align_corners=False, antialias=antialias
     )

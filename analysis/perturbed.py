@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from advpure.analysis.perturbations import Distribution, directions
@@ -23,7 +24,7 @@ from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.options import read_options
 from advpure.randomness import RandomnessConfig
-from advpure.units import Norm, parse_eps
+from advpure.units import Norm, check_radius, parse_eps
 
 Kind = Literal["none", "uniform", "gaussian", "sign", "attack"]
 
@@ -218,6 +219,8 @@ def perturbers(
     known: set[str] = set()
     made = []
     for each in chosen:
+        if each.kind != "none":
+            check_radius(each.eps, torch.float32)  # as the images of every data set
         if each.kind != "attack":
             made.append(Perturber(perturbation=each, seed=seed, clip=clip))
             continue

@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
-from advpure.analysis.attack_choice import attack_settings
+from advpure.analysis.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.compression_run import CompressionRun
 from advpure.analysis.prediction_parts import noise_strength
 from advpure.analysis.prediction_settings import PredictionRun
@@ -101,6 +101,7 @@ def prepare_prediction(run: PredictionRun) -> PreparedPrediction:
     measured = attack_settings(
         run.attack, run.attack_options, eps=model.eps, norm=model.norm, randomness="fixed"
     )
+    refuse_two_gradients(run.attack, measured, run.gradient)
     search = _search(run, model, measured)
     clean = Part("survival", SurvivalRun(**_subject(run), **search))
     points = tuple(_point(run, model, search, *each) for each in grid(run))
@@ -156,7 +157,8 @@ def _search(run: PredictionRun, model: _ThreatModel, measured: AttackSettings) -
     """Return the settings of every search for r*."""
     return {
         "norm": model.norm, "top": model.top, "bisections": run.bisections, "search": run.search,
-        "classifier": run.classifier, **_radius_attack(run, measured, model.top / model.eps),
+        "classifier": run.classifier, "outputs": run.outputs,
+        **_radius_attack(run, measured, model.top / model.eps),
     }  # fmt: skip
 
 
@@ -197,8 +199,9 @@ def _point(
     )  # fmt: skip
     anchor = SurvivalRun(**own, **search, at="anchor", box=run.box, seed=run.seed)
     attack = RobustnessSettings(
-        **own, classifier=run.classifier, gradient=run.gradient, attack=run.attack, eps=model.eps,
-        norm=model.norm, attack_options=run.attack_options, seed=run.seed,
+        **own, classifier=run.classifier, outputs=run.outputs, gradient=run.gradient,
+        attack=run.attack, eps=model.eps, norm=model.norm, attack_options=run.attack_options,
+        seed=run.seed,
     )  # fmt: skip
     return Point(
         name, t, sigma, Part("cr", rates), Part("survival", anchor), Part("attack", attack)

@@ -12,6 +12,7 @@ from advpure.base.text import read_natural, several
 from advpure.base.validation import validate, words
 from advpure.defaults import DEFAULT_DATASET
 from advpure.gradients import GradientMode
+from advpure.outputs import Outputs
 from advpure.randomness import Scheme
 from advpure.units import Norm, parse_sigma
 
@@ -34,6 +35,7 @@ class PredictionRun:
         options: Options of the purifiers.
         weights: Weights of the denoiser.
         classifier: Weights of the classifier; None for the data set's.
+        outputs: What it answers with: ``logits``, ``probabilities`` or ``labels``.
         gradient: Gradient mode of the attack; exact by default.
         scheme: Keys of the noise: ``hash`` or ``counter``.
         seed: Base seed of the purifiers' randomness, of attack and compression rate alike.
@@ -64,6 +66,7 @@ class PredictionRun:
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     classifier: str | None = None
+    outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     scheme: Scheme = "hash"
     seed: Seed = 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advpure.analysis.attack_choice import attack_settings
+from advpure.analysis.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
@@ -167,11 +167,18 @@ def prepare(settings: RobustnessSettings) -> Prepared:
     chosen = attack_settings(
         settings.attack, settings.attack_options, eps=eps, norm=norm, randomness=settings.randomness
     )
+    refuse_two_gradients(settings.attack, chosen, settings.gradient)
     source = None
     if settings.source_seed is not None:
         if not fixed:
             raise BadInput("a source seed", "needs fixed randomness", "use --fix-random")
         source = RandomnessConfig(settings.source_seed, settings.scheme)
+        if source == xi:
+            raise BadInput(
+                f"transfer from seed {settings.source_seed}",
+                "is from the seed that decides, so nothing is transferred",
+                "choose another --transfer-from, or leave it out",
+            )
     noise = NoiseSettings(eps=eps, norm=norm, randomness=settings.randomness)  # type: ignore[arg-type]
 
     def attack(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:

@@ -90,7 +90,7 @@ class Walk:
             return step.move(state, Noise(self.xi, ids).of(step, state))
 
         run = tiled(go, self.tile)
-        return lambda x, ids: run(x, torch.tensor(list(ids), dtype=torch.int64))
+        return lambda x, ids: run(x, torch.tensor(list(ids), dtype=torch.int64, device="cpu"))
 
     def _perturb(self, move: RowMap, step: int, here: Tensor, there: Tensor) -> None:
         """Measure fresh perturbations of full strength."""

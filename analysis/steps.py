@@ -146,6 +146,7 @@ def step_rows(
     xi = replace(xi or target.xi or RandomnessConfig(0), seed=settings.seed)
     refuse_fresh(xi)
     check_strength(settings.strength, images.dtype, "use float64 images and purifier")
+    target.check(images.detach(), samples, xi)
     chain = _chain(purifier)
     infos = describe_chain(chain, settings.every)
     rows = batch_rows(target, batch_size)

@@ -274,8 +274,8 @@ def _calibrate(prepared: PreparedSteps, tile: int) -> tuple[float, float]:
     if step is None:
         return 0.0, 0.0
     x = prepared.images.images
-    x = to_model(x[torch.arange(tile) % len(x)])
-    noise = Noise(prepared.xi, torch.arange(tile))
+    x = to_model(x[torch.arange(tile, dtype=torch.int64, device="cpu") % len(x)])
+    noise = Noise(prepared.xi, torch.arange(tile, dtype=torch.int64, device="cpu"))
 
     def move(state: Tensor) -> Tensor:
         return step.move(state, noise.of(step, state)) / step.evaluations

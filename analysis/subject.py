@@ -16,6 +16,7 @@ from advpure.devices import check_device
 from advpure.gradients import GradientMode
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
+from advpure.outputs import Outputs
 from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.randomness import RandomnessConfig, Scheme
@@ -118,11 +119,14 @@ class JudgedSubject(Subject):
 
     Attributes:
         classifier: Weights of the classifier; None for the data set's.
+        outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``, see
+            `advpure.outputs`.
         gradient: Gradient mode; exact by default.
         policy: ``single``, ``eot:K`` or ``majority:K``.
     """
 
     classifier: str | None = None
+    outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     policy: Policy | str | None = None
 
@@ -134,5 +138,6 @@ class JudgedSubject(Subject):
         """
         return load_defense(
             self.defense, self.dataset, xi=xi, gradient=self.gradient, policy=self.policy,
-            tile=self.tile, weights=self.weights, classifier=self.classifier, **self._options(),
+            tile=self.tile, weights=self.weights, classifier=self.classifier, outputs=self.outputs,
+            **self._options(),
         ).to(check_device(self.device))  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from advpure.analysis.attack_choice import attack_settings
+from advpure.analysis.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.cross_check import CROSS_CHECK_SCHEMA, check_engines, minimum_norms
 from advpure.analysis.minimum_radius import (
     Bisections,
@@ -129,6 +129,7 @@ def prepare_survival(run: SurvivalRun) -> PreparedSurvival:
     has_steps = any(each.name == "steps" for each in dataclasses.fields(_kind(run)))
     options = {**({"steps": _STEPS} if has_steps else {}), **run.attack_options}
     chosen = attack_settings(run.attack, options, eps=top, norm=norm, randomness="fixed")
+    refuse_two_gradients(run.attack, chosen, run.gradient)
     search = RadiusSettings(
         attack=run.attack, settings=chosen, bisections=run.bisections, search=run.search
     )
@@ -137,7 +138,7 @@ def prepare_survival(run: SurvivalRun) -> PreparedSurvival:
     model = defense
     if run.at == "anchor":
         model = load_defense(
-            "none", run.dataset, tile=run.tile, classifier=run.classifier
+            "none", run.dataset, tile=run.tile, classifier=run.classifier, outputs=run.outputs
         ).to(run.device)  # fmt: skip
     elif run.box == "free" and len(defense.purifier.chain):
         raise BadInput(
@@ -250,7 +251,7 @@ def measure_survival(
 def _batches(images: Images, done: set[int], rows: int) -> Iterator[Images]:
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
     for start in range(0, len(todo), rows):
-        chosen = torch.tensor(todo[start : start + rows])
+        chosen = torch.tensor(todo[start : start + rows], dtype=torch.int64, device="cpu")
         yield Images(*(part[chosen] for part in images))
 
 

@@ -18,6 +18,7 @@ from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.steady import ROWS, check_steady, is_trusted
 from advpure.tiling import check_batch_size, tiled
 
 ImageMap = Callable[[Tensor], Tensor]
@@ -37,6 +38,9 @@ class Target:
         ids: The sample ids that it is bound to, if any.
         keyed: Whether its randomness is known to be a function of ids and configuration.
         settings: What describes it in a record.
+        ask: Refuses a map that is no function of its input, see `advpure.steady`; the first call
+            asks it.
+        asks: Whether that evaluates a network; those that were loaded by name are known.
     """
 
     run: Run
@@ -46,14 +50,28 @@ class Target:
     ids: Tensor | None = None
     keyed: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    ask: Callable[[Tensor, Sequence[int], RandomnessConfig | None], None] | None = None
+    asks: bool = True
 
     def __call__(self, images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         """Map images and check the result.
 
         Raises:
-            BadInput: when the result is no finite float tensor of the shape of the images.
+            BadInput: when the map is no function of its input, or the result is no finite float
+                tensor of the shape of the images.
         """
+        self.check(images, ids, xi)
         return check_result(self.run(images, ids, xi), images, ids)
+
+    def check(self, images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> None:
+        """Refuse a map whose equal calls differ; asked once, at two images."""
+        if self.ask is not None:
+            self.ask(images, ids, xi)
+
+    def asked(self, count: int) -> int:
+        """Return the network evaluations of `check`, the first time, at a batch of images."""
+        tile = self.tile or 1
+        return 2 * -(-min(ROWS, count) // tile) * tile if self.asks else 0
 
 
 def check_result(result: Tensor, images: Tensor, ids: Sequence[int]) -> Tensor:
@@ -107,15 +125,19 @@ def as_target(
     settings = {"purifier": getattr(purifier, "__name__", type(purifier).__name__)}
     tile, ids = getattr(purifier, "tile", None), getattr(purifier, "ids", None)
     at = getattr(purifier, "at", None)
-    if at is None:
-        return Target(run=lambda x, i, xi: purifier(x), tile=tile, settings=settings)
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
+        if at is None:
+            return tiled(purifier, tile)(images)
         result: Tensor = at(ids=list(ids), xi=xi)(images)
         return result
 
+    def ask(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> None:
+        fix = "fix its randomness, or give it at(ids=, xi=)"
+        check_steady(purifier, lambda x: run(x, ids[: len(x)], xi), images, fix=fix)
+
     xi = getattr(purifier, "xi", None)
-    return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings)
+    return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings, ask=ask)
 
 
 def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
@@ -125,13 +147,15 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         def purify(x: Tensor, i: Tensor) -> Tensor:
             return exact.purify(x, Noise(xi, i))
 
-        rows = torch.tensor(list(ids), dtype=torch.int64)
+        rows = torch.tensor(list(ids), dtype=torch.int64, device="cpu")
         return tiled(purify, owner.tile)(images, rows)
 
     return Target(
         run=run, tile=owner.tile, evaluations=purifier.chain.evaluations, xi=owner.xi,
         ids=owner.ids, keyed=True,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
+        ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
+        asks=purifier.chain.evaluations > 0 and not is_trusted(purifier.denoiser),
     )  # fmt: skip
 
 

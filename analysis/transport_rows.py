@@ -89,7 +89,7 @@ def purified_batches(
             if (sigma, i, k) not in skip
         ]
         for start in range(0, len(todo), step):
-            found = torch.tensor(todo[start : start + step], dtype=torch.int64)
+            found = torch.tensor(todo[start : start + step], dtype=torch.int64, device="cpu")
             yield _purify(sigma, chain, found, images, xi, classifier, tile, device)
 
 

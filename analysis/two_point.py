@@ -90,7 +90,9 @@ def two_point_law(t: float) -> TwoPointLaw:
 
 def two_point_denoiser() -> MixtureDenoiser:
     """Return the exact denoiser of the two points, as images of one pixel."""
-    return MixtureDenoiser(torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1))
+    return MixtureDenoiser(
+        torch.tensor([-1.0, 1.0], dtype=torch.float32, device="cpu").reshape(2, 1, 1, 1)
+    )
 
 
 class TwoPointDraws(NamedTuple):
@@ -128,7 +130,7 @@ def simulate_two_points(
     """
     _check_noise(t)
     denoiser = two_point_denoiser()
-    ids = torch.arange(draws)
+    ids = torch.arange(draws, dtype=torch.int64, device="cpu")
     x = (2.0 * (ids % 2) - 1.0).double().reshape(-1, 1, 1, 1)
     z = xi.fold("two-point", 0).normal(ids.tolist(), "forward", 0, (1, 1, 1)).double()
     noise = Noise(None, ids)

@@ -100,7 +100,7 @@ def apgd(
         True
     """
     chosen = resolve(APGDSettings, settings, overrides)
-    batch = check_batch(model, images, labels, ids)
+    batch = check_batch(model, images, labels, ids, chosen)
     oracle = Oracle(model, chosen)
     tally, best = Tally(batch), Best(batch.images)
     sizes = row_radii(radii, chosen.eps, len(batch.images))

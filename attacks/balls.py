@@ -48,7 +48,7 @@ def row_radii(radii: Tensor | None, eps: float, count: int) -> Tensor:
         [0.25, 0.25]
     """
     if radii is None:
-        return torch.full((count,), eps, dtype=torch.float64)
+        return torch.full((count,), eps, dtype=torch.float64, device="cpu")
     found = radii.detach().to("cpu", torch.float64)
     if found.shape != (count,):
         raise BadInput(
@@ -108,7 +108,9 @@ def draw_in_ball(
     levels = xi.uniform(ids, step, (1,), draw=1)[:, 0].tolist()
     root = 1.0 / like[0].numel()
     pairs = zip(radii.tolist(), levels, strict=True)
-    radius = torch.tensor([size * level**root for size, level in pairs])
+    radius = torch.tensor(
+        [size * level**root for size, level in pairs], dtype=torch.float32, device="cpu"
+    )
     return direction, radius.to(like)[:, None, None, None]
 
 

@@ -67,14 +67,14 @@ def uniform_noise(
         (True, 1)
     """
     chosen = resolve(NoiseSettings, settings, overrides)
-    batch = check_batch(model, images, labels, ids)
+    batch = check_batch(model, images, labels, ids, chosen)
     oracle, tally, best = Oracle(model, chosen), Tally(batch), Best(batch.images)
     xi = RandomnessConfig(chosen.seed, "counter").fold("attack", "uniform_noise")
 
     def noisy(centres: Tensor, offset: Tensor, radius: Tensor | None) -> Tensor:
         return project(place(centres, offset, radius), centres, chosen.eps, chosen.norm)
 
-    active = torch.arange(len(batch.images))
+    active = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     for step in range(chosen.draws):
         centres, numbers = batch.images[active], batch.ids[active]
         offset, radius = draw_in_ball(xi, numbers, centres, chosen.eps, chosen.norm, step)

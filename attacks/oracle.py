@@ -21,9 +21,12 @@ from torch import Tensor
 from advpure.attacks.losses import LOSSES, succeeds
 from advpure.attacks.settings import AttackSettings, GradientSettings
 from advpure.errors import BadInput
+from advpure.gradients import differentiating, plain
+from advpure.purifier import Bound
 from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.steady import check_steady
 from advpure.tiling import tiled
-from advpure.units import check_images, check_labels
+from advpure.units import check_images, check_labels, check_radius
 
 Model = Callable[[Tensor], Tensor]
 View = Callable[[Tensor, Tensor], Tensor]
@@ -52,41 +55,81 @@ class Slope(NamedTuple):
     success: Tensor
 
 
-def check_batch(model: Model, images: Tensor, labels: Tensor, ids: Ids | None) -> Batch:
-    """Refuse input that cannot be attacked.
+def check_batch(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    ids: Ids | None,
+    settings: AttackSettings | None = None,
+) -> Batch:
+    """Refuse input that cannot be attacked, and a model that is no function of it.
 
     Args:
         model: The model under attack; ids that it is bound to are the default ids.
         images: [B, C, H, W], floating point in [0, 1], B >= 1.
         labels: [B], class indices.
         ids: Data-set indices [B]; None means those of the model, else 0 .. B-1.
+        settings: Threat model and randomness. Under fresh randomness a plain callable need not
+            give equal answers to equal calls.
 
     Raises:
         BadInput: naming the first rule that is broken.
+
+    Cost: two passes on two images, once for each model that was not loaded by name.
     """
+    check_model(model)
     check_images(images)
     if not images.numel():
         raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
-    if not isinstance(labels, Tensor) or labels.dtype == torch.bool:
-        raise BadInput("labels", "are not a tensor of class indices", "use an int64 tensor")
     check_labels(labels, len(images))
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
-    if any(module.training and _couples_rows(module) for module in modules):
-        raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
+    if settings is not None:
+        check_radius(settings.eps, images.dtype)
     if ids is None:
         ids = getattr(model, "ids", None)
     listed = list(range(len(images))) if ids is None else check_ids(ids, len(images))
-    return Batch(
-        images.detach().clamp(0.0, 1.0),
-        labels.to(images.device, torch.int64),
-        torch.tensor(listed, dtype=torch.int64),
-    )
+    with torch.inference_mode(False):
+        batch = Batch(
+            images.detach().clamp(0.0, 1.0),
+            labels.to(images.device, torch.int64, copy=True),
+            torch.tensor(listed, dtype=torch.int64, device="cpu"),
+        )
+        _check_steady(model, batch, settings is None or settings.randomness == "fixed")
+    return batch
 
 
-def _couples_rows(module: torch.nn.Module) -> bool:
-    return isinstance(
-        module, torch.nn.modules.batchnorm._BatchNorm | torch.nn.modules.dropout._DropoutNd
-    )
+def check_model(model: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        BadInput: naming its type.
+    """
+    if not callable(model):
+        raise BadInput(
+            f"a model of type {type(model).__name__}",
+            "cannot be called",
+            "pass a map from images [B, C, H, W] to logits",
+        )
+
+
+def _check_steady(model: Model, batch: Batch, repeatable: bool) -> None:
+    """Refuse a model that is in training mode, random or learning."""
+    if isinstance(model, Bound):
+        model.check_steady(batch.images)
+        return
+    driven = hasattr(model, "at")
+    if driven:
+        xi = cast(Any, model).xi if hasattr(model, "xi") else None
+        fresh = getattr(xi, "scope", "") == "fresh"
+        given = {"xi": dataclasses.replace(cast(Any, xi), scope="sample")} if fresh else {}
+
+    def view(x: Tensor) -> Tensor:
+        own = cast(Any, model).at(ids=batch.ids[: len(x)], **given) if driven else model
+        return cast(Tensor, own(x))
+
+    tile = getattr(model, "tile", None)
+    fix = "call model.eval(), fix its randomness, or use randomness='fresh'"
+    ask = tiled(view, tile)
+    check_steady(model, ask, batch.images, repeatable=repeatable or driven, fix=fix)
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
@@ -98,8 +141,9 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput(
-            f"model output of shape {shape}", f"is not [{len(labels)}, classes]", "return logits"
-        )
+            f"model output of shape {shape}", f"is not [{len(labels)}, classes]",
+            "return logits, or say outputs='labels' where the model is loaded",
+        )  # fmt: skip
     classes, values = logits.shape[1], logits.detach()
     if int(labels.max()) >= classes:
         raise BadInput(
@@ -114,7 +158,8 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         raise BadInput(
             "model outputs",
             "look like probabilities (non-negative rows that sum to 1)",
-            "return the logits before the softmax",
+            "return the logits before the softmax, or say outputs='probabilities' "
+            "(--outputs probabilities) where the model is loaded",
         )
 
 
@@ -243,9 +288,9 @@ class Oracle:
         return Verdict(self._loss(logits, labels).detach(), success)
 
     def _slope(self, views: list[View], images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
-        points = images.detach().clone().requires_grad_()
         share = 1.0 / len(views)
-        with torch.enable_grad():
+        with differentiating():
+            points, labels = plain(images).requires_grad_(), plain(labels)
             if self.gradient_settings.eot_mode == "logits":
                 passes = [self._logits(view, points, labels, ids) for view in views]
                 mean = torch.stack(passes).mean(dim=0)
@@ -253,7 +298,8 @@ class Oracle:
                 gradient = _gradient(losses, points)
             else:
                 gradient = torch.zeros_like(points)
-                losses, mean = gradient.new_zeros(len(points)), torch.zeros(())
+                losses = gradient.new_zeros(len(points))
+                mean = gradient.new_zeros(())
                 for view in views:
                     logits = self._logits(view, points, labels, ids)
                     loss = self._loss(logits, labels)

@@ -54,10 +54,10 @@ class Tally:
         """Start from unchanged images and no passes."""
         count = len(batch.images)
         self.images = batch.images.clone()
-        self.iterations = torch.zeros(count, dtype=torch.int64)
-        self.forwards = torch.zeros(count, dtype=torch.int64)
-        self.backwards = torch.zeros(count, dtype=torch.int64)
-        self.zero_gradient = torch.zeros(count, dtype=torch.bool)
+        self.iterations = torch.zeros(count, dtype=torch.int64, device="cpu")
+        self.forwards = torch.zeros(count, dtype=torch.int64, device="cpu")
+        self.backwards = torch.zeros(count, dtype=torch.int64, device="cpu")
+        self.zero_gradient = torch.zeros(count, dtype=torch.bool, device="cpu")
 
     def count(self, rows: Tensor, forwards: int, backwards: int = 0) -> None:
         """Add passes to the rows [A]."""
@@ -84,7 +84,9 @@ class Best:
     def __init__(self, images: Tensor) -> None:
         """Start below every verdict."""
         self.images = images.clone()
-        self._loss = torch.full((len(images),), -torch.inf, device=images.device)
+        self._loss = torch.full(
+            (len(images),), -torch.inf, dtype=torch.float32, device=images.device
+        )
         self._success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
 
     def update(self, rows: Tensor, images: Tensor, verdict: Verdict | Slope) -> None:
@@ -137,7 +139,7 @@ def conclude(
     sizes = row_radii(radii, settings.eps, len(batch.images))
     images = tiled(bound, oracle.tile)(tally.images, batch.images, sizes)
     verdict = oracle.judge(images, batch.labels, batch.ids, step)
-    tally.count(torch.arange(len(images)), 1)
+    tally.count(torch.arange(len(images), dtype=torch.int64, device="cpu"), 1)
     linf, l2 = tiled(distances, oracle.tile)(images.cpu(), batch.images.cpu())
     return AttackResult(
         images=images,

@@ -92,7 +92,7 @@ def pgd(
         (True, 13, 0.108)
     """
     chosen = resolve(PGDSettings, settings, overrides)
-    batch = check_batch(model, images, labels, ids)
+    batch = check_batch(model, images, labels, ids, chosen)
     oracle = Oracle(model, chosen)
     tally, best = Tally(batch), Best(batch.images) if chosen.iterate == "best" else None
     sizes = row_radii(radii, chosen.eps, len(batch.images))
@@ -135,7 +135,7 @@ def begin(
     the settings, or one for each row, `radii` [B].
     """
     settings = oracle.gradient_settings
-    active = torch.arange(len(batch.images))
+    active = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     points = starting_point(start, batch, settings)
     moves = points is not None or settings.random_start
     if settings.stops and moves:

@@ -6,7 +6,7 @@
 * `bpda_eot`: both.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from advpure.attacks.oracle import Model
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
 from advpure.attacks.settings import Count, resolve
+from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.randomness import Ids
 
@@ -32,6 +33,16 @@ class BPDASettings(PGDSettings):
     """Settings of BPDA: those of PGD, with the gradient mode bpda."""
 
     gradient: GradientMode | None = "bpda"
+
+    def __post_init__(self) -> None:
+        """Check, and refuse another gradient than the one that makes it BPDA."""
+        super().__post_init__()
+        if self.gradient != "bpda":
+            raise BadInput(
+                f"gradient {self.gradient!r}",
+                "contradicts the attack, which replaces the purifier's gradient",
+                "leave it out, or use pgd",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +86,7 @@ def bpda(
         BadInput: also for a plain callable, whose backward pass cannot be replaced from outside.
     """
     chosen = resolve(BPDASettings, settings, overrides)
-    through = replace(chosen, gradient="bpda")
-    return pgd(model, images, labels, through, ids=ids, start=start, radii=radii)
+    return pgd(model, images, labels, chosen, ids=ids, start=start, radii=radii)
 
 
 def bpda_eot(

@@ -231,7 +231,7 @@ def test_calls_of_a_plain_map_are_counted_with_the_check_that_it_repeats_itself(
 
     settings = CompressionSettings(perturbations=3, seeds=[0, 1])
     list(compression_rows(halve, _images(5), None, settings, batch_size=2))
-    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 2
+    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 4
     assert max(seen) == 2
 
 

@@ -216,7 +216,7 @@ def test_a_zero_derivative_that_is_one_stays_zero() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"probes": 0}, "no positive whole number"),
+        ({"probes": 0}, "is not a whole number"),
         ({"distribution": "normal"}, "is not known"),
         ({"ids": [3, 3]}, "appears twice"),
         ({"xi": RandomnessConfig(0, scope="fresh")}, "different noise"),

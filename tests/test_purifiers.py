@@ -253,9 +253,9 @@ OTHER: dict[str, object] = {
     "t": 60, "sigma": 0.3, "index_rule": "nearest", "schedule": "cosine", "schedule_steps": 900,
     "forward": "oneshot", "variance": "small", "clip_x0": None, "stride": 2, "surrogate_stride": 5,
     "prescale": True, "eta": 0.5, "kind": "ode", "dt": 2e-3, "label": "floor",
-    "surrogate_dt": 2e-2, "order": 2, "evaluations": 11, "spacing": "logSNR", "time_rule": "exact",
-    "nodes": 12, "clip": True, "recipe": "truncated", "steps": 2, "smoothing": False,
-    "surrogate_steps": 2,
+    "surrogate_dt": 2e-2, "order": 2, "evaluations": 11, "spacing": "logSNR", "inner": "spacing",
+    "time_rule": "exact", "nodes": 12, "clip": True, "recipe": "truncated", "steps": 2,
+    "smoothing": False, "surrogate_steps": 2,
 }  # fmt: skip
 
 
@@ -280,10 +280,10 @@ def test_every_option_is_stored_with_its_value(name: str) -> None:
     ("ddpm", {"t": 1001}, r"t 1001 is outside"),
     ("ddpm", {"t": 5, "sigma": 0.1}, "are two strengths; give one of them"),
     ("ddpm", {"sigma": 0.0}, "outside"), ("ddpm", {"sigma": 41}, "outside"),
-    ("ddpm", {"sigma": float("nan")}, "outside"), ("cm", {"t": 1001}, "outside"),
+    ("ddpm", {"sigma": float("nan")}, "not finite"), ("cm", {"t": 1001}, "outside"),
     ("ddpm", {"stride": 0}, "stride 0 goes nowhere"), ("ddim", {"eta": 1.5}, "eta 1.5 is outside"),
     ("vpsde", {"schedule": "cosine"}, "is not the one that the SDE continues"),
-    ("vpsde", {"dt": 0.0}, "outside"), ("vpsde", {"dt": float("nan")}, "outside"),
+    ("vpsde", {"dt": 0.0}, "outside"), ("vpsde", {"dt": float("nan")}, "not finite"),
     ("dpm", {"evaluations": 0}, "solve nothing"), ("dpm", {"t": 1}, "leaves the solver no inter"),
     ("dpm", {"order": 4}, "order 4 is not known; known: 1, 2, 3"),
     ("cm", {"steps": 0}, "0 steps purify nothing"), ("cm", {"steps": 8}, "do not fit the 6 nodes"),

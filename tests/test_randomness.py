@@ -411,8 +411,8 @@ def test_the_search_lets_explicit_generators_pass(line: str) -> None:
     (lambda: RandomnessConfig(0).normal(torch.ones(2), "forward", 0, (2,)), r"whole numbers"),
     (lambda: RandomnessConfig(0).normal(torch.ones(2, 1).long(), "forward", 0, (2,)), r"list"),
     (lambda: check_ids([0, 1], 3), r"2 sample ids do not match a batch of 3 images; bind one id"),
-    (lambda: set_noise_cache(-1), r"is negative"),
-    (lambda: set_noise_cache(float("nan")), r"is negative"),
+    (lambda: set_noise_cache(-1), r"is not 0 or more"),
+    (lambda: set_noise_cache(float("nan")), r"is not finite"),
 ])  # fmt: skip
 def test_bad_use_names_the_rule(make: Callable[[], object], rule: str) -> None:
     with pytest.raises(BadInput, match=rule):

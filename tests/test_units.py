@@ -76,7 +76,14 @@ def test_parse_number_names_what_it_read() -> None:
     (torch.full((1, 1, 2, 2), -1.0), r"leave .*map them with \(x \+ 1\) / 2"),
     (torch.full((1, 1, 2, 2), float("nan")), "NaN"),
     (torch.full((1, 1, 2, 2), float("inf")), "infinite"),
-    ([[0.0]], r"not \[B, C, H, W\]"),
+    ([[0.0]], "images of type list are not a tensor"),
+    (torch.zeros(1, 1, 2, 2, dtype=torch.complex64), "complex64 .*take the real part"),
+    (torch.zeros(1, 1, 2, 2, dtype=torch.bool), "torch.bool are not floating point"),
+    (torch.zeros(1, 1, 2, 2).to_sparse(), "layout sparse_coo are not dense; call to_dense"),
+    (torch.zeros(1, 1, 2, 2, device="meta"), "on the device meta have no values"),
+    (torch.tensor([-2.1, 2.6]).reshape(1, 1, 1, 2), "put the normalisation into the model"),
+    (torch.tensor([-0.2, 1.2]).reshape(1, 1, 1, 2), "put the normalisation into the model"),
+    (torch.tensor([0.0, 1.2]).reshape(1, 1, 1, 2), "clip them"),
 ])  # fmt: skip
 def test_images_outside_the_contract_are_refused(images: Tensor, rule: str) -> None:
     with pytest.raises(BadInput, match=rule):
@@ -87,6 +94,8 @@ def test_images_outside_the_contract_are_refused(images: Tensor, rule: str) -> N
     (torch.zeros(3, dtype=torch.int64), r"labels of shape \(3,\) do not match 2 images"),
     (torch.zeros(2), "not class indices"),
     (torch.tensor([0, -1]), "label -1 is negative"),
+    (torch.tensor([True, False]), "torch.bool are not class indices"),
+    ([0, 1], "labels of type list are not a tensor"),
 ])  # fmt: skip
 def test_labels_outside_the_contract_are_refused(labels: Tensor, rule: str) -> None:
     with pytest.raises(BadInput, match=rule):

@@ -125,10 +125,7 @@ def whole(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
         ...
         advpure.errors.BadInput: steps True is not a whole number of 1 or more; use 1
     """
-    try:
-        number = None if _is_truth(value) else operator.index(value)  # type: ignore[arg-type]
-    except Exception:  # tensors of several values and foreign objects fail in many ways
-        number = None
+    number = as_integer(value)
     if number is None or not least <= number <= most:
         rule, fix = f"is not a whole number of {least} or more", f"use {least}"
         if least == -LARGEST:
@@ -217,6 +214,21 @@ def name(value: object, what: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise BadInput(f"{what} {shown(value)}", "is not a name", "use letters, digits, _ . + -")
     return value
+
+
+def listed(value: Any) -> list[Any]:
+    """Return one value, or several of a sequence or an array, as a list.
+
+    Example:
+        >>> listed("8/255"), listed((1, 2)), listed(np.arange(2)), listed(0.5)
+        (['8/255'], [1, 2], [0, 1], [0.5])
+    """
+    if isinstance(value, str | bytes | Mapping):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:  # a number, also one of NumPy without axes
+        return [value]
 
 
 def validate(settings: Any) -> None:
@@ -312,7 +324,7 @@ def _check_union(value: Any, kinds: Sequence[Any], within: Range, what: str) -> 
         wanted = by_kind.get(str, literal)
     elif _is_truth(value) and bool in by_kind:
         wanted = bool
-    elif int in by_kind and (float not in by_kind or _as_index(value) is not None):
+    elif int in by_kind and (float not in by_kind or as_integer(value) is not None):
         wanted = by_kind[int]
     else:
         wanted = by_kind.get(float) or by_kind.get(str) or literal
@@ -366,10 +378,16 @@ def _is_truth(value: object) -> bool:
     return isinstance(value, bool | np.bool_) or str(dtype) in ("bool", "torch.bool")
 
 
-def _as_index(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
+    """Return a whole number of Python, NumPy or torch as an int; None for anything else.
+
+    Example:
+        >>> as_integer(np.uint8(3)), as_integer(True), as_integer(3.0)
+        (3, None, None)
+    """
     try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except Exception:  # see `whole`
+        return None if _is_truth(value) else operator.index(value)  # type: ignore[arg-type]
+    except Exception:  # tensors of several values and foreign objects fail in many ways
         return None
 
 

@@ -99,7 +99,9 @@ class ContinuousDenoiser(Denoiser):
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
         """Denoise by removing the predicted noise."""
-        given = torch.as_tensor(sigma, dtype=torch.float64)
+        given = torch.as_tensor(
+            sigma, dtype=torch.float64, device=sigma.device if isinstance(sigma, Tensor) else "cpu"
+        )
         times = [999.0 * vp_time(float((level**2).log1p())) for level in given.flatten()]
         time = torch.tensor(times, dtype=x.dtype, device=x.device).expand(x.shape[0])
         s = given.to(x).reshape(-1, *[1] * (x.ndim - 1))

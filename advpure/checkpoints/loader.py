@@ -14,6 +14,7 @@ from advpure.checkpoints.choices import PREPROCESSOR, split_choices
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import choose_resample, converted, read_weights, require_sum
 from advpure.checkpoints.layout import assemble
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.weight_files import kind_of, locate
 
@@ -69,6 +70,7 @@ class Opened(NamedTuple):
     choices: dict[str, str]
 
 
+@plain_defaults()
 def load_checkpoint(
     name: str,
     file: str | Path | None = None,

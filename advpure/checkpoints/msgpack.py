@@ -199,7 +199,7 @@ def _array(parts: Any) -> Tensor:
         flat = torch.from_numpy(np.frombuffer(content, dtype=dtype).astype(np.dtype(name)))
     else:
         raise Malformed(f"array type {name!r} is not known")
-    flat = torch.zeros(0) if flat is None else flat
+    flat = torch.zeros(0, dtype=torch.float32, device="cpu") if flat is None else flat
     if flat.numel() != math.prod(shape):
         raise Malformed("an array has not the size of its shape")
     return flat.reshape(shape)

@@ -115,7 +115,7 @@ def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
 
 def _tensor(storage: _Numbers, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
     """Put a tensor together from its storage, within the storage's bounds."""
-    empty = torch.empty(0, dtype=storage.dtype)
+    empty = torch.empty(0, dtype=storage.dtype, device="cpu")
     count = len(storage.memory) // empty.element_size()
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if min(offset, *size, *stride, 0) < 0 or last >= max(count, 1):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.layout import Shape, assemble
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 
 
@@ -86,10 +87,10 @@ def _draw(name: str, shape: Shape, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
     leaf = name.rpartition(".")[2]
     if leaf == "num_batches_tracked":
-        return torch.zeros(shape, dtype=torch.long)
+        return torch.zeros(shape, dtype=torch.long, device="cpu")
     if leaf == "resample_filter":
-        return torch.zeros(shape)
-    values = torch.randn(shape, generator=generator)
+        return torch.zeros(shape, dtype=torch.float32, device="cpu")
+    values = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     if leaf == "running_var":
         return (0.2 * values).exp()
     if len(shape) <= 1:
@@ -102,6 +103,7 @@ def _draw(name: str, shape: Shape, seed: int) -> Tensor:
     return values / math.sqrt(values.numel() / outputs)
 
 
+@plain_defaults()
 def deviation(entry: Checkpoint, proof: Proof) -> float:
     """Return how far our network is from the official code.
 
@@ -118,12 +120,14 @@ def deviation(entry: Checkpoint, proof: Proof) -> float:
     state = recipe_weights(layout.official(), proof.seed)
     network = entry.network(assemble(layout, state, entry.name))
     generator = torch.Generator().manual_seed(proof.seed)
-    inputs: list[Tensor] = [torch.randn(proof.shape, generator=generator)]
+    inputs: list[Tensor] = [
+        torch.randn(proof.shape, generator=generator, dtype=torch.float32, device="cpu")
+    ]
     if proof.time:
-        inputs.append(torch.tensor(proof.time) / proof.scale)
+        inputs.append(torch.tensor(proof.time, dtype=torch.float32, device="cpu") / proof.scale)
     if proof.labels:
-        inputs.append(torch.tensor(proof.labels))
-    expected = torch.tensor(proof.output)
+        inputs.append(torch.tensor(proof.labels, dtype=torch.int64, device="cpu"))
+    expected = torch.tensor(proof.output, dtype=torch.float32, device="cpu")
     answer = network(*inputs).flatten()[:: proof.stride]
     if answer.shape != expected.shape:
         raise BadInput(f"output of {entry.name}", f"has {len(answer)} numbers", "reinstall advpure")

@@ -163,7 +163,9 @@ class SongUNet(nn.Module):
         features = torch.cat([phase.sin(), phase.cos()], dim=1)
         if self.labels is not None:
             if labels is None:
-                labels = torch.full((len(features),), self.label, device=features.device)
+                labels = torch.full(
+                    (len(features),), self.label, device=features.device, dtype=torch.int64
+                )
             classes = self.config.classes
             one_hot = F.one_hot(labels.clamp_min(0), classes).to(features.dtype)
             one_hot = torch.where(labels[:, None] < 0, 1 / classes, one_hot)

@@ -128,7 +128,7 @@ class UNet2D(nn.Module):
             Its output [B, out_channels, H, W].
         """
         if self.config.classes and labels is None:
-            labels = torch.full((x.shape[0],), self.label, device=x.device)
+            labels = torch.full((x.shape[0],), self.label, device=x.device, dtype=torch.int64)
         out: Tensor = self.unet(x, time * self.config.time_scale, labels, return_dict=False)[0]
         return out
 

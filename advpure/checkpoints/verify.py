@@ -8,6 +8,7 @@ from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import check_sum, read_weights
 from advpure.checkpoints.layout import KeyReport, compare
 from advpure.checkpoints.proof import deviation, load_proofs
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 
 TOLERANCE = 1e-5
@@ -56,6 +57,7 @@ class Verification:
         )
 
 
+@plain_defaults()
 def verify(
     entry: Checkpoint, path: str | Path | None = None, case: str | None = "small"
 ) -> Verification:

@@ -57,6 +57,7 @@ class JudgedSubject(Subject):
     panel: ClassVar[str] = "Defense and images"
 
     classifier: o.Classifier = None
+    outputs: o.Outputs = "logits"
     gradient: o.Gradient = None
     policy: o.Policy = None
 

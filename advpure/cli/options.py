@@ -45,6 +45,9 @@ Weights = Annotated[
     typer.Option(help="Weights of the denoiser: a file, a shipped name, or official NAME:FILE."),
 ]
 Classifier = Annotated[str | None, typer.Option(help="Weights of the classifier, likewise.")]
+Outputs = Annotated[
+    str, typer.Option(help="What the classifier answers with: logits, probabilities or labels.")
+]
 Distribution = Annotated[str, typer.Option(help="uniform, gaussian or sign.")]
 Gradient = Annotated[
     str | None, typer.Option(help="full, checkpoint, bpda or surrogate. Default: exact.")

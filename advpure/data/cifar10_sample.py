@@ -65,7 +65,7 @@ def read(split: Split) -> RawSplit:
     pixels = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))) for file in files]
     return RawSplit(
         torch.stack(pixels).permute(0, 3, 1, 2).contiguous(),
-        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(labels, dtype=torch.int64, device="cpu"),
         255,
     )
 

@@ -31,7 +31,7 @@ def read(split: Split) -> RawSplit:
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images).to(torch.uint8)[:, None]
     labels = torch.from_numpy(bunch.target).to(torch.int64)
-    is_test = torch.arange(len(labels)) % 4 == 0
+    is_test = torch.arange(len(labels), dtype=torch.int64, device="cpu") % 4 == 0
     chosen = is_test if split == "test" else ~is_test
     return RawSplit(pixels[chosen].contiguous(), labels[chosen], 16)
 

@@ -88,12 +88,16 @@ def pick(split: Split, indices: Tensor) -> RawSplit:
     """
     chosen = [_items(split)[index] for index in indices.tolist()]
     pixels = [torch.from_numpy(load_picture(item.path)) for item in chosen]
-    return RawSplit(torch.stack(pixels), torch.tensor([item.label for item in chosen]), 255)
+    return RawSplit(
+        torch.stack(pixels),
+        torch.tensor([item.label for item in chosen], dtype=torch.int64, device="cpu"),
+        255,
+    )
 
 
 def read(split: Split) -> RawSplit:
     """Read a whole split: 7.5 GB for the official validation images."""
-    return pick(split, torch.arange(len(_items(split))))
+    return pick(split, torch.arange(len(_items(split)), dtype=torch.int64, device="cpu"))
 
 
 def load_picture(path: Path) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:

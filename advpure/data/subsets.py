@@ -75,8 +75,13 @@ def parse_subset(text: str, splits: Mapping[Split, int], more: str = "") -> Subs
             " or ".join(filter(None, (f"stay within 0:{size}", more))),
         )
     if isinstance(indices, range):
-        return Subset(split, torch.arange(indices.start, indices.stop, indices.step))
-    return Subset(split, torch.tensor(indices, dtype=torch.int64))
+        return Subset(
+            split,
+            torch.arange(
+                indices.start, indices.stop, indices.step, dtype=torch.int64, device="cpu"
+            ),
+        )
+    return Subset(split, torch.tensor(indices, dtype=torch.int64, device="cpu"))
 
 
 def is_whole(text: str) -> bool:

@@ -92,7 +92,12 @@ class SeededDropout(nn.Module):
             return x
         if self.generator is None:
             raise BadInput(f"dropout {self.rate}", "has no generator", "call seed_dropout first")
-        keep = torch.rand(x.shape, generator=self.generator).to(x.device) >= self.rate
+        keep = (
+            torch.rand(x.shape, generator=self.generator, dtype=torch.float32, device="cpu").to(
+                x.device
+            )
+            >= self.rate
+        )
         return x * keep / (1.0 - self.rate)
 
 

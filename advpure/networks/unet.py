@@ -129,7 +129,7 @@ class UNet(nn.Module):
         """
         embedded = self.embed(self.features(noise))
         if self.tokens is not None:
-            anyone = torch.full((len(x),), -1, device=x.device)
+            anyone = torch.full((len(x),), -1, device=x.device, dtype=torch.int64)
             embedded = embedded + self.tokens(anyone if labels is None else labels)
         embedded = F.silu(embedded)
         modulation = self.modulate(embedded)[:, :, None, None]

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from advpure.base.validation import validate
 from advpure.chain import Chain, NoiseForm, Step
-from advpure.denoisers import Denoiser
+from advpure.denoisers import Denoiser, check_covered
 from advpure.errors import BadInput
 from advpure.schedules import IndexRule, Schedule, ScheduleName, linear_schedule, make_schedule
 
@@ -28,6 +29,10 @@ class Recipe:
 
     network: ClassVar[str | None] = "edm"
     votes: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Check every option against its annotation; NumPy numbers become plain ones."""
+        validate(self)
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the steps. Nothing is computed but tables."""
@@ -58,6 +63,7 @@ class TimeStrength(Recipe):
 
     def __post_init__(self) -> None:
         """Check the strength."""
+        super().__post_init__()
         refuse_two_strengths(self.t, self.sigma)
         steps = len(self.tables)
         if self.t is not None and not 1 <= self.t <= steps:
@@ -92,6 +98,7 @@ class NoiseStrength(Recipe):
 
     def __post_init__(self) -> None:
         """Check the strength."""
+        super().__post_init__()
         refuse_two_strengths(self.t, self.sigma)
         if self.t is not None and not 1 <= self.t <= 1000:
             raise BadInput(f"t {self.t}", "is outside the linear schedule", "use 1 .. 1000")
@@ -114,10 +121,17 @@ def refuse_two_strengths(t: int | None, sigma: float | None) -> None:
         )
 
 
-def need(denoiser: Denoiser | None) -> Denoiser:
-    """Return the denoiser, or say that the purifier has none."""
+def need(denoiser: Denoiser | None, sigma: float | None = None) -> Denoiser:
+    """Return the denoiser, or say that the purifier has none, or one for other noise levels.
+
+    Args:
+        denoiser: What was given.
+        sigma: The purifier's strength, [0, 1] units, if it is given as a noise level.
+    """
     if denoiser is None:
         raise BadInput("this purifier", "has no denoiser", "pass denoiser=...")
+    if sigma is not None:
+        check_covered(denoiser, type(denoiser).__name__, sigma)
     return denoiser
 
 

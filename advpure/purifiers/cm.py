@@ -34,7 +34,7 @@ class ConsistencyPurification(NoiseStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out noise and evaluation, once for each of `steps`."""
-        network = need(denoiser)
+        network = need(denoiser, self.sigma)
         told = told_level(self.level, self.time_rule, self.nodes, network)
         chain = [smooth(self.level), denoise(network, told, clip=self.clip)]
         if self.steps > 1:

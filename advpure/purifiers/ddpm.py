@@ -31,11 +31,11 @@ class Strided(TimeStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the steps of the kept indices."""
-        return self._with_stride(need(denoiser), self.stride)
+        return self._with_stride(need(denoiser, self.sigma), self.stride)
 
     def surrogate(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the same chain with fewer reverse steps."""
-        return self._with_stride(need(denoiser), self.surrogate_stride)
+        return self._with_stride(need(denoiser, self.sigma), self.surrogate_stride)
 
     def _with_stride(self, denoiser: Denoiser, stride: int) -> Chain:
         raise TypeError(f"{type(self).__name__} is abstract: write _with_stride()")

@@ -37,11 +37,13 @@ class DensePure(TimeStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out noise, scale and reverse steps."""
-        return self._with_steps(need(denoiser), self.steps)
+        return self._with_steps(need(denoiser, self.sigma), self.steps)
 
     def surrogate(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the same chain with fewer reverse steps."""
-        return self._with_steps(need(denoiser), min(self.surrogate_steps, self.steps or 10**9))
+        return self._with_steps(
+            need(denoiser, self.sigma), min(self.surrogate_steps, self.steps or 10**9)
+        )
 
     def _with_steps(self, denoiser: Denoiser, count: int | None) -> Chain:
         index, schedule = self.index, self.tables

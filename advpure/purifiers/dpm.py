@@ -7,6 +7,7 @@ Source: DPM-Solver (2206.00927); spec 3.8.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -27,11 +28,16 @@ class DPM(TimeStrength):
         order: Highest order, 1 to 3.
         evaluations: Network evaluations in all; groups of the order, the rest by lower orders.
         spacing: ``time_uniform`` (high resolution) or ``logSNR`` (small images).
+        inner: Where the inner points of a step of order 2 or 3 lie. ``logSNR``, the default: at
+            fixed shares of its log-SNR, as in the paper's algorithms 1 and 2. ``spacing``: as the
+            steps themselves, which the official code does. They differ with ``time_uniform`` only:
+            by up to 2.5e-3 of an image in [0, 1] units at t = 100 with 20 evaluations.
     """
 
     order: Literal[1, 2, 3] = 3
     evaluations: int = 20
     spacing: Literal["time_uniform", "logSNR"] = "time_uniform"
+    inner: Literal["logSNR", "spacing"] = "logSNR"
 
     def __post_init__(self) -> None:
         """Check the budget."""
@@ -43,20 +49,27 @@ class DPM(TimeStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out one noising step and one step for every group of evaluations."""
-        network, schedule = need(denoiser), self.tables
+        network, schedule = need(denoiser, self.sigma), self.tables
         orders = group_orders(self.order, self.evaluations)
         start, end = (self.index + 1) / len(schedule), 1 / len(schedule)
         first, last = _log_snr(schedule.log_alpha(start)), _log_snr(schedule.log_alpha(end))
         marks = [sum(orders[:k]) / sum(orders) for k in range(len(orders) + 1)]
-        if self.spacing == "time_uniform":
-            times = [start + share * (end - start) for share in marks]
+        times = [start + share * (end - start) for share in marks]
+        in_time = self.spacing == "time_uniform"
+        if in_time:
             snrs = [_log_snr(schedule.log_alpha(time)) for time in times]
         else:
             count = len(orders)
             snrs = [first + k / count * (last - first) for k in range(count + 1)]
         steps = noising_steps(schedule, self.index, "oneshot")
         for k, order in enumerate(orders):
-            steps.append(solver_step(network, snrs[k], snrs[k + 1], order, len(orders) - k))
+            inner = [n / order for n in range(1, order)]
+            if in_time and self.inner == "spacing":
+                points = [times[k] + share * (times[k + 1] - times[k]) for share in inner]
+                ahead = [_log_snr(schedule.log_alpha(time)) - snrs[k] for time in points]
+                inner = [gap / (snrs[k + 1] - snrs[k]) for gap in ahead]
+            number = len(orders) - k
+            steps.append(solver_step(network, snrs[k], snrs[k + 1], order, number, inner))
         return Chain(steps)
 
 
@@ -87,15 +100,19 @@ def _level(snr: float) -> _Level:
     return _Level((1 + math.exp(-2 * snr)) ** -0.5, (1 + math.exp(2 * snr)) ** -0.5)
 
 
-def solver_step(denoiser: Denoiser, snr: float, after: float, order: int, number: int) -> Step:
+def solver_step(
+    denoiser: Denoiser, snr: float, after: float, order: int, number: int, inner: Sequence[float]
+) -> Step:
     """Make one step from lambda = `snr` to `after`.
 
     Args:
         denoiser: D(x; sigma); the noise prediction is (x - alpha x0) / sigma.
         snr: lambda at the start.
         after: lambda at the end, larger.
-        order: 1, 2 (midpoint, r = 1/2) or 3 (r1 = 1/3, r2 = 2/3).
+        order: 1, 2 or 3.
         number: The step's time, for trajectories.
+        inner: Places r of the inner points, shares of the way in lambda: none, r1, or r1 and r2.
+            1/2 makes order 2 the midpoint rule.
     """
     h = after - snr
     here, there = _level(snr), _level(after)
@@ -114,9 +131,10 @@ def solver_step(denoiser: Denoiser, snr: float, after: float, order: int, number
         if order == 1:
             return linear(x, e, 1.0)
         if order == 2:
-            middle = epsilon(linear(x, e, 0.5), snr + 0.5 * h)
-            return linear(x, e, 1.0) - there.sigma * math.expm1(h) * (middle - e)
-        r1, r2 = 1 / 3, 2 / 3
+            (r,) = inner
+            middle = epsilon(linear(x, e, r), snr + r * h)
+            return linear(x, e, 1.0) - there.sigma * math.expm1(h) * (0.5 / r) * (middle - e)
+        r1, r2 = inner
         d1 = epsilon(linear(x, e, r1), snr + r1 * h) - e
         bend = math.expm1(r2 * h) / (r2 * h) - 1
         second = linear(x, e, r2) - _level(snr + r2 * h).sigma * r2 / r1 * bend * d1

@@ -56,7 +56,7 @@ class OneStepDDPM(TimeStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the noise and one network evaluation."""
-        network, schedule, index = need(denoiser), self.tables, self.index
+        network, schedule, index = need(denoiser, self.sigma), self.tables, self.index
         asked = float(schedule.sigmas[index])
         if self.sigma is None or self.index_rule == "dds":
             steps = noising_steps(schedule, index, "oneshot")
@@ -88,7 +88,7 @@ class OneStepEDM(NoiseStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the noise and one network evaluation."""
-        network = need(denoiser)
+        network = need(denoiser, self.sigma)
         told = told_level(self.level, self.time_rule, self.nodes, network)
         return Chain([smooth(self.level), denoise(network, told, clip=self.clip)])
 

@@ -29,7 +29,7 @@ class PFODE(NoiseStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the noise, Heun steps down the grid, and an Euler step to 0."""
-        network = need(denoiser)
+        network = need(denoiser, self.sigma)
         if self.recipe == "full":
             levels = karras_grid(self.nodes, 0.002, self.level).tolist()
         else:

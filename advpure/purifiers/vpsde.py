@@ -51,11 +51,11 @@ class VPSDE(TimeStrength):
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out one noising step and the Euler-Maruyama steps."""
-        return self._with_step(need(denoiser), self.dt)
+        return self._with_step(need(denoiser, self.sigma), self.dt)
 
     def surrogate(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the same integration with larger steps."""
-        return self._with_step(need(denoiser), self.surrogate_dt)
+        return self._with_step(need(denoiser, self.sigma), self.surrogate_dt)
 
     def _with_step(self, denoiser: Denoiser, dt: float) -> Chain:
         start = (self.index + 1) / 1000

@@ -19,18 +19,23 @@ def shift_images(
     if pixels == 0:
         return images
     batch, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator).to(images.device)
+    offsets = torch.randint(
+        0, 2 * pixels + 1, (2, batch), generator=generator, dtype=torch.int64, device="cpu"
+    ).to(images.device)
     padded = F.pad(images, (pixels,) * 4, mode="reflect" if reflect else "constant")
-    rows = offsets[0][:, None] + torch.arange(height, device=images.device)
-    columns = offsets[1][:, None] + torch.arange(width, device=images.device)
-    index = torch.arange(batch, device=images.device)[:, None, None]
+    rows = offsets[0][:, None] + torch.arange(height, device=images.device, dtype=torch.int64)
+    columns = offsets[1][:, None] + torch.arange(width, device=images.device, dtype=torch.int64)
+    index = torch.arange(batch, device=images.device, dtype=torch.int64)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
 def flip_images(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image [B, C, H, W] left to right with probability 1/2."""
-    return mirror(images, torch.rand(len(images), generator=generator) < 0.5)
+    return mirror(
+        images,
+        torch.rand(len(images), generator=generator, dtype=torch.float32, device="cpu") < 0.5,
+    )
 
 
 def mirror(images: Tensor, chosen: Tensor) -> Tensor:

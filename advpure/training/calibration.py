@@ -103,7 +103,9 @@ class CalibrationTask(Task):
     ) -> Tensor:
         """Return the guide's logits of one-shot estimates, [draws, B, K]."""
         level = 2.0 * self.levels.draw(len(images), generator)
-        noise = torch.randn((draws, *images.shape), generator=generator)
+        noise = torch.randn(
+            (draws, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
+        )
         level = level.clamp(min=self.range["sigma_min"])
         added = (level[:, None, None, None] * noise).to(images.device)
         noisy = (to_model(images) + added).flatten(0, 1)

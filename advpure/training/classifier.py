@@ -37,8 +37,12 @@ class ClassifierTask(Task):
         """Return the cross-entropy of each image, [B]."""
         images = batch.images
         if self.noise:
-            level = self.noise * torch.rand(len(images), 1, 1, 1, generator=generator)
-            noise = torch.randn(images.shape, generator=generator)
+            level = self.noise * torch.rand(
+                len(images), 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu"
+            )
+            noise = torch.randn(
+                images.shape, generator=generator, dtype=torch.float32, device="cpu"
+            )
             images = images + (level * noise).to(images.device)
         return F.cross_entropy(
             network(images), batch.labels, reduction="none", label_smoothing=self.smoothing

@@ -64,7 +64,9 @@ class DenoisedClassifierTask(Task):
             Images in [0, 1], of the same shape, without gradient.
         """
         level = self.levels.draw(len(images), generator).to(images.device)
-        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        noise = torch.randn(
+            images.shape, generator=generator, dtype=torch.float32, device="cpu"
+        ).to(images.device)
         noisy = to_model(images) + 2.0 * level[:, None, None, None] * noise
         with torch.no_grad():  # the denoiser is fixed and the images are data
             self.denoiser.to(images.device)

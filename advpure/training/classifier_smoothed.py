@@ -99,7 +99,9 @@ class SmoothedClassifierTask(Task):
     def noisy(self, images: Tensor, generator: torch.Generator, draws: int) -> Tensor:
         """Add noise to images, [draws * B, C, H, W]; an image keeps its level over the draws."""
         level = self.levels.draw(len(images), generator)[:, None, None, None]
-        noise = torch.randn((draws, *images.shape), generator=generator)
+        noise = torch.randn(
+            (draws, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
+        )
         return (images + (level * noise).to(images.device)).flatten(0, 1)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:

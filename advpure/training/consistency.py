@@ -84,7 +84,7 @@ class ConsistencyTask(Task):
         self.kind = str(values["distance"])
         self.teacher = InBfloat16(teacher.network, bool(values["teacher_bfloat16"]))
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
-        self.grid = torch.as_tensor(grid, dtype=torch.float32)
+        self.grid = torch.as_tensor(grid, dtype=torch.float32, device="cpu")
         self.highest = float(values["highest"]) or self.range["sigma_max"]
         self.first = int((self.grid > self.highest * (1 + 1e-6)).sum())
         if not self.first < self.nodes - 1:
@@ -94,8 +94,17 @@ class ConsistencyTask(Task):
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the distance between neighbouring outputs for each image, [B]."""
         clean = to_model(batch.images)
-        node = torch.randint(self.first, self.nodes - 1, (len(clean),), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        node = torch.randint(
+            self.first,
+            self.nodes - 1,
+            (len(clean),),
+            generator=generator,
+            dtype=torch.int64,
+            device="cpu",
+        )
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+            clean.device
+        )
         t, s = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         student = ConsistencyDenoiser(with_labels(network, batch.labels), **self.range)
         noisy = clean + t[:, None, None, None] * noise

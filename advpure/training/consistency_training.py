@@ -113,8 +113,17 @@ class ConsistencyTrainingTask(Task):
         if self.improved:
             node = torch.multinomial(self.weights, len(clean), True, generator=generator)
         else:
-            node = torch.randint(0, self.nodes - 1, (len(clean),), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+            node = torch.randint(
+                0,
+                self.nodes - 1,
+                (len(clean),),
+                generator=generator,
+                dtype=torch.int64,
+                device="cpu",
+            )
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+            clean.device
+        )
         s, t = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         mask = generator.get_state()
         with torch.no_grad():  # the target is a constant: that is the method's stop-gradient
@@ -131,8 +140,13 @@ class ConsistencyTrainingTask(Task):
         """Return the mean squared one-step error at noise level 1 on held-out images."""
         batch = self.held_out.to(network)
         clean = to_model(batch.images)
-        noise = torch.randn(clean.shape, generator=step_generator(0, "validation"))
-        levels = torch.full((len(clean),), _LEVEL, device=clean.device)
+        noise = torch.randn(
+            clean.shape,
+            generator=step_generator(0, "validation"),
+            dtype=torch.float32,
+            device="cpu",
+        )
+        levels = torch.full((len(clean),), _LEVEL, device=clean.device, dtype=torch.float32)
         with torch.no_grad():  # a number for the log: nothing differentiates it
             denoised = self._denoise(network, clean + _LEVEL * noise.to(clean.device), levels)
             return float(mean_squared(denoised, clean).mean())

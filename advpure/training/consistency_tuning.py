@@ -50,14 +50,16 @@ class ConsistencyTuningTask(Task):
         self.levels = Levels.of(values)
         self.kind, self.distance = str(values["distance"]), make_distance(values)
         grid = karras_grid(self.nodes, self.range["sigma_min"], self.range["sigma_max"])
-        self.grid = torch.as_tensor(grid, dtype=torch.float32)
+        self.grid = torch.as_tensor(grid, dtype=torch.float32, device="cpu")
         self.held_out = validation_batch(dataset, 256)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the distance of each image to its one-step output, [B]."""
         clean = to_model(batch.images)
         level = 2.0 * self.levels.draw(len(clean), generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+            clean.device
+        )
         node = (self.grid[None, :] - level[:, None]).abs().argmin(dim=1)
         noisy = clean + level.to(clean.device)[:, None, None, None] * noise
         student = ConsistencyDenoiser(network, **self.range)

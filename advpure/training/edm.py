@@ -63,7 +63,9 @@ class EDMTask(Task):
         """Return the weighted squared error of each image, [B]."""
         clean = to_model(batch.images)
         sigma = self._draw(len(clean), generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+            clean.device
+        )
         labels = self._hidden(batch.labels, generator) if network.training else batch.labels
         denoised = EDMDenoiser(with_labels(network, labels), **self.range)(
             clean + sigma[:, None, None, None] * noise, sigma
@@ -75,15 +77,21 @@ class EDMTask(Task):
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw noise levels [count], model units."""
         if self.levels is not None:
-            lowest = torch.tensor(self.range["sigma_min"])
+            lowest = torch.tensor(self.range["sigma_min"], dtype=torch.float32, device="cpu")
             return torch.maximum(2.0 * self.levels.draw(count, generator), lowest)
-        return (torch.randn(count, generator=generator) * self.p_std + self.p_mean).exp()
+        return (
+            torch.randn(count, generator=generator, dtype=torch.float32, device="cpu") * self.p_std
+            + self.p_mean
+        ).exp()
 
     def _hidden(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Hide labels [B] at random: -1 asks for the mean class."""
         if not self.label_dropout:
             return labels
-        hidden = torch.rand(len(labels), generator=generator) < self.label_dropout
+        hidden = (
+            torch.rand(len(labels), generator=generator, dtype=torch.float32, device="cpu")
+            < self.label_dropout
+        )
         return labels.masked_fill(hidden.to(labels.device), -1)
 
     def metric(self, network: nn.Module) -> float:

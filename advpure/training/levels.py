@@ -54,9 +54,13 @@ class Levels:
             [0.25, 0.25]
         """
         if self.values:
-            index = torch.randint(0, len(self.values), (count,), generator=generator)
-            return torch.tensor(self.values)[index]
-        return self.low + (self.high - self.low) * torch.rand(count, generator=generator)
+            index = torch.randint(
+                0, len(self.values), (count,), generator=generator, dtype=torch.int64, device="cpu"
+            )
+            return torch.tensor(self.values, dtype=torch.float32, device="cpu")[index]
+        return self.low + (self.high - self.low) * torch.rand(
+            count, generator=generator, dtype=torch.float32, device="cpu"
+        )
 
     def __str__(self) -> str:
         """Name the levels as the papers do."""

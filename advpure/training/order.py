@@ -56,10 +56,14 @@ def epoch_batch(seed: int, step: int, batch: int, size: int) -> Place:
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, size: int) -> Tensor:
     """Return the order of an epoch, int64 [size]."""
-    return torch.randperm(size, generator=step_generator(seed, "epoch", epoch))
+    return torch.randperm(
+        size, generator=step_generator(seed, "epoch", epoch), dtype=torch.int64, device="cpu"
+    )
 
 
 @lru_cache(maxsize=2)
 def _coins(seed: int, size: int) -> Tensor:
     """Return which images are mirrored in the first epoch, 0 or 1, [size]."""
-    return torch.randint(0, 2, (size,), generator=step_generator(seed, "first side"))
+    return torch.randint(
+        0, 2, (size,), generator=step_generator(seed, "first side"), dtype=torch.int64, device="cpu"
+    )

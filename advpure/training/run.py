@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from advpure.base.validation import Range, number, whole
 from advpure.data import DATASETS, dataset_info
+from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.models import model_path
 from advpure.networks import ConvNet, UNet, build_network
@@ -48,6 +49,7 @@ class TrainResult(NamedTuple):
     quality: list[Rate]
 
 
+@plain_defaults()
 def train(
     recipe: str | Path | Recipe,
     *,

@@ -77,7 +77,9 @@ class SelectorTask(Task):
         """Return noisy images [B, C, H, W] for the selector, and their targets [B]."""
         images, count = batch.images, len(batch.labels)
         level = self.levels.draw(count, generator)[:, None, None, None]
-        noise = torch.randn((self.draws + 1, *images.shape), generator=generator)
+        noise = torch.randn(
+            (self.draws + 1, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
+        )
         noisy = images + (level * noise).to(images.device)
         with torch.no_grad():  # the certified classifier stays as it is
             logits = self.certified.to(images.device)(noisy[1:].flatten(0, 1))

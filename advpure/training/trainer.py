@@ -141,7 +141,9 @@ class Trainer:
         if recipe.order == "epochs":
             index, mirrored = epoch_batch(recipe.seed, self.step, recipe.batch, size)
         else:
-            index = torch.randint(0, size, (recipe.batch,), generator=generator)
+            index = torch.randint(
+                0, size, (recipe.batch,), generator=generator, dtype=torch.int64, device="cpu"
+            )
         images = self.data.pixels[index].float() / self.data.full_scale
         images = shift_images(images, recipe.shift, generator, reflect=recipe.reflect)
         if recipe.flip and mirrored is not None:

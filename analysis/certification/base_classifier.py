@@ -10,7 +10,6 @@ The noisy image is not clipped (spec 1.1), and its noise is sigma exactly, also 
 pipeline adds slightly more and certifies sigma (erratum B3).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from advpure.analysis.certification.noise import sample_rows
 from advpure.chain import Chain, Noise, Step
 from advpure.defense import Defense, Policy
-from advpure.denoisers import Denoiser
+from advpure.denoisers import check_covered as check_covered
 from advpure.errors import BadInput
 from advpure.purifiers.base import rescale
 from advpure.randomness import RandomnessConfig
@@ -86,29 +85,6 @@ def chain_on_noisy(chain: Chain, sigma: float) -> Chain:
     if last.scale == 1.0:
         return rest
     return Chain([rescale(last.scale, scale=last.scale, sigma=last.sigma), *rest])
-
-
-def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
-    """Refuse a noise level that a denoiser was not made for.
-
-    Args:
-        denoiser: The purifier's network, if any.
-        name: The network's name.
-        sigma: Standard deviation of the smoothing noise, [0, 1] units.
-
-    Raises:
-        BadInput: naming the range that it covers, in [0, 1] units.
-    """
-    if not isinstance(denoiser, Denoiser):
-        return
-    low, high = denoiser.sigma_min / 2, denoiser.sigma_max / 2
-    if not low <= sigma <= high:
-        ends = f"{low:.4g} to {high:.4g}" if math.isfinite(high) else f"{low:.4g} or more"
-        raise BadInput(
-            f"sigma {sigma:g}",
-            f"is outside what the denoiser {name} covers, {ends} in [0, 1] units",
-            "choose a level within, or other --weights",
-        )
 
 
 Classify = Callable[[Tensor, Tensor], Tensor]

@@ -114,7 +114,9 @@ class Selector:
                 "use one of the data set",
             )  # fmt: skip
         chosen = self._chosen(logits, noisy)
-        core = torch.tensor([self.cores[i] for i in rows[:, 0].tolist()], device=logits.device)
+        core = torch.tensor(
+            [self.cores[i] for i in rows[:, 0].tolist()], device=logits.device, dtype=torch.int64
+        )
         return logits.argmax(1) + self.classes * (chosen.long() + 2 * core)
 
     def _chosen(self, logits: Tensor, noisy: Tensor) -> Tensor:

@@ -87,7 +87,10 @@ def count_classes(
         After each batch, the units that it finished.
     """
     buffer: Tensor | None = None
-    rows, owners = torch.zeros((batch, 2), dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
+    rows, owners = (
+        torch.zeros((batch, 2), dtype=torch.int64, device="cpu"),
+        torch.zeros(batch, dtype=torch.int64, device="cpu"),
+    )
     # The same memory, written without torch's overhead per call, which small networks would feel.
     rows_, owners_ = rows.numpy(), owners.numpy()
     noise = SampleNoise(xi)
@@ -96,7 +99,7 @@ def count_classes(
     for unit in units:
         image = images[unit.sample]
         if buffer is None:
-            buffer = torch.empty((batch, *image.shape))
+            buffer = torch.empty((batch, *image.shape), dtype=torch.float32, device="cpu")
         waiting.append(Counted(unit, {}))
         at, end = unit.first, unit.first + unit.samples
         while at < end:

@@ -49,7 +49,7 @@ class SampleNoise:
         """Begin with nothing drawn."""
         self.xi = xi
         self._key: tuple[int, int] | None = None
-        self._chunk = torch.empty(0)
+        self._chunk = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def fill(self, out: Tensor, image: int, first: int) -> None:
         """Write the noise of the samples first, first + 1, ... of an image.
@@ -73,7 +73,7 @@ class SampleNoise:
         """Return a chunk that is used in parts, which mostly follow each other."""
         if self._key != (image, chunk):
             if self._chunk.shape[1:] != shape:
-                self._chunk = torch.empty((CHUNK, *shape))
+                self._chunk = torch.empty((CHUNK, *shape), dtype=torch.float32, device="cpu")
             self.xi.normal_into(self._chunk, image, "forward", 0, draw=chunk)
             self._key = (image, chunk)
         return self._chunk
@@ -94,7 +94,7 @@ def sample_rows(
     Returns:
         [B, *shape], float32, on the CPU.
     """
-    found = torch.empty((len(rows), *shape))
+    found = torch.empty((len(rows), *shape), dtype=torch.float32, device="cpu")
     chunks = torch.stack([rows[:, 0], rows[:, 1] // CHUNK], dim=1)
     for image, chunk in torch.unique(chunks, dim=0).tolist():
         own = (chunks[:, 0] == image) & (chunks[:, 1] == chunk)
