@@ -95,7 +95,7 @@ def test_l1_and_l2_are_means_and_huber_is_over_the_whole_image() -> None:
     assert float(made["l1"](a, b)) == pytest.approx(7 / 4)
     assert float(made["l2"](a, b)) == pytest.approx(25 / 4)
     assert float(made["huber"](a, b)) == pytest.approx(math.sqrt(25 + c**2) - c, rel=1e-6)
-    with pytest.raises(BadInput, match="distance .l3. is not known; did you mean l2"):
+    with pytest.raises(BadInput, match=r"distance .l3. is not known; did you mean l2"):
         make_distance({**SETTINGS, "distance": "l3"})
 
 

@@ -138,9 +138,9 @@ def test_the_published_weights_are_in_the_recipes() -> None:
             assert plain.loss == {"sigmas": [int(name) / 100]}
             extra = {"noises": 2, "consistency": weight, "entropy": 0.5}
             assert regular.loss == {**plain.loss, **extra}
-            assert dataclasses.replace(plain, name="same", about="same", loss={}) == dataclasses.replace(
-                regular, name="same", about="same", loss={}
-            )
+            assert dataclasses.replace(
+                plain, name="same", about="same", loss={}
+            ) == dataclasses.replace(regular, name="same", about="same", loss={})
 
 
 @pytest.mark.slow

@@ -124,12 +124,12 @@ def open_checkpoint(
     network = entry.network(assemble(layout, state, name))
     if label is not None:
         network.label = label  # type: ignore[assignment]
-    told = {"weights": weights} if weights else {}
+    told: dict[str, str] = {"weights": weights} if weights else {}
     adapt = entry.adapt
     if isinstance(adapt, AsClassifier) and resample is not None and resample != adapt.resample:
         adapt = replace(adapt, resample=resample)
         told |= {"resample": resample}
-    return Opened(adapt(network).eval(), {key: str(value) for key, value in told.items()})
+    return Opened(adapt(network).eval(), told)
 
 
 def fetch(entry: Checkpoint) -> Path:
