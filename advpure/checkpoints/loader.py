@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from advpure.base.documents import kind_of
 from advpure.base.extras import optional
 from advpure.checkpoints.adapters import AsClassifier
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -15,7 +16,7 @@ from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import choose_resample, converted, read_weights, require_sum
 from advpure.checkpoints.layout import assemble
 from advpure.errors import BadInput
-from advpure.weight_files import kind_of, locate
+from advpure.weight_files import locate
 
 
 class Reference(NamedTuple):
