@@ -359,3 +359,12 @@ def test_a_noise_range_of_a_file_is_one(
     save_network(path, network, architecture="unet", config=config, metadata={**facts, **change})
     with pytest.raises(BadInput, match=message):
         load_denoiser(path)
+
+
+def test_a_list_of_what_to_use_names_nothing_that_is_refused() -> None:
+    with pytest.raises(BadInput) as error:
+        load_denoiser("digits-classifier")
+    names = str(error.value).partition("use one of ")[2].split(", ")
+    assert "digits-edm" in names
+    for name in names:
+        assert load_denoiser(name).sigma_max > 0
