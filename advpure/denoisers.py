@@ -75,7 +75,7 @@ def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
         ...
         advpure.errors.BadInput: sigma_data -1 is not above 0; choose one in that range
     """
-    found = {}
+    found: dict[str, float] = {}
     for name in ("sigma_data", "sigma_min", "sigma_max"):
         above = found["sigma_min"] if name == "sigma_max" else 0.0
         found[name] = number(levels.get(name), name, Range(above=above))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from advpure.base.documents import kind_of
 from advpure.base.validation import as_integer, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
@@ -32,7 +33,6 @@ from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
 from advpure.steady import is_trusted, trust
 from advpure.tiling import check_tile
-from advpure.weight_files import kind_of
 from advpure.weights import load_network, sha256, state_sha256
 
 OFFICIAL = "official checkpoint"

@@ -90,20 +90,20 @@ def choose_set(
     if choice is not None and choice not in kinds:
         held = f"holds no {_word(choice)} weights" if sets else "holds one set of weights"
         raise BadInput(f"weights file {path}", held, f"leave out {choice}")
-    both = len(kinds) == 2
-    if sets:
-        wanted = choice or (default if both else next(iter(kinds)))
-        tensors: Any = kinds[wanted].tensors
-        if both and choice is None:
-            other = kinds["raw" if wanted == "ema" else "ema"]
-            warnings.warn(
-                f"{path} holds {_word('ema')} weights ({kinds['ema'].key}) and {_word('raw')} ones "
-                f"({kinds['raw'].key}): the {_word(wanted)} ones are read; "
-                f"{path.name}@{other.weights} chooses the others",
-                stacklevel=2,
-            )
-        return NamedTensors(_named(tensors, path), wanted if both else None)
-    return NamedTensors(_named(content, path), None)
+    if not sets:
+        return NamedTensors(_named(content, path), None)
+    if len(kinds) == 1:
+        return NamedTensors(_named(sets[0].tensors, path), None)
+    wanted: Weights = choice or default
+    if choice is None:
+        others: Weights = "raw" if wanted == "ema" else "ema"
+        warnings.warn(
+            f"{path} holds averaged weights ({kinds['ema'].key}) and raw ones "
+            f"({kinds['raw'].key}): the {_word(wanted)} ones are read; "
+            f"{path.name}@{others} chooses the others",
+            stacklevel=2,
+        )
+    return NamedTensors(_named(kinds[wanted].tensors, path), wanted)
 
 
 def _sets(content: Mapping[Any, Any], key: str = "", depth: int = 0) -> Iterator[_Set]:

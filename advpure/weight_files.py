@@ -7,9 +7,9 @@ tensor the shard beside it that holds it.
 
 import hashlib
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from advpure.base.documents import parse_json, read_text
+from advpure.base.documents import kind_of, parse_json, read_text
 from advpure.base.validation import name, shown
 from advpure.errors import BadInput
 
@@ -28,14 +28,6 @@ class Shards(NamedTuple):
 
     files: tuple[Path, ...]
     names: dict[Path, frozenset[str]]
-
-
-def kind_of(path: str | Path) -> Literal["file", "folder"] | None:
-    """Return what a path names; None for nothing, and for what can be no path."""
-    try:
-        return "file" if Path(path).is_file() else "folder" if Path(path).is_dir() else None
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return None
 
 
 def locate(path: str | Path) -> Path:

@@ -23,13 +23,13 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from advpure.base.documents import parse_json
+from advpure.base.documents import kind_of, parse_json
 from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.named_tensors import NamedTensors, Weights, check_kinds, check_tensors, choose_set
 from advpure.networks import build_network, shapes_of
 from advpure.storage import atomic_path
-from advpure.weight_files import digest, is_index, kind_of, locate, read_index
+from advpure.weight_files import digest, is_index, locate, read_index
 
 HEADER = "advpure"
 FORMAT = 1

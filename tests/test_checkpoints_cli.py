@@ -35,7 +35,9 @@ def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
         shown = capsys.readouterr().out
         assert entry.source in shown
         assert f"{entry.parameters:,}" in shown
-        assert f"{name}:FILE" in shown
+        option = "--weights" if entry.kind == "denoiser" else "--classifier"
+        assert f"{option} {name}:FILE" in shown
+        assert (f"{option} {name} (from the hub)" in shown) == entry.source.startswith("hf:")
         assert run(["models", "info", name, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["licence"] == entry.licence
 
@@ -67,7 +69,9 @@ def test_verify_and_convert(
     assert error.count("\n") == 1
     assert "has not the sha256 sum" in error
     assert run([*command, "--any-checksum"]) == 0
-    assert "277 tensors" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "277 tensors" in shown
+    assert shown.endswith(f"use it with --classifier {to}\n")
     assert run(["models", "verify", NAME, "--weights", str(to), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"]

@@ -146,6 +146,44 @@ def test_from_a_conditional_model_to_a_purifier(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.999])
+def test_label_dropout_asks_for_the_mean_class(rate: float) -> None:
+    data, network = batch(), network_of(10).train()
+    plain, task = (EDMTask("digits", settings) for settings in ({}, {"label_dropout": rate}))
+    generators = step_generator(5), step_generator(5)
+    losses = task.losses(network, data, generators[0])
+    # At 0 nothing more is drawn and no bit changes; at .999 these few images all lose their class.
+    unseen = Batch(data.images, torch.full_like(data.labels, -1))
+    seen = data if rate == 0 else unseen
+    assert torch.equal(losses, plain.losses(network, seen, generators[1]))
+    assert torch.equal(generators[0].get_state(), generators[1].get_state()) == (rate == 0)
+    assert not torch.equal(
+        plain.losses(network, data, step_generator(5)),
+        plain.losses(
+            network, Batch(data.images, torch.full_like(data.labels, -1)), step_generator(5)
+        ),
+    )
+    # Validation keeps the labels.
+    assert task.metric(network.eval()) == plain.metric(network.eval())
+    assert torch.equal(
+        task.losses(network, data, step_generator(6)),
+        plain.losses(network, data, step_generator(6)),
+    )
+
+
+def test_label_dropout_hides_as_many_labels_as_it_says() -> None:
+    task = EDMTask("digits", {"label_dropout": 0.3})
+    hidden = task._hidden(torch.zeros(20_000, dtype=torch.int64), step_generator(1)) == -1
+    # Binomial: 4.5 standard deviations are alpha 7e-6.
+    assert abs(float(hidden.float().mean()) - 0.3) < 4.5 * (0.3 * 0.7 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True, "often", None, [0.1]])
+def test_label_dropout_is_a_probability_below_one(rate: object) -> None:
+    with pytest.raises(BadInput, match="label_dropout"):
+        EDMTask("digits", {"label_dropout": rate})
+
+
 def test_the_teacher_of_an_unconditional_model_has_no_classes() -> None:
     """Its target is that of the mean token: other labels change nothing."""
     task = UnconditionalTask(

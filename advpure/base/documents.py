@@ -7,13 +7,21 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from advpure.base.budget import MAX_NESTING, MAX_TEXT
 from advpure.base.validation import LARGEST, shown
 from advpure.errors import BadInput
 
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
+
+
+def kind_of(path: str | Path) -> Literal["file", "folder"] | None:
+    """Return what a path names; None for nothing, and for what can be no path."""
+    try:
+        return "file" if Path(path).is_file() else "folder" if Path(path).is_dir() else None
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -27,10 +35,10 @@ def read_text(path: str | Path, what: str) -> str:
         BadInput: when it is missing, a folder, too large, unreadable or no UTF-8.
     """
     path = Path(path)
-    if path.is_dir():
-        raise BadInput(what, "is a folder", "name the file")
-    if not path.is_file():
-        raise BadInput(what, "is missing", "check the path")
+    kind = kind_of(path)
+    if kind != "file":
+        rule = "is a folder" if kind == "folder" else "is missing"
+        raise BadInput(what, rule, "name the file" if kind == "folder" else "check the path")
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_TEXT + 1)

@@ -8,12 +8,11 @@ one another.
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from advpure.base.documents import parse_json, read_text
+from advpure.base.documents import kind_of, parse_json, read_text
 from advpure.base.validation import Range, number, shown
 from advpure.checkpoints.adapters import AsClassifier, Resample
 from advpure.errors import BadInput
 from advpure.named_tensors import Weights
-from advpure.weight_files import kind_of
 
 PREPROCESSOR = "preprocessor_config.json"
 _PILLOW: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from advpure.base.documents import kind_of
 from advpure.base.extras import optional
 from advpure.checkpoints.adapters import AsClassifier
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -16,7 +17,7 @@ from advpure.checkpoints.files import choose_resample, converted, read_weights, 
 from advpure.checkpoints.layout import assemble
 from advpure.devices import plain_defaults
 from advpure.errors import BadInput
-from advpure.weight_files import kind_of, locate
+from advpure.weight_files import locate
 
 
 class Reference(NamedTuple):
@@ -126,12 +127,12 @@ def open_checkpoint(
     network = entry.network(assemble(layout, state, name))
     if label is not None:
         network.label = label  # type: ignore[assignment]
-    told = {"weights": weights} if weights else {}
+    told: dict[str, str] = {"weights": weights} if weights else {}
     adapt = entry.adapt
     if isinstance(adapt, AsClassifier) and resample is not None and resample != adapt.resample:
         adapt = replace(adapt, resample=resample)
         told |= {"resample": resample}
-    return Opened(adapt(network).eval(), {key: str(value) for key, value in told.items()})
+    return Opened(adapt(network).eval(), told)
 
 
 def fetch(entry: Checkpoint) -> Path:

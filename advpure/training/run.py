@@ -146,6 +146,13 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
         raise BadInput(
             f"shift {plan.shift}", f"is no less than the side of {info.shape}", "lower it"
         )
+    channels = network.config.image_channels  # type: ignore[union-attr]
+    if channels != info.shape[0]:
+        raise BadInput(
+            f"network of {channels} image channels",
+            f"does not fit {plan.dataset} images {list(info.shape)}",
+            "mend image_channels in [network]",
+        )
     denoiser = isinstance(network, UNet)
     inputs = [torch.zeros(1, *info.shape), *([torch.zeros(1)] if denoiser else [])]
     try:
