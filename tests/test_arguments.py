@@ -81,12 +81,12 @@ def test_what_does_not_fit_is_refused_in_one_line(value: Any, hint: Any, told: s
 
 def test_defaults_are_not_checked_and_other_keywords_pass() -> None:
     @checked
-    def take(x: int, y: int = None, **more: Any) -> tuple[Any, ...]:  # type: ignore[assignment]
+    def take(x: int, y: Annotated[int, Ge(1)] = 0, **more: Any) -> tuple[Any, ...]:
         return x, y, more
 
-    assert take(1, z="a") == (1, None, {"z": "a"})
-    with pytest.raises(BadInput, match="y None is not a whole number"):
-        take(1, y=None)  # type: ignore[arg-type]
+    assert take(1, z="a") == (1, 0, {"z": "a"})
+    with pytest.raises(BadInput, match="y 0 is not a whole number of 1 or more"):
+        take(1, y=0)
     with pytest.raises(TypeError, match="missing a required argument"):
         take()  # type: ignore[call-arg]
 

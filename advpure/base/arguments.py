@@ -125,8 +125,13 @@ def _only(fits: bool, value: Any, what: str, rule: str, fix: str) -> Any:
 
 def _one_of(value: Any, kinds: Sequence[Any], what: str) -> Any:
     """Admit a value of any of several kinds; else name the rule of the kind that it is nearest."""
-    near: BadInput | None = None
     kinds = sorted(_members(kinds), key=_order)
+    if value is None and types.NoneType in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not types.NoneType]
+    if len(kinds) == 1:
+        return admit(value, kinds[0], what)
+    near: BadInput | None = None
     for kind in kinds:
         try:
             return admit(value, kind, what)
@@ -152,10 +157,10 @@ def _members(kinds: Sequence[Any]) -> list[Any]:
 
 
 def _order(kind: Any) -> int:
-    """Try texts before what texts may stand for, whole numbers before others, None at last."""
+    """Try texts before what texts may stand for, and whole numbers before others."""
     known = (str, int, float)
     bare = _bare(kind)
-    return 9 if bare is types.NoneType else known.index(bare) if bare in known else 5
+    return known.index(bare) if bare in known else len(known)
 
 
 def _is_near(value: Any, kind: Any) -> bool:
