@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from advpure.base.arguments import checked
 from advpure.chain import Noise
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
@@ -54,6 +55,7 @@ class Policy:
         return cls(kind, int(count or 1))  # type: ignore[arg-type]
 
 
+@checked
 class Defense(Bound):
     """Purify, then classify.
 

@@ -182,6 +182,9 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
         >>> push_forward(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
         [6.0]
     """
+    if x.shape != v.shape:
+        shapes = f"directions of shape {tuple(v.shape)} at {tuple(x.shape)}"
+        raise BadInput(shapes, "do not match", "give one a point")
     try:
         with warnings.catch_warnings(), torch.no_grad(), forward_ad.dual_level():
             # torch compiles its own derivative formulas with a function that it deprecates.

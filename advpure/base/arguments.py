@@ -15,9 +15,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
+import numpy.typing as npt
 
 from advpure.base.validation import check_value, shown
 from advpure.errors import BadInput
@@ -95,7 +97,10 @@ def admit(value: Any, hint: Any, what: str) -> Any:
     if bare in _SCALARS or origin is Literal:
         plain = check_value(value, hint, what)
         return value if type(value) in (int, float) else plain
+    if bare == npt.ArrayLike:
+        return _array(value, what)
     if np.ndarray in (bare, origin):
+        _only(isinstance(value, np.ndarray), value, what, "is no array", "give np.asarray(...)")
         return _array(value, what)
     if origin in (Union, types.UnionType):
         return _one_of(value, get_args(bare), what)
@@ -107,9 +112,12 @@ def admit(value: Any, hint: Any, what: str) -> Any:
         return _elements(value, get_args(bare), origin, what)
     if origin in (dict, collections.abc.Mapping):
         return _entries(value, get_args(bare), what)
-    if bare is not Any and isinstance(bare, type) and not getattr(bare, "_is_protocol", False):
+    if getattr(bare, "_is_protocol", False):
+        fits = callable(value) or "__call__" not in vars(bare)
+        return _only(fits, value, what, "cannot be called", "give a function")
+    if bare is not Any and isinstance(bare, type):
         return _instance(value, bare, what)
-    return value  # Any, type variables, protocols: nothing that could be checked here
+    return value  # Any, type variables: nothing that could be checked here
 
 
 def _bare(kind: Any) -> Any:
@@ -128,6 +136,8 @@ def _one_of(value: Any, kinds: Sequence[Any], what: str) -> Any:
     kinds = sorted(_members(kinds), key=_order)
     if value is None and types.NoneType in kinds:
         return None
+    if Path in kinds and isinstance(value, str | Path):
+        _check_path(value, what)
     kinds = [kind for kind in kinds if kind is not types.NoneType]
     if len(kinds) == 1:
         return admit(value, kinds[0], what)
@@ -144,6 +154,14 @@ def _one_of(value: Any, kinds: Sequence[Any], what: str) -> Any:
     raise BadInput(f"{what} {shown(value)}", "is of another kind", f"give {words}")
 
 
+def _check_path(value: str | Path, what: str) -> None:
+    """Refuse a path that no file system takes: longer names than 255 bytes, or a zero in them."""
+    parts = [part.encode("utf-8", "surrogatepass") for part in Path(value).parts]
+    longest = max(map(len, parts), default=0)
+    fits = "\0" not in str(value) and longest <= 255
+    _only(fits, value, what, "is no path", "use shorter names")
+
+
 def _members(kinds: Sequence[Any]) -> list[Any]:
     """Return the kinds of a union; NumPy's ArrayLike, which is many of them, as an array."""
     if not any(getattr(get_origin(kind), "__name__", "") == "_SupportsArray" for kind in kinds):
@@ -153,7 +171,7 @@ def _members(kinds: Sequence[Any]) -> list[Any]:
         for kind in kinds
         if kind is types.NoneType or getattr(kind, "__module__", "").startswith("advpure")
     ]
-    return [*others, np.ndarray]
+    return [*others, npt.ArrayLike]
 
 
 def _order(kind: Any) -> int:
@@ -171,7 +189,8 @@ def _is_near(value: Any, kind: Any) -> bool:
         return bare in (int, float)
     if isinstance(value, list | tuple):
         return get_origin(bare) in _SEQUENCES
-    return isinstance(bare, type) and bare is not Any and isinstance(value, bare)
+    concrete = isinstance(bare, type) and not getattr(bare, "_is_protocol", False)
+    return concrete and bare is not Any and isinstance(value, bare)
 
 
 def _words(kind: Any) -> str:
@@ -180,7 +199,7 @@ def _words(kind: Any) -> str:
         return _WORDS[bare]
     if get_origin(bare) is Literal:
         return " or ".join(map(str, get_args(bare)))
-    if np.ndarray in (bare, get_origin(bare)):
+    if bare == npt.ArrayLike or np.ndarray in (bare, get_origin(bare)):
         return "an array of numbers"
     if get_origin(bare) is collections.abc.Callable:
         return "a function"
@@ -202,11 +221,9 @@ def _elements(value: Any, kinds: Sequence[Any], origin: Any, what: str) -> Any:
     """Admit a sequence, or another container, whose elements are of one kind, or of one each."""
     if origin not in (tuple, collections.abc.Sequence) and isinstance(value, set | frozenset):
         return value
-    if isinstance(value, np.ndarray):
-        listed = value.ndim > 0
-    else:
-        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if not listed:
+    if isinstance(value, np.ndarray) and value.ndim:
+        value = list(value)
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise BadInput(f"{what} {shown(value)}", "is no list", "write [ ] around its values")
     if isinstance(value, range) or not kinds:
         return value
