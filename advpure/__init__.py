@@ -6,6 +6,7 @@ is not robust. Names are imported when they are first used.
 """
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ _HOME = {
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that `import advpure` costs nothing."""
     if name in _HOME:
-        return getattr(importlib.import_module(f"advpure.{_HOME[name]}"), name)
+        value = getattr(importlib.import_module(f"advpure.{_HOME[name]}"), name)
+        if inspect.isfunction(value):
+            from advpure.base.arguments import checked
+
+            value = globals()[name] = checked(value)
+        return value
     if name in ("attacks", "analysis"):
         return importlib.import_module(f"advpure.{name}")
     raise AttributeError(f"module 'advpure' has no attribute {name!r}")

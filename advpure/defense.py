@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from advpure.base.arguments import checked
 from advpure.base.text import digits
 from advpure.base.validation import shown, validate
 from advpure.chain import Noise
@@ -60,6 +61,7 @@ class Policy:
         return cls(kind, draws)  # type: ignore[arg-type]
 
 
+@checked
 class Defense(Bound):
     """Purify, then classify.
 

@@ -12,16 +12,24 @@ class BadInput(ValueError):
     Example:
         >>> print(BadInput("epsilon 8", "is above 1", "write 8/255"))
         epsilon 8 is above 1; write 8/255
+        >>> len(str(BadInput("x" * 5000, "is no name", "use letters")))
+        435
     """
 
     def __init__(self, subject: str, rule: str, fix: str) -> None:
         """Store the three parts and join them into the message."""
         self.subject, self.rule, self.fix = subject, rule, fix
-        super().__init__(f"{subject} {rule}; {fix}")
+        super().__init__(" ".join(f"{_shortened(subject)} {rule}; {fix}".splitlines()))
 
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, str]]:
         """Let the error cross process borders."""
         return type(self), (self.subject, self.rule, self.fix)
+
+
+def _shortened(text: str, most: int = 400) -> str:
+    """Return a text, without its middle where a value made it long."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 class MissingExtra(ImportError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from advpure.base.arguments import checked
 from advpure.chain import Chain, Noise, Step
 from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
@@ -129,6 +130,7 @@ class Bound(nn.Module):
         return xi, self.ids
 
 
+@checked
 class Purifier(Bound):
     """Clean images by running a chain.
 

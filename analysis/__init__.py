@@ -3,6 +3,8 @@
 if __name__ != "advpure.analysis":
     raise ImportError(f"this package is advpure.analysis, not {__name__}")
 
+import inspect
+
 from advpure.analysis.compression import (
     CompressionSettings,
     compression_evaluations,
@@ -69,6 +71,7 @@ from advpure.analysis.variance import (
     plain_components,
     unbiased_components,
 )
+from advpure.base.arguments import checked
 
 __all__ = [
     "COMPRESSION_SCHEMA",
@@ -148,3 +151,7 @@ __all__ = [
     "unbiased_components",
     "uniform_noise_norm",
 ]
+
+for _name in __all__:
+    if inspect.isfunction(globals()[_name]):
+        globals()[_name] = checked(globals()[_name])

@@ -183,6 +183,9 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
         >>> push_forward(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
         [6.0]
     """
+    if x.shape != v.shape:
+        shapes = f"directions of shape {tuple(v.shape)} at {tuple(x.shape)}"
+        raise BadInput(shapes, "do not match", "give one a point")
     try:
         x, v = plain(x), plain(v)
         with (

@@ -5,8 +5,10 @@ states and clean images follow from the same factors. All distances are in [0, 1
 """
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.chain import Chain
@@ -41,7 +43,7 @@ def forward_compression_rate(chain: Chain) -> float:
     return rate
 
 
-def uniform_noise_norm(eps: float, dimensions: int) -> float:
+def uniform_noise_norm(eps: Annotated[float, Ge(0)], dimensions: Annotated[int, Ge(1)]) -> float:
     """Return the root mean square L2 norm of noise uniform in [-eps, eps]: eps sqrt(d / 3).
 
     Example:
@@ -51,7 +53,12 @@ def uniform_noise_norm(eps: float, dimensions: int) -> float:
     return eps * math.sqrt(dimensions / 3)
 
 
-def noised_distance(abar: float, start: float, dimensions: int, rms: float = 0.5) -> float:
+def noised_distance(
+    abar: Annotated[float, Ge(0), Le(1)],
+    start: Annotated[float, Ge(0)],
+    dimensions: Annotated[int, Ge(1)],
+    rms: Annotated[float, Ge(0)] = 0.5,
+) -> float:
     """Predict the L2 distance between a clean image and its perturbed, noised state.
 
     Three independent parts: noise sqrt(1 - abar) z, shrinkage (1 - sqrt(abar)) x, and what is left

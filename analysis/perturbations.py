@@ -63,6 +63,8 @@ def directions(
         [[1.0, 1.0], [1.0, 1.0]]
     """
     choose(distribution, get_args(Distribution), "distribution")
+    if len(ids) != len(draws):
+        raise BadInput(f"{len(draws)} draws", f"do not match {len(ids)} ids", "give one each")
     xi = RandomnessConfig(seed, "counter").fold("perturbation", distribution)
     return torch.stack(
         [_direction(distribution, xi, i, k, shape) for i, k in zip(ids, draws, strict=True)]

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from advpure.base.arguments import checked
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 from advpure.stats import Interval, Rate, mean_interval, paired_difference, wilson
@@ -43,6 +44,7 @@ _LEVEL = 0.95
 _ARRAYS = ("ids", "cr", "clean", "anchor", "robust", "accurate")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PredictionInput:
     """One purifier at one strength, and what is known of each image; arrays [n], same images.
@@ -76,12 +78,14 @@ class PredictionInput:
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        n = len(self.ids)
+        n = self.ids.size
         for name in _ARRAYS:
             found = getattr(self, name)
-            if found is not None and len(found) != n:
+            if found is not None and found.shape != (n,):
                 rule = f"do not match {n} images"
-                raise BadInput(f"{len(found)} values of {name}", rule, "give one each")
+                raise BadInput(f"values {list(found.shape)} of {name}", rule, "give one each")
+            if found is not None and np.isnan(found).any():
+                raise BadInput(f"a value of {name}", "is no number", "leave that image out")
         if not n:
             raise BadInput(f"{self.label}", "has no image", "give at least one")
 

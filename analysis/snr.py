@@ -14,8 +14,9 @@ within an image.
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import Tensor
 
 from advpure.analysis.cells import Cells, stream_tables
@@ -96,7 +97,7 @@ def snr_tables(
     settings: SnrSettings,
     *,
     xi: RandomnessConfig | None = None,
-    batch_size: int | None = None,
+    batch_size: Annotated[int, Ge(1)] | None = None,
     skip: Container[int] = (),
     scratch: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,

@@ -130,7 +130,13 @@ def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
             "has no variance to compare",
             "give at least 2 of each",
         )
-    origin = np.asarray(clean, dtype=np.float64).reshape(-1)
+    origin, pixels = np.asarray(clean, dtype=np.float64).reshape(-1), table.inputs(0, 1).shape[1]
+    if len(origin) != pixels:
+        raise BadInput(
+            f"a clean image of {len(origin)} numbers",
+            f"is no input of {pixels}",
+            "give the image that was perturbed",
+        )
     cells = np.empty((3, s, k), dtype=np.float32)
     initial, initial_centroid = _input_distances(table, origin)
     columns = _by_configuration(table, origin, cells[0])

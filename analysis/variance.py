@@ -30,7 +30,12 @@ estimates is not unbiased itself: with d equal and independent pixels, SNR is hi
 2 / (d (S - 1)) of itself, and so more where few directions carry the internal variance.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from annotated_types import Ge
+
+Several = Annotated[int, Ge(2)]
+"""How many a variance needs."""
 
 
 class SumsOfSquares(NamedTuple):
@@ -101,7 +106,7 @@ def unbiased_components(sums: SumsOfSquares) -> Components:
     )
 
 
-def expected_plain(true: Components, perturbations: int, configurations: int) -> Components:
+def expected_plain(true: Components, perturbations: Several, configurations: Several) -> Components:
     """Return what the plain estimates average to when the components are these.
 
     Its `snr` is the ratio of the two expectations, which the plain ratio has about.

@@ -3,6 +3,8 @@
 if __name__ != "advpure.attacks":
     raise ImportError(f"this package is advpure.attacks, not {__name__}")
 
+import inspect
+
 from advpure.attacks.autopgd import APGDSettings, apgd
 from advpure.attacks.crossing import transfer
 from advpure.attacks.noise import NoiseSettings, uniform_noise
@@ -17,6 +19,7 @@ from advpure.attacks.variants import (
     bpda_eot,
     pgd_eot,
 )
+from advpure.base.arguments import checked
 
 __all__ = [
     "ATTACKS",
@@ -37,3 +40,7 @@ __all__ = [
     "transfer",
     "uniform_noise",
 ]
+
+for _name in __all__:
+    if inspect.isfunction(globals()[_name]):
+        globals()[_name] = checked(globals()[_name])

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import advpure
 from advpure import analysis, attacks
 from advpure.analysis import certification
-from advpure.analysis.two_point_run import TwoPointRun as TwoPointRun
 from advpure.data import Images
+from advpure.errors import BadInput
 
 Given = Callable[[], Mapping[str, Any]]
 Calls = Mapping[str, Given]
@@ -50,6 +50,8 @@ class _Model(nn.Module):
             self.linear.weight.copy_(torch.randn(10, 64, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != (1, 8, 8):
+            raise BadInput(f"images {tuple(x.shape)}", "are no digits", "give [B, 1, 8, 8]")
         logits: Tensor = self.linear(x.flatten(1))
         return logits
 

@@ -127,14 +127,12 @@ def whole(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
     """
     number = as_integer(value)
     if number is None or not least <= number <= most:
-        rule, fix = f"is not a whole number of {least} or more", f"use {least}"
-        if least == -LARGEST:
-            rule, fix = "is not a whole number", "write 3"
+        rule = f"is not a whole number of {least} or more"
         if most != LARGEST:
             rule = f"is not a whole number from {least} to {_written(most)}"
         elif number is not None and number > most:
             rule = "is too large for 64 bits"
-        raise BadInput(f"{what} {shown(value)}", rule, fix)
+        raise BadInput(f"{what} {shown(value)}", rule, f"use {least}")
     return number
 
 

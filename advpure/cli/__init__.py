@@ -156,6 +156,8 @@ def _one_line(error: Exception) -> str | None:
 
     if isinstance(error, BadInput | MissingExtra | RecordConflict | StorageFull):
         return str(error).replace("\n", " ")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "this needs more memory than there is; use smaller numbers, or --batch-size"
     return None
 
 

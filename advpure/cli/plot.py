@@ -36,6 +36,8 @@ def plot(
 
     if to is not None and len(folders) > 1:
         raise BadInput(f"--to {to}", f"is one place for {len(folders)} figures", "leave it out")
+    if to is not None and not Path(to).name:
+        raise BadInput(f"--to {to!r}", "names no file", "write --to figure.svg")
     chosen = [f".{ending.strip().lstrip('.').lower()}" for ending in endings.split(",")]
     base = None if to is None else Path(to)
     if base is not None and base.suffix:

@@ -1,5 +1,7 @@
 """Certification: randomized smoothing of purifiers, and reading of certificates."""
 
+import inspect
+
 from advpure.analysis.certification.accuracy import (
     AtRadius,
     CertifiedImages,
@@ -38,6 +40,7 @@ from advpure.analysis.certification.run import (
 from advpure.analysis.certification.settings import CertificationRun, prepare_certification
 from advpure.analysis.certification.sources import Sources, read_sources
 from advpure.analysis.certification.two_stage import Certificate, Prediction, certify, predict
+from advpure.base.arguments import checked
 
 __all__ = [
     "ABSTAIN",
@@ -80,3 +83,7 @@ __all__ = [
     "samples_needed",
     "write_log",
 ]
+
+for _name in __all__:
+    if inspect.isfunction(globals()[_name]):
+        globals()[_name] = checked(globals()[_name])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha
+from advpure.base.arguments import checked
 from advpure.base.validation import Range, number, whole
 from advpure.errors import BadInput
 from advpure.stats import Difference, Mean, Rate, mean_interval, paired_difference, wilson
@@ -29,6 +30,7 @@ RHO = 0.05
 """Probability that a lower bound over images fails."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CertifiedImages:
     """Certificates of one smoothed classifier, one per image.
@@ -63,7 +65,7 @@ class CertifiedImages:
 
     def __post_init__(self) -> None:
         """Check the columns."""
-        n = len(self.ids)
+        n = self.ids.size
         columns = (self.ids, self.labels, self.predictions, self.radii)
         if not n or any(column.shape != (n,) for column in columns):
             shapes = ", ".join(str(list(column.shape)) for column in columns)

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, betaln
 
 from advpure.analysis.certification.radius import Alpha, bound_for, check_alpha, read_radii
@@ -82,7 +82,7 @@ def log_evidence(successes: Any, failures: Any, p: Any, shape: float = SHAPE) ->
 
 
 def lower_bounds(
-    successes: Any, samples: Any, alpha: float = 0.001, shape: float = SHAPE
+    successes: ArrayLike, samples: ArrayLike, alpha: float = 0.001, shape: float = SHAPE
 ) -> Floats:
     """Return L_n, rounded down: the lower ends of the confidence sequence.
 
@@ -97,6 +97,9 @@ def lower_bounds(
         array([0.923, 0.813, 0.295])
     """
     _check_mixture(alpha, shape)
+    shapes = np.shape(successes), np.shape(samples)
+    if () not in shapes and shapes[0] != shapes[1]:
+        raise BadInput(f"samples of shape {shapes[1]}", f"do not fit {shapes[0]}", "give one each")
     s, n = np.broadcast_arrays(
         np.asarray(successes, dtype=np.float64), np.asarray(samples, dtype=np.float64)
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
 from typing import Annotated
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from advpure.base.text import several
@@ -81,7 +81,9 @@ def largest_radius(samples: int, alpha: float, sigma: float) -> float:
     return radius_of(clopper_pearson_lower(samples, samples, alpha), sigma)
 
 
-def samples_needed(radius: float, alpha: float, sigma: float) -> int | None:
+def samples_needed(
+    radius: float, alpha: Annotated[float, Gt(0), Lt(1)], sigma: float
+) -> int | None:
     """Return the fewest samples with which a radius can be certified at all, when all agree.
 
     No level-alpha procedure can do with fewer: N agreeing samples have probability p^N, which
@@ -110,7 +112,9 @@ def samples_needed(radius: float, alpha: float, sigma: float) -> int | None:
     return count
 
 
-def round_down(value: float, digits: int) -> str:
+def round_down(
+    value: Annotated[float, Ge(-1e15), Le(1e15)], digits: Annotated[int, Ge(0), Le(9)]
+) -> str:
     """Write a number with a fixed number of decimals, rounded towards minus infinity.
 
     Example:

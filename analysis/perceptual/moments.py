@@ -4,14 +4,20 @@ Batches are joined by the pairwise update of Chan, Golub and LeVeque (1979): eac
 on its own mean, so nothing large cancels.
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
+from advpure.base.arguments import checked
 from advpure.errors import BadInput
 
+MOST_DIMS = 2**14
+"""Dimensions whose covariance takes 2 GiB."""
 
+
+@checked
 class Moments:
     """Mean and covariance of the features seen so far.
 
@@ -29,10 +35,8 @@ class Moments:
         (3.0, 4.0)
     """
 
-    def __init__(self, dims: int) -> None:
+    def __init__(self, dims: Annotated[int, Ge(1), Le(MOST_DIMS)]) -> None:
         """Start with nothing."""
-        if dims < 1:
-            raise BadInput(f"{dims} dimensions", "make no feature", "use 1 or more")
         self.count = 0
         self._mean = np.zeros(dims)
         self._scatter = np.zeros((dims, dims))
