@@ -26,6 +26,7 @@ from advpure.records import (
 from advpure.schema import Row, Schema
 from advpure.stats import Mean, Rate, mean_interval, wilson
 
+_LEVELS = Range(least=1e-6, most=1e6)  # of points at distance 2: beyond, nothing or all is noise
 TWO_POINT = Schema(
     "two_point", {"t": float, "draw": int}, {"x": float, "one_shot": float, "ode": float}
 )
@@ -60,7 +61,7 @@ class TwoPointRun:
             BadInput: for none, or one that is not positive or given twice.
         """
         levels = several(
-            self.noise, lambda one: number(one, "noise", Range(above=0)), "noise levels",
+            self.noise, lambda one: number(one, "noise", _LEVELS), "noise levels",
             "write 0.5,1,2",
         )  # fmt: skip
         return tuple(sorted(levels))

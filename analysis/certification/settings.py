@@ -17,7 +17,7 @@ from advpure.analysis.certification.base_classifier import (
 from advpure.analysis.certification.composed import Selector, check_composed, make_selector
 from advpure.analysis.certification.noise import CHUNK, stage_xi
 from advpure.analysis.certification.procedures import ProcedureName, Reading, find_procedure
-from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
+from advpure.analysis.certification.radius import check_credible, read_radii, read_sigmas
 from advpure.analysis.certification.report import reading_json
 from advpure.analysis.subject import JudgedSubject
 from advpure.base.idle import refuse_idle
@@ -89,21 +89,19 @@ class CertificationRun(JudgedSubject):
     def __post_init__(self) -> None:
         """Check every field, and refuse what changes nothing beside the others."""
         super().__post_init__()
-        check_alpha(self.alpha)
+        check_credible(self.alpha)
         levels, radii = self.levels(), read_radii(self.radii)
         self.part()
-        if self.joint and len(levels) == 1:
+        if self.joint and len(levels) == 1 and self.procedure != "cascade":
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
         if self.procedure != "anytime":
             refuse_idle(
                 self, ["futility"], f"means nothing to {self.procedure}, which gives up on nothing",
                 "leave it out, or use procedure anytime",
             )  # fmt: skip
-        if self.procedure == "predict":
-            refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
-            if radii not in (RADII, (0.0,)):
-                rule = "mean nothing to predict, which knows radius 0 alone"
-                raise BadInput(f"radii {shown(self.radii)}", rule, "leave them out")
+        if self.procedure == "predict" and radii not in (RADII, (0.0,)):
+            rule = "mean nothing to predict, which knows radius 0 alone"
+            raise BadInput(f"radii {shown(self.radii)}", rule, "leave them out")
         if self.selector is not None:
             refuse_idle(self, ["select_entropy"], "means nothing beside a trained selector")
         elif self.core is None:
@@ -133,7 +131,6 @@ class CertificationRun(JudgedSubject):
             BadInput: for a setting out of range, or samples that cannot certify anything.
         """
         kind = find_procedure(self.procedure)
-        check_alpha(self.alpha)
         return kind(
             sigmas=tuple(levels) if levels is not None else self.levels(),
             radii=read_radii(self.radii), alpha=self.alpha, samples=self.samples,
