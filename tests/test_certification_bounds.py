@@ -151,7 +151,7 @@ def test_alpha_is_a_probability(alpha: float) -> None:
         lambda: certify_cascade({}, sigmas=(0.5,), classes=2, alpha=alpha),
         lambda: certify_jointly({0.5: ([1], [10])}, alpha=alpha),
     ):
-        with pytest.raises(BadInput, match=r"alpha .* is outside \(0, 1\)"):
+        with pytest.raises(BadInput, match=r"alpha .* is (outside|not finite|not a num)"):
             call()
 
 

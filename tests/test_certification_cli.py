@@ -266,7 +266,7 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
         ("certified-accuracy broken.tsv", ["line 3", "radius nan"]),
         ("certified-accuracy huge.tsv", ["line 2", "no number in column idx"]),
         ("certify --defense cm --policy majority:3", ["majority:3", "draws no noise", "leave"]),
-        ("certify --select-entropy 0.8", ["select_entropy 0.8", "two classifiers", "core"]),
+        ("certify --select-entropy 0.8", ["select entropy 0.8", "two classifiers", "core"]),
         (
             "certify --defense onestep-ddpm --sigma 0.005",
             ["smoothing noise 0.005", "none of the noise levels", "larger sigma"],

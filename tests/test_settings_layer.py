@@ -162,7 +162,7 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: CertificationRun(alpha=0.999), "alpha 0.999 is above 0.5"),
     (lambda: CertificationRun(joint=True), "joint means nothing to one noise level"),
     (lambda: CertificationRun(futility=0.1), "futility 0.1 means nothing to fixed"),
-    (lambda: CertificationRun(procedure="predict", radii="0,0.5"), "mean nothing to predict"),
+    (lambda: CertificationRun(selector="a"), "selector 'a' chooses between two classifiers"),
     (lambda: CertificationRun(select_entropy=0.3), "chooses between two classifiers"),
     (lambda: CertificationRun(core="a", selector="b", select_entropy=0.3), "a trained selector"),
     (lambda: StepsRun(singular_basis=30), "singular basis 30 means nothing without singular"),

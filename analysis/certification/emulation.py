@@ -115,7 +115,7 @@ def fitting_alpha(radius: float, samples: int, sigma: float) -> float | None:
 
     Example:
         >>> fitting_alpha(0.85, 10_000, 0.25)
-        0.04
+        0.035
         >>> fitting_alpha(2.0, 10_000, 0.25) is None
         True
     """

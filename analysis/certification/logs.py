@@ -82,7 +82,7 @@ def read_log(
             "not certified at any radius; read as abstentions"
         )
     columns[1] = np.where(certified, columns[1], ABSTAIN)
-    radii = np.where(certified, radii, 0.0)
+    radii = np.maximum(radii, 0.0)
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
         ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],

@@ -23,7 +23,6 @@ from advpure.analysis.subject import JudgedSubject
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Natural, Seed, Share
 from advpure.base.text import read_shard
-from advpure.base.validation import shown
 from advpure.chain import Chain
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
@@ -90,7 +89,8 @@ class CertificationRun(JudgedSubject):
         """Check every field, and refuse what changes nothing beside the others."""
         super().__post_init__()
         check_credible(self.alpha)
-        levels, radii = self.levels(), read_radii(self.radii)
+        levels = self.levels()
+        read_radii(self.radii)
         self.part()
         if self.joint and len(levels) == 1 and self.procedure != "cascade":
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
@@ -99,13 +99,11 @@ class CertificationRun(JudgedSubject):
                 self, ["futility"], f"means nothing to {self.procedure}, which gives up on nothing",
                 "leave it out, or use procedure anytime",
             )  # fmt: skip
-        if self.procedure == "predict" and radii not in (RADII, (0.0,)):
-            rule = "mean nothing to predict, which knows radius 0 alone"
-            raise BadInput(f"radii {shown(self.radii)}", rule, "leave them out")
-        if self.selector is not None:
+        if self.core is None:
+            names = ("selector", "select_entropy")
+            refuse_idle(self, names, "chooses between two classifiers", "pass a core")
+        elif self.selector is not None:
             refuse_idle(self, ["select_entropy"], "means nothing beside a trained selector")
-        elif self.core is None:
-            refuse_idle(self, ["select_entropy"], "chooses between two classifiers", "pass a core")
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -238,8 +236,6 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
             run.core, run.select_entropy, run.dataset, images, defense, run.selector
         )
         described |= told
-    elif run.selector is not None:
-        raise BadInput(f"selector {run.selector}", "chooses between two classifiers", "pass a core")
     settings = {
         **run.identity("certify", images),
         "defense": described,
