@@ -184,3 +184,20 @@ IDLE: list[tuple[Callable[[], object], str]] = [
 def test_settings_that_change_nothing_are_refused(action: Callable[[], object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         action()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (FieldRun, {"draws": 10**12}), (FieldRun, {"steps": 10**12}),
+        (FieldRun, {"dimension": 10**6}), (TwoPointRun, {"draws": 10**12}),
+        (TwoPointRun, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
+        (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
+        (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
+        (SingularSettings, {"probes": 10**12}), (TransportRun, {"draws": 10**12}),
+        (RandomnessStudy, {"draws": 10**12}),
+    ],
+)  # fmt: skip
+def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=r"are more than 10,000,000; ask for fewer"):
+        kind(**more)
