@@ -37,7 +37,7 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
     """
     check_names(kind, options, owner)
     hints = get_type_hints(kind, include_extras=True)
-    values = {name: _read_text(name, value, hints[name]) for name, value in options.items()}
+    values = {name: _read(name, value, hints[name]) for name, value in options.items()}
     for name, value in values.items():
         if isinstance(value, bool):  # which pydantic takes for 0 or 1
             check_value(value, hints[name], name)
@@ -112,6 +112,16 @@ def purifier_options(
             "leave one of them out",
         )
     return {**options, **given}
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    """Return what a field takes: text read as what it is, other values checked as they are.
+
+    The parser below would take True for a number and 1 for a truth.
+    """
+    if isinstance(value, str):
+        return _read_text(name, value, hint)
+    return check_value(value, hint, name)
 
 
 def _read_text(name: str, value: Any, hint: Any) -> Any:

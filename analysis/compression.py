@@ -36,6 +36,7 @@ from advpure.analysis.target import (
     choose_ids,
     refuse_fresh,
 )
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural
 from advpure.base.text import read_seed, several
 from advpure.base.validation import validate
@@ -82,6 +83,7 @@ class CompressionSettings:
         validate(self)
         eps = several(self.eps, parse_eps, "epsilons", "write 2/255,8/255")
         seeds = several(self.seeds, read_seed, "seeds", "write 0,1,2")
+        check_repeats(self.perturbations * len(eps) * len(seeds), "perturbations of an image")
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "seeds", seeds)
 

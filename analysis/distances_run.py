@@ -127,7 +127,7 @@ def measure_distances(
 
 def _total(run: DistancesRun) -> int:
     info = dataset_info(run.dataset)
-    wanted = parse_perturbations(run.perturb, info.eps, run.norm or info.norm)  # type: ignore[arg-type]
+    wanted = parse_perturbations(run.perturb, info.eps, run.norm or info.norm)
     return len(wanted) * len(run.load_images().ids)
 
 

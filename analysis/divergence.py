@@ -22,6 +22,7 @@ from torch import Tensor
 from advpure.analysis.adjoint import pull_back
 from advpure.analysis.infinitesimal import push_forward
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed
 from advpure.base.validation import validate
 from advpure.defense import Defense
@@ -91,6 +92,7 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         """Check."""
         validate(self)
+        check_repeats(self.probes, "probes")
 
 
 def rademacher(seed: int, ids: Sequence[int], draws: Sequence[int], shape: Sequence[int],

@@ -20,6 +20,7 @@ from advpure.analysis.gaussian_field_table import (
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.singular_result import mean_json
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed
 from advpure.estimate import Estimate
 from advpure.records import (
@@ -54,6 +55,13 @@ class FieldRun(FieldSettings):
     draws: Natural = 16
     eps: Deviation = 0.01
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Check every field, and that what is simulated can be kept."""
+        super().__post_init__()
+        check_repeats(self.draws * self.steps, "rates")
+        check_repeats(self.dimension**2, "entries of a matrix")
+        check_repeats(self.draws * self.dimension, "entries of perturbations")
 
     @property
     def printed(self) -> FieldSettings:

@@ -44,6 +44,7 @@ from advpure.analysis.robustness import (
 )
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Strength, Whole
 from advpure.base.text import read_seed, several
 from advpure.data import Images
@@ -84,6 +85,7 @@ class RandomnessStudy(JudgedSubject):
     def __post_init__(self) -> None:
         """Check every field, and store the seeds as a tuple."""
         super().__post_init__()
+        check_repeats(self.draws, "decisions of an image")
         if self.eot == 1:
             raise BadInput("eot 1", "averages nothing", "use 2 or more, or 0 to leave it out")
         object.__setattr__(self, "seeds", several(self.seeds, read_seed, "seeds", "write 0,1,2"))

@@ -33,6 +33,7 @@ from advpure.analysis.target import (
     choose_ids,
     refuse_fresh,
 )
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed
 from advpure.base.validation import validate
 from advpure.defense import Defense
@@ -62,6 +63,7 @@ class SingularSettings:
     def __post_init__(self) -> None:
         """Check."""
         validate(self)
+        check_repeats(self.probes, "probes")
 
 
 class Spectrum(NamedTuple):

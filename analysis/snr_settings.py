@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from advpure.analysis.perturbations import Distribution
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Seed, Several
 from advpure.base.validation import validate
 from advpure.randomness import RandomnessConfig
@@ -41,6 +42,7 @@ class SnrSettings:
         """Check, and turn the strength into a number."""
         object.__setattr__(self, "eps", parse_eps(self.eps))
         validate(self)
+        check_repeats(self.cells, "purifications an image")
         for seed in (self.seed, self.seed + self.configurations - 1):
             RandomnessConfig(seed)
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from advpure.analysis.divergence import Method
 from advpure.analysis.perturbations import Distribution
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed
 from advpure.base.validation import validate
 from advpure.chain import Step
@@ -49,6 +50,7 @@ class StepSettings:
         """Check, and turn the strength into a number."""
         object.__setattr__(self, "eps", parse_eps(self.eps))
         validate(self)
+        check_repeats(self.perturbations + self.probes + self.directions, "repetitions of a step")
 
     @property
     def strength(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from advpure.analysis.certification.base_classifier import chain_on_noisy, check_covered
 from advpure.analysis.certification.radius import read_radii, read_sigmas
 from advpure.analysis.subject import JudgedSubject
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed, Whole
 from advpure.chain import Chain
 from advpure.data import Images, dataset_info
@@ -48,7 +49,7 @@ class TransportRun(JudgedSubject):
     def __post_init__(self) -> None:
         """Check every field, and that the lists can be read."""
         super().__post_init__()
-        self.levels()
+        check_repeats(self.draws * len(self.levels()), "draws of an image")
         multiples = read_radii(self.multiples)
         if multiples[0] <= 0.0:
             raise BadInput(f"multiples {self.multiples}", "are not all above 0", "write 1,1.5,2")

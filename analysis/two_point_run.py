@@ -11,6 +11,7 @@ import numpy as np
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.two_point import TwoPointLaw, simulate_two_points, two_point_law
+from advpure.base.budget import check_repeats
 from advpure.base.kinds import Seed, Several
 from advpure.base.text import several
 from advpure.base.validation import Range, number, validate
@@ -26,6 +27,7 @@ from advpure.records import (
 from advpure.schema import Count, Row, Schema
 from advpure.stats import Mean, Rate, mean_interval, wilson
 
+_LEVELS = Range(least=1e-6, most=1e6)  # of points at distance 2: beyond, nothing or all is noise
 TWO_POINT = Schema(
     "two_point", {"t": float, "draw": Count}, {"x": float, "one_shot": float, "ode": float}
 )
@@ -52,6 +54,7 @@ class TwoPointRun:
         """Check the numbers, and that the noise is a list of levels."""
         validate(self)
         self.levels()
+        check_repeats(self.draws * self.nodes, "nodes of all paths")
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -60,7 +63,7 @@ class TwoPointRun:
             BadInput: for none, or one that is not positive or given twice.
         """
         levels = several(
-            self.noise, lambda one: number(one, "noise", Range(above=0)), "noise levels",
+            self.noise, lambda one: number(one, "noise", _LEVELS), "noise levels",
             "write 0.5,1,2",
         )  # fmt: skip
         return tuple(sorted(levels))

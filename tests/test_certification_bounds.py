@@ -151,7 +151,7 @@ def test_alpha_is_a_probability(alpha: float) -> None:
         lambda: certify_cascade({}, sigmas=(0.5,), classes=2, alpha=alpha),
         lambda: certify_jointly({0.5: ([1], [10])}, alpha=alpha),
     ):
-        with pytest.raises(BadInput, match=r"alpha .* is outside \(0, 1\)"):
+        with pytest.raises(BadInput, match=r"alpha .* is (outside|not finite|not a num)"):
             call()
 
 
@@ -394,7 +394,7 @@ def test_radius_covers_what_is_certified() -> None:
     ("change", "words"),
     [
         ({"radii": (0.5, 0.25)}, "do not increase"),
-        ({"futility": 0.0}, "futility 0.0 is outside"),
+        ({"futility": 0.0}, "futility 0 is not above 0 and below 1"),
         ({"shape": 8.0}, "does not go with a mixture of shape 8"),
         ({"alpha": 0.7}, "use alpha below 0.607"),
     ],
@@ -491,9 +491,9 @@ def test_cascade_with_one_level_is_the_two_stage_procedure() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"threshold": 0.4}, "threshold 0.4 is outside"),
+        ({"threshold": 0.4}, "threshold 0.4 is not 0.5 or more"),
         ({"classes": 1}, "class 1 is none of 1 classes"),
-        ({"sigmas": (0.5, 0.5)}, "no list of different levels"),
+        ({"sigmas": (0.5, 0.5)}, "noise levels 0.5,0.5 repeat a value"),
     ],
 )
 def test_cascades_are_checked(change: dict[str, object], words: str) -> None:

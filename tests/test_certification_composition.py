@@ -280,6 +280,7 @@ QUICK: dict[str, Any] = {
     "defense": "none", "dataset": "digits", "n": 4, "sigmas": "0.1,0.3", "samples": 200,
     "selection": 20, "block": 100, "radii": "0,0.1,0.25",
 }  # fmt: skip
+TRAINED = {"select_entropy": 0.5}  # its default, as nothing else goes with a trained selector
 CHOSEN = {"core": "digits-classifier", "select_entropy": 0.8, "procedure": "composed"}
 
 
@@ -320,7 +321,7 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
 
 
 def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
-    chosen = {**CHOSEN, "selector": "digits-selector-025"}
+    chosen = {**CHOSEN, "select_entropy": 0.5, "selector": "digits-selector-025"}
     run = CertificationRun(**QUICK, **chosen)
     whole = measure_certification(run, out=tmp_path / "whole")
     assert whole.settings["defense"]["selector"]["name"] == "digits-selector-025"
@@ -344,15 +345,18 @@ def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"selector": "digits-classifier"}, "network 'digits-classifier' is no selector"),
-        ({"selector": "digits-edm"}, "is no selector"),
+        (
+            {**TRAINED, "selector": "digits-classifier"},
+            "network 'digits-classifier' is no selector",
+        ),
+        ({**TRAINED, "selector": "digits-edm"}, "is no selector"),
         ({"core": "digits-selector-025"}, "is no classifier; pass it as selector"),
         ({"classifier": "digits-selector-025"}, "is no classifier"),
         ({"core": None, "selector": "digits-selector-025", "procedure": "fixed"}, "pass a core"),
-        ({"core": None}, "needs a core"),
+        ({"core": None, "select_entropy": 0.5}, "needs a core"),
         ({"procedure": "anytime", "samples": 640, "block": 64}, "cannot read counts beside a core"),
         ({"select_entropy": 3.0}, r"outside \[0, 2.303\), in nats"),
-        ({"select_entropy": float("nan")}, "is outside"),
+        ({"select_entropy": float("nan")}, "is not finite"),
         ({"policy": "majority:3"}, "has no entropy of one answer"),
         ({"core": "digits-edm"}, "is no classifier"),
         ({"core": "cifar10-classifier"}, "does not fit digits images"),

@@ -28,7 +28,7 @@ from advpure.analysis.certification.accuracy import (
     certified_accuracy,
     compare,
 )
-from advpure.analysis.certification.emulation import agreeing_samples, emulate
+from advpure.analysis.certification.emulation import agreeing_samples, emulate, fitting_alpha
 from advpure.analysis.certification.logs import HEADER, near_threshold, read_log, write_log
 from advpure.analysis.certification.radius import ABSTAIN, bound_for, radius_of
 from advpure.analysis.certification.two_stage import certify
@@ -168,7 +168,7 @@ def test_columns_are_checked(change: dict[str, object], words: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"failure": 1.0}, {"choices": 0}])
 def test_bounds_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match="outside"):
+    with pytest.raises(BadInput, match=r"outside|not above 0 and below 1|not a whole number of 1"):
         accuracy_lower_bound(5, 10, **{"alpha": 0.001, **wrong})  # type: ignore[arg-type]
 
 
@@ -224,8 +224,22 @@ TEXT = "\n".join(["\t".join(HEADER), *ROWS]) + "\n"
         (TEXT.replace("\t0:00:02", ""), None),
         ("radius\tpredict\tlabel\tidx\n0.5\t3\t3\t0\n0.25\t2\t4\t1\n0\t-1\t5\t2\n", None),
         ("idx\tlabel\tpredict\tradius\n0\t3\t3\t5e-1\n1\t4\t2\t.25\n2\t5\t-1\t0\n", None),
+        (TEXT.replace("\t", ","), None),
+        (TEXT.replace("\t", ", "), None),
+        (TEXT.replace("\t1\t0:", "\tTrue\t0:").replace("\t0\t0:", "\tFALSE\t0:"), None),
+        (
+            TEXT.replace("5\t-1\t0.0\t0", "5\t-2\t0.0\t0"),
+            "1 images with prediction -2 or radius -1",
+        ),
+        (TEXT.replace("5\t-1\t0.0\t0", "5\t5\t-1.0\t1"), "not certified at any radius"),
+        (TEXT.replace("5\t-1\t0.0\t0", "5\t5\t-1\t0"), "not certified at any radius"),
+        (
+            "idx,original_idx,label,predict,radius\n7,0,3,3,.5\n8,1,4,2,.25\n9,2,5,-1,0\n",
+            None,
+        ),
+        ("original_idx label predict radius\n0 3 3 .5\n1 4 2 .25\n2 5 -1 0\n", None),
     ],
-    ids=range(16),
+    ids=range(24),
 )
 def test_dialects(tmp_path: Path, text: str, note: str | None) -> None:
     images = dialect(tmp_path, text)
@@ -239,6 +253,23 @@ def test_dialects(tmp_path: Path, text: str, note: str | None) -> None:
         assert not images.notes
     else:
         assert note in images.notes[0]
+
+
+def test_a_column_correct_that_contradicts_is_told_with_its_first_image(tmp_path: Path) -> None:
+    said = TEXT.replace("\t1\t0:", "\tFalse\t0:").replace("\t0\t0:", "\tFalse\t0:")
+    images = dialect(tmp_path, said)
+    assert images.correct.tolist() == [True, False, False]
+    told = "its column correct is not label = predict for 1 of 3 images, the first of them 0"
+    assert [told in note for note in images.notes] == [True]
+
+
+def test_the_positions_of_another_log_can_be_compared(tmp_path: Path) -> None:
+    ours = dialect(tmp_path, TEXT, "ours.tsv")
+    rows = "0,1,4,4,0.5\n1,2,5,5,0.1\n"
+    theirs = dialect(tmp_path, "idx,original_idx,label,predict,radius\n" + rows, "theirs.csv")
+    assert (theirs.ids.tolist(), theirs.by_line) == ([1, 2], False)
+    [(_, difference)] = compare(ours, theirs, [0.0])
+    assert (difference.n, difference.value) == (2, -1.0)
 
 
 HEAD = "\t".join(HEADER) + "\n"
@@ -256,12 +287,17 @@ HEAD = "\t".join(HEADER) + "\n"
         (HEAD + "0\t1\t1\tx\t1\t0\n" + ROWS[1], "line 2 of .* has no number in column radius"),
         (HEAD + "0\t1\n" + ROWS[1], "line 2 of .* has 2 of 6 columns"),
         (HEAD + ROWS[0] + "\n" + "1\t-1\t-1\t0\t0\t0\n" + ROWS[2], "label -1, which is no class"),
-        (HEAD + "0\t1\t-2\t0\t0\t0\n" + ROWS[2], "prediction -2, which is neither"),
+        (HEAD + "0\t1\t-3\t0\t0\t0\n" + ROWS[2], "prediction -3, which is neither"),
         (HEAD + "0\t1\t1\t-0.5\t0\t0\n" + ROWS[2], "radius -0.5, which is negative"),
         (HEAD + "0\t1\t1\tnan\t0\t0\n" + ROWS[2], "radius nan, which is negative or not finite"),
         (HEAD + "0.5\t1\t1\t0.1\t0\t0\n" + ROWS[2], "no number in column idx"),
         (HEAD + ROWS[0] + "\n" + ROWS[0].replace("0.5", "0.6") + "\n", "image 0 .* is there twice"),
         (HEAD + ROWS[0] + "\t9\n" + ROWS[1], "has 7 of 6 columns"),
+        (HEAD + "0\t²\t1\t0\t0\t0\n" + ROWS[2], "has no number in column label"),
+        (HEAD + "0\t\u0661\t1\t0\t0\t0\n" + ROWS[2], "has no number in column label"),
+        (HEAD + "0\t1_0\t1\t0\t0\t0\n" + ROWS[2], "has no number in column label"),
+        (HEAD + "9" * 30 + "\t1\t1\t0\t0\t0\n" + ROWS[2], "has no number in column idx"),
+        (HEAD + "0\t1\t1\t0\tperhaps\t0\n" + ROWS[2], "has no number in column correct"),
     ],
 )
 def test_foreign_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -358,7 +394,14 @@ def test_emulation_needs_to_know_the_log() -> None:
         emulate(images, samples=10**5, to=10**4)
     with pytest.raises(BadInput, match=r"is above 0\.6158, the most that 1,000 samples reach"):
         emulate(images, samples=1000, to=100, sigma=0.25)
-    with pytest.raises(BadInput, match="0 samples are none"):
+    with pytest.raises(BadInput, match=r"at alpha 0\.001; alpha 0\.026 fits, or give the sigma"):
+        emulate(images, samples=100, to=10, sigma=0.5)
+    assert emulate(images, samples=100, to=100, sigma=0.5, alpha=0.026).radii[0] > 0.89
+    with pytest.raises(BadInput, match="give the sigma and samples of the log, with which no"):
+        emulate(images, samples=1000, to=100, sigma=0.25)
+    assert fitting_alpha(0.9, 100, 0.5) == 0.026
+    assert agreeing_samples(0.9, 100, 0.026, 0.5) == 100
+    with pytest.raises(BadInput, match="samples 0 is not a whole number of 1 or more"):
         emulate(images, samples=0, to=100, sigma=0.25)
 
 

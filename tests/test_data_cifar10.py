@@ -21,7 +21,7 @@ from PIL import Image
 from advpure.data import cifar10, load_images
 from advpure.data.cifar10_sample import CIFAR10_CLASSES
 from advpure.data.files import open_files
-from advpure.data.obtain import obtain_cifar10
+from advpure.data.obtain import missing, obtain_cifar10
 from advpure.data.pickled import read_batch
 from advpure.errors import BadInput
 
@@ -96,6 +96,9 @@ def numbered(records: Records, form: str = "{split}/{word}/{number:05d}.png") ->
             path = form.format(
                 split=split,
                 word=CIFAR10_CLASSES[label],
+                short={"airplane": "plane", "automobile": "car"}.get(
+                    CIFAR10_CLASSES[label], CIFAR10_CLASSES[label]
+                ),
                 number=start + row,
                 label=label,
                 half=label // 2,
@@ -115,6 +118,33 @@ def arrays(records: Records, names: str = "x_{0} y_{0}", channels_first: bool = 
     stream = io.BytesIO()
     np.savez(stream, **stored)
     return stream.getvalue()
+
+
+HUB = (4, 3, 2, 5, 1)
+"""The order in which the hub holds the training files."""
+
+
+def parquet(records: Records, order: tuple[int, ...] = HUB) -> dict[str, bytes]:
+    """Write the files of the hub: columns img {bytes, path} and label."""
+    pyarrow = pytest.importorskip("pyarrow")
+    write = pytest.importorskip("pyarrow.parquet").write_table
+    files = {}
+    train = np.concatenate([records[f"data_batch_{k}.bin"] for k in order])
+    for split, rows in (("train", train), ("test", records["test_batch.bin"])):
+        pictures = [{"bytes": png(image), "path": None} for image in pixels(rows)]
+        table = pyarrow.table({"img": pictures, "label": rows[:, 0].astype(np.int64)})
+        stream = io.BytesIO()
+        write(table, stream)
+        files[f"plain_text/{split}-00000-of-00001.parquet"] = stream.getvalue()
+    return files
+
+
+def edm(records: Records, order: tuple[int, ...] = (1, 2, 3, 4, 5)) -> dict[str, bytes]:
+    """Write what EDM's dataset tool makes of the training files."""
+    train = np.concatenate([records[f"data_batch_{k}.bin"] for k in order])
+    files = {f"00000/img{k:08d}.png": png(image) for k, image in enumerate(pixels(train))}
+    labels = [[name, int(label)] for name, label in zip(files, train[:, 0], strict=True)]
+    return {**files, "dataset.json": json.dumps({"labels": labels}).encode()}
 
 
 def as_folder(files: dict[str, bytes], target: Path) -> Path:
@@ -148,6 +178,7 @@ FORMS: dict[str, Callable[[Records], dict[str, bytes]]] = {
     "strips of PNG": strips,
     "PNG files": numbered,
     "npz archive": lambda records: {"cifar10.npz": arrays(records)},
+    "Parquet files": parquet,
 }
 
 
@@ -172,13 +203,87 @@ def test_every_form_becomes_the_same_images(
 def test_png_names_may_carry_the_label_and_npz_other_names(
     records: Records, tmp_path: Path
 ) -> None:
-    for k, form in enumerate(["{split}/{number}_{word}.png", "x/{split}/{number}_{label}.png"]):
+    forms = (
+        "{split}/{number}_{word}.png", "x/{split}/{number}_{label}.png",
+        "cifar_{split}/{short}_{number:05d}.png", "{split}/{word}_{number}.png",
+    )  # fmt: skip
+    for k, form in enumerate(forms):
         source = as_folder(numbered(records, form), tmp_path / f"source{k}")
         assert len(obtain_cifar10(source, tmp_path / f"to{k}").written) == 6
     lone = tmp_path / "lone.npz"
     lone.write_bytes(arrays(records, "{0}_images {0}_labels", channels_first=True))
     assert obtain_cifar10(lone, tmp_path / "to").source == "npz archive"
     assert (tmp_path / "to" / "cifar10" / "test_batch.bin").is_file()
+
+
+def test_edm_s_zip_holds_the_training_files_in_order(records: Records, tmp_path: Path) -> None:
+    source = as_zip(edm(records), tmp_path / "edm")
+    done = obtain_cifar10(source)
+    assert (done.source, done.written) == ("zip of EDM", list(records)[:5])
+    assert missing(done.folder) == ["test_batch.bin"]
+    assert cifar10.read("train").labels[:N].tolist() == records["data_batch_1.bin"][:, 0].tolist()
+    with pytest.raises(BadInput, match="holds no test images, which are missing; give another"):
+        obtain_cifar10(source)
+    other = as_folder(numbered(records, "cifar_{split}/{short}_{number:05d}.png"), tmp_path / "png")
+    assert obtain_cifar10(other / "cifar_test").written == ["test_batch.bin"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "npz", "edm"])
+def test_the_training_files_are_found_in_any_order_and_no_other_order_is_guessed(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    def source(rows: Records, order: tuple[int, ...]) -> Path:
+        turned = {
+            f"data_batch_{k}.bin": rows[f"data_batch_{j}.bin"] for k, j in enumerate(order, 1)
+        } | {"test_batch.bin": rows["test_batch.bin"]}
+        made = {
+            "parquet": lambda: parquet(turned, (1, 2, 3, 4, 5)), "edm": lambda: edm(turned),
+            "npz": lambda: {"x.npz": arrays(turned)},
+        }[form]()  # fmt: skip
+        return as_folder(made, tmp_path / f"source{len(list(tmp_path.iterdir()))}")
+
+    assert obtain_cifar10(source(records, (5, 4, 1, 2, 3))).written[:5] == list(records)[:5]
+    sums = {"train": 0, "test": 0}
+    for name, rows in records.items():
+        for record in rows:
+            digest = hashlib.sha1(record.tobytes()).digest()
+            sums[name.partition("_")[0].replace("data", "train")] += int.from_bytes(
+                digest[:8], "big"
+            )
+    monkeypatch.setattr(cifar10, "UNORDERED", {k: v % 2**64 for k, v in sums.items()})
+    shuffled = {name: rows[::-1].copy() for name, rows in records.items()}
+    with pytest.raises(BadInput, match="holds the official train images in another order"):
+        obtain_cifar10(source(shuffled, (1, 2, 3, 4, 5)), tmp_path / "elsewhere")
+    shuffled["data_batch_1.bin"][0, 5] ^= 1
+    with pytest.raises(BadInput, match="has a wrong SHA1 sum"):
+        obtain_cifar10(source(shuffled, (1, 2, 3, 4, 5)), tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"labels": None}, "lists no labels"),
+        ([], "lists no labels"),
+        ({"labels": []}, "does not hold one whole number an image"),
+        ("[" * 100_000, "is damaged or no JSON"),
+    ],
+)
+def test_an_edm_zip_without_labels_is_refused(
+    records: Records, tmp_path: Path, listed: object, message: str
+) -> None:
+    text = listed if isinstance(listed, str) else json.dumps(listed)
+    files = {**edm(records), "dataset.json": text.encode()}
+    with pytest.raises(BadInput, match=message):
+        obtain_cifar10(as_zip(files, tmp_path / "edm"))
+
+
+@pytest.mark.parametrize("columns", [{"img": [1]}, {"label": [1]}, {"img": [1], "label": [1]}])
+def test_parquet_files_of_other_columns_are_refused(tmp_path: Path, columns: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    write = pytest.importorskip("pyarrow.parquet").write_table
+    write(pyarrow.table(columns), tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(BadInput, match=r"give one with the columns img|holds no PNG in column"):
+        obtain_cifar10(tmp_path / "train-00000-of-00001.parquet", tmp_path / "to")
 
 
 def test_load_images_reads_what_was_obtained(records: Records, tmp_path: Path) -> None:
@@ -256,6 +361,9 @@ def test_damaged_sources_are_refused_in_one_line(
 ) -> None:
     source = as_folder(damaged(form, records)[way], tmp_path / "source")
     source.mkdir(exist_ok=True)
+    if (form, way) == ("Parquet files", "missing"):  # a whole split, without which the other is
+        assert obtain_cifar10(source).written == ["test_batch.bin"]
+        return
     with pytest.raises(BadInput) as refusal:
         obtain_cifar10(source)
     assert "\n" not in str(refusal.value)

@@ -11,6 +11,7 @@ from torch import nn
 
 from advpure.data import imagenet, imagenet64, load_images
 from advpure.data.resize import Resized, bilinear
+from advpure.data.wordnet import ranks_of
 from advpure.errors import BadInput
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # labels 0, 1, 2 of the sorted list
@@ -51,6 +52,38 @@ def test_a_folder_of_classes_has_the_official_labels_in_class_order(root: Path) 
     assert torch.equal(again.images[0], images[2])
     with pytest.raises(BadInput, match="needs a train split"):
         load_images("imagenet", subset="train")
+
+
+def test_folders_with_numbers_for_names_need_the_list_of_the_kit(root: Path) -> None:
+    """Sorted as text, 10 would be class 1; the kit numbers classes in an order of its own."""
+    listed = pytest.importorskip("timm.data.imagenet_info").ImageNetInfo().label_names()
+    folder = root / "imagenet" / "val"
+    for k in range(1, 1001):
+        (folder / str(k)).mkdir(parents=True)
+    for k, name in enumerate(("1", "2", "10", "1000")):
+        picture(folder / name / "x.JPEG", k)
+    with pytest.raises(BadInput, match="folder '1' among 1000 classes is none of ImageNet's 1,000"):
+        load_images("imagenet")
+    order = np.random.default_rng(0).permutation(1000)
+    lines = [f"{listed[rank]} {number} words" for number, rank in enumerate(order, 1)]
+    (root / "imagenet" / "map_clsloc.txt").write_text("\n".join(lines))
+    expected = sorted(int(order[number - 1]) for number in (1, 2, 10, 1000))
+    assert load_images("imagenet").labels.tolist() == expected
+    (root / "imagenet" / "map_clsloc.txt").write_text("\n".join(lines[:999]))
+    with pytest.raises(BadInput, match="does not hold ImageNet's 1,000 classes"):
+        load_images("imagenet", subset="first-2")
+
+
+def test_only_the_thousand_ids_of_imagenet_name_labels_by_their_order(tmp_path: Path) -> None:
+    listed = pytest.importorskip("timm.data.imagenet_info").ImageNetInfo().label_names()
+    absent = tmp_path / "map_clsloc.txt"
+    shuffled = [listed[k] for k in np.random.default_rng(1).permutation(1000)]
+    assert ranks_of(shuffled, absent) == {name: rank for rank, name in enumerate(listed)}
+    others = ["n00000001", *listed[1:]]
+    with pytest.raises(BadInput, match="folder 'n00000001' among 1000 classes"):
+        ranks_of(others, absent)
+    with pytest.raises(BadInput, match="folder 'n1440764²' among 1 classes"):
+        ranks_of(["n1440764²"], absent)
 
 
 def test_the_flat_layout_gives_the_same_images_labels_and_ids(

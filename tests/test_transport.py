@@ -335,7 +335,7 @@ def test_simulated_points_follow_the_law(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"noise": "0,1"}, "noise 0 is not above 0"),
+        ({"noise": "0,1"}, "noise 0 is not 1e-06 or more"),
         ({"noise": "1,1"}, "noise levels 1,1 repeat a value"),
         ({"draws": 1}, "draws 1 is not a whole number of 2 or more"),
         ({"nodes": True}, "nodes True"),

@@ -29,6 +29,8 @@ OPERATIONS = 2_000_000
 """Steps of a pickle; a batch of CIFAR-10 has 60,000."""
 MEMO = 1_000_000
 """Places of a pickle's memo."""
+REPEATS = 10**7
+"""Numbers that are kept at once of one image, one level or one simulation."""
 TEXT = 64 * 2**20
 """Bytes of a text: a list of images, a certification log."""
 
@@ -79,6 +81,22 @@ def check_size(size: int, most: int, where: str) -> None:
         raise BadInput(
             where, f"has {size:,} bytes, more than the {most:,} that are read", "obtain it again"
         )
+
+
+def check_repeats(count: int, what: str) -> None:
+    """Refuse more repetitions than their numbers can be kept of.
+
+    Raises:
+        BadInput: naming the limit.
+
+    Example:
+        >>> check_repeats(10**9, "perturbations")
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: 1,000,000,000 perturbations are more than 10,000,000; ask for fewer
+    """
+    if count > REPEATS:
+        raise BadInput(f"{count:,} {what}", f"are more than {REPEATS:,}", "ask for fewer")
 
 
 def check_packed(packed: int, size: int, where: str) -> None:

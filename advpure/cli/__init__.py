@@ -150,15 +150,25 @@ def _note(
 def _one_line(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, None for a defect of ours."""
     if hasattr(error, "format_message"):
-        return _wrong_usage(error).replace("\n", " ")
+        return _shortened(_wrong_usage(error))
     from advpure.errors import BadInput, MissingExtra
     from advpure.records import RecordConflict, StorageFull
 
     if isinstance(error, BadInput | MissingExtra | RecordConflict | StorageFull):
-        return str(error).replace("\n", " ")
+        return _shortened(str(error))
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "this needs more memory than there is; use smaller numbers, or --batch-size"
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = (error.strerror or type(error).__name__).lower()
+        return _shortened(f"file {error.filename} cannot be used ({reason}); check the path")
     return None
+
+
+def _shortened(text: str, most: int = 600) -> str:
+    """Return a text on one line, without the middle where an absurd value made it long."""
+    line = text.replace("\n", " ")
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]} ... {line[-half:]}"
 
 
 def _wrong_usage(error: Any) -> str:

@@ -73,20 +73,25 @@ def certified_accuracy(
     """
     from advpure.analysis.certification.accuracy import compare as compare_curves
     from advpure.analysis.certification.emulation import emulate as emulate_samples
-    from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
+    from advpure.analysis.certification.radius import check_credible, read_radii
     from advpure.analysis.certification.report import any_json, curve_json, summary_json
     from advpure.analysis.certification.sources import read_sources, threshold_notes
+    from advpure.base.validation import whole
     from advpure.cli import output
     from advpure.errors import BadInput
     from advpure.figures import check_ending
+    from advpure.units import parse_sigma
 
     if plot is not None:
         check_ending(plot)
     asked = None if radii is None else read_radii(radii)
-    levels = [] if sigma is None else [read_sigmas(each)[0] for each in sigma.split(",")]
+    levels = [] if sigma is None else [parse_sigma(each.strip()) for each in sigma.split(",")]
     changes = o.given(alpha=alpha, procedure=procedure, samples=samples, radii=asked)
-    if log_alpha is not None:
-        check_alpha(log_alpha)
+    for level in (alpha, log_alpha):
+        if level is not None:
+            check_credible(level)
+    for option, count in o.given(samples=samples, emulate=emulate, log_samples=log_samples).items():
+        whole(count, option.replace("_", " "), 1)
     found = read_sources(
         sources, sigmas=levels, log_alpha=log_alpha, **changes, **({"joint": True} if joint else {})
     )
@@ -95,6 +100,13 @@ def certified_accuracy(
     notes = [*found.notes, *threshold_notes(curves, at)]
     if len(found.logs) == len(curves):
         _refuse_for_logs(procedure=procedure, samples=samples, joint=joint or None)
+    if not found.logs and log_alpha is not None:
+        raise BadInput(
+            f"--log-alpha {log_alpha:g}", "is for logs, and these are runs", "leave it out"
+        )
+    if log_samples is not None and emulate is None and (alpha is None or not found.logs):
+        rule = "changes nothing without --emulate, or --alpha for logs"
+        raise BadInput(f"--log-samples {log_samples}", rule, "add one of them, or leave it out")
     if emulate is not None or (alpha is not None and found.logs):
         why = "--emulate" if emulate is not None else f"alpha {alpha:g} for logs"
         if not found.logs:

@@ -74,7 +74,8 @@ def distances(
         rule = "means nothing without another run to compare with"
         raise BadInput(f"resamples {resamples}", rule, "add --against FOLDER, or leave it out")
     run = DistancesRun(
-        **subject.settings(), perturb=perturb, metrics=metrics, norm=norm,
+        **subject.settings(), perturb=perturb, metrics=metrics,
+        norm=norm,  # type: ignore[arg-type]
         attack_options=o.parse_options(attack_option), clip=clip,
     )  # fmt: skip
     ready = prepare("distances", run, running)

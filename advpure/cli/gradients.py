@@ -57,7 +57,8 @@ def gradients(
     check_enough(target, "cosine")
     check_enough(agreement, "agreement")
     study = GradientStudy(
-        **subject.settings(), draws=draws, reference=reference, eps=eps, norm=norm,
+        **subject.settings(), draws=draws, reference=reference, eps=eps,
+        norm=norm,  # type: ignore[arg-type]
         loss=loss, point=point,  # type: ignore[arg-type]
     )  # fmt: skip
     ready = prepare("gradients", study, running)

@@ -41,7 +41,7 @@ def snr(
     from advpure.cli.recorded import conclude, measure, prepare
 
     run = SnrRun(
-        **subject.settings(), eps=eps, distribution=distribution,
+        **subject.settings(), eps=eps, distribution=distribution,  # type: ignore[arg-type]
         perturbations=perturbations, configurations=configurations, clip=clip,
     )  # fmt: skip
     ready = prepare("snr", run, running)

@@ -18,11 +18,11 @@ _MOST = 2**64 - 1  # a seed
 class Verbs(typer.Typer):
     """A command line whose verbs are `checked`."""
 
-    def command(
-        self, *arguments: Any, **options: Any
+    def command(  # type: ignore[override]
+        self, name: str | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a verb, as typer does."""
-        register = super().command(*arguments, **options)
+        register = super().command(name, **options)
 
         def register_checked(verb: Callable[..., Any]) -> Callable[..., Any]:
             register(checked(verb))

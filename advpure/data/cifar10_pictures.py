@@ -10,6 +10,7 @@
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -113,9 +114,9 @@ def _positions(files: Files, found: list[tuple[str, str, str, str]]) -> Source:
 def _edm(files: Files) -> Source:
     where = f"{_LISTED} in {files.where}"
     listed = read_json(files.read(_LISTED), where)
-    pairs = listed.get("labels") if isinstance(listed, Mapping) else None
+    pairs: Any = listed.get("labels") if isinstance(listed, Mapping) else None
     try:
-        labels = dict(pairs)  # type: ignore[call-overload]
+        labels = dict(pairs)
     except (TypeError, ValueError):
         raise BadInput(where, "lists no labels", "make it again from the official files") from None
     paths = {int(match[1]): path for path in files.paths if (match := _EDM.search(path))}

@@ -5,7 +5,6 @@ before a file is unpacked, and while a compressed archive is walked.
 """
 
 import bz2
-import contextlib
 import gzip
 import io
 import lzma
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from advpure.base import budget
 from advpure.errors import BadInput
@@ -204,7 +203,7 @@ def _open_tar(path: Path, stack: ExitStack) -> tarfile.TarFile:
     if opens is None:
         return tarfile.open(path, "r:", tarinfo=_Limited)
     most = min(budget.UNPACKED, budget.FREE + budget.RATIO * path.stat().st_size)
-    metered = _Metered(stack.enter_context(contextlib.closing(opens(path, "rb"))), most)
+    metered = _Metered(stack.enter_context(cast(IO[bytes], opens(path, "rb"))), most)
     return tarfile.open(fileobj=io.BufferedReader(metered, 2**16), mode="r:", tarinfo=_Limited)
 
 

@@ -129,11 +129,13 @@ def _items(split: Split) -> tuple[Item, ...]:
     place = folder() / _FOLDERS[split]
     if not place.is_dir():
         return ()
-    return _list(place, place.stat().st_mtime_ns, split)
+    listed = folder() / MAP
+    changed = [each.stat().st_mtime_ns for each in (place, listed) if each.exists()]
+    return _list(place, tuple(changed), split)
 
 
 @lru_cache(maxsize=4)
-def _list(place: Path, _changed: int, split: Split) -> tuple[Item, ...]:
+def _list(place: Path, _changed: tuple[int, ...], split: Split) -> tuple[Item, ...]:
     """List a folder once."""
     names = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
     if names:

@@ -132,7 +132,7 @@ def _check_size(content: bytes, where: str) -> None:
             if steps > OPERATIONS:
                 rule = f"has more than {OPERATIONS:,} steps"
                 raise BadInput(where, rule, "do not trust it")
-            if step.name in _PLACES and argument > MEMO:
+            if step.name in _PLACES and argument is not None and argument > MEMO:
                 rule = f"asks for {argument:,} places of memory, more than {MEMO:,}"
                 raise BadInput(where, rule, "do not trust it")
     except BadInput:

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_picture(
-    source: bytes | Path, where: str, formats: Sequence[str] | None = None
+    source: bytes | Path, where: str, formats: list[str] | None = None
 ) -> "Image.Image":
     """Decode a picture to RGB.
 

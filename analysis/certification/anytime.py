@@ -43,9 +43,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, betaln
 
-from advpure.analysis.certification.radius import Alpha, bound_for, check_alpha, read_radii
+from advpure.analysis.certification.radius import bound_for, check_alpha, read_radii
 from advpure.base.kinds import Natural, Positive, Share
-from advpure.base.validation import shown, validate, whole
+from advpure.base.validation import Range, number, shown, validate, whole
 from advpure.errors import BadInput
 from advpure.units import parse_sigma
 
@@ -163,16 +163,16 @@ class AnytimeRule:
 
     radii: tuple[float, ...]
     sigma: float
-    alpha: Alpha = 0.001
+    alpha: float = 0.001
     budget: Natural = 10_000
     futility: Share = FUTILITY
     shape: Positive = SHAPE
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        _check_mixture(self.alpha, self.shape)
         validate(self)
         object.__setattr__(self, "sigma", parse_sigma(self.sigma))
-        _check_mixture(self.alpha, self.shape)
         radii = read_radii(self.radii)
         if tuple(self.radii) != radii:
             raise BadInput(f"radii {self.radii}", "do not increase", "sort them")
@@ -299,7 +299,8 @@ def _are_hopeless(
 
 def _check_mixture(alpha: float, shape: float) -> None:
     """Refuse what the proof does not cover."""
-    if not 0.0 < shape < math.log(1.0 / check_alpha(alpha)):
-        limit = math.exp(-shape) if shape > 0.0 else 0.0
+    shape = number(shape, "shape", Range(above=0.0))
+    if not shape < math.log(1.0 / check_alpha(alpha)):
+        limit = math.exp(-shape)
         rule = f"does not go with a mixture of shape {shape:g}"
         raise BadInput(f"alpha {alpha:g}", rule, f"use alpha below {limit:.3g}")

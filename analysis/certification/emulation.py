@@ -8,12 +8,19 @@ Source: spec 4.7.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advpure.analysis.certification.accuracy import CertifiedImages
-from advpure.analysis.certification.radius import ABSTAIN, bound_for, check_alpha, radius_of
+from advpure.analysis.certification.radius import (
+    ABSTAIN,
+    LARGEST_ALPHA,
+    bound_for,
+    check_alpha,
+    radius_of,
+)
 from advpure.base.validation import whole
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
@@ -54,6 +61,9 @@ def emulate(
         raise BadInput(images.name, "does not say its sigma", "pass sigma=0.25, as the log's")
     samples, to = whole(samples, "samples", 1), whole(to, "samples", 1)
     alpha, to_alpha = (check_alpha(each) for each in (alpha, to_alpha or alpha))
+    claimed = images.radii[images.predictions != ABSTAIN]
+    if len(claimed):  # the largest first: the alpha that fits it fits all
+        agreeing_samples(float(claimed.max()), samples, alpha, level)
     found = np.array(
         [
             0 if answer == ABSTAIN else agreeing_samples(radius, samples, alpha, level)
@@ -84,12 +94,39 @@ def agreeing_samples(radius: float, samples: int, alpha: float, sigma: float) ->
     """
     most = radius_of(clopper_pearson_lower(samples, samples, alpha), sigma)
     if radius > 1.01 * most:
+        fitting = fitting_alpha(radius, samples, sigma)
         raise BadInput(
             f"radius {radius:g} at sigma {sigma:g}",
             f"is above {most:.4g}, the most that {samples:,} samples reach at alpha {alpha:g}",
-            "give the sigma, samples and alpha of the log",
+            "give the sigma and samples of the log, with which no alpha fits"
+            if fitting is None
+            else f"alpha {fitting:g} fits, or give the sigma and samples of the log",
         )
-    wanted = bound_for(radius, sigma)
+    return _nearest_count(bound_for(radius, sigma), samples, alpha)
+
+
+def fitting_alpha(radius: float, samples: int, sigma: float) -> float | None:
+    """Return the smallest alpha at which samples that all agree reach a radius.
+
+    N agreeing samples have the bound alpha^(1/N), so alpha = Phi(radius / sigma)^N.
+
+    Returns:
+        Rounded up to two digits; None where it is above 1/2, so that sigma or samples are others.
+
+    Example:
+        >>> fitting_alpha(0.85, 10_000, 0.25)
+        0.035
+        >>> fitting_alpha(2.0, 10_000, 0.25) is None
+        True
+    """
+    exact = bound_for(radius, sigma) ** samples
+    digits = max(1 - math.floor(math.log10(exact)), 0) if exact > 0.0 else 0
+    rounded = math.ceil(exact * 10.0**digits) / 10.0**digits
+    return rounded if 0.0 < rounded <= LARGEST_ALPHA else None
+
+
+def _nearest_count(wanted: float, samples: int, alpha: float) -> int:
+    """Return the number of agreeing samples whose bound is nearest to the wanted one."""
     low, high = 0, samples  # bisection: the bound increases with the count
     while high - low > 1:
         middle = (low + high) // 2

@@ -3,10 +3,14 @@
 What is understood, beside the form of the first published code (Cohen et al.):
 
 * no header, and no column idx (rRCM): images are numbered by line;
-* a running total in the column ``correct`` (diffusion denoised smoothing): whether an image is
-  right is always computed from label and prediction, and never read;
-* tabs, or any blanks; other orders of the columns, under a header; blank and repeated header lines,
-  as resumed runs leave them; lines that are there twice;
+* the column ``correct`` as 0 and 1 or as True and False, which is compared with label and
+  prediction; a running total there (diffusion denoised smoothing), or anything else that is not
+  label = predict, makes a note, and label and prediction count;
+* an image that is not certified at any radius, be it right or wrong: prediction -1 (abstains) or
+  -2, or radius -1;
+* the position in the data set in a column ``original_idx``, where idx counts lines;
+* tabs, commas, or any blanks; other orders of the columns, under a header; blank and repeated
+  header lines, as resumed runs leave them; lines that are there twice;
 * a last line that was cut off before its end: it is left out, and a note says so.
 
 Radii are read as they stand. Most programs print three digits, rounded to nearest; an image whose
@@ -17,17 +21,25 @@ Source: spec 4.3.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages
+from advpure.analysis.certification.radius import ABSTAIN
+from advpure.base.budget import read_text
+from advpure.base.validation import shown
 from advpure.errors import BadInput
 from advpure.storage import atomic_path
 
 HEADER = ("idx", "label", "predict", "radius", "correct", "time")
 _NEEDED = ("label", "predict", "radius")
 _NO_TIME = "-"
+_ORIGINAL = "original_idx"
+_ELSE = -2  # the prediction of programs that tell "not certified" from "abstains"
+_NO_RADIUS = -1.0
+_TRUTHS = {"true": 1, "false": 0}
 _MOST = 2**53  # above it, a floating-point number is no longer every whole number
 _FORM = "a log has the columns idx label predict radius correct time"
 _SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -61,12 +73,16 @@ def read_log(
             )
     if len(ids) < len(radii):
         notes.append(f"{path.name}: {len(radii) - len(ids)} lines are there twice; read once")
-    said = rows.get("correct")
-    if said and any(int(c) != (a == b) for c, a, b in zip(said, label, predict, strict=True)):
+    notes += _contradictions(path, rows)
+    certified = (columns[1] >= 0) & (radii >= 0.0)
+    foreign = int(((columns[1] < ABSTAIN) | (radii < 0.0))[first].sum())
+    if foreign:
         notes.append(
-            f"{path.name}: its column correct is not label = predict (some programs keep a "
-            "running total there); computed from label and predict"
+            f"{path.name}: {foreign} images with prediction {_ELSE} or radius {_NO_RADIUS:g} are "
+            "not certified at any radius; read as abstentions"
         )
+    columns[1] = np.where(certified, columns[1], ABSTAIN)
+    radii = np.maximum(radii, 0.0)
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
         ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
@@ -75,6 +91,23 @@ def read_log(
         by_line=by_line,
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _contradictions(path: Path, rows: Mapping[str, Sequence[str | int | float]]) -> list[str]:
+    """Compare the column correct with what label, prediction and radius say; a note, or none."""
+    said = rows.get("correct")
+    if not said:
+        return []
+    right = [a == b for a, b in zip(rows["label"], rows["predict"], strict=True)]
+    certified = [a and float(r) >= 0.0 for a, r in zip(right, rows["radius"], strict=True)]
+    wrong = [k for k, c in enumerate(said) if int(c) != right[k]]
+    if not wrong or all(int(c) == own for c, own in zip(said, certified, strict=True)):
+        return []
+    return [
+        f"{path.name}: its column correct is not label = predict for {len(wrong)} of {len(said)} "
+        f"images, the first of them {rows['idx'][wrong[0]]} (some programs keep a running total "
+        "there); computed from label and predict"
+    ]
 
 
 def write_log(images: CertifiedImages, path: str | Path) -> Path:
@@ -122,13 +155,14 @@ def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[fl
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():
-        rule = "is a folder" if path.is_dir() else "is not there"
-        raise BadInput(f"log {path}", rule, "name a file or a run folder")
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadInput(f"log {path}", "is no text", _FORM) from None
+        is_there, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # no name of any file
+        is_there = is_folder = False
+    if not is_there:
+        rule = "is a folder" if is_folder else "is not there"
+        raise BadInput(f"log {shown(str(path))}", rule, "name a file or a run folder")
+    return read_text(path, "log")
 
 
 def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], list[str], bool]:
@@ -136,7 +170,10 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise BadInput(f"log {path}", "is empty", _FORM)
-    names = _header(lines[0][1]) or _guess(path, _fields(lines[0][1]))
+    commas = "," in lines[0][1] and "\t" not in lines[0][1]
+    names = _header(lines[0][1], commas) or _guess(path, _fields(lines[0][1], commas))
+    if _ORIGINAL in names:
+        names = tuple({"idx": "line", _ORIGINAL: "idx"}.get(name, name) for name in names)
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         more = ", such as the output of predict" if "radius" in missing else ""
@@ -147,9 +184,9 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
         rows["idx"] = []
         notes.append(f"{path.name}: no column idx; images are numbered by line, from 0")
     for place, (number, line) in enumerate(lines):
-        if _header(line):
+        if _header(line, commas):
             continue
-        fields = _fields(line)
+        fields = _fields(line, commas)
         broken = _broken(names, fields)
         if broken is None:
             if "idx" not in names:
@@ -167,8 +204,8 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     return rows, notes, "idx" not in names
 
 
-def _header(line: str) -> tuple[str, ...] | None:
-    fields = tuple(field.strip().lower() for field in _fields(line))
+def _header(line: str, commas: bool) -> tuple[str, ...] | None:
+    fields = tuple(field.strip().lower() for field in _fields(line, commas))
     return fields if "label" in fields or "predict" in fields else None
 
 
@@ -181,8 +218,10 @@ def _guess(path: Path, fields: list[str]) -> tuple[str, ...]:
     raise BadInput(f"log {path}", f"has {len(fields)} columns and no header", _FORM)
 
 
-def _fields(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+def _fields(line: str, commas: bool) -> list[str]:
+    if "\t" in line or commas:
+        return line.split("\t" if "\t" in line else ",")
+    return line.split()
 
 
 def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
@@ -199,19 +238,23 @@ def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
             return f"has no number in column {name} ({field.strip()!r:.40})"
         if name == "label" and int(value) < 0:
             return f"has label {value}, which is no class: -1 means that a classifier abstains"
-        if name == "predict" and int(value) < -1:
+        if name == "predict" and int(value) < _ELSE:
             return f"has prediction {value}, which is neither a class nor -1 (abstains)"
-        if name == "radius" and not 0.0 <= float(value) < float("inf"):
+        if name == "radius" and value != _NO_RADIUS and not 0.0 <= float(value) < float("inf"):
             return f"has radius {value}, which is negative or not finite"
     return None
 
 
 def _value(name: str, field: str) -> str | int | float:
     text = field.strip()
-    if name == "radius":
-        return float(text)
-    if name in ("idx", "label", "predict", "correct"):
+    if name == "correct" and text.lower() in _TRUTHS:
+        return _TRUTHS[text.lower()]
+    if name in ("idx", "label", "predict", "correct", "radius"):
+        if not text.isascii() or "_" in text:  # Python would read more than any program writes
+            raise ValueError(text)
         number = float(text)
+        if name == "radius":
+            return number
         if not number.is_integer() or abs(number) >= _MOST:
             raise ValueError(text)
         return int(number)

@@ -11,7 +11,6 @@ Source: Cohen, Rosenfeld & Kolter 2019, theorem 1; seed 000, section 2; spec 4.1
 import math
 from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
-from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 from scipy.special import log_ndtr, ndtr, ndtri
@@ -27,9 +26,6 @@ ABSTAIN = -1
 
 LARGEST_ALPHA = 0.5
 """The largest probability of error with which a certificate says anything."""
-
-Alpha = Annotated[float, Gt(0), Le(LARGEST_ALPHA)]
-"""A probability of error."""
 
 # The normal quantile is good to a few units in the last place; radii move down by more than that.
 _GUARD = 1e-14
@@ -128,15 +124,24 @@ def check_alpha(alpha: float) -> float:
     """Refuse an alpha that is no probability of error.
 
     Raises:
-        BadInput: unless 0 < alpha <= 1/2.
+        BadInput: unless 0 < alpha < 1.
     """
     value = number(alpha, "alpha", fix="write for example 0.001")
     if not 0.0 < value < 1.0:
         raise BadInput(f"alpha {alpha}", "is outside (0, 1)", "write for example 0.001")
-    if value > LARGEST_ALPHA:
-        rule = f"is above {LARGEST_ALPHA:g}, and a certificate wrong so often says nothing"
-        raise BadInput(f"alpha {alpha}", rule, "write for example 0.001")
     return value
+
+
+def check_credible(alpha: float) -> float:
+    """Refuse an alpha with which certificates may be wrong as often as right.
+
+    Raises:
+        BadInput: unless 0 < alpha <= 1/2.
+    """
+    if check_alpha(alpha) > LARGEST_ALPHA:
+        rule = f"is above {LARGEST_ALPHA:g}, so its certificates say nothing"
+        raise BadInput(f"alpha {alpha}", rule, "write for example 0.001")
+    return float(alpha)
 
 
 def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]:

@@ -17,13 +17,12 @@ from advpure.analysis.certification.base_classifier import (
 from advpure.analysis.certification.composed import Selector, check_composed, make_selector
 from advpure.analysis.certification.noise import CHUNK, stage_xi
 from advpure.analysis.certification.procedures import ProcedureName, Reading, find_procedure
-from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
+from advpure.analysis.certification.radius import check_credible, read_radii, read_sigmas
 from advpure.analysis.certification.report import reading_json
 from advpure.analysis.subject import JudgedSubject
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Natural, Seed, Share
 from advpure.base.text import read_shard
-from advpure.base.validation import shown
 from advpure.chain import Chain
 from advpure.data import Images, dataset_info
 from advpure.defense import Defense
@@ -89,25 +88,22 @@ class CertificationRun(JudgedSubject):
     def __post_init__(self) -> None:
         """Check every field, and refuse what changes nothing beside the others."""
         super().__post_init__()
-        check_alpha(self.alpha)
-        levels, radii = self.levels(), read_radii(self.radii)
+        check_credible(self.alpha)
+        levels = self.levels()
+        read_radii(self.radii)
         self.part()
-        if self.joint and len(levels) == 1:
+        if self.joint and len(levels) == 1 and self.procedure != "cascade":
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
         if self.procedure != "anytime":
             refuse_idle(
                 self, ["futility"], f"means nothing to {self.procedure}, which gives up on nothing",
                 "leave it out, or use procedure anytime",
             )  # fmt: skip
-        if self.procedure == "predict":
-            refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
-            if radii not in (RADII, (0.0,)):
-                rule = "mean nothing to predict, which knows radius 0 alone"
-                raise BadInput(f"radii {shown(self.radii)}", rule, "leave them out")
-        if self.selector is not None:
+        if self.core is None:
+            names = ("selector", "select_entropy")
+            refuse_idle(self, names, "chooses between two classifiers", "pass a core")
+        elif self.selector is not None:
             refuse_idle(self, ["select_entropy"], "means nothing beside a trained selector")
-        elif self.core is None:
-            refuse_idle(self, ["select_entropy"], "chooses between two classifiers", "pass a core")
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.
@@ -133,7 +129,6 @@ class CertificationRun(JudgedSubject):
             BadInput: for a setting out of range, or samples that cannot certify anything.
         """
         kind = find_procedure(self.procedure)
-        check_alpha(self.alpha)
         return kind(
             sigmas=tuple(levels) if levels is not None else self.levels(),
             radii=read_radii(self.radii), alpha=self.alpha, samples=self.samples,
@@ -241,8 +236,6 @@ def prepare_certification(run: CertificationRun) -> PreparedCertification:
             run.core, run.select_entropy, run.dataset, images, defense, run.selector
         )
         described |= told
-    elif run.selector is not None:
-        raise BadInput(f"selector {run.selector}", "chooses between two classifiers", "pass a core")
     settings = {
         **run.identity("certify", images),
         "defense": described,

@@ -65,7 +65,7 @@ def read_sources(
     Raises:
         BadInput: for a path that is neither, or runs that cannot be read in that way.
     """
-    folders = [Path(path) for path in paths if (Path(path) / FILE_NAME).is_file()]
+    folders = [Path(path) for path in paths if _is_run(Path(path))]
     files = [Path(path) for path in paths if Path(path) not in folders]
     if sigmas and len(sigmas) != len(files):
         raise BadInput(
@@ -73,6 +73,8 @@ def read_sources(
         )
     runs = _by_run(folders)
     readings = [reading_of(run.settings, **changes) for run in runs]
+    if changes.get("joint") and readings and all(len(reading.sigmas) == 1 for reading in readings):
+        raise BadInput("joint", "means nothing to one noise level", "leave it out")
     names = names_of(
         [
             {**run.settings, "reading": reading_json(reading)}
@@ -124,6 +126,13 @@ def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...])
                 "values may be just below"
             )
     return notes
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / FILE_NAME).is_file()
+    except (OSError, ValueError):  # no name of any file
+        return False
 
 
 class _Run(NamedTuple):

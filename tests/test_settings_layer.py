@@ -1,0 +1,203 @@
+"""Every settings class: NumPy numbers are numbers, truths are none, and idle settings are told."""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advpure.analysis.certification.anytime import AnytimeRule, follow, looks, lower_bounds
+from advpure.analysis.certification.procedures import Anytime, Fixed
+from advpure.analysis.certification.radius import bound_for, radius_of, samples_needed
+from advpure.analysis.certification.settings import CertificationRun
+from advpure.analysis.certification.two_stage import certify
+from advpure.analysis.compression import CompressionSettings
+from advpure.analysis.compression_run import CompressionRun
+from advpure.analysis.distances_prepare import DistancesRun, prepare_distances
+from advpure.analysis.divergence import ProbeSettings
+from advpure.analysis.field_run import FieldRun
+from advpure.analysis.gaussian_field_table import FieldSettings
+from advpure.analysis.gradient_draws import DrawSettings
+from advpure.analysis.gradient_moments import Moments
+from advpure.analysis.gradients_run import GradientStudy
+from advpure.analysis.lanczos import LanczosSettings
+from advpure.analysis.manifold import ManifoldSettings
+from advpure.analysis.prediction_settings import PredictionRun
+from advpure.analysis.randomness_run import RandomnessStudy
+from advpure.analysis.robustness import RobustnessSettings
+from advpure.analysis.singular import SingularSettings
+from advpure.analysis.snr_run import SnrRun
+from advpure.analysis.snr_settings import SnrSettings
+from advpure.analysis.step_settings import StepSettings
+from advpure.analysis.steps_run import StepsRun
+from advpure.analysis.survival_run import SurvivalRun
+from advpure.analysis.timesteps import TimestepStudy
+from advpure.analysis.transport_settings import TransportRun
+from advpure.analysis.two_point_run import TwoPointRun
+from advpure.base.validation import LARGEST
+from advpure.errors import BadInput
+from advpure.options import read_options
+
+READING = {
+    "sigmas": (0.25,), "radii": (0.0,), "alpha": 0.001, "samples": 1000, "selection": 10,
+    "block": 100, "classes": 10,
+}  # fmt: skip
+CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (CompressionRun, {}), (CompressionSettings, {}), (SnrRun, {}), (SnrSettings, {}),
+    (StepsRun, {"singular": 5}), (StepSettings, {}), (FieldRun, {}), (FieldSettings, {}),
+    (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
+    (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
+    (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
+    (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
+    (RobustnessSettings, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
+    (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
+]  # fmt: skip
+NUMBERS = [
+    (kind, given, field.name, hint)
+    for kind, given in CLASSES
+    for field, hint in (
+        (field, typing.get_type_hints(kind)[field.name])
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    )
+    if hint in (int, float, int | None, float | None) and field.name != "t"
+]
+
+
+def value_of(kind: Any, given: dict[str, Any], name: str) -> Any:
+    return getattr(kind(**given), name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "name", "hint"), NUMBERS, ids=[f"{k.__name__}-{n}" for k, _, n, _ in NUMBERS]
+)
+def test_every_number_is_checked_by_its_annotation(
+    kind: Any, given: dict[str, Any], name: str, hint: Any
+) -> None:
+    value = value_of(kind, given, name)
+    if value is not None:  # the same number of NumPy makes the same settings
+        made = kind(**{**given, name: np.asarray(value)[()]})
+        assert type(getattr(made, name)) in (int, float, type(value))
+        assert made == kind(**given)
+    for bad in (True, np.bool_(False), "x", [], {}, 1j, float("nan"), float("inf"), "²"):
+        with pytest.raises(BadInput) as refusal:
+            kind(**{**given, name: bad})
+        assert "\n" not in str(refusal.value)
+        assert len(str(refusal.value)) < 300
+    if hint in (int, int | None):
+        with pytest.raises(BadInput):
+            kind(**{**given, name: 2.5})
+        with pytest.raises(BadInput):
+            kind(**{**given, name: LARGEST * 4})
+
+
+@pytest.mark.parametrize(("kind", "given"), CLASSES, ids=[k.__name__ for k, _ in CLASSES])
+def test_every_text_is_a_text_and_every_choice_one_of_the_known(
+    kind: Any, given: dict[str, Any]
+) -> None:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        bad: list[Any] = []
+        if hint in (str, str | None):
+            bad = ["", "  ", 3, True, "a\nb"]
+        elif typing.Literal in (typing.get_origin(h) for h in (hint, *typing.get_args(hint))):
+            bad = ["", "nothing", 3, True]
+        elif hint is bool:
+            bad = [0, 1, "yes", None]
+        for value in bad:
+            with pytest.raises(BadInput):
+                kind(**{**given, field.name: value})
+
+
+def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
+    for bad in (True, 2.5, float("nan"), "x", "²"):
+        with pytest.raises(BadInput):
+            read_options(SnrRun, {"n": bad}, "snr")
+    assert read_options(SnrRun, {"n": "5", "clip": "true"}, "snr").n == 5
+    with pytest.raises(BadInput, match="clip 1 is neither true nor false"):
+        read_options(SnrRun, {"clip": 1}, "snr")
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: radius_of(0.9, float("nan")), "sigma nan is not finite"),
+        (lambda: radius_of(float("nan"), 0.25), "lower bound nan is outside"),
+        (lambda: bound_for(float("nan"), 0.25), "radius nan is not finite"),
+        (lambda: samples_needed(-1.0, 0.001, 0.25), "radius -1 is not 0 or more"),
+        (lambda: AnytimeRule(radii=(0.0,), sigma=0.25, budget=float("nan")), "budget nan"),
+        (lambda: AnytimeRule(radii=(0.0,), sigma=float("nan")), "sigma nan is not finite"),
+        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [60], -64), "block -64"),
+        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [65], 64), "counts of blocks of 64"),
+        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [0.5], 64), "no counts of blocks"),
+        (lambda: looks(0, 100), "block 0 is not a whole number of 1 or more"),
+        (lambda: lower_bounds(5, 4), "are no counts"),
+        (lambda: lower_bounds(1, float("inf")), "are no counts"),
+        (lambda: certify([1], [float("inf")], sigma=0.25), "count of class 0 inf is not finite"),
+        (lambda: certify([1], [2.5], sigma=0.25), "is no number of samples"),
+        (lambda: certify({True: 1}, [2], sigma=0.25), "class True"),
+        (lambda: Fixed(**{**READING, "samples": 10**9, "block": 1}), "rows an image"),
+        (lambda: PredictionRun(t="10,²"), "t '²' is not a whole number"),
+        (lambda: PredictionRun(sigma="0.25,"), "have an empty entry"),
+        (lambda: PredictionRun(defense=""), "defense|purifiers"),
+        (lambda: CompressionSettings(seeds=[0, True]), "seed True is not a whole number"),
+        (lambda: RobustnessSettings(eps=True), "eps True"),
+        (lambda: SurvivalRun(top=float("inf")), "top inf is not finite"),
+    ],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused(action: Callable[[], object], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        action()
+
+
+def test_a_whole_number_stays_one_where_it_is_ambiguous() -> None:
+    assert SurvivalRun(top=np.int64(1)).top == 1
+    assert isinstance(SurvivalRun(top=1).top, int)
+    assert isinstance(SnrRun(eps=np.float32(0.5)).eps, float)
+
+
+IDLE: list[tuple[Callable[[], object], str]] = [
+    (lambda: CertificationRun(alpha=0.999), "alpha 0.999 is above 0.5"),
+    (lambda: CertificationRun(joint=True), "joint means nothing to one noise level"),
+    (lambda: CertificationRun(futility=0.1), "futility 0.1 means nothing to fixed"),
+    (lambda: CertificationRun(selector="a"), "selector 'a' chooses between two classifiers"),
+    (lambda: CertificationRun(select_entropy=0.3), "chooses between two classifiers"),
+    (lambda: CertificationRun(core="a", selector="b", select_entropy=0.3), "a trained selector"),
+    (lambda: StepsRun(singular_basis=30), "singular basis 30 means nothing without singular"),
+    (lambda: StepsRun(singular_tolerance=0.1), "singular tolerance 0.1 means nothing"),
+    (lambda: StepsRun(reference="none", directions=5), "without reference images"),
+    (lambda: StepsRun(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
+    (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
+    (lambda: TimestepStudy(attack="apgd"), "attack 'apgd' means nothing without attack times"),
+    (lambda: TimestepStudy(attack_options={"steps": 3}), "means nothing without attack times"),
+    (lambda: prepare_distances(DistancesRun(norm="l2", dataset="digits")), "norm 'l2' means"),
+    (
+        lambda: prepare_distances(DistancesRun(perturb="none", clip=True, dataset="digits")),
+        "clip means nothing without random perturbations",
+    ),
+]
+
+
+@pytest.mark.parametrize(("action", "words"), IDLE)
+def test_settings_that_change_nothing_are_refused(action: Callable[[], object], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        action()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (FieldRun, {"draws": 10**12}), (FieldRun, {"steps": 10**12}),
+        (FieldRun, {"dimension": 10**6}), (TwoPointRun, {"draws": 10**12}),
+        (TwoPointRun, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
+        (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
+        (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
+        (SingularSettings, {"probes": 10**12}), (TransportRun, {"draws": 10**12}),
+        (RandomnessStudy, {"draws": 10**12}),
+    ],
+)  # fmt: skip
+def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=r"are more than 10,000,000; ask for fewer"):
+        kind(**more)
