@@ -11,18 +11,17 @@ is interrupted loses at most one chunk of one batch of images.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import Batch, Oracle
 from advpure.attacks.settings import GradientSettings
-from advpure.base.validation import validate
+from advpure.base.validation import as_integer, shown, validate
 from advpure.errors import BadInput
 from advpure.evaluate import sampled
 from advpure.randomness import RandomnessConfig
@@ -77,16 +76,18 @@ class DrawSettings:
         (1, 2, 4, 8)
     """
 
-    draws: Annotated[int, Ge(2), Le(2**20)] = 64
-    reference: Annotated[int, Ge(2), Le(2**20)] = 64
+    draws: int = 64
+    reference: int = 64
     loss: LossName = "ce"
 
     def __post_init__(self) -> None:
         """Check the numbers and the name."""
-        validate(self)
         for name in ("draws", "reference"):
-            if getattr(self, name) & (getattr(self, name) - 1):
-                raise BadInput(f"{name} {getattr(self, name)}", "is no power of two", "use 64")
+            value = as_integer(getattr(self, name))
+            if value is None or not 2 <= value <= 2**20 or value & (value - 1):
+                given = shown(getattr(self, name))
+                raise BadInput(f"{name} {given}", "is no power of two from 2 on", "use 64")
+        validate(self)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -115,8 +115,8 @@ def test_what_does_not_depend_on_the_state_pulls_back_zero() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"probes": 0}, "0 probes is no positive"),
-        ({"method": "exact"}, "use jvp or vjp"),
+        ({"probes": 0}, "probes 0 is not a whole number"),
+        ({"method": "exact"}, "known: jvp, vjp"),
         ({"ids": [1, 1]}, "appears twice"),
         ({"batch_size": 0}, "holds no image"),
         ({"xi": RandomnessConfig(0, scope="fresh")}, "different noise"),

@@ -156,8 +156,8 @@ def test_records_and_summaries() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"count": 0}, "no positive whole number"),
-        ({"probes": 0}, "0 probes"),
+        ({"count": 0}, "count 0 is not a whole number"),
+        ({"probes": 0}, "probes 0 is not a whole number"),
         ({"ids": [1, 1]}, "appears twice"),
         ({"xi": RandomnessConfig(0, scope="fresh")}, "different noise"),
     ],

@@ -260,8 +260,8 @@ def test_no_steps_have_no_rates() -> None:
         ({"perturbations": 0}, "perturbations 0 is not"),
         ({"every": 0}, "every 0 is not"),
         ({"directions": True}, "directions True is not"),
-        ({"probes": 0}, "0 probes"),
-        ({"method": "both"}, "use jvp or vjp"),
+        ({"probes": 0}, "probes 0 is not a whole number"),
+        ({"method": "both"}, "known: jvp, vjp"),
         ({"seed": -1}, "seed -1"),
     ],
 )
