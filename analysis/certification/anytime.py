@@ -37,9 +37,10 @@ Source: Robbins 1970 (method of mixtures); Ville 1939; Howard et al. 2021 (confi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv, betaln
 
@@ -49,6 +50,7 @@ from advpure.analysis.certification.radius import (
     read_radii,
     read_sigmas,
 )
+from advpure.base.validation import validate, whole
 from advpure.errors import BadInput
 
 Floats = NDArray[np.float64]
@@ -91,6 +93,9 @@ def lower_bounds(
         alpha: Probability of error, below e^-shape.
         shape: The b of the mixture.
 
+    Raises:
+        BadInput: for counts or an alpha out of range.
+
     Example:
         >>> lower_bounds([100, 95, 50], 100).round(3)
         array([0.923, 0.813, 0.295])
@@ -99,6 +104,8 @@ def lower_bounds(
     s, n = np.broadcast_arrays(
         np.asarray(successes, dtype=np.float64), np.asarray(samples, dtype=np.float64)
     )
+    if not bool(((s >= 0) & (s <= n) & (n >= 1) & (n < 2**53)).all()):
+        raise BadInput("successes", "are not between 0 and the samples, 1 or more", "count again")
     wanted = math.log(1.0 / alpha) + _GUARD
     low, high = np.zeros(s.shape), s / n
     for _ in range(48):  # bisection, to 4e-15; M decreases from p = 0 on to below 1 at S / n
@@ -155,12 +162,14 @@ class AnytimeRule:
     radii: tuple[float, ...]
     sigma: float
     alpha: float = 0.001
-    budget: int = 10_000
+    budget: Annotated[int, Ge(1)] = 10_000
     futility: float = 0.05
     shape: float = SHAPE
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        check_alpha(self.alpha)
+        validate(self)
         read_sigmas(self.sigma)
         _check_mixture(self.alpha, self.shape)
         if list(self.radii) != sorted(read_radii(self.radii)):
@@ -199,6 +208,9 @@ def follow(rule: AnytimeRule, successes: Sequence[int], block: int) -> Followed:
     Returns:
         A pure function of its arguments: samples beyond the deciding look change nothing.
 
+    Raises:
+        BadInput: for a block below 1, or successes outside 0 .. block.
+
     Example:
         >>> rule = AnytimeRule(radii=(0.0, 0.25, 0.5), sigma=0.5)
         >>> follow(rule, [64, 64], 64)
@@ -206,7 +218,9 @@ def follow(rule: AnytimeRule, successes: Sequence[int], block: int) -> Followed:
         >>> follow(rule, [20] * 156, 64)
         Followed(samples=64, certified=0, decided=True)
     """
-    s, n = _at_looks(rule, successes, block)
+    block = whole(block, "block", 1)
+    hits = [whole(each, "successes of a block", 0, block) for each in successes]
+    s, n = _at_looks(rule, hits, block)
     if not len(n):
         return Followed(0, 0, rule.budget < block)
     levels = np.asarray(rule.levels)

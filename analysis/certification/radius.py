@@ -14,6 +14,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from advpure.base.validation import Range, listed, number, shown, whole
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
 from advpure.units import parse_number, parse_sigma
@@ -36,7 +37,7 @@ def radius_of(bound: float, sigma: float) -> float:
         sigma Phi^-1(p), rounded down; 0.0 for p <= 1/2, where nothing is certified.
 
     Raises:
-        BadInput: for a bound outside [0, 1).
+        BadInput: for a bound outside [0, 1), or a sigma that is not above 0.
 
     Example:
         >>> round_down(radius_of(0.8413447460685429, 0.5), 6)
@@ -44,6 +45,7 @@ def radius_of(bound: float, sigma: float) -> float:
         >>> radius_of(0.5, 0.5)
         0.0
     """
+    bound, sigma = number(bound, "lower bound"), number(sigma, "sigma", Range(above=0))
     if not 0.0 <= bound < 1.0:
         raise BadInput(f"lower bound {bound}", "is outside [0, 1)", "no sample proves certainty")
     return max(sigma * float(ndtri(bound)) * (1.0 - _GUARD), 0.0)
@@ -68,7 +70,8 @@ def largest_radius(samples: int, alpha: float, sigma: float) -> float:
         >>> largest_radius(9, 0.001, 1.0)
         0.0
     """
-    return radius_of(clopper_pearson_lower(samples, samples, alpha), sigma)
+    samples = whole(samples, "samples", 1)
+    return radius_of(clopper_pearson_lower(samples, samples, check_alpha(alpha)), sigma)
 
 
 def samples_needed(radius: float, alpha: float, sigma: float) -> int | None:
@@ -89,6 +92,8 @@ def samples_needed(radius: float, alpha: float, sigma: float) -> int | None:
         >>> samples_needed(0.75, 0.001, 0.25), samples_needed(1.0, 0.001, 1.0)
         (5114, 40)
     """
+    radius = number(radius, "radius", Range(least=0))
+    alpha, sigma = check_alpha(alpha), number(sigma, "sigma", Range(above=0))
     rate = -float(log_ndtr(radius / sigma))
     if rate < 1e-14:
         return None
@@ -106,6 +111,7 @@ def round_down(value: float, digits: int) -> str:
         >>> round_down(0.95999, 2), round_down(0.3, 3)
         ('0.95', '0.299')
     """
+    value, digits = number(value, "value"), whole(digits, "digits", 0, 300)
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
 
 
@@ -115,9 +121,11 @@ def check_alpha(alpha: float) -> float:
     Raises:
         BadInput: unless 0 < alpha < 1.
     """
-    if isinstance(alpha, bool) or not 0.0 < alpha < 1.0:
-        raise BadInput(f"alpha {alpha}", "is outside (0, 1)", "write for example 0.001")
-    return float(alpha)
+    try:
+        return number(alpha, "alpha", Range(above=0, below=1))
+    except BadInput:
+        fix = "write for example 0.001"
+        raise BadInput(f"alpha {shown(alpha)}", "is outside (0, 1)", fix) from None
 
 
 def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]:
@@ -133,10 +141,10 @@ def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]
         >>> read_sigmas("0.5,0.25")
         (0.25, 0.5)
     """
-    listed = _listed(given)
-    levels = tuple(sorted(parse_sigma(each) for each in listed))
+    values = _listed(given)
+    levels = tuple(sorted(parse_sigma(each) for each in values))
     if not levels or len(set(levels)) != len(levels):
-        raise BadInput(f"sigma {_shown(listed)}", "is no list of different levels", "write 0.25,1")
+        raise BadInput(f"sigma {_shown(values)}", "is no list of different levels", "write 0.25,1")
     return levels
 
 
@@ -153,20 +161,18 @@ def read_radii(given: str | float | Sequence[str | float]) -> tuple[float, ...]:
         >>> read_radii("0,0.25,36/255")
         (0.0, 0.1411764705882353, 0.25)
     """
-    listed = _listed(given)
-    radii = tuple(sorted(parse_number(each, "radius") + 0.0 for each in listed))
+    values = _listed(given)
+    radii = tuple(sorted(parse_number(each, "radius") + 0.0 for each in values))
     if radii and radii[0] < 0.0:
         raise BadInput(f"radius {radii[0]:g}", "is negative", "write 0,0.25,0.5")
     if not radii or len(set(radii)) != len(radii):
-        raise BadInput(f"radii {_shown(listed)}", "are no list of different radii", "write 0,0.25")
+        raise BadInput(f"radii {_shown(values)}", "are no list of different radii", "write 0,0.25")
     return radii
 
 
 def _listed(given: str | float | Sequence[str | float]) -> list[str | float]:
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",")]
-    return [given] if isinstance(given, int | float) else list(given)
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else listed(given)
 
 
-def _shown(listed: Sequence[str | float]) -> str:
-    return ",".join(map(str, listed)) or "(none)"
+def _shown(values: Sequence[str | float]) -> str:
+    return ",".join(map(str, values)) or "(none)"
