@@ -43,7 +43,6 @@ from advpure.chain import Noise
 from advpure.data import dataset_info, load_images
 from advpure.defaults import DEFAULT_DATASET
 from advpure.devices import plain_defaults
-from advpure.errors import BadInput
 from advpure.gradients import GradientMode, differentiating, plain, run_chain
 from advpure.loading import load_denoiser, load_purifier
 from advpure.options import purifier_options

@@ -123,20 +123,26 @@ def test_weights_made_under_inference_mode_are_named() -> None:
         pgd(lambda x: x.flatten(1) @ weights, IMAGES, LABELS, eps=0.1)
 
 
+DIGITS = "--dataset digits"
 VERBS: dict[str, str] = {
-    "attack": "attack -n 3 --steps 2",
-    "attack-eot": "attack -n 2 --steps 1 --attack bpda-eot --eot 2 --draws 2",
-    "cr": "cr -n 3",
-    "measure": "measure distance -n 2",
-    "snr": "snr -n 2 --perturbations 3 --configurations 3",
-    "gradients": "gradients -n 2 --draws 4 --reference 4",
-    "survival": "survival -n 3 --bisections 2 --steps 2",
-    "steps": "steps -n 1 -d ddpm --t 3",
-    "distances": "distances -n 3 --metrics classifier-accuracy,ssim",
-    "transport": "transport -n 2 --sigmas 0.25",
-    "certify": "certify -n 2 --n0 8 -N 64 --sigma 0.25 -p fixed",
-    "check-grad": "check-grad -d onestep-edm --images 1 --directions 1",
-    "field": "field",
+    "attack": f"attack -n 3 --steps 2 {DIGITS}",
+    "attack-eot": f"attack -n 2 --steps 1 --attack bpda-eot --eot 2 --draws 2 {DIGITS}",
+    "cr": f"cr -n 3 {DIGITS}",
+    "measure": f"measure distance -n 2 {DIGITS}",
+    "snr": f"snr -n 2 --perturbations 3 --configurations 3 {DIGITS}",
+    "gradients": f"gradients -n 2 --draws 4 --reference 4 {DIGITS}",
+    "survival": f"survival -n 3 --bisections 2 --steps 2 {DIGITS}",
+    "steps": f"steps -n 1 -d ddpm --t 3 {DIGITS}",
+    "distances": f"distances -n 3 --metrics ssim,frechet-classifier,classifier-score {DIGITS}",
+    "transport": f"transport -n 2 --sigma 0.25 {DIGITS}",
+    "certify": f"certify -n 2 -N 64 --selection 16 --sigma 0.25 {DIGITS}",
+    "randomness": f"randomness -n 2 --seeds 0,1 --steps 1 --eot 2 --draws 2 {DIGITS}",
+    "timesteps": f"timesteps -n 2 --times 2,4 --attack-times 4 --steps 1 {DIGITS}",
+    "predict": f"predict -d cm,none -n 6 --bisections 2 --steps 1 --perturbations 2 {DIGITS}",
+    "check-grad": f"check-grad -d onestep-edm -n 1 --directions 1 {DIGITS}",
+    "models": "models verify resnet56-cifar10",
+    "field": "field --dimension 60 --std-off 0.01 --draws 2",
+    "two-point": "two-point --draws 20",
 }
 
 
@@ -184,7 +190,7 @@ def _say(
 ) -> dict[str, Any]:
     folder.mkdir()
     monkeypatch.chdir(folder)
-    code = run([*words.split(), "--dataset", "digits", "--json"])
+    code = run([*words.split(), "--json"])
     told = capsys.readouterr()
     assert code == 0, told.err
     return _numbers(json.loads(told.out))
