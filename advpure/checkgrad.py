@@ -38,10 +38,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.validation import whole
 from advpure.chain import Noise
 from advpure.data import dataset_info, load_images
 from advpure.defaults import DEFAULT_DATASET
-from advpure.errors import BadInput
+from advpure.devices import plain_defaults
 from advpure.gradients import GradientMode, differentiating, plain, run_chain
 from advpure.loading import load_denoiser, load_purifier
 from advpure.options import purifier_options
@@ -171,8 +172,7 @@ def check_gradients(
         >>> check_gradients("none", "digits", n=1, directions=2)[0].passed
         True
     """
-    if n < 1 or directions < 1:
-        raise BadInput(f"{n} images and {directions} directions", "check nothing", "use 1 or more")
+    n, directions = whole(n, "n", 1), whole(directions, "directions", 1, 2**16)
     listed = [defenses] if isinstance(defenses, str) or callable(defenses) else list(defenses)
     images, _, ids = load_images(dataset, n=n)
     chosen = RandomnessConfig(0) if xi is None else xi
@@ -201,6 +201,7 @@ def _factory(
         name, options, **{key: value for key, value in strengths.items() if key in known}
     )
 
+    @plain_defaults()
     def make(dtype: torch.dtype) -> Purifier:
         denoiser = None
         if kind.network is not None:

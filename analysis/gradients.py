@@ -13,6 +13,7 @@ from advpure.analysis.gradient_result import GradientResult, image_gradients
 from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import check_batch
 from advpure.errors import BadInput
+from advpure.evaluate import sampled
 from advpure.randomness import Ids, RandomnessConfig
 from advpure.schema import Row
 
@@ -64,12 +65,13 @@ def gradient_noise(
             "pass a Defense, or a model with at(ids=, xi=)",
         )
     settings = DrawSettings(draws=draws, reference=reference, loss=loss)
-    batch = check_batch(defense, images, labels, ids)
+    xi = xi or getattr(defense, "xi", None) or RandomnessConfig(0)
+    first = sampled(xi).fold("gradient", 0)
+    batch = check_batch(defense, images, labels, ids, xi=first)
     listed: list[int] = batch.ids.tolist()
     if len(set(listed)) != len(listed):
         twice = next(i for i in listed if listed.count(i) > 1)
         raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
-    xi = xi or getattr(defense, "xi", None) or RandomnessConfig(0)
     kept: dict[str, Tensor] = {}
     rows: dict[int, tuple[list[Row], list[Row], list[Row]]] = {i: ([], [], []) for i in listed}
     for each in gradient_progress(

@@ -7,7 +7,9 @@ checkpoints w_j of `checkpoints` a sample halves its eta and goes back to its be
 1. the loss rose in fewer than rho of the steps since the last checkpoint, or
 2. neither eta nor the best loss has changed since the last checkpoint.
 
-All of this state belongs to one sample. Source: Croce and Hein 2020, algorithm 1.
+All of this state belongs to one sample. After such a return "rose" compares with the loss of the
+best point, from which the step was taken, as in the paper's algorithm; the official code compares
+with the loss of the point that was left. Source: Croce and Hein 2020, algorithm 1.
 """
 
 import math

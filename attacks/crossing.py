@@ -56,17 +56,10 @@ def transfer(
         more forward pass per sample.
 
     Raises:
-        BadInput: for a model without `at`, a source that is the model's own configuration, or as
-            the attack does.
+        BadInput: for a model without `at`, or as the attack does.
     """
     if not hasattr(model, "at"):
         raise BadInput("transfer", "needs a model whose randomness can be set", "pass a Defense")
-    if source_xi == getattr(model, "xi", None):
-        raise BadInput(
-            f"transfer from seed {source_xi.seed}",
-            "crafts under the randomness that decides, so nothing is transferred",
-            "choose another seed, or attack without transfer",
-        )
     run: Attack = find(attack) if isinstance(attack, str) else attack
     if stop is not None:
         overrides["stop"] = stop

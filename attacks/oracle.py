@@ -61,6 +61,8 @@ def check_batch(
     labels: Tensor,
     ids: Ids | None,
     settings: AttackSettings | None = None,
+    *,
+    xi: RandomnessConfig | None = None,
 ) -> Batch:
     """Refuse input that cannot be attacked, and a model that is no function of it.
 
@@ -71,6 +73,7 @@ def check_batch(
         ids: Data-set indices [B]; None means those of the model, else 0 .. B-1.
         settings: Threat model and randomness. Under fresh randomness a plain callable need not
             give equal answers to equal calls.
+        xi: Under which configuration a model with `at` is asked; None for its own.
 
     Raises:
         BadInput: naming the first rule that is broken.
@@ -93,7 +96,7 @@ def check_batch(
             labels.to(images.device, torch.int64, copy=True),
             torch.tensor(listed, dtype=torch.int64, device="cpu"),
         )
-        _check_steady(model, batch, settings is None or settings.randomness == "fixed")
+        _check_steady(model, batch, settings is None or settings.randomness == "fixed", xi)
     return batch
 
 
@@ -111,24 +114,26 @@ def check_model(model: object) -> None:
         )
 
 
-def _check_steady(model: Model, batch: Batch, repeatable: bool) -> None:
+def _check_steady(
+    model: Model, batch: Batch, repeatable: bool, xi: RandomnessConfig | None
+) -> None:
     """Refuse a model that is in training mode, random or learning."""
     if isinstance(model, Bound):
         model.check_steady(batch.images)
         return
     driven = hasattr(model, "at")
-    if driven:
-        xi = cast(Any, model).xi if hasattr(model, "xi") else None
-        fresh = getattr(xi, "scope", "") == "fresh"
-        given = {"xi": dataclasses.replace(cast(Any, xi), scope="sample")} if fresh else {}
+    xi = xi or getattr(model, "xi", None)
+    if xi is not None and xi.scope == "fresh":
+        xi = dataclasses.replace(xi, scope="sample")
+
+    given = {} if xi is None else {"xi": xi}
 
     def view(x: Tensor) -> Tensor:
         own = cast(Any, model).at(ids=batch.ids[: len(x)], **given) if driven else model
         return cast(Tensor, own(x))
 
-    tile = getattr(model, "tile", None)
     fix = "call model.eval(), fix its randomness, or use randomness='fresh'"
-    ask = tiled(view, tile)
+    ask = tiled(view, getattr(model, "tile", None))
     check_steady(model, ask, batch.images, repeatable=repeatable or driven, fix=fix)
 
 

@@ -415,7 +415,7 @@ class _Counter:
         (lambda y: y.numpy(), "is no float tensor"),
         (lambda y: (y * 255).to(torch.uint8), "is no float tensor"),
         (7, "cannot be called"),
-        (_Counter(), "two answers to the same images differ"),
+        (_Counter(), "answers to two equal calls differ by 1 is no function"),
     ],
 )
 def test_maps_that_are_no_purifiers_are_refused(

@@ -19,6 +19,7 @@ from advpure.attacks import (
     uniform_noise,
 )
 from advpure.attacks.balls import distances
+from advpure.steady import check_steady
 from advpure.units import Norm
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -63,6 +64,12 @@ def _labels(model: Linear, images: Tensor) -> Tensor:
     return (model.score(images) <= 0).long()
 
 
+def _ask(model: Linear, images: Tensor) -> None:
+    """Ask a model whether it repeats itself, which is asked once, and forget it."""
+    check_steady(model, model, images)
+    model.seen.clear()
+
+
 def _size(result: AttackResult, norm: Norm) -> Tensor:
     return result.linf if norm == "linf" else result.l2
 
@@ -102,6 +109,7 @@ def test_apgd_reaches_it_from_a_random_start_too(norm: Norm) -> None:
 def test_the_default_step_is_a_thirtieth_and_forty_of_them_are_taken() -> None:
     model, images = Linear(), _images(1)
     labels = _labels(model, images)
+    _ask(model, images)
     result = pgd(model, images, labels, eps=0.3, random_start=False, stop="never")
     moves = [float(distances(b, a)[0]) for a, b in itertools.pairwise(model.seen)]
     assert moves[:30] == pytest.approx([0.01] * 30)
@@ -119,6 +127,7 @@ def test_every_iterate_stays_in_ball_and_box(
     images = _images().float()
     images[0], images[1] = 0.0, 1.0
     eps = 0.25
+    _ask(model, images)
     attack(
         model, images, _labels(model, images), eps=eps, norm=norm, stop="never", steps=12, seed=4
     )
@@ -197,6 +206,7 @@ def test_decided_samples_leave_and_others_are_unaffected(
 ) -> None:
     model, images = Linear(), _images(12)
     labels = _labels(model, images)
+    _ask(model, images)
     together = attack(model, images, labels, eps=0.02, ids=range(12))
     assert len(set(together.iterations.tolist())) > 1
     sizes = [len(points) for points in model.seen[1:-1]]

@@ -18,7 +18,7 @@ from advpure.attacks import (
     uniform_noise,
 )
 from advpure.attacks.losses import cross_entropy
-from advpure.attacks.oracle import Oracle
+from advpure.attacks.oracle import Oracle, check_batch
 from advpure.attacks.settings import GradientSettings
 from advpure.defense import Defense
 from advpure.denoisers import Denoiser, Prediction
@@ -181,9 +181,22 @@ class _Spy:
 
 
 def _paths(attack: Callable[..., AttackResult], **settings: Any) -> list[tuple[Any, ...]]:
-    spy = _Spy(RandomnessConfig(0))
-    attack(spy, torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]), eps=0.1, **settings)
+    spy, images, labels = _asked_spy()
+    attack(spy, images, labels, eps=0.1, **settings)
     return spy.log
+
+
+def _asked_spy() -> "tuple[_Spy, Tensor, Tensor]":
+    """Return a spy that was asked whether it repeats itself, which is asked once, and its input."""
+    spy, images, labels = (
+        _Spy(RandomnessConfig(0)),
+        torch.full((1, 1, 2, 2), 0.5),
+        torch.tensor([0]),
+    )
+    check_batch(spy, images, labels, None)
+    assert spy.log == [()] * 2
+    spy.log.clear()
+    return spy, images, labels
 
 
 def test_fixed_randomness_is_the_models_own_everywhere() -> None:
@@ -212,8 +225,7 @@ def test_counts_are_those_of_the_passes() -> None:
         (pgd, {"eot": 3}), (pgd_eot, {"eot": 3}), (apgd, {}),
     ]  # fmt: skip
     for attack, settings in cases:
-        spy = _Spy(RandomnessConfig(0))
-        images, label = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+        spy, images, label = _asked_spy()
         result = attack(spy, images, label, eps=0.1, steps=4, **settings)
         assert result.forwards.item() == len(spy.log)
         assert result.backwards.item() == 4 * settings.get("eot", 1)

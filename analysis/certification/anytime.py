@@ -92,6 +92,9 @@ def lower_bounds(
         alpha: Probability of error, below e^-shape.
         shape: The b of the mixture.
 
+    Raises:
+        BadInput: for counts or an alpha out of range.
+
     Example:
         >>> lower_bounds([100, 95, 50], 100).round(3)
         array([0.923, 0.813, 0.295])
@@ -209,6 +212,9 @@ def follow(rule: AnytimeRule, successes: Sequence[int], block: int) -> Followed:
     Returns:
         A pure function of its arguments: samples beyond the deciding look change nothing.
 
+    Raises:
+        BadInput: for a block below 1, or successes outside 0 .. block.
+
     Example:
         >>> rule = AnytimeRule(radii=(0.0, 0.25, 0.5), sigma=0.5)
         >>> follow(rule, [64, 64], 64)
@@ -216,7 +222,9 @@ def follow(rule: AnytimeRule, successes: Sequence[int], block: int) -> Followed:
         >>> follow(rule, [20] * 156, 64)
         Followed(samples=64, certified=0, decided=True)
     """
-    s, n = _at_looks(rule, successes, block)
+    block = whole(block, "block", 1)
+    hits = [whole(each, "successes of a block", 0, block) for each in successes]
+    s, n = _at_looks(rule, hits, block)
     if not len(n):
         return Followed(0, 0, rule.budget < block)
     levels = np.asarray(rule.levels)

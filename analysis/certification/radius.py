@@ -11,12 +11,13 @@ Source: Cohen, Rosenfeld & Kolter 2019, theorem 1; seed 000, section 2; spec 4.1
 import math
 from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from advpure.base.text import several
-from advpure.base.validation import Range, number
+from advpure.base.validation import Range, number, whole
 from advpure.errors import BadInput
 from advpure.stats import clopper_pearson_lower
 from advpure.units import parse_sigma
@@ -50,6 +51,7 @@ def radius_of(bound: float, sigma: float) -> float:
         >>> radius_of(0.5, 0.5)
         0.0
     """
+    bound, sigma = number(bound, "lower bound"), number(sigma, "sigma", Range(above=0))
     if not 0.0 <= bound < 1.0:
         raise BadInput(f"lower bound {bound}", "is outside [0, 1)", "no sample proves certainty")
     return max(parse_sigma(sigma) * float(ndtri(bound)) * (1.0 - _GUARD), 0.0)
@@ -74,7 +76,8 @@ def largest_radius(samples: int, alpha: float, sigma: float) -> float:
         >>> largest_radius(9, 0.001, 1.0)
         0.0
     """
-    return radius_of(clopper_pearson_lower(samples, samples, alpha), sigma)
+    samples = whole(samples, "samples", 1)
+    return radius_of(clopper_pearson_lower(samples, samples, check_alpha(alpha)), sigma)
 
 
 def samples_needed(
@@ -117,6 +120,7 @@ def round_down(
         >>> round_down(0.95999, 2), round_down(0.3, 3)
         ('0.95', '0.299')
     """
+    value, digits = number(value, "value"), whole(digits, "digits", 0, 300)
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
 
 

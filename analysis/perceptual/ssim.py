@@ -2,7 +2,8 @@
 
 SSIM = (2 mu_a mu_b + C1)(2 s_ab + C2) / ((mu_a^2 + mu_b^2 + C1)(s_a^2 + s_b^2 + C2)), with means,
 variances and covariance under a Gaussian window, C = (K L)^2 and L = 1 the range of the data; mean
-over all places where the window fits, and over channels.
+over all places where the window fits, and over channels. Only this valid region counts;
+torchmetrics averages a padded border with it, and so gives other numbers.
 
 Source: Wang et al. 2004: window 11 x 11 of standard deviation 1.5, K = (0.01, 0.03). Images smaller
 than the window get the largest odd one that fits (7 x 7 for 8 x 8 digits).
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advpure.base.validation import whole
 from advpure.errors import BadInput
+from advpure.units import check_plain
 
 _K1, _K2 = 0.01, 0.03
 _SIGMA, _LARGEST = 1.5, 11
@@ -48,6 +51,8 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
         >>> ssim(x, x).item()
         1.0
     """
+    for images in (a, b):
+        check_plain(images, "images", "pass tensors [B, C, H, W]")
     if a.ndim != 4 or a.shape != b.shape:
         raise BadInput(
             f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}",
@@ -55,7 +60,7 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
             "compare images of one size",
         )
     height, width = a.shape[2:]
-    side = ssim_window(height, width) if window is None else window
+    side = ssim_window(height, width) if window is None else whole(window, "window", 1)
     if side < 1 or side % 2 == 0 or side > min(height, width):
         rule = f"is not odd, or does not fit {height} x {width} images"
         raise BadInput(f"window {side}", rule, f"use {ssim_window(height, width)}")
