@@ -311,8 +311,9 @@ def load_purifier(
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
-    if getattr(recipe, "sigma", None) is not None:
-        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), recipe.sigma)
+    sigma = getattr(recipe, "sigma", None)
+    if sigma is not None:
+        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), sigma)
     purifier = Purifier(
         name,
         recipe.chain(denoiser),

@@ -130,13 +130,15 @@ class RandomnessConfig:
         """
         if not names:
             raise BadInput("fold()", "names no purpose", 'write for example fold("attack", 0)')
+        plain: list[str | int] = []
         for name in names:
-            if type(name) not in (str, int) and as_integer(name) is None:
+            part = name if isinstance(name, str) else as_integer(name)
+            if part is None:
                 raise BadInput(
                     f"name {shown(name)} of fold", "is no text or int", "convert it first"
                 )
-        plain = tuple(name if type(name) in (str, int) else as_integer(name) for name in names)
-        return replace(self, path=self.path + plain)
+            plain.append(part)
+        return replace(self, path=(*self.path, *plain))
 
     def normal(
         self,

@@ -252,7 +252,8 @@ def _kind_of(text: str, bounds: Sequence[float | None] = ()) -> Kind:
 
 def _read_kind(name: str, kind: Kind) -> tuple[type, bool, Range]:
     """Return the type of a column, whether it may be absent, and its range."""
-    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    origin: Any = get_origin(kind)
+    parts = get_args(kind) if origin in (Union, UnionType) else (kind,)
     plain = [part for part in parts if part is not NoneType]
     within = ANY
     if len(plain) == 1 and get_origin(plain[0]) is Annotated:

@@ -250,7 +250,7 @@ def _entries(value: Any, kinds: Sequence[Any], what: str) -> Any:
     return value
 
 
-def _instance(value: Any, kind: type, what: str) -> Any:
+def _instance(value: Any, kind: Any, what: str) -> Any:
     if not isinstance(value, kind):
         raise BadInput(f"{what} {shown(value)}", f"is no {kind.__name__}", f"give {_words(kind)}")
     if kind.__module__ == "torch" and kind.__name__ == "Tensor":
