@@ -54,7 +54,7 @@ def _load(model: str | Path) -> _Loaded:
         identity = {"name": name, "sha256": sha256(split_choices(path).path), **choices}
         return _Loaded(module, {"task": OFFICIAL}, identity)
     path = Path(model)
-    if not str(model) or not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder":
+    if not str(model) or (not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder"):
         path = model_path(str(model))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
