@@ -58,7 +58,7 @@ def _load(model: str | Path) -> _Loaded:
         identity = {"name": name, "sha256": sha256(split_choices(path).path), **choices}
         return _Loaded(module, {"task": OFFICIAL}, identity)
     path = Path(model)
-    if not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder":
+    if not str(model) or (not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder"):
         path = model_path(str(model))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
@@ -226,7 +226,7 @@ def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
 
 
 def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
-    name = weights or dataset_info(dataset).classifier
+    name = dataset_info(dataset).classifier if weights is None else weights
     if name is None:
         raise BadInput(
             f"data set {dataset!r}",
@@ -299,7 +299,8 @@ def load_purifier(
     recipe = make_recipe(name, {**chosen, **options})
     settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
     if denoiser is None and recipe.network is not None:
-        model = weights or f"{dataset_info(dataset).networks}-{recipe.network}"
+        shipped = f"{dataset_info(dataset).networks}-{recipe.network}"
+        model = shipped if weights is None else weights
         if weights is None and model not in list_models():
             raise BadInput(
                 f"data set {dataset!r}",

@@ -37,11 +37,12 @@ def locate(path: str | Path) -> Path:
         path: A file, or a folder that ``save_pretrained`` wrote.
 
     Raises:
-        BadInput: when it is missing, or a folder without a file of weights.
+        BadInput: when it is missing or unreadable, or a folder without a file of weights.
     """
     path = Path(path)
     kind = kind_of(path)
     if kind == "file":
+        _check_readable(path)
         return path
     if kind is None:
         raise BadInput(f"weights file {path}", "is missing", "check the path")
@@ -54,6 +55,16 @@ def locate(path: str | Path) -> Path:
             fix = f"name {inner}" if inner.is_dir() else "name the .safetensors in it"
             raise BadInput(f"weights {path}", "is a folder", fix)
     return files[0]
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse a file that the system does not let us read."""
+    try:
+        with path.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BadInput(f"weights file {path}", f"cannot be read ({reason})", "check it") from None
 
 
 def is_index(path: Path) -> bool:

@@ -130,7 +130,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("export nothere", ["--to", "--help"]),
     ("models digits-cmm", ["'digits-cmm'", "is not "]),
     ("train digits-x", ["recipe 'digits-x'", "is not known", "did you mean"]),
-    ("train digits-cm --steps 0", ["steps 0", "is below 1", "1 or more"]),
+    ("train digits-cm --steps 0", ["steps 0", "is not a whole number of 1 or more", "1 or more"]),
     ("train digits-cm --save-seconds -1", ["-1", "0", "--help"]),
     ("train digits-cm --device gpu", ["device 'gpu'", "is not known", "cpu, cuda"]),
 ]

@@ -109,9 +109,12 @@ def foreign(path: Path, config: dict[str, Any], architecture: str = "resnet") ->
     ],
 )
 def test_headers_that_ask_for_too_much(
-    architecture: str, config: dict[str, Any], message: str, tmp_path: Path,
+    architecture: str,
+    config: dict[str, Any],
+    message: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def build(*_: object) -> None:
         raise AssertionError("nothing may be built with memory")
 

@@ -266,9 +266,11 @@ def test_folders_and_indices_that_cannot_be_read(first: dict[str, Tensor], tmp_p
         ({"weight_map": {"linear.bias": 3}}, "is not a name"),
         ({"weight_map": {"linear.bias": "absent.safetensors"}}, "absent.safetensors is missing"),
         ({"weight_map": {}}, "has no weight_map"),
-        ({"weight_map": {**content["weight_map"], "x": content["weight_map"]["linear.bias"]}},
-         "tensor 'x' of .* is not in model-0000"),
-    ):  # fmt: skip
+        (
+            {"weight_map": {**content["weight_map"], "x": content["weight_map"]["linear.bias"]}},
+            "tensor 'x' of .* is not in model-0000",
+        ),
+    ):
         index.write_text(json.dumps(change))
         with pytest.raises(BadInput, match=message):
             load_checkpoint(RESNET, index, any_checksum=True)

@@ -12,10 +12,16 @@ from advpure.models import model_path
 from advpure.training import Recipe, load_recipe, train
 
 VALUES: dict[str, Any] = {
-    "name": "'x'", "about": "'x'", "task": "'classifier'", "dataset": "'digits'",
-    "architecture": "'resnet'", "steps": "1", "batch": "1", "seed": "0",
+    "name": "'x'",
+    "about": "'x'",
+    "task": "'classifier'",
+    "dataset": "'digits'",
+    "architecture": "'resnet'",
+    "steps": "1",
+    "batch": "1",
+    "seed": "0",
     "network": "{image_channels = 1, classes = 10, channels = [8]}",
-}  # fmt: skip
+}
 
 
 def written(path: Path, **changes: str) -> Path:
@@ -61,8 +67,11 @@ WRONG = [
     ("network", '"unet"', "network 'unet' is no table"),
     ("network", "{image_channels = 1, classes = 10, channels = 8}", "channels 8 is no list"),
     ("network", "{image_channels = 1, classes = 10, blocks = true}", "blocks True is not a whole"),
-    ("network", "{image_channels = 3, classes = 10, mean = [0.5, 0.5, 0.5], std = [1, 1, 1]}",
-     "network of 3 image channels does not fit digits images [1, 8, 8]"),
+    (
+        "network",
+        "{image_channels = 3, classes = 10, mean = [0.5, 0.5, 0.5], std = [1, 1, 1]}",
+        "network of 3 image channels does not fit digits images [1, 8, 8]",
+    ),
     ("network", "{image_channels = 1, classes = 7}", "does not fit the 10 classes of digits"),
     ("loss", "[]", "loss [] is no table"),
     ("loss", "{noise = 'x'}", "noise 'x' is not a number"),
@@ -85,7 +94,7 @@ WRONG = [
     ("base", "''", "is empty"),
     ("order", "3", "order 3 is not known"),
     ("x", "[" * 2000 + "]" * 2000, "is nested deeper than 64"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("key", "value", "message"), WRONG)
@@ -120,13 +129,18 @@ def test_files_that_are_no_recipes(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": True}, "steps True"), ({"steps": float("nan")}, "steps nan"),
-        ({"network": None}, "network None is no table"), ({"network": {1: 2}}, "is no table"),
-        ({"network": {"a": 2**70}}, "is too large for 64 bits"), ({"name": None}, "name None"),
-        ({"clip": float("inf")}, "clip inf is not finite"), ({"seed": -1}, "seed -1"),
-        ({"decay": True}, "decay True is not known"), ({"autocast": "yes"}, "autocast 'yes'"),
+        ({"steps": True}, "steps True"),
+        ({"steps": float("nan")}, "steps nan"),
+        ({"network": None}, "network None is no table"),
+        ({"network": {1: 2}}, "is no table"),
+        ({"network": {"a": 2**70}}, "is too large for 64 bits"),
+        ({"name": None}, "name None"),
+        ({"clip": float("inf")}, "clip inf is not finite"),
+        ({"seed": -1}, "seed -1"),
+        ({"decay": True}, "decay True is not known"),
+        ({"autocast": "yes"}, "autocast 'yes'"),
     ],
-)  # fmt: skip
+)
 def test_a_recipe_in_python_obeys_the_same_rules(settings: dict[str, Any], message: str) -> None:
     recipe = load_recipe("digits-classifier")
     with pytest.raises(BadInput, match=message):

@@ -110,6 +110,8 @@ class UNet2D(nn.Module):
             if isinstance(module, Attention):
                 # Explicit softmax: the fused kernel rounds differently from batch to batch.
                 module.set_processor(AttnProcessor())
+                # It would round float64 to float32; in float32 it changes no bit.
+                module.upcast_softmax = False
                 if config.head_channels is None:
                     module.heads = config.heads
                     module.scale = (module.to_q.out_features // config.heads) ** -0.5

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.entry import Checkpoint
-from advpure.checkpoints.files import check_sum, read_weights
+from advpure.checkpoints.files import check_sum, choose_resample, read_weights
 from advpure.checkpoints.layout import KeyReport, compare
 from advpure.checkpoints.proof import deviation, load_proofs
 from advpure.devices import plain_defaults
 from advpure.errors import BadInput
+from advpure.weight_files import locate
 
 TOLERANCE = 1e-5
 """Largest accepted deviation from the official code in float32, relative to the largest output.
@@ -90,6 +91,7 @@ def verify(
         found["deviation"] = deviation(entry, proofs.get(case) or next(iter(proofs.values())))
     if path is not None:
         choices = split_choices(path)
+        choose_resample(entry, choices, locate(choices.path))
         checksum = check_sum(entry, choices.path)
         state, _ = read_weights(entry, choices.path, layout, weights=choices.weights)
         found |= {
