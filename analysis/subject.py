@@ -70,10 +70,9 @@ class Subject:
         Raises:
             BadInput: for a data set or subset that is not there.
         """
+        device = check_device(self.device)
         images = load_images(self.dataset, n=self.n, subset=self.subset)
-        return images._replace(
-            images=images.images.to(self.device), labels=images.labels.to(self.device)
-        )
+        return images._replace(images=images.images.to(device), labels=images.labels.to(device))
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
         """Return what every record says of its images: verb, data set, subset, count, device."""

@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         self._level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("an alias; write its value", event)
         if event.tag is not None:
