@@ -7,7 +7,7 @@ leaves both or neither. Every reading of a table begins with a check of all its 
 that was changed, a row that was added by hand or lost, a batch that is gone, are refused. A
 checksum is no signature: it tells damage and careless editing, not a forger who computes it anew.
 
-Cost: about 3 microseconds a row written or checked.
+Cost: about 4 microseconds a row written, 8 a row checked.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def checksum(rows: Iterable[Values]) -> str:
 
 def _line(row: Values) -> bytes:
     # Python's own text of these types has every digit and tells 1, 1.0 and "1" apart.
-    return f"{tuple(row)!a}\n".encode()
+    return f"{row!a}\n".encode()
 
 
 class Ledger:
@@ -147,13 +147,14 @@ class Ledger:
         expected = {batch: (count, digest) for batch, count, digest in batches}
         found: dict[Any, tuple[int, Any]] = {}
         wrong = ""
-        for *row, batch in self._connection.execute(
+        for record in self._connection.execute(
             f'SELECT {_listed(columns)}, _batch FROM "{table}" ORDER BY {_listed(keys)}'
         ):
+            row, batch = record[:-1], record[-1]
             count, digest = found.get(batch) or (0, hashlib.sha256())
-            digest.update(_line(tuple(row)))
+            digest.update(_line(row))
             found[batch] = (count + 1, digest)
-            wrong = wrong or problem(tuple(row))
+            wrong = wrong or problem(row)
         name = table.removeprefix("_")
         for batch in found:
             if batch not in expected:

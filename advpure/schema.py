@@ -25,6 +25,7 @@ Kind = Any
 Count = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Length = Annotated[float, Ge(0)]
+_NARROW = (bool, float)  # kinds whose stored types have values that are none of theirs
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (int, float, str, bool, bytes)}
 _AFFINITY = {int: "INTEGER", float: "", str: "TEXT", bool: "INTEGER", bytes: "BLOB"}
 _SAMPLE = ("sample", "id")
@@ -67,6 +68,13 @@ class Schema:
     derived: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     columns: Mapping[str, tuple[type, bool]] = field(init=False, repr=False, compare=False)
     ranges: Mapping[str, Range] = field(init=False, repr=False, compare=False)
+    _stored: tuple[tuple[str, type, frozenset[type]], ...] = field(
+        init=False, repr=False, compare=False
+    )
+    _bounded: tuple[tuple[str, int, float, float, Range], ...] = field(
+        init=False, repr=False, compare=False
+    )
+    _places: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names and the types."""
@@ -86,6 +94,12 @@ class Schema:
         object.__setattr__(self, "columns", columns)
         ranges = {name: within for name, (_, _, within) in read.items() if within != ANY}
         object.__setattr__(self, "ranges", ranges)
+        stored = ((n, kind, _stored_types(kind, absent)) for n, (kind, absent) in columns.items())
+        places = {name: k for k, name in enumerate(columns)}
+        bounded = ((name, places[name], *_inside(each), each) for name, each in ranges.items())
+        object.__setattr__(self, "_stored", tuple(stored))
+        object.__setattr__(self, "_bounded", tuple(bounded))
+        object.__setattr__(self, "_places", places)
         for name, (rule, *sources) in self.derived.items():
             known = name in self.values and all(source in columns for source in sources)
             if not known or rule not in _RULES or len(sources) != 2:
@@ -162,7 +176,13 @@ class Schema:
             if name not in row and not optional:
                 fix = "give every column that is not optional"
                 raise BadInput(f"a row of {self.table}", f"lacks column {name!r}", fix)
-        encoded = tuple(self.encode_value(name, row.get(name)) for name in self.columns)
+        encoded = tuple(
+            value
+            if type(value) is kind and _is_plain(value, kind)
+            else self.encode_value(name, value)
+            for name, (kind, _) in self.columns.items()
+            for value in (row.get(name),)
+        )
         if problem := self.problem(encoded, samples):
             raise BadInput(f"a row of {self.table}", problem, "see the layout of the table")
         return encoded
@@ -209,37 +229,60 @@ class Schema:
             >>> schema.problem((3, -1.0))
             'has l2 = -1.0, which is not 0 or more'
         """
-        row = dict(zip(self.columns, stored, strict=True))
-        for name, (kind, optional) in self.columns.items():
-            if not _is_stored(row[name], kind, optional and name not in self.keys):
-                return f"has {name} = {shown(row[name])}, which is no {kind.__name__}"
-        for name, within in self.ranges.items():
-            value = row[name]
-            if value is not None and (value == "nan" or not within.holds(value)):
+        for value, (name, kind, types) in zip(stored, self._stored, strict=True):
+            if type(value) not in types or (kind in _NARROW and not _is_possible(value, kind)):
+                return f"has {name} = {shown(value)}, which is no {kind.__name__}"
+        for name, place, low, high, within in self._bounded:
+            value = stored[place]
+            if value is None or (type(value) is not str and low < value < high):
+                continue
+            if value == "nan" or not within.holds(value):
                 return f"has {name} = {shown(value)}, which is not {within}"
         for name, (rule, first, second) in self.derived.items():
-            value, a, b = (self.decode(each, row[each]) for each in (name, first, second))
+            value, a, b = (
+                self.decode(each, stored[self._places[each]]) for each in (name, first, second)
+            )
             right = None if a is None or b is None else _RULES[rule](a, b)
             if value != right and not (value != value and right != right):  # NaN equals NaN
                 sources = f"{first} = {shown(a)} and {second} = {shown(b)}"
                 return f"has {name} = {shown(value)}, which contradicts {sources}"
-        if samples is not None and self.sample is not None and row[self.sample] not in samples:
-            return f"has {self.sample} = {row[self.sample]}, which is no image of the run"
+        if samples is not None and self.sample is not None:
+            sample = stored[self._places[self.sample]]
+            if sample not in samples:
+                return f"has {self.sample} = {sample}, which is no image of the run"
         return ""
 
     def _bounds(self, name: str) -> list[list[float | None]]:
         return [list(self.ranges[name])] if name in self.ranges else []
 
 
-def _is_stored(value: Any, kind: type, optional: bool) -> bool:
-    """Return whether SQLite can have stored this value for a column."""
-    if value is None:
-        return optional
-    if kind is float:
-        return type(value) is float or value == "nan"
+def _inside(within: Range) -> tuple[float, float]:
+    """Return the open interval that a range holds, whose ends are quick to compare."""
+    low, high = (
+        tuple(end for end in ends if end is not None)
+        for ends in ((within.least, within.above), (within.most, within.below))
+    )
+    return max(low, default=-math.inf), min(high, default=math.inf)
+
+
+def _stored_types(kind: type, optional: bool) -> frozenset[type]:
+    """Return the types that SQLite has for the values of a column; NaN is a text."""
+    types: dict[type, tuple[type, ...]] = {bool: (int,), float: (float, str)}
+    return frozenset((*types.get(kind, (kind,)), *((NoneType,) if optional else ())))
+
+
+def _is_possible(value: Any, kind: type) -> bool:
+    """Return whether a value of a right type can be that of a column."""
     if kind is bool:
-        return type(value) is int and value in (0, 1)
-    return type(value) is kind
+        return value in (0, 1, None)
+    return kind is not float or type(value) is not str or value == "nan"
+
+
+def _is_plain(value: Any, kind: type) -> bool:
+    """Return whether SQLite stores a value of this very type as it stands."""
+    if kind is float:
+        return bool(value == value)
+    return bool(-LARGEST <= value <= LARGEST) if kind is int else kind is bytes
 
 
 def _kind_of(text: str, bounds: Sequence[float | None] = ()) -> Kind:

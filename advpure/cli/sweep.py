@@ -41,10 +41,11 @@ class Workers(g.Running):
 
     def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
         """Return the session that they ask for."""
+        from advpure.base.validation import words
         from advpure.sweeps.session import Session
 
         return Session(
-            root=Path(self.out), jobs=self.jobs, threads=self.threads, shard=shard,
+            root=Path(words(self.out, "out")), jobs=self.jobs, threads=self.threads, shard=shard,
             batch_size=self.batch_size,
         )  # fmt: skip
 
