@@ -13,7 +13,7 @@ class BadInput(ValueError):
         >>> print(BadInput("epsilon 8", "is above 1", "write 8/255"))
         epsilon 8 is above 1; write 8/255
         >>> len(str(BadInput("x" * 5000, "is no name", "use letters")))
-        435
+        429
     """
 
     def __init__(self, subject: str, rule: str, fix: str) -> None:

@@ -16,10 +16,11 @@ Source: seed 003, section 3 (spec 8.3; H4: the ratio of norms, not a normalised 
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from advpure.analysis.compression_result import CompressionKey, CompressionResult, CompressionRow
@@ -161,7 +162,7 @@ def expected_compression_rate(
     *,
     eps: Strength | Sequence[Strength] = "8/255",
     distribution: Distribution = "uniform",
-    perturbations: int = 10,
+    perturbations: Annotated[int, Ge(1)] = 10,
     seeds: int | Sequence[int] | None = None,
     clip: bool = False,
     ids: Ids | None = None,

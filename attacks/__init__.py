@@ -3,8 +3,6 @@
 if __name__ != "advpure.attacks":
     raise ImportError(f"this package is advpure.attacks, not {__name__}")
 
-import inspect
-
 from advpure.attacks.autopgd import APGDSettings, apgd
 from advpure.attacks.crossing import transfer
 from advpure.attacks.noise import NoiseSettings, uniform_noise
@@ -19,7 +17,6 @@ from advpure.attacks.variants import (
     bpda_eot,
     pgd_eot,
 )
-from advpure.base.arguments import checked
 
 __all__ = [
     "ATTACKS",
@@ -40,7 +37,3 @@ __all__ = [
     "transfer",
     "uniform_noise",
 ]
-
-for _name in __all__:
-    if inspect.isfunction(globals()[_name]):
-        globals()[_name] = checked(globals()[_name])

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import certification, certification_samples, loop, memory, randomness, usual_way
+from benchmarks import (
+    certification,
+    certification_samples,
+    commands,
+    loop,
+    memory,
+    randomness,
+    usual_way,
+)
 from benchmarks.table import render
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -29,6 +37,7 @@ def main() -> None:
         ],
         "randomness": [randomness.small(), randomness.whole_table(100)],
         "memory": memory.measure(),
+        "commands": commands.measure(),
         "usual_way": usual,
         "certification": certification.measure_time()
         | {"samples": certification_samples.measure("runs")},

@@ -47,6 +47,11 @@ def render(results: dict[str, Any]) -> str:
         f"| the same above the program's own memory (full autograd at the first two) | {grown} MiB "
         f"({full} MiB) | |"
     )
+    lines += [
+        f"| `advpure {row['line']}`, processor time of the command | {row['seconds']:.2f} s | "
+        f"{row['bound']:g} s |"
+        for row in results.get("commands", [])
+    ]
     lines.append(
         f"\nMedian, least and most of repeated pairs; processor time of {machine['threads']} "
         f"thread except where threads are named, which is wall time. {machine['cores']} cores "

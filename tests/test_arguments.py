@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from advpure import analysis, attacks
+from advpure import analysis
 from advpure.analysis import certification
 from advpure.base.arguments import admit, checked
 from advpure.errors import BadInput
@@ -55,7 +55,7 @@ def test_what_fits_reaches_the_function_as_plain_values(
         (float("nan"), str | float, "x nan is not finite"),
         (0, Annotated[float, Gt(0)], "x 0 is not above 0"),
         (-1, Annotated[int, Ge(0)] | None, "x -1 is not a whole number of 0 or more"),
-        ("", str | Path, "x '' is empty"),
+        ("a\0b", str | Path, "is no path"),
         ("c", Literal["a", "b"] | None, "x 'c' is not known"),
         ("abc", Sequence[str], "x 'abc' is no list"),
         ([1, "a"], Sequence[int], "x[1] 'a' is not a whole number"),
@@ -107,5 +107,5 @@ def test_the_public_functions_are_checked() -> None:
         analysis.ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), window="x")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="bound 'x' is not a number"):
         certification.radius_of("x", 0.25)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="images 3 is no Tensor"):
-        attacks.pgd(lambda x: x, 3, torch.tensor([1]), eps=0.1)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="is too large for 64 bits"):
+        certification.largest_radius(10**30, 0.001, 0.25)

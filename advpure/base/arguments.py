@@ -5,8 +5,9 @@ names, or the call is refused in one line before anything is computed. Numbers, 
 follow `advpure.base.validation`, ranges in the annotation included; tensors are dense and hold
 values; arrays hold real numbers; sequences and mappings are checked element by element.
 
-The packages `advpure`, `advpure.attacks`, `advpure.analysis` and `advpure.analysis.certification`
-wrap the functions that they offer. Calls from module to module are not wrapped and cost nothing.
+The packages `advpure`, `advpure.analysis` and `advpure.analysis.certification` wrap the functions
+that they offer. Calls from module to module are not wrapped and cost nothing. Attacks are not
+wrapped: the registry and the package offer the same objects, which check their own input.
 """
 
 import collections.abc
@@ -94,6 +95,8 @@ def admit(value: Any, hint: Any, what: str) -> Any:
     """
     bare = _bare(hint)
     origin = get_origin(bare)
+    if bare is str:
+        return _only(isinstance(value, str), value, what, "is not a text", "write it in quotes")
     if bare in _SCALARS or origin is Literal:
         plain = check_value(value, hint, what)
         return value if type(value) in (int, float) else plain
@@ -150,8 +153,12 @@ def _one_of(value: Any, kinds: Sequence[Any], what: str) -> Any:
                 near = refused
     if near is not None:
         raise near
+    if any(get_origin(kind) is collections.abc.Callable for kind in kinds):
+        rule = "cannot be called"
+    else:
+        rule = "is of another kind"
     words = " or ".join(dict.fromkeys(_words(kind) for kind in kinds))
-    raise BadInput(f"{what} {shown(value)}", "is of another kind", f"give {words}")
+    raise BadInput(f"{what} {shown(value)}", rule, f"give {words}")
 
 
 def _check_path(value: str | Path, what: str) -> None:
@@ -254,8 +261,13 @@ def _instance(value: Any, kind: Any, what: str) -> Any:
     if not isinstance(value, kind):
         raise BadInput(f"{what} {shown(value)}", f"is no {kind.__name__}", f"give {_words(kind)}")
     if kind.__module__ == "torch" and kind.__name__ == "Tensor":
-        if str(value.layout) != "torch.strided":
-            raise BadInput(f"{what} of layout {value.layout}", "is not dense", "call .to_dense()")
-        if value.is_meta:
-            raise BadInput(f"{what} on the device meta", "has no values", "give it on the cpu")
+        _check_tensor(value, what)
     return value
+
+
+def _check_tensor(tensor: Any, what: str) -> None:
+    """Refuse a tensor that is not dense, or that has no values."""
+    if str(tensor.layout) != "torch.strided":
+        raise BadInput(f"{what} of layout {tensor.layout}", "is not dense", "call .to_dense()")
+    if tensor.is_meta:
+        raise BadInput(f"{what} on the device meta", "has no values", "give it on the cpu")

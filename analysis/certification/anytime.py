@@ -101,8 +101,11 @@ def lower_bounds(
     """
     _check_mixture(alpha, shape)
     shapes = np.shape(successes), np.shape(samples)
-    if () not in shapes and shapes[0] != shapes[1]:
-        raise BadInput(f"samples of shape {shapes[1]}", f"do not fit {shapes[0]}", "give one each")
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        rule = f"do not fit {shapes[0]}"
+        raise BadInput(f"samples of shape {shapes[1]}", rule, "give one each") from None
     s, n = np.broadcast_arrays(
         np.asarray(successes, dtype=np.float64), np.asarray(samples, dtype=np.float64)
     )

@@ -35,8 +35,10 @@ class Moments:
         (3.0, 4.0)
     """
 
-    def __init__(self, dims: Annotated[int, Ge(1), Le(MOST_DIMS)]) -> None:
+    def __init__(self, dims: Annotated[int, Ge(0), Le(MOST_DIMS)]) -> None:
         """Start with nothing."""
+        if dims < 1:
+            raise BadInput(f"{dims} dimensions", "make no feature", "use 1 or more")
         self.count = 0
         self._mean = np.zeros(dims)
         self._scatter = np.zeros((dims, dims))
