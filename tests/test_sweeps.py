@@ -182,7 +182,7 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     [
         ({"verb": "atack"}, "verb 'atack' is not known; did you mean attack?"),
         ({"verb": "cr", "base": {"pertubations": 3}}, "did you mean perturbations?"),
-        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' of cr is not usable"),
+        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' of cr is not a whole number; use 1"),
         ({"verb": "attack", "base": {"randomness": "fixd"}}, "randomness 'fixd' of attack"),
         ({"blocks": {"law": {"verb": "cr", "base": {"defence": "cm"}}}}, "cr (block law)"),
     ],
