@@ -37,10 +37,10 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
     """
     check_names(kind, options, owner)
     hints = get_type_hints(kind, include_extras=True)
-    values = {name: _read(name, value, hints[name]) for name, value in options.items()}
+    values = {name: _read(name, value, hints[name], owner) for name, value in options.items()}
     for name, value in values.items():
         if isinstance(value, bool):  # which pydantic takes for 0 or 1
-            check_value(value, hints[name], name)
+            check_value(value, hints[name], f"{name} of {owner}")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -50,7 +50,7 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
             raise cause from None
         place = ".".join(str(part) for part in first["loc"]) or "options"
         if place in hints:  # our words where the rule is one of ours
-            check_value(_as_number(first["input"]), hints[place], place)
+            _check(_as_number(first["input"]), hints[place], place, owner)
         raise BadInput(
             f"{place} {first['input']!r} of {owner}",
             "is not usable",
@@ -114,14 +114,22 @@ def purifier_options(
     return {**options, **given}
 
 
-def _read(name: str, value: Any, hint: Any) -> Any:
+def _check(value: Any, hint: Any, name: str, owner: str) -> Any:
+    """Return what a field takes of a value, refused in the name of its owner."""
+    try:
+        return check_value(value, hint, name)
+    except BadInput as error:
+        raise BadInput(f"{error.subject} of {owner}", error.rule, error.fix) from None
+
+
+def _read(name: str, value: Any, hint: Any, owner: str) -> Any:
     """Return what a field takes: text read as what it is, other values checked as they are.
 
     The parser below would take True for a number and 1 for a truth.
     """
     if isinstance(value, str):
         return _read_text(name, value, hint)
-    return check_value(value, hint, name)
+    return _check(value, hint, name, owner)
 
 
 def _read_text(name: str, value: Any, hint: Any) -> Any:

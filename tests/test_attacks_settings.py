@@ -43,7 +43,7 @@ def _model(images: Tensor) -> Tensor:
         ({"eps": 0.1, "steps": True}, "steps True is not a whole number"),
         ({"eps": 0.1, "eot": 0}, "eot 0 is not"),
         ({"eps": 0.1, "seed": -1}, "seed -1 is not"),
-        ({"eps": 0.1, "seed": 2**64}, "is not a whole number from 0 to 18446744073709551615"),
+        ({"eps": 0.1, "seed": 2**64}, "is not a whole number from 0 to 2**64 - 1"),
         ({"eps": 0.1, "step_size": 0.0}, "step size 0 is not above 0"),
         ({"eps": 0.1, "step_size": float("inf")}, "step size inf is not finite"),
         ({"eps": 0.1, "norm": "l_inf"}, "norm 'l_inf' is not known; did you mean linf?"),

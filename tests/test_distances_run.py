@@ -213,7 +213,7 @@ def test_whatever_changes_a_value_changes_the_run(change: dict[str, Any]) -> Non
         ({"norm": "l3"}, "norm 'l3' is not known"),
         ({"norm": "l2"}, "norm l2 has no default radius on digits"),
         ({"attack_options": {"stepz": 1}}, "attack option 'stepz' is known to no attack"),
-        ({"attack_options": {"steps": "x"}}, "steps 'x' of pgd is not usable"),
+        ({"attack_options": {"steps": "x"}}, "steps 'x' of pgd is not a whole number"),
         ({"seed": -1}, "seed -1"),
         ({"defense": "dpmm"}, "'dpmm' is not known"),
         ({"options": {"xi": 1}}, "option 'xi' of onestep-edm is not known"),

@@ -116,7 +116,7 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         with pytest.raises(BadInput):
             read_options(SnrRun, {"n": bad}, "snr")
     assert read_options(SnrRun, {"n": "5", "clip": "true"}, "snr").n == 5
-    with pytest.raises(BadInput, match="clip 1 is neither true nor false"):
+    with pytest.raises(BadInput, match="clip 1 of snr is neither true nor false"):
         read_options(SnrRun, {"clip": 1}, "snr")
 
 

@@ -214,14 +214,11 @@ def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
     [
         ({"verb": "atack"}, "verb 'atack' is not known; did you mean attack?"),
         ({"verb": "cr", "base": {"pertubations": 3}}, "did you mean perturbations?"),
-        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' is not a whole number"),
-        (
-            {"verb": "attack", "base": {"randomness": "fixd"}},
-            "randomness 'fixd' is not known; did you mean fixed?",
-        ),
+        ({"verb": "cr", "grid": {"t": [10, "ten"]}}, "t 'ten' of cr is not a whole number"),
+        ({"verb": "attack", "base": {"randomness": "fixd"}}, "randomness 'fixd' of attack"),
         ({"blocks": {"law": {"verb": "cr", "base": {"defence": "cm"}}}}, "cr (block law)"),
-        ({"verb": "cr", "base": {"n": True}}, "n True is not a whole number"),
-        ({"verb": "attack", "grid": {"draws": [True, 2]}}, "draws True is not a whole number"),
+        ({"verb": "cr", "base": {"n": True}}, "n True of cr is not a whole number"),
+        ({"verb": "attack", "grid": {"draws": [True, 2]}}, "draws True of attack is not a whole number"),
         ({"verb": "cr", "base": {"sigma": True}}, "sigma True"),
     ],
 )

@@ -128,6 +128,8 @@ def whole(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
     number = as_integer(value)
     if number is None or not least <= number <= most:
         rule = f"is not a whole number of {least} or more"
+        if number is None and least == -LARGEST:
+            raise BadInput(f"{what} {shown(value)}", "is not a whole number", "use 1")
         if most != LARGEST:
             rule = f"is not a whole number from {least} to {_written(most)}"
         elif number is not None and number > most:
