@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from advpure.base.validation import as_integer
+from advpure.base.validation import as_integer, instance
 from advpure.checkpoints.loader import fetch, load_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
 from advpure.defaults import DEFAULT_DATASET
@@ -29,7 +29,7 @@ from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
-from advpure.steady import is_trusted, trust
+from advpure.steady import is_trusted, trust, trusted_shape
 from advpure.tiling import check_tile
 from advpure.weights import load_network, sha256, state_sha256
 
@@ -49,6 +49,7 @@ def _load(model: str | Path) -> _Loaded:
 
     Every call makes a module of its own, so that `.double()` on one changes no other.
     """
+    instance(model, (str, Path), "network", "name a shipped one, or a file")
     official = split_reference(model)
     if official is not None:
         name, path = official.entry.name, official.path or fetch(official.entry)
@@ -110,7 +111,7 @@ def _load_denoiser(
                 f"store {', '.join(each.name for each in wanted)} in its metadata",
             )
     span = {each.name: float(metadata[each.name]) for each in wanted if each.name in metadata}
-    return trust(kind(network, **span).eval()), identity
+    return trust(kind(network, **span).eval(), _shape(metadata)), identity
 
 
 def load_classifier(
@@ -143,7 +144,7 @@ def load_classifier(
 def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
     """Return a classifier of a data set that answers with logits."""
     wrapped = as_logits(judge, outputs, len(dataset_info(dataset).classes))
-    return trust(wrapped) if is_trusted(judge) else wrapped
+    return trust(wrapped, trusted_shape(judge)) if is_trusted(judge) else wrapped
 
 
 def load_judge(
@@ -175,7 +176,7 @@ def _load_judge(name: str | Path) -> _Loaded:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
     if loaded.metadata.get("task") == SELECTOR:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
-    trust(loaded.module)
+    trust(loaded.module, _shape(loaded.metadata))
     return loaded
 
 
@@ -204,13 +205,16 @@ def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[st
     return selector, identity
 
 
+def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape of the images that a network of ours was trained on, where it says."""
+    trained = metadata.get("dataset")
+    return dataset_info(str(trained)).shape if trained in DATASETS else None
+
+
 def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
     """Refuse a network of ours that was trained on images of another shape."""
-    trained = metadata.get("dataset")
-    if trained not in DATASETS or trained == dataset:
-        return
-    theirs, ours = dataset_info(str(trained)).shape, dataset_info(dataset).shape
-    if theirs != ours:
+    trained, theirs, ours = metadata.get("dataset"), _shape(metadata), dataset_info(dataset).shape
+    if theirs is not None and theirs != ours:
         raise BadInput(
             f"network {metadata.get('name', 'file')!r} for {trained} images {list(theirs)}",
             f"does not fit {dataset} images {list(ours)}",
@@ -219,7 +223,7 @@ def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
 
 
 def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
-    name = weights or dataset_info(dataset).classifier
+    name = dataset_info(dataset).classifier if weights is None else weights
     if name is None:
         raise BadInput(
             f"data set {dataset!r}",
@@ -292,7 +296,8 @@ def load_purifier(
     recipe = make_recipe(name, {**chosen, **options})
     settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
     if denoiser is None and recipe.network is not None:
-        model = weights or f"{dataset_info(dataset).networks}-{recipe.network}"
+        shipped = f"{dataset_info(dataset).networks}-{recipe.network}"
+        model = shipped if weights is None else weights
         if weights is None and model not in list_models():
             raise BadInput(
                 f"data set {dataset!r}",
@@ -304,9 +309,10 @@ def load_purifier(
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
-    if getattr(recipe, "sigma", None) is not None:
-        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), recipe.sigma)
-    purifier = Purifier(
+    level = getattr(recipe, "sigma", None)
+    if level is not None:
+        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), level)
+    return Purifier(
         name,
         recipe.chain(denoiser),
         denoiser,
@@ -317,9 +323,6 @@ def load_purifier(
         gradient=gradient,
         tile=_tile(dataset, tile),
     ).eval()
-    if is_trusted(denoiser):
-        purifier.shape = dataset_info(dataset).shape
-    return purifier
 
 
 def load_defense(
@@ -379,14 +382,13 @@ def load_defense(
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
+    if policy is not None:
+        instance(policy, Policy, "policy", "write eot:10, or pass a Policy")
     if policy is None and votes > 1:
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity
     tile = _tile(dataset, tile)
-    defense = Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
-    if is_trusted(judge):
-        defense.shape = dataset_info(dataset).shape
-    return defense
+    return Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
 
 
 def describe(defense: Defense) -> dict[str, Any]:

@@ -9,11 +9,13 @@ across the data; the first is the curve of figure 4b.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 
 from advpure.analysis.gaussian_field import Floats, GaussianField, gaussian_field_compression
+from advpure.base.validation import instance, validate
 from advpure.errors import BadInput
 
 
@@ -37,29 +39,22 @@ class FieldSettings:
         12
     """
 
-    dimension: int = 3
-    intrinsic_dimension: int = 1
-    std_on_manifold: float = 1.0
-    std_off_manifold: float = 0.1
-    step: float = 1e-3
-    steps: int = 100
+    dimension: Annotated[int, Ge(1), Lt(2**31)] = 3
+    intrinsic_dimension: Annotated[int, Ge(1), Lt(2**31)] = 1
+    std_on_manifold: Annotated[float, Gt(0)] = 1.0
+    std_off_manifold: Annotated[float, Gt(0)] = 0.1
+    step: Annotated[float, Gt(0)] = 1e-3
+    steps: Annotated[int, Ge(1), Lt(2**31)] = 100
 
     def __post_init__(self) -> None:
         """Check."""
-        for name in ("dimension", "intrinsic_dimension", "steps"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadInput(f"{name} {count!r}", "is no positive whole number", "use 1 or more")
+        validate(self)
         if self.intrinsic_dimension >= self.dimension:
             raise BadInput(
                 f"intrinsic_dimension {self.intrinsic_dimension}",
                 f"leaves nothing across the data in {self.dimension} dimensions",
                 "lower it",
             )
-        for name in ("std_on_manifold", "std_off_manifold", "step"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise BadInput(f"{name} {value!r}", "is not positive and finite", "use 0.01")
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "FieldSettings":
@@ -167,6 +162,7 @@ def field_table(printed: FieldSettings) -> FieldTable:
         >>> {k: round(v, 6) for k, v in table.rows()[4].items() if k != "quantity"}
         {'printed': -9.0, 'variance': 0.9, 'small_step': 0.9}
     """
+    instance(printed, FieldSettings, "settings", "pass FieldSettings(...)")
     first = FieldReading("printed", printed, printed.field())
     if first.field.valid:
         return FieldTable((first,))

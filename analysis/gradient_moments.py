@@ -22,6 +22,7 @@ Source: Athalye et al. 2018 (expectation over transformation); seed 003, appendi
 import math
 from dataclasses import dataclass
 
+from advpure.base.validation import number
 from advpure.errors import BadInput
 
 _SAME = 1e-12  # relative variance below which gradients differ by rounding alone
@@ -95,11 +96,17 @@ def expected_cosine(snr: float, draws: float) -> float:
         >>> round(expected_cosine(0.5, 2), 4)
         0.7071
     """
+    snr, draws = _ratio(snr), number(draws, "draws")
     if not snr >= 0 or not draws > 0:
         raise BadInput(f"SNR {snr} with {draws} draws", "has no cosine", "use numbers above 0")
     if math.isinf(snr):
         return 1.0
     return math.sqrt(draws * snr / (1.0 + draws * snr))
+
+
+def _ratio(snr: float) -> float:
+    """Return a signal-to-noise ratio as a float; a gradient without noise has an infinite one."""
+    return math.inf if snr is math.inf else number(snr, "SNR")
 
 
 def sign_agreement(cosine: float) -> float:
@@ -139,6 +146,7 @@ def enough_draws(snr: float, target: float) -> int:
         (2, 9)
     """
     check_target(target)
+    snr = _ratio(snr)
     if not snr > 0:
         raise BadInput(f"SNR {snr}", "is no positive number", "measure with more draws")
     # The smallest double above an exact integer must not cost a draw.
@@ -147,5 +155,5 @@ def enough_draws(snr: float, target: float) -> int:
 
 def check_target(target: float) -> None:
     """Refuse a target that no number of draws, or every number, reaches."""
-    if not 0 < target < 1:
+    if not 0 < number(target, "target") < 1:
         raise BadInput(f"target {target}", "is not between 0 and 1", "use 0.9")

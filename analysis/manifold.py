@@ -12,13 +12,16 @@ instead; measured rates along these spans test whether the two agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from advpure.base.validation import instance, validate
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
+from advpure.units import check_plain
 
 Span = Literal["principal", "differences"]
 _CHUNK = 2048
@@ -39,19 +42,12 @@ class ManifoldSettings:
     """
 
     span: Span = "principal"
-    neighbours: int = 50
-    components: int = 10
+    neighbours: Annotated[int, Ge(1)] = 50
+    components: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
         """Check."""
-        if self.span not in get_args(Span):
-            raise BadInput(
-                f"span {self.span!r}", "is not known", f"use {' or '.join(get_args(Span))}"
-            )
-        for name in ("neighbours", "components"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadInput(f"{count!r} {name}", "is no positive whole number", "use 10")
+        validate(self)
         most = self.neighbours - 1 if self.span == "principal" else self.neighbours
         if self.components > most:
             raise BadInput(
@@ -81,6 +77,11 @@ def local_spans(images: Tensor, reference: Tensor, settings: ManifoldSettings) -
         >>> local_spans(line[:1], line, ManifoldSettings(neighbours=4, components=1)).abs().tolist()
         [[[1.0, 0.0]]]
     """
+    for given in (images, reference):
+        check_plain(given, "images", "pass tensors [B, ...]")
+    instance(settings, ManifoldSettings, "settings", "pass ManifoldSettings(...)")
+    if not len(images):
+        raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
     if reference.shape[1:] != images.shape[1:]:
         raise BadInput(
             f"reference images of shape {tuple(reference.shape[1:])}",
@@ -95,6 +96,23 @@ def local_spans(images: Tensor, reference: Tensor, settings: ManifoldSettings) -
             "ask for fewer",
         )
     return torch.stack([_span(image, reference, wanted, settings) for image in images])
+
+
+def check_spans(spans: Tensor, images: Tensor) -> None:
+    """Refuse what are no directions at every image, [B, k, d].
+
+    Raises:
+        BadInput: naming the shape, or the kind of tensor.
+    """
+    check_plain(spans, "spans", "pass what local_spans returns")
+    count, dimensions = len(images), images[0].numel()
+    fits = spans.ndim == 3 and spans.shape[::2] == (count, dimensions) and spans.shape[1] > 0
+    if not fits or not spans.is_floating_point() or not bool(spans.isfinite().all()):
+        raise BadInput(
+            f"spans of shape {tuple(spans.shape)} and dtype {spans.dtype}",
+            f"are not finite floats [{count}, k, {dimensions}]",
+            "pass what local_spans returns",
+        )
 
 
 def along(spans: Tensor, seed: int, ids: Sequence[int], draws: Sequence[int]) -> Tensor:

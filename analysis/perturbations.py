@@ -11,8 +11,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from advpure.base.validation import choose, listed, whole
 from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
+from advpure.randomness import RandomnessConfig, check_ids
 
 Distribution = Literal["uniform", "gaussian", "sign"]
 # Variance of one entry of a direction: what makes E||J v||^2 / variance the Frobenius norm of J.
@@ -21,12 +22,7 @@ VARIANCE: dict[str, float] = {"uniform": 1 / 3, "gaussian": 1 / 3, "sign": 1.0}
 
 def check_distribution(distribution: str) -> None:
     """Refuse an unknown distribution."""
-    if distribution not in get_args(Distribution):
-        raise BadInput(
-            f"distribution {distribution!r}",
-            "is not known",
-            f"use {', '.join(get_args(Distribution))}",
-        )
+    choose(distribution, get_args(Distribution), "distribution")
 
 
 def check_strength(strength: float, dtype: torch.dtype, fix: str) -> None:
@@ -72,9 +68,11 @@ def directions(
         [[1.0, 1.0], [1.0, 1.0]]
     """
     check_distribution(distribution)
+    ids, size = check_ids(ids), tuple(whole(side, "a side of shape") for side in listed(shape))
+    draws = check_ids(draws, len(ids))
     xi = RandomnessConfig(seed, "counter").fold("perturbation", distribution)
     return torch.stack(
-        [_direction(distribution, xi, i, k, shape) for i, k in zip(ids, draws, strict=True)]
+        [_direction(distribution, xi, i, k, size) for i, k in zip(ids, draws, strict=True)]
     )
 
 

@@ -1,5 +1,6 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
+from advpure.base.validation import as_integer, shown, words
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
 from advpure.defaults import DEFAULT_DATASET
@@ -61,11 +62,14 @@ def load_images(
     """
     source = DATASETS.get(dataset)
     sizes = source.sizes() if source.sizes is not None else source.info.splits
-    split, indices = parse_subset(subset, sizes, source.more())
+    split, indices = parse_subset(words(subset, "subset"), sizes, source.more())
     if n is not None:
+        given, n = n, as_integer(n)
+        if n is None:
+            raise BadInput(f"n {shown(given)}", "is not a whole number", "use 1 or more")
         if not 1 <= n <= len(indices):
             raise BadInput(
-                f"n {n}",
+                f"n {shown(n)}",
                 f"does not fit, {dataset} {subset} has {len(indices)} images",
                 " or ".join(filter(None, (f"use 1 to {len(indices)}", source.more()))),
             )
