@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from advpure.base.arguments import checked
 from advpure.base.text import digits
-from advpure.base.validation import shown, validate
+from advpure.base.validation import instance, shown, validate, words
 from advpure.chain import Noise
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
@@ -39,7 +39,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Check the kind and the number."""
-        if self.kind not in ("single", "eot", "majority"):
+        if not isinstance(self.kind, str) or self.kind not in ("single", "eot", "majority"):
             fix = "use single, eot or majority"
             raise BadInput(f"policy {shown(self.kind)}", "is not known", fix)
         validate(self)
@@ -54,8 +54,8 @@ class Policy:
             >>> Policy.parse("majority:10").draws
             10
         """
-        kind, _, count = text.partition(":")
-        draws = digits(count) if count else 1
+        kind, colon, count = words(text, "policy").partition(":")
+        draws = digits(count) if colon else 1
         if draws is None:
             raise BadInput(f"policy {text!r}", "has no number of draws", "write eot:10")
         return cls(kind, draws)  # type: ignore[arg-type]
@@ -87,6 +87,8 @@ class Defense(Bound):
         """Keep the parts; see the class."""
         super().__init__(xi, tile)
         self.purifier = purifier if gradient is None else purifier.at(gradient=gradient)
+        if policy is not None:
+            instance(policy, Policy, "policy", "pass a Policy")
         self.classifier, self.policy = classifier, policy or Policy()
 
     @property
@@ -129,7 +131,6 @@ class Defense(Bound):
 
     def check_steady(self, images: Tensor) -> None:
         """Refuse networks that are in training mode, random or learning; see `Bound`."""
-        self.check_fit(images)
         self.purifier.check_steady(images, self.tile)
         check_steady(
             self.classifier, tiled(self.classifier, self.tile), images,
@@ -139,6 +140,9 @@ class Defense(Bound):
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
         logits: Tensor = self.classifier(self.purifier.purify(images, noise))
         return logits
+
+    def _networks(self) -> list[nn.Module | None]:
+        return [self.purifier.denoiser, self.classifier]
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.purifier = self.purifier.at(gradient=gradient)

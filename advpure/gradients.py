@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from advpure.base.validation import shown
 from advpure.chain import Chain, Noise
 from advpure.errors import BadInput
 
@@ -52,9 +53,9 @@ def plain(tensor: Tensor) -> Tensor:
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown gradient mode."""
-    if mode not in get_args(GradientMode):
+    if not isinstance(mode, str) or mode not in get_args(GradientMode):
         raise BadInput(
-            f"gradient {mode!r}", "is not known", f"use {', '.join(get_args(GradientMode))}"
+            f"gradient {shown(mode)}", "is not known", f"use {', '.join(get_args(GradientMode))}"
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from advpure.base.documents import kind_of
-from advpure.base.validation import as_integer, number
+from advpure.base.validation import as_integer, instance, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.data import DATASETS, dataset_info
@@ -31,7 +31,7 @@ from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.base import Recipe
 from advpure.randomness import RandomnessConfig
-from advpure.steady import is_trusted, trust
+from advpure.steady import is_trusted, trust, trusted_shape
 from advpure.tiling import check_tile
 from advpure.weights import load_network, sha256, state_sha256
 
@@ -51,6 +51,7 @@ def _load(model: str | Path) -> _Loaded:
 
     Every call makes a module of its own, so that `.double()` on one changes no other.
     """
+    instance(model, (str, Path), "network", "name a shipped one, or a file")
     official = split_reference(model)
     if official is not None:
         name, path = official.entry.name, official.path or fetch(official.entry)
@@ -117,7 +118,7 @@ def _load_denoiser(
         for each in wanted
         if each.name in metadata
     }
-    return trust(kind(network, **span).eval()), identity
+    return trust(kind(network, **span).eval(), _shape(metadata)), identity
 
 
 def load_classifier(
@@ -150,7 +151,7 @@ def load_classifier(
 def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
     """Return a classifier of a data set that answers with logits."""
     wrapped = as_logits(judge, outputs, len(dataset_info(dataset).classes))
-    return trust(wrapped) if is_trusted(judge) else wrapped
+    return trust(wrapped, trusted_shape(judge)) if is_trusted(judge) else wrapped
 
 
 def load_judge(
@@ -182,7 +183,7 @@ def _load_judge(name: str | Path) -> _Loaded:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
     if loaded.metadata.get("task") == SELECTOR:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
-    trust(loaded.module)
+    trust(loaded.module, _shape(loaded.metadata))
     return loaded
 
 
@@ -211,13 +212,16 @@ def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[st
     return selector, identity
 
 
+def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape of the images that a network of ours was trained on, where it says."""
+    trained = metadata.get("dataset")
+    return dataset_info(str(trained)).shape if trained in DATASETS else None
+
+
 def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
     """Refuse a network of ours that was trained on images of another shape."""
-    trained = metadata.get("dataset")
-    if trained not in DATASETS or trained == dataset:
-        return
-    theirs, ours = dataset_info(str(trained)).shape, dataset_info(dataset).shape
-    if theirs != ours:
+    trained, theirs, ours = metadata.get("dataset"), _shape(metadata), dataset_info(dataset).shape
+    if theirs is not None and theirs != ours:
         raise BadInput(
             f"network {metadata.get('name', 'file')!r} for {trained} images {list(theirs)}",
             f"does not fit {dataset} images {list(ours)}",
@@ -312,10 +316,10 @@ def load_purifier(
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
-    sigma = getattr(recipe, "sigma", None)
-    if sigma is not None:
-        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), sigma)
-    purifier = Purifier(
+    level = getattr(recipe, "sigma", None)
+    if level is not None:
+        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), level)
+    return Purifier(
         name,
         recipe.chain(denoiser),
         denoiser,
@@ -326,9 +330,6 @@ def load_purifier(
         gradient=gradient,
         tile=_tile(dataset, tile),
     ).eval()
-    if is_trusted(denoiser):
-        purifier.shape = dataset_info(dataset).shape
-    return purifier
 
 
 def load_defense(
@@ -388,14 +389,13 @@ def load_defense(
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
+    if policy is not None:
+        instance(policy, Policy, "policy", "write eot:10, or pass a Policy")
     if policy is None and votes > 1:
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity
     tile = _tile(dataset, tile)
-    defense = Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
-    if is_trusted(judge):
-        defense.shape = dataset_info(dataset).shape
-    return defense
+    return Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
 
 
 def describe(defense: Defense) -> dict[str, Any]:

@@ -140,6 +140,8 @@ def _read_text(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     kinds = get_args(hint) or (hint,)
+    if isinstance(value, bool) and bool not in kinds:
+        check_value(value, hint, name)
     if isinstance(value, str) and "/" in value and (str not in kinds or float in kinds):
         return parse_number(value, name)
     absent = isinstance(value, str) and value.lower() == "none" and NoneType in get_args(hint)

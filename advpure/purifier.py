@@ -12,8 +12,8 @@ from advpure.denoisers import Denoiser
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode, check_mode, run_chain
 from advpure.purifiers.base import Recipe
-from advpure.randomness import Ids, RandomnessConfig, check_ids
-from advpure.steady import check_steady, network_dtype
+from advpure.randomness import Ids, RandomnessConfig, check_ids, check_xi
+from advpure.steady import check_fit, check_steady
 from advpure.tiling import check_tile, split_tiles, tiled
 from advpure.units import check_images, to_model, to_unit
 
@@ -28,16 +28,14 @@ class Bound(nn.Module):
 
     Attributes:
         ids: The sample ids of the rows, [B], or None before `bind`.
-        shape: The shape of the images that its networks take, [C, H, W], or None where it is not
-            known.
     """
 
     def __init__(self, xi: RandomnessConfig | None, tile: int | None) -> None:
         """Start unbound."""
         super().__init__()
+        check_xi(xi)
         self.xi, self.tile = xi, check_tile(tile)
         self.ids: Tensor | None = None
-        self.shape: tuple[int, ...] | None = None
         self._calls = [0]
 
     if TYPE_CHECKING:
@@ -69,34 +67,12 @@ class Bound(nn.Module):
         if ids is not None:
             view.bind(ids)
         if xi is not None:
+            check_xi(xi)
             view.xi = xi
         if gradient is not None:
             check_mode(gradient)
             view._set_gradient(gradient)
         return view
-
-    def check_fit(self, images: Tensor) -> None:
-        """Refuse images of another shape than the networks take, or in another precision.
-
-        Raises:
-            BadInput: naming what they take.
-        """
-        shape = self.shape
-        if shape is not None and tuple(images.shape[1:]) != shape:
-            raise BadInput(
-                f"images of shape {tuple(images.shape)}",
-                f"do not fit networks that take {['B', *shape]}".replace("'", ""),
-                "load those of the images' data set, or resize the images",
-            )
-        for network in self.children():
-            theirs = network_dtype(network)
-            if theirs is not None and theirs != images.dtype:
-                a, b = (str(each).removeprefix("torch.") for each in (images.dtype, theirs))
-                raise BadInput(
-                    f"images of {a} for a network of {b}",
-                    "mix two precisions",
-                    f"pass images.to(torch.{b}), or call .to(torch.{a}) on the networks",
-                )
 
     def check_steady(self, images: Tensor) -> None:
         """Refuse networks that are in training mode, random or learning; see `advpure.steady`.
@@ -111,13 +87,17 @@ class Bound(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} is abstract: write check_steady()")
 
+    def _networks(self) -> list[nn.Module | None]:
+        raise TypeError(f"{type(self).__name__} is abstract: write _networks()")
+
     def _set_gradient(self, gradient: GradientMode) -> None:
         raise TypeError(f"{type(self).__name__} is abstract: write _set_gradient()")
 
     def _resolve(self, images: Tensor) -> tuple[RandomnessConfig | None, Tensor | None]:
         """Return this call's configuration and ids, one per row."""
         check_images(images)
-        self.check_fit(images)
+        for network in self._networks():
+            check_fit(network, images)
         if self.ids is not None:
             check_ids(self.ids, images.shape[0])
         xi = self.xi
@@ -174,9 +154,8 @@ class Purifier(Bound):
         self.name, self.chain, self.surrogate = name, chain, surrogate
         self.denoiser, self.recipe = denoiser, recipe
         self.settings = dict(settings or {})
-        self.gradient: GradientMode = gradient or (
-            "full" if chain.evaluations <= 4 else "checkpoint"
-        )
+        exact: GradientMode = "full" if chain.evaluations <= 4 else "checkpoint"
+        self.gradient: GradientMode = exact if gradient is None else gradient
         check_mode(self.gradient)
 
     @property
@@ -211,7 +190,6 @@ class Purifier(Bound):
 
         The denoiser is asked alone; a chain without one is run as a whole.
         """
-        self.check_fit(images)
         network, tile = self.denoiser, tile or self.tile
         if network is not None:
             level = min(max(1.0, network.sigma_min), network.sigma_max)
@@ -240,6 +218,9 @@ class Purifier(Bound):
     ) -> Iterator[tuple[Step, Tensor]]:
         assert images is not None
         return self.chain.states(to_model(images), Noise(xi, ids))
+
+    def _networks(self) -> list[nn.Module | None]:
+        return [self.denoiser]
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.gradient = gradient

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advpure.base.validation import Range, as_integer, number, shown
+from advpure.base.validation import Range, as_integer, listed, number, shown, whole
 from advpure.errors import BadInput
 from advpure.units import check_plain
 
@@ -95,9 +95,9 @@ class RandomnessConfig:
 
     def __post_init__(self) -> None:
         """Check the seed and the names."""
-        if self.scheme not in get_args(Scheme):
+        if not isinstance(self.scheme, str) or self.scheme not in get_args(Scheme):
             raise BadInput(f"scheme {shown(self.scheme)}", "is not known", "use hash or counter")
-        if self.scope not in get_args(Scope):
+        if not isinstance(self.scope, str) or self.scope not in get_args(Scope):
             fix = "use sample, shared or fresh"
             raise BadInput(f"scope {shown(self.scope)}", "is not known", fix)
         bits = 32 if self.scheme == "hash" else 64
@@ -130,15 +130,8 @@ class RandomnessConfig:
         """
         if not names:
             raise BadInput("fold()", "names no purpose", 'write for example fold("attack", 0)')
-        plain: list[str | int] = []
-        for name in names:
-            part = name if isinstance(name, str) else as_integer(name)
-            if part is None:
-                raise BadInput(
-                    f"name {shown(name)} of fold", "is no text or int", "convert it first"
-                )
-            plain.append(part)
-        return replace(self, path=(*self.path, *plain))
+        plain = tuple(_purpose(name) for name in names)
+        return replace(self, path=self.path + plain)
 
     def normal(
         self,
@@ -163,8 +156,8 @@ class RandomnessConfig:
         Returns:
             [B, *shape], float32, on the CPU: the same on every device after moving.
         """
-        if phase not in _PHASES:
-            raise BadInput(f"phase {phase!r}", "is not known", "use forward or reverse")
+        if not isinstance(phase, str) or phase not in _PHASES:
+            raise BadInput(f"phase {shown(phase)}", "is not known", "use forward or reverse")
         return self._rows(ids, phase, step, shape, draw, cached)
 
     def normal_into(self, out: Tensor, sample: int, phase: Phase, step: int, draw: int = 0) -> None:
@@ -200,22 +193,24 @@ class RandomnessConfig:
                 'let a defense use it, or name a call with fold("call", n) and scope="sample"',
             )
         samples = check_ids(ids)
+        if type(step) is not int or type(draw) is not int:
+            step, draw = whole(step, "step"), whole(draw, "draw")
+        shape = _sides(shape)
         if not 0 <= step < 2**31 or not 0 <= draw < 2**32:
             raise BadInput(f"step {step}, draw {draw}", "is out of range", "count from 0")
         if self.scope == "shared":
             samples = [0] * len(samples)
         if not cached:
-            own = tuple(shape)
-            drawn = [self._draw(stream, step, own, draw, i) for i in samples]
-            return drawn[0][None] if len(drawn) == 1 else _stacked(drawn, own)
-        context = (self, stream, step, tuple(shape), draw)
+            drawn = [self._draw(stream, step, shape, draw, i) for i in samples]
+            return drawn[0][None] if len(drawn) == 1 else _stacked(drawn, shape)
+        context = (self, stream, step, shape, draw)
         return _CACHE.rows(context, samples)
 
     def _draw(self, stream: str, step: int, shape: tuple[int, ...], draw: int, i: int) -> Tensor:
         if self.scheme == "hash":
             make = torch.rand if stream == "uniform" else torch.randn
             seeded = self._hashed(stream, step, draw, i)
-            return make(shape, generator=seeded, dtype=torch.float32)
+            return make(shape, generator=seeded, dtype=torch.float32, device="cpu")
         generator = self._generator(stream, step, draw, i)
         if stream == "uniform":
             return torch.from_numpy(generator.random(shape, dtype=np.float32))
@@ -275,10 +270,46 @@ class _Philox(threading.local):
 _PHILOX = _Philox()
 
 
+def _sides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the sides of a shape as ints."""
+    if type(shape) in (tuple, torch.Size) and all(
+        type(side) is int and side >= 0 for side in shape
+    ):
+        return tuple(shape)
+    return tuple(whole(side, "a side of shape") for side in listed(shape))
+
+
 def _stacked(drawn: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     return (
         torch.stack(drawn) if drawn else torch.empty((0, *shape), dtype=torch.float32, device="cpu")
     )
+
+
+def check_xi(xi: object) -> None:
+    """Refuse what is no randomness configuration; None stands for none.
+
+    Raises:
+        BadInput: naming what was given.
+
+    Example:
+        >>> check_xi(3)
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: xi 3 is no randomness configuration; pass RandomnessConfig(seed)
+    """
+    if xi is not None and not isinstance(xi, RandomnessConfig):
+        fix = "pass RandomnessConfig(seed)"
+        raise BadInput(f"xi {shown(xi)}", "is no randomness configuration", fix)
+
+
+def _purpose(name: object) -> str | int:
+    """Return a text or a whole number that names a purpose; its repr goes into a key."""
+    if type(name) in (str, int):
+        return name  # type: ignore[return-value]
+    plain = as_integer(name)
+    if plain is None:
+        raise BadInput(f"name {shown(name)} of fold", "is no text or int", "convert it first")
+    return plain
 
 
 def check_ids(ids: Ids, count: int | None = None) -> list[int]:
@@ -302,7 +333,7 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
         listed: list[int] = ids.tolist()
     else:
         try:
-            given = [as_integer(i) for i in ids]
+            given = [None] if isinstance(ids, str | bytes) else [as_integer(i) for i in ids]
         except TypeError:
             given = [None]
         if None in given:

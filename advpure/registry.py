@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
+from advpure.base.validation import shown
 from advpure.errors import BadInput
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Say whether a name is known."""
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         """Walk over the known names."""
@@ -120,10 +121,10 @@ class Registry(Generic[T]):
         return len(self._entries)
 
     def _entry(self, name: str) -> _Entry[T]:
-        if name in self._entries:
+        if isinstance(name, str) and name in self._entries:
             return self._entries[name]
         lowered = {known.lower(): known for known in self._entries}
         near = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(lowered[match] for match in near)}? " if near else ""
         known = ", ".join(self._entries) or "none"
-        raise BadInput(f"{self.kind} {name!r}", "is not known", f"{hint}known: {known}")
+        raise BadInput(f"{self.kind} {shown(name)}", "is not known", f"{hint}known: {known}")

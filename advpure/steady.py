@@ -20,7 +20,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,8 @@ def check_steady(
 function of its input; fix its randomness
     """
     if isinstance(owner, nn.Module) and owner in _TRUSTED:
-        for module in _TRUSTED[owner]:
+        check_fit(owner, images)
+        for module in _TRUSTED[owner].coupling:
             _refuse_training(module)
         return
     kind = (tuple(images.shape[1:]), images.dtype)
@@ -96,24 +97,59 @@ def is_trusted(owner: object) -> bool:
     return isinstance(owner, nn.Module) and owner in _TRUSTED
 
 
-def network_dtype(network: object) -> torch.dtype | None:
-    """Return the precision of a network that was loaded by this package, None for others.
+class _Trusted(NamedTuple):
+    """What is known of a network of ours: layers that mix rows, the images that it takes."""
 
-    Others may convert what they are given.
+    coupling: list[nn.Module]
+    shape: tuple[int, ...] | None
+
+
+_TRUSTED: weakref.WeakKeyDictionary[nn.Module, _Trusted] = weakref.WeakKeyDictionary()
+
+
+def trust(network: Module, shape: tuple[int, ...] | None = None) -> Module:
+    """Return a network that is known to be a function of its input in evaluation mode.
+
+    Args:
+        network: The network.
+        shape: The images that it takes, [C, H, W]; None where it is not known.
     """
-    if not isinstance(network, nn.Module) or network not in _TRUSTED:
-        return None
-    parameters = (each.dtype for each in network.parameters() if each.is_floating_point())
-    return next(parameters, None)
-
-
-def trust(network: Module) -> Module:
-    """Return a network that is known to be a function of its input in evaluation mode."""
-    _TRUSTED[network] = [m for m in network.modules() if isinstance(m, _COUPLING)]
+    coupling = [each for each in network.modules() if isinstance(each, _COUPLING)]
+    _TRUSTED[network] = _Trusted(coupling, shape)
     return network
 
 
-_TRUSTED: weakref.WeakKeyDictionary[nn.Module, list[nn.Module]] = weakref.WeakKeyDictionary()
+def trusted_shape(network: nn.Module) -> tuple[int, ...] | None:
+    """Return the images that a network of ours takes, [C, H, W], None where it is not known."""
+    return _TRUSTED[network].shape if network in _TRUSTED else None
+
+
+def check_fit(network: object, images: Tensor) -> None:
+    """Refuse images of another shape than a network of ours takes, or in another precision.
+
+    Other networks may resize and convert what they are given.
+
+    Raises:
+        BadInput: naming what it takes.
+    """
+    if not isinstance(network, nn.Module) or network not in _TRUSTED:
+        return
+    shape = _TRUSTED[network].shape
+    if shape is not None and tuple(images.shape[1:]) != shape:
+        raise BadInput(
+            f"images of shape {tuple(images.shape)}",
+            f"do not fit networks that take {['B', *shape]}".replace("'", ""),
+            "load those of the images' data set, or resize the images",
+        )
+    parameters = (each.dtype for each in network.parameters() if each.is_floating_point())
+    own = next(parameters, images.dtype)
+    if own != images.dtype:
+        a, b = (str(each).removeprefix("torch.") for each in (images.dtype, own))
+        raise BadInput(
+            f"images of {a} for a network of {b}",
+            "mix two precisions",
+            f"pass images.to(torch.{b}), or call .to(torch.{a}) on the networks",
+        )
 
 
 def _twice(ask: Ask, images: Tensor, watch: "_Watch") -> tuple[Any, Any]:
@@ -147,7 +183,10 @@ def _works(ask: Ask, images: Tensor, watch: "_Watch") -> bool:
     return True
 
 
-_FAULTS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError)
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 def _line(error: Exception) -> str:

@@ -7,6 +7,26 @@ from torch import Tensor
 
 from advpure.errors import BadInput
 from advpure.gradients import differentiating, plain
+from advpure.units import check_plain
+
+
+def check_directions(function: object, x: Tensor, v: Tensor) -> None:
+    """Refuse what cannot be differentiated: no callable, or no floats of one shape.
+
+    Raises:
+        BadInput: naming it.
+    """
+    if not callable(function):
+        kind = type(function).__name__
+        raise BadInput(f"a function of type {kind}", "cannot be called", "pass a map of tensors")
+    for rows in (x, v):
+        check_plain(rows, "states and directions", "pass tensors [B, ...]")
+    if not (x.is_floating_point() and v.is_floating_point()) or x.shape != v.shape or not len(x):
+        raise BadInput(
+            f"states {list(x.shape)} of {x.dtype} and directions {list(v.shape)} of {v.dtype}",
+            "are not floats of one shape",
+            "pass one direction for each state",
+        )
 
 
 def pull_back(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
@@ -31,6 +51,7 @@ def pull_back(function: Callable[[Tensor], Tensor], x: Tensor, u: Tensor) -> Ten
         >>> pull_back(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
         [6.0]
     """
+    check_directions(function, x, u)
     with differentiating():
         x, u = plain(x).requires_grad_(), plain(u)
         y = function(x)

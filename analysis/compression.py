@@ -40,12 +40,12 @@ from advpure.analysis.target import (
 from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural
 from advpure.base.text import read_seed, several
-from advpure.base.validation import validate
+from advpure.base.validation import instance, validate, whole
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
 from advpure.randomness import Ids, RandomnessConfig
-from advpure.units import check_images, parse_eps
+from advpure.units import check_images, check_plain, parse_eps
 
 Strength = str | float
 _SMALLER = "use float64 images and purifier, or infinitesimal_compression_rate"
@@ -129,6 +129,7 @@ def compression_rate(
         [0.25]
     """
     check_images(images)
+    check_plain(perturbations, "perturbations", "pass a tensor like the images")
     if perturbations.shape != images.shape or not perturbations.is_floating_point():
         raise BadInput(
             f"perturbations of shape {tuple(perturbations.shape)} and dtype {perturbations.dtype}",
@@ -206,6 +207,7 @@ def expected_compression_rate(
     """
     target = as_target(purifier)
     xi = xi or target.xi or RandomnessConfig(0)
+    refuse_fresh(xi)
     settings = CompressionSettings(
         eps=eps, distribution=distribution, perturbations=perturbations,
         seeds=xi.seed if seeds is None else seeds, clip=clip,
@@ -280,14 +282,16 @@ def compression_evaluations(
         >>> compression_evaluations(lambda x: x, 8, CompressionSettings(seeds=[0, 1]))
         188
     """
-    target = as_target(purifier)
+    instance(settings, CompressionSettings, "settings", "pass CompressionSettings(...)")
+    count, target = whole(count, "count"), as_target(purifier)
     batch, tile = batch_rows(target, batch_size), target.tile or 1
     each = len(settings.strengths) * settings.perturbations
-    total = 0
-    for start in range(0, count, batch):
-        chunk = min(batch, count - start)
-        total += -(-chunk // tile) * tile + -(-chunk * each // tile) * tile
-    total *= len(settings.base_seeds)
+
+    def rows(chunk: int) -> int:
+        return -(-chunk // tile) * tile + -(-chunk * each // tile) * tile
+
+    full, rest = divmod(count, batch)
+    total = (full * rows(batch) + rows(rest)) * len(settings.base_seeds)
     return total * target.evaluations + target.asked(min(batch, count))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from advpure.base.validation import floats, number
 from advpure.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
@@ -94,7 +95,7 @@ def gaussian_field_compression(variances: Sequence[float] | Floats, h: float) ->
         >>> round(field.exact, 6), round(field.approximate, 6)
         (0.901359, 0.901289)
     """
-    values = np.asarray(variances, dtype=np.float64)
+    values, h = floats(variances, "variances"), number(h, "h")
     if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
         raise BadInput("variances", "are not all positive and finite", "give one per dimension")
     if not (math.isfinite(h) and h > 0):

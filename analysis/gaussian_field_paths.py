@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from advpure.analysis.gaussian_field import Floats
 from advpure.analysis.gaussian_field_table import FieldSettings
+from advpure.base.validation import Range, instance, number, whole
 from advpure.errors import BadInput
 
 
@@ -69,8 +70,9 @@ def simulate_rates(
         >>> found.rates.shape, round(found.on_manifold, 4)
         ((2, 100), 0.999)
     """
-    if draws < 1 or not eps > 0:
-        raise BadInput(f"{draws} draws of size {eps}", "show nothing", "use 1 or more above 0")
+    instance(settings, FieldSettings, "settings", "pass FieldSettings(...)")
+    draws = whole(draws, "draws", 1, 2**20)
+    eps, seed = number(eps, "eps", Range(above=0)), whole(seed, "seed", 0, 2**64 - 1)
     random = np.random.Generator(np.random.Philox(key=[seed, 1]))
     normals = random.standard_normal((2, draws, settings.dimension))
     axis = random.standard_normal(settings.dimension)
@@ -111,8 +113,8 @@ def simulate_paths(settings: FieldSettings, *, paths: int = 12) -> Floats:
     Raises:
         BadInput: for no paths.
     """
-    if paths < 1:
-        raise BadInput(f"{paths} paths", "show nothing", "use 1 or more")
+    instance(settings, FieldSettings, "settings", "pass FieldSettings(...)")
+    paths = whole(paths, "paths", 1, 2**20)
     angles = 2.0 * np.pi * (np.arange(paths) + 0.5) / paths
     reach = 2.5 * settings.std_on_manifold
     start = reach * np.stack([np.cos(angles), 0.48 * np.sin(angles)], axis=1)

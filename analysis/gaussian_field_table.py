@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 
 from advpure.analysis.gaussian_field import Floats, GaussianField, gaussian_field_compression
 from advpure.base.kinds import Natural, Several
-from advpure.base.validation import validate
+from advpure.base.validation import instance, validate
 from advpure.errors import BadInput
 
 Deviation = Annotated[float, Ge(1e-50), Le(1e50)]
@@ -166,6 +166,7 @@ def field_table(printed: FieldSettings) -> FieldTable:
         >>> {k: round(v, 6) for k, v in table.rows()[4].items() if k != "quantity"}
         {'printed': -9.0, 'variance': 0.9, 'small_step': 0.9}
     """
+    instance(printed, FieldSettings, "settings", "pass FieldSettings(...)")
     first = FieldReading("printed", printed, printed.field())
     if first.field.valid:
         return FieldTable((first,))

@@ -96,11 +96,17 @@ def expected_cosine(snr: float, draws: float) -> float:
         >>> round(expected_cosine(0.5, 2), 4)
         0.7071
     """
+    snr, draws = _ratio(snr), number(draws, "draws")
     if not snr >= 0 or not draws > 0:
         raise BadInput(f"SNR {snr} with {draws} draws", "has no cosine", "use numbers above 0")
     if math.isinf(snr):
         return 1.0
     return math.sqrt(draws * snr / (1.0 + draws * snr))
+
+
+def _ratio(snr: float) -> float:
+    """Return a signal-to-noise ratio as a float; a gradient without noise has an infinite one."""
+    return math.inf if snr is math.inf else number(snr, "SNR")
 
 
 def sign_agreement(cosine: float) -> float:
@@ -140,6 +146,7 @@ def enough_draws(snr: float, target: float) -> int:
         (2, 9)
     """
     check_target(target)
+    snr = _ratio(snr)
     if not snr > 0:
         raise BadInput(f"SNR {snr}", "is no positive number", "measure with more draws")
     # The smallest double above an exact integer must not cost a draw.

@@ -14,7 +14,7 @@ from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import check_batch
 from advpure.errors import BadInput
 from advpure.evaluate import sampled
-from advpure.randomness import Ids, RandomnessConfig
+from advpure.randomness import Ids, RandomnessConfig, check_xi
 from advpure.schema import Row
 
 
@@ -66,6 +66,7 @@ def gradient_noise(
         )
     settings = DrawSettings(draws=draws, reference=reference, loss=loss)
     xi = xi or getattr(defense, "xi", None) or RandomnessConfig(0)
+    check_xi(xi)
     first = sampled(xi).fold("gradient", 0)
     batch = check_batch(defense, images, labels, ids, xi=first)
     listed: list[int] = batch.ids.tolist()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from advpure.analysis.adjoint import check_directions
 from advpure.analysis.compression import CompressionSettings, describe_compression
 from advpure.analysis.perturbations import VARIANCE, Distribution, directions
 from advpure.analysis.samples import mean_over_images, means_by_image
@@ -139,7 +140,7 @@ def infinitesimal_compression_rate(
         distribution=distribution, perturbations=probes, seeds=xi.seed if seeds is None else seeds
     )
     batch, scale = batch_rows(target, batch_size), VARIANCE[distribution] * images[0].numel()
-    jobs = [(i, k) for i in range(len(samples)) for k in range(probes)]
+    jobs = [(i, k) for i in range(len(samples)) for k in range(settings.perturbations)]
     rows: list[ProbeRow] = []
     for seed in settings.base_seeds:
         noise = replace(xi, seed=seed)
@@ -183,9 +184,7 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
         >>> push_forward(lambda y: y**2, torch.tensor([3.0]), torch.tensor([1.0])).tolist()
         [6.0]
     """
-    if x.shape != v.shape:
-        shapes = f"directions of shape {tuple(v.shape)} at {tuple(x.shape)}"
-        raise BadInput(shapes, "do not match", "give one a point")
+    check_directions(function, x, v)
     try:
         x, v = plain(x), plain(v)
         with (
@@ -195,6 +194,8 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
             result = function(forward_ad.make_dual(x, v))  # type: ignore[no-untyped-call]
+            if not isinstance(result, Tensor):
+                raise _no_derivative(f"its result is a {type(result).__name__}")
             pushed: Tensor | None = forward_ad.unpack_dual(result).tangent  # type: ignore[no-untyped-call]
             pushed = None if pushed is None else pushed.clone()
     except BadInput:

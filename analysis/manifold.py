@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from advpure.base.kinds import Natural
-from advpure.base.validation import validate
+from advpure.base.validation import instance, validate
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
+from advpure.units import check_plain
 
 Span = Literal["principal", "differences"]
 _CHUNK = 2048
@@ -47,7 +48,8 @@ class ManifoldSettings:
     def __post_init__(self) -> None:
         """Check."""
         validate(self)
-        if self.span == "principal" and self.components >= self.neighbours:
+        most = self.neighbours - 1 if self.span == "principal" else self.neighbours
+        if self.components > most:
             raise BadInput(
                 f"{self.components} components",
                 f"cannot come from {self.neighbours} neighbours",
@@ -75,6 +77,11 @@ def local_spans(images: Tensor, reference: Tensor, settings: ManifoldSettings) -
         >>> local_spans(line[:1], line, ManifoldSettings(neighbours=4, components=1)).abs().tolist()
         [[[1.0, 0.0]]]
     """
+    for given in (images, reference):
+        check_plain(given, "images", "pass tensors [B, ...]")
+    instance(settings, ManifoldSettings, "settings", "pass ManifoldSettings(...)")
+    if not len(images):
+        raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
     if reference.shape[1:] != images.shape[1:]:
         raise BadInput(
             f"reference images of shape {tuple(reference.shape[1:])}",
@@ -89,6 +96,23 @@ def local_spans(images: Tensor, reference: Tensor, settings: ManifoldSettings) -
             "ask for fewer",
         )
     return torch.stack([_span(image, reference, wanted, settings) for image in images])
+
+
+def check_spans(spans: Tensor, images: Tensor) -> None:
+    """Refuse what are no directions at every image, [B, k, d].
+
+    Raises:
+        BadInput: naming the shape, or the kind of tensor.
+    """
+    check_plain(spans, "spans", "pass what local_spans returns")
+    count, dimensions = len(images), images[0].numel()
+    fits = spans.ndim == 3 and spans.shape[::2] == (count, dimensions) and spans.shape[1] > 0
+    if not fits or not spans.is_floating_point() or not bool(spans.isfinite().all()):
+        raise BadInput(
+            f"spans of shape {tuple(spans.shape)} and dtype {spans.dtype}",
+            f"are not finite floats [{count}, k, {dimensions}]",
+            "pass what local_spans returns",
+        )
 
 
 def along(spans: Tensor, seed: int, ids: Sequence[int], draws: Sequence[int]) -> Tensor:

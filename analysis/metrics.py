@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.target import refuse_fresh
+from advpure.base.validation import instance
 from advpure.data import Images
 from advpure.errors import BadInput
 from advpure.purifier import Purifier
@@ -118,6 +119,8 @@ def measure(
         (4, [0, 1])
     """
     function = METRICS.get(metric)
+    instance(purifier, Purifier, "purifier", "pass a Purifier")
+    instance(images, Images, "images", "pass what load_images returns")
     refuse_fresh(purifier.xi)
     batch_size = check_rows(batch_size)
     listed = check_ids(images.ids, len(images.images))

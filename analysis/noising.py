@@ -11,8 +11,12 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from advpure.base.validation import Range, instance, number, truth, whole
 from advpure.chain import Chain
 from advpure.errors import BadInput
+
+_LARGEST_SIDE = 2**14
+"""Pixels; the weights of a side take 8 times its square in bytes."""
 
 
 def forward_compression_rate(chain: Chain) -> float:
@@ -31,6 +35,7 @@ def forward_compression_rate(chain: Chain) -> float:
         >>> round(forward_compression_rate(chain), 4)
         0.9471
     """
+    instance(chain, Chain, "chain", "pass the chain of a purifier")
     rate = 1.0
     for step in chain:
         if step.phase != "forward":
@@ -50,7 +55,8 @@ def uniform_noise_norm(eps: Annotated[float, Ge(0)], dimensions: Annotated[int, 
         >>> round(uniform_noise_norm(8 / 255, 3072), 4)
         1.0039
     """
-    return eps * math.sqrt(dimensions / 3)
+    eps = number(eps, "eps", Range(least=0))
+    return eps * math.sqrt(whole(dimensions, "dimensions", 1) / 3)
 
 
 def noised_distance(
@@ -72,7 +78,9 @@ def noised_distance(
 
     Source: spec 12, H6 (the Max column of table S8).
     """
-    side = 0.5 * math.sqrt(dimensions)
+    abar = number(abar, "abar", Range(least=0, most=1))
+    start, rms = (number(value, "a norm", Range(least=0)) for value in (start, rms))
+    side = 0.5 * math.sqrt(whole(dimensions, "dimensions", 1))
     root = math.sqrt(abar)
     return math.hypot(math.sqrt(1 - abar) * side, (1 - root) * rms * side, root * start)
 
@@ -92,8 +100,8 @@ def resized_noise_factor(source: int, target: int, *, antialias: bool = False) -
         >>> round(resized_noise_factor(256, 224), 4)
         0.6633
     """
-    if source < 1 or target < 1:
-        raise BadInput(f"sides {source} and {target}", "hold no pixel", "use 1 or more")
+    source, target = (whole(side, "side", 1, _LARGEST_SIDE) for side in (source, target))
+    antialias = truth(antialias, "antialias")
     rows: Tensor = torch.eye(source, dtype=torch.float64, device="cpu").reshape(
         source, 1, 1, source
     )

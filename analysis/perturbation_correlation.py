@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from advpure.base.validation import instance
 from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.records import RecordStore
@@ -125,6 +126,8 @@ def perturbation_correlations(first: str | Path, second: str | Path) -> Perturba
     Raises:
         BadInput: for folders that are no attack runs with stored images, or hold no common image.
     """
+    for folder in (first, second):
+        instance(folder, (str, Path), "run", "name a run folder")
     runs = [_read(folder) for folder in (first, second)]
     for key in ("dataset", "subset"):
         left, right = (settings.get(key) for settings, _ in runs)

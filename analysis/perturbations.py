@@ -11,13 +11,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from advpure.base.validation import choose
+from advpure.base.validation import choose, listed, whole
 from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
+from advpure.randomness import RandomnessConfig, check_ids
 
 Distribution = Literal["uniform", "gaussian", "sign"]
 # Variance of one entry of a direction: what makes E||J v||^2 / variance the Frobenius norm of J.
 VARIANCE: dict[str, float] = {"uniform": 1 / 3, "gaussian": 1 / 3, "sign": 1.0}
+
+
+def check_distribution(distribution: str) -> None:
+    """Refuse an unknown distribution."""
+    choose(distribution, get_args(Distribution), "distribution")
 
 
 def check_strength(strength: float, dtype: torch.dtype, fix: str) -> None:
@@ -62,12 +67,12 @@ def directions(
         >>> directions("sign", 0, [7, 7], [0, 1], (2,)).abs().tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
-    choose(distribution, get_args(Distribution), "distribution")
-    if len(ids) != len(draws):
-        raise BadInput(f"{len(draws)} draws", f"do not match {len(ids)} ids", "give one each")
+    check_distribution(distribution)
+    ids, size = check_ids(ids), tuple(whole(side, "a side of shape") for side in listed(shape))
+    draws = check_ids(draws, len(ids))
     xi = RandomnessConfig(seed, "counter").fold("perturbation", distribution)
     return torch.stack(
-        [_direction(distribution, xi, i, k, shape) for i, k in zip(ids, draws, strict=True)]
+        [_direction(distribution, xi, i, k, size) for i, k in zip(ids, draws, strict=True)]
     )
 
 

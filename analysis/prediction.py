@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.base.arguments import checked
+from advpure.base.validation import Range, instance, number, shown, whole, words
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
 from advpure.stats import Interval, Rate, mean_interval, paired_difference, wilson
@@ -78,7 +79,17 @@ class PredictionInput:
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        n = self.ids.size
+        for name in ("ids", *_ARRAYS):
+            given = getattr(self, name)
+            absent = given is None and name not in ("ids", "cr", "clean")
+            if not absent and (not isinstance(given, np.ndarray) or given.ndim != 1):
+                raise BadInput(f"{name} {shown(given)}", "are no array [n]", "pass a NumPy array")
+        words(self.purifier, "purifier")
+        if self.t is not None:
+            object.__setattr__(self, "t", whole(self.t, "t"))
+        if self.sigma is not None:
+            object.__setattr__(self, "sigma", number(self.sigma, "sigma"))
+        n = len(self.ids)
         for name in _ARRAYS:
             found = getattr(self, name)
             if found is not None and found.shape != (n,):
@@ -219,6 +230,8 @@ def predict_robustness(setting: PredictionInput, eps: float) -> Outcome:
         >>> predict_robustness(half, 0.3).predicted["clean"].accuracy.value
         0.5
     """
+    instance(setting, PredictionInput, "setting", "pass PredictionInput(...)")
+    eps = number(eps, "eps", Range(least=0))
     _check_reach(setting, eps)
     mean = mean_interval(setting.cr)
     ends = mean.interval or Interval(mean.value, mean.value)

@@ -24,6 +24,7 @@ from advpure.analysis.prediction_parts import (
     read_verdicts,
 )
 from advpure.analysis.prediction_report import PredictionReport, make_report
+from advpure.base.validation import Range, instance, listed, number
 from advpure.errors import BadInput
 from advpure.records import FILE_NAME, RecordStore, canonical_json
 
@@ -104,7 +105,11 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
         BadInput: where there is no survival of the classifier, no compression rate, no radius, or
             two runs of one kind about one purifier.
     """
-    found = list(_sources(folders))
+    for folder in listed(folders):
+        instance(folder, (str, Path), "run", "name run folders")
+    if eps is not None:
+        eps = number(eps, "eps", Range(above=0))
+    found = list(_sources(listed(folders)))
     clean = _clean(found)
     judged = [each for each in found if each.kind in ("anchor", "attack")]
     fitting = [each for each in judged if each.judged == clean.judged]

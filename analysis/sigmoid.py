@@ -23,6 +23,7 @@ from scipy.optimize import leastsq
 from scipy.special import expit, logit
 
 from advpure.analysis.prediction import Estimated, PredictionInput, estimated, resamples
+from advpure.base.validation import instance, listed
 
 Array = npt.NDArray[np.float64]
 _WIDTHS = (-12.0, 5.0)  # of the logarithm of the width
@@ -154,7 +155,7 @@ def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
     Returns:
         The fit; None where `fit_points` has none.
     """
-    known = [each for each in settings if each.robust is not None]
+    known = _known(settings)
     cr, robust = points(known)
     first = _fit(cr, robust, None)
     if first is None:
@@ -166,6 +167,14 @@ def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
     astray = sum(not settled for _, settled in (first, *again))
     rms = float(np.sqrt(np.mean((best.at(cr) - robust) ** 2)))
     return SigmoidFit(best, draws, known[0].n, len(known), rms, astray)
+
+
+def _known(settings: Sequence[PredictionInput]) -> list[PredictionInput]:
+    """Return the settings that were measured."""
+    values = listed(settings)
+    for each in values:
+        instance(each, PredictionInput, "setting", "pass PredictionInput(...)")
+    return [each for each in values if each.robust is not None]
 
 
 def points(settings: Sequence[PredictionInput]) -> tuple[Array, Array]:
@@ -194,7 +203,7 @@ def leave_one_out(settings: Sequence[PredictionInput]) -> list[LeftOut]:
     Returns:
         One entry for each purifier whose others give a fit.
     """
-    known = [each for each in settings if each.robust is not None]
+    known = _known(settings)
     cr, robust = points(known)
     resampled = _drawn(known) if known else []
     found = []

@@ -150,6 +150,7 @@ def leading_singular_values(
         ([3.0, 3.0], 20.0)
     """
     xi = xi or as_target(purifier).xi or RandomnessConfig(0)
+    refuse_fresh(xi)
     settings = SingularSettings(
         lanczos=LanczosSettings(count=count, block=block, tolerance=tolerance, basis=basis),
         probes=probes, seed=xi.seed if seed is None else seed,

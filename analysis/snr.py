@@ -81,6 +81,7 @@ def signal_to_noise(
         (2, True)
     """
     xi = xi or as_target(purifier).xi or RandomnessConfig(0)
+    refuse_fresh(xi)
     settings = SnrSettings(
         eps=eps, distribution=distribution, perturbations=perturbations,
         configurations=configurations, seed=xi.seed if seed is None else seed, clip=clip,

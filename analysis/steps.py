@@ -30,11 +30,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from advpure.analysis.manifold import check_spans
 from advpure.analysis.perturbations import check_strength
 from advpure.analysis.step_settings import StepProbe, StepRate, StepSettings, describe_chain
 from advpure.analysis.step_walk import Walk
 from advpure.analysis.steps_result import StepsResult
 from advpure.analysis.target import as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.base.validation import instance
 from advpure.chain import Chain
 from advpure.defense import Defense
 from advpure.purifier import Purifier
@@ -85,7 +87,10 @@ def step_compression(
         >>> [step.exact.value < step.info.kappa for step in found.steps()]
         [True, True]
     """
-    settings = settings or StepSettings(seed=_seed(xi or as_target(purifier).xi))
+    instance(purifier, (Purifier, Defense), "purifier", "pass a Purifier or a Defense")
+    xi = xi or as_target(purifier).xi
+    refuse_fresh(xi)
+    settings = StepSettings(seed=_seed(xi)) if settings is None else settings
     batches = list(
         step_rows(purifier, images, ids, settings, spans=spans, xi=xi, batch_size=batch_size)
     )
@@ -141,6 +146,10 @@ def step_rows(
         BadInput: for settings or images that cannot be used, or a step without a derivative.
     """
     check_images(images)
+    instance(purifier, (Purifier, Defense), "purifier", "pass a Purifier or a Defense")
+    instance(settings, StepSettings, "settings", "pass StepSettings(...)")
+    if spans is not None:
+        check_spans(spans, images)
     target = as_target(purifier)
     samples = choose_ids(target, images, ids, unique=True)
     xi = replace(xi or target.xi or RandomnessConfig(0), seed=settings.seed)

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.validation import shown
 from advpure.chain import Noise
 from advpure.defense import Defense
 from advpure.errors import BadInput
 from advpure.gradients import GradientMode
 from advpure.purifier import Purifier
-from advpure.randomness import Ids, RandomnessConfig, check_ids
+from advpure.randomness import Ids, RandomnessConfig, check_ids, check_xi
 from advpure.steady import ROWS, check_steady, is_trusted
 from advpure.tiling import check_batch_size, tiled
 
@@ -166,11 +167,13 @@ def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool)
         BadInput: for ids that are no ids, do not match the rows, or repeat where `unique`.
     """
     count = images.shape[0]
+    if unique and not images.numel():
+        raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
     if ids is None:
         ids = target.ids if target.ids is not None else range(count)
     samples = check_ids(ids, count)
     if unique and len(set(samples)) != count:
-        twice = next(i for i in samples if samples.count(i) > 1)
+        twice = shown(next(i for i in samples if samples.count(i) > 1))
         raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
     return samples
 
@@ -187,6 +190,7 @@ def batch_rows(target: Target, batch_size: int | None) -> int:
 
 def refuse_fresh(xi: RandomnessConfig | None) -> None:
     """Refuse a configuration that draws other noise on every call: both sides need the same."""
+    check_xi(xi)
     if xi is not None and xi.scope == "fresh":
         raise BadInput(
             "a fresh randomness configuration",

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.analysis.variance import SumsOfSquares
+from advpure.base.validation import floats, instance
 from advpure.errors import BadInput
 
 Array = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ class Table:
         Raises:
             BadInput: for shapes that do not match.
         """
-        x, y = (np.asarray(each, dtype=np.float64) for each in (inputs, outputs))
+        x, y = floats(inputs, "inputs"), floats(outputs, "outputs")
         if y.ndim < 3 or x.shape != y.shape[1:]:
             raise BadInput(
                 f"outputs of shape {list(y.shape)} for inputs of shape {list(x.shape)}",
@@ -123,6 +124,7 @@ def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
         >>> found.vary_input, found.initial, found.sums.columns
         (0.5, 1.0, 18.0)
     """
+    instance(table, Table, "table", "pass Table.of_arrays(...)")
     k, s = table.perturbations, table.configurations
     if k < 2 or s < 2:
         raise BadInput(
@@ -130,11 +132,11 @@ def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
             "has no variance to compare",
             "give at least 2 of each",
         )
-    origin, pixels = np.asarray(clean, dtype=np.float64).reshape(-1), table.inputs(0, 1).shape[1]
-    if len(origin) != pixels:
+    origin = floats(clean, "the clean image").reshape(-1)
+    if origin.size != table.inputs(0, 1).shape[1] or not np.isfinite(origin).all():
         raise BadInput(
-            f"a clean image of {len(origin)} numbers",
-            f"is no input of {pixels}",
+            f"a clean image of {origin.size} numbers",
+            f"is not {table.inputs(0, 1).shape[1]} finite ones, as the inputs are",
             "give the image that was perturbed",
         )
     cells = np.empty((3, s, k), dtype=np.float32)

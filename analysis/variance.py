@@ -34,6 +34,9 @@ from typing import Annotated, NamedTuple
 
 from annotated_types import Ge
 
+from advpure.base.validation import instance, whole
+from advpure.errors import BadInput
+
 Several = Annotated[int, Ge(2)]
 """How many a variance needs."""
 
@@ -84,6 +87,7 @@ def plain_components(sums: SumsOfSquares) -> Components:
         >>> plain_components(sums)
         Components(total=4.25, input=0.25, internal=4.0, interaction=0.0, snr=0.0625)
     """
+    instance(sums, SumsOfSquares, "sums", "pass SumsOfSquares(...)")
     cells = sums.perturbations * sums.configurations * sums.pixels
     return _components(sums.within / cells, sums.columns / cells, (sums.within - sums.rows) / cells)
 
@@ -99,7 +103,10 @@ def unbiased_components(sums: SumsOfSquares) -> Components:
         >>> unbiased_components(sums)
         Components(total=8.5, input=0.5, internal=8.0, interaction=0.0, snr=0.0625)
     """
+    instance(sums, SumsOfSquares, "sums", "pass SumsOfSquares(...)")
     k, s, d = sums.perturbations, sums.configurations, sums.pixels
+    if min(k, s) < 2:
+        raise BadInput(f"a table of {k} by {s}", "has no unbiased variance", "give 2 of each")
     rest = (sums.within - sums.rows) / ((k - 1) * (s - 1) * d)
     return _components(
         sums.within / ((k - 1) * s * d), (sums.columns / ((s - 1) * d) - rest) / k, rest
@@ -116,7 +123,8 @@ def expected_plain(true: Components, perturbations: Several, configurations: Sev
         >>> expected_plain(true, 50, 50).internal
         0.98
     """
-    k, s = perturbations, configurations
+    instance(true, Components, "components", "pass Components(...)")
+    k, s = whole(perturbations, "perturbations", 2), whole(configurations, "configurations", 2)
     return _components(
         (1 - 1 / k) * true.input,
         (1 - 1 / s) * (true.internal + true.interaction / k),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
-from advpure.units import Norm
+from advpure.units import Norm, check_plain
 
 
 def row_norms(rows: Tensor) -> Tensor:
@@ -49,6 +49,9 @@ def row_radii(radii: Tensor | None, eps: float, count: int) -> Tensor:
     """
     if radii is None:
         return torch.full((count,), eps, dtype=torch.float64, device="cpu")
+    check_plain(radii, "radii", "pass a tensor of one number an image")
+    if radii.is_complex() or radii.dtype == torch.bool:
+        raise BadInput(f"radii of dtype {radii.dtype}", "are no numbers", "use float64")
     found = radii.detach().to("cpu", torch.float64)
     if found.shape != (count,):
         raise BadInput(

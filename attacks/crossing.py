@@ -12,7 +12,7 @@ from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.errors import BadInput
-from advpure.randomness import Ids, RandomnessConfig
+from advpure.randomness import Ids, RandomnessConfig, check_xi
 
 
 class Attack(Protocol):
@@ -60,7 +60,8 @@ def transfer(
     """
     if not hasattr(model, "at"):
         raise BadInput("transfer", "needs a model whose randomness can be set", "pass a Defense")
-    run: Attack = find(attack) if isinstance(attack, str) else attack
+    run: Attack = attack if callable(attack) else find(attack)
+    check_xi(source_xi)
     if stop is not None:
         overrides["stop"] = stop
     batch = check_batch(model, images, labels, ids)

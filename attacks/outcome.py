@@ -11,6 +11,7 @@ from advpure.attacks.oracle import Batch, Oracle, Slope, Verdict
 from advpure.attacks.settings import AttackSettings
 from advpure.errors import BadInput
 from advpure.tiling import tiled
+from advpure.units import check_plain
 
 
 class ZeroGradientWarning(UserWarning):
@@ -110,6 +111,7 @@ def starting_point(start: Tensor | None, batch: Batch, settings: AttackSettings)
     """
     if start is None:
         return None
+    check_plain(start, "starting points", "pass a tensor like the images")
     if start.shape != batch.images.shape or not bool(start.isfinite().all()):
         raise BadInput(
             f"start of shape {tuple(start.shape)}",

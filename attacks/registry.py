@@ -5,6 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
+from advpure.base.validation import shown, words
 from advpure.errors import BadInput
 from advpure.registry import Registry
 
@@ -29,7 +30,7 @@ def find(name: str) -> Callable[..., AttackResult]:
         >>> find("PGD_EOT").__name__
         'pgd_eot'
     """
-    return ATTACKS.get(name.strip().lower().replace("_", "-"))
+    return ATTACKS.get(words(name, "attack").strip().lower().replace("_", "-"))
 
 
 def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:
@@ -42,12 +43,15 @@ def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:
         >>> settings_type(find("bpda")).__name__
         'BPDASettings'
     """
-    hint = get_type_hints(attack).get("settings")
+    try:
+        hint = get_type_hints(attack).get("settings")
+    except (TypeError, NameError):  # no function, or one of a module that is not importable
+        hint = None
     for kind in get_args(hint) or (hint,):
         if isinstance(kind, type) and issubclass(kind, AttackSettings):
             return kind
     raise BadInput(
-        f"attack {getattr(attack, '__name__', attack)!r}",
+        f"attack {shown(getattr(attack, '__name__', attack))}",
         "does not say the class of its settings",
         "annotate its argument, settings: YourSettings | None = None",
     )

@@ -24,7 +24,7 @@ from advpure.cli import run
 from advpure.data import load_images
 from advpure.errors import BadInput
 from advpure.loading import load_classifier, load_defense, load_purifier
-from advpure.randomness import RandomnessConfig
+from advpure.randomness import RandomnessConfig, set_noise_cache
 
 IMAGES, LABELS, IDS = load_images("digits", n=8)
 XI = RandomnessConfig(0)
@@ -189,6 +189,7 @@ def _say(
     words: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
     folder.mkdir()
+    set_noise_cache(8)  # draw anew
     monkeypatch.chdir(folder)
     code = run([*words.split(), "--json"])
     told = capsys.readouterr()

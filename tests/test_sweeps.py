@@ -218,7 +218,10 @@ def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
         ({"verb": "attack", "base": {"randomness": "fixd"}}, "randomness 'fixd' of attack"),
         ({"blocks": {"law": {"verb": "cr", "base": {"defence": "cm"}}}}, "cr (block law)"),
         ({"verb": "cr", "base": {"n": True}}, "n True of cr is not a whole number"),
-        ({"verb": "attack", "grid": {"draws": [True, 2]}}, "draws True of attack is not a whole number"),
+        (
+            {"verb": "attack", "grid": {"draws": [True, 2]}},
+            "draws True of attack is not a whole number",
+        ),
         ({"verb": "cr", "base": {"sigma": True}}, "sigma True"),
     ],
 )

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import numpy as np
+import numpy.typing as npt
 from annotated_types import Ge, Gt, Le, Lt
 
 from advpure.errors import BadInput
@@ -214,6 +215,41 @@ def name(value: object, what: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise BadInput(f"{what} {shown(value)}", "is not a name", "use letters, digits, _ . + -")
     return value
+
+
+def instance(value: object, kinds: type | tuple[type, ...], what: str, fix: str) -> None:
+    """Refuse a value that is of none of some classes.
+
+    Raises:
+        BadInput: naming the class that it has.
+
+    Example:
+        >>> instance(3, str, "settings", "pass a text")
+        Traceback (most recent call last):
+        ...
+        advpure.errors.BadInput: settings 3 of type int cannot be used; pass a text
+    """
+    if not isinstance(value, kinds):
+        subject = f"{what} {shown(value)} of type {type(value).__name__}"
+        raise BadInput(subject, "cannot be used", fix)
+
+
+def floats(value: Any, what: str) -> npt.NDArray[np.float64]:
+    """Return real numbers in any nesting as a float64 array.
+
+    Raises:
+        BadInput: for anything else; lists of unlike lengths included.
+
+    Example:
+        >>> floats([[1, 2], [3, 4]], "features").shape
+        (2, 2)
+    """
+    try:
+        if isinstance(value, str | bytes | bool) or np.iscomplexobj(value):
+            raise TypeError
+        return np.asarray(value, dtype=np.float64)
+    except Exception:  # foreign objects fail in many ways
+        raise BadInput(f"{what} {shown(value)}", "are no array of numbers", "give one") from None
 
 
 def listed(value: Any) -> list[Any]:

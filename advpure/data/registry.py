@@ -1,6 +1,6 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
-from advpure.base.validation import LARGEST, whole
+from advpure.base.validation import LARGEST, shown, whole, words
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
 from advpure.defaults import DEFAULT_DATASET
@@ -62,12 +62,12 @@ def load_images(
     """
     source = DATASETS.get(dataset)
     sizes = source.sizes() if source.sizes is not None else source.info.splits
-    split, indices = parse_subset(subset, sizes, source.more())
+    split, indices = parse_subset(words(subset, "subset"), sizes, source.more())
     if n is not None:
         n = whole(n, "n", -LARGEST)
         if not 1 <= n <= len(indices):
             raise BadInput(
-                f"n {n}",
+                f"n {shown(n)}",
                 f"does not fit, {dataset} {subset} has {len(indices)} images",
                 " or ".join(filter(None, (f"use 1 to {len(indices)}", source.more()))),
             )

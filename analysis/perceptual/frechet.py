@@ -24,6 +24,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from advpure.analysis.perceptual.moments import Moments
+from advpure.base.validation import Range, floats, number, truth
 from advpure.errors import BadInput
 from advpure.stats import Interval
 
@@ -102,7 +103,8 @@ def frechet_estimate(
         (1.69, 1.52, 1.85)
     """
     left, right = check_features(a), check_features(b)
-    if paired:
+    level = number(level, "level", Range(above=0, below=1))
+    if truth(paired, "paired"):
         check_pairs(left, right)
     found = frechet_influence(left, right)
     n = min(len(left), len(right))
@@ -204,7 +206,7 @@ def check_features(features: npt.ArrayLike) -> Features:
     Raises:
         BadInput: for another shape, fewer than 2 images, or values that are not finite.
     """
-    rows = np.asarray(features, dtype=np.float64)
+    rows = floats(features, "features")
     if rows.ndim != 2 or len(rows) < 2 or not rows.shape[1]:
         raise BadInput(
             f"features of shape {list(rows.shape)}",

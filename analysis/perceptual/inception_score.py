@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, rel_entr
 
+from advpure.base.validation import Range, floats, number, whole
 from advpure.errors import BadInput
 from advpure.stats import Interval
 
@@ -55,7 +56,8 @@ def inception_score(
         >>> inception_score([[1.0, 0.0], [0.0, 1.0]]).value
         2.0
     """
-    rows = np.asarray(probabilities, dtype=np.float64)
+    rows = floats(probabilities, "probabilities")
+    level = number(level, "level", Range(above=0, below=1))
     if rows.ndim != 2 or not len(rows) or rows.shape[1] < 2:
         rule = "are not [n, classes]"
         raise BadInput(f"probabilities of shape {list(rows.shape)}", rule, "give one row an image")
@@ -64,6 +66,7 @@ def inception_score(
     if np.abs(rows.sum(axis=1) - 1.0).max() > 1e-3:
         raise BadInput("a row of probabilities", "does not sum to 1", "apply a softmax")
     rows = rows / rows.sum(axis=1, keepdims=True)
+    splits = whole(splits, "splits")
     if not 1 <= splits <= len(rows):
         raise BadInput(f"{splits} splits", f"do not fit {len(rows)} images", "use 1")
     parts = [_divergences(part) for part in np.array_split(rows, splits)]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from annotated_types import Ge, Le
 
 from advpure.base.arguments import checked
+from advpure.base.validation import floats, whole
 from advpure.errors import BadInput
 
 MOST_DIMS = 2**14
@@ -37,6 +38,7 @@ class Moments:
 
     def __init__(self, dims: Annotated[int, Ge(0), Le(MOST_DIMS)]) -> None:
         """Start with nothing."""
+        dims = whole(dims, "dimensions", 0, 2**16)
         if dims < 1:
             raise BadInput(f"{dims} dimensions", "make no feature", "use 1 or more")
         self.count = 0
@@ -46,7 +48,7 @@ class Moments:
     @classmethod
     def of(cls, features: npt.ArrayLike) -> Self:
         """Return the moments of one batch [n, d]."""
-        rows = np.asarray(features, dtype=np.float64)
+        rows = floats(features, "features")
         seen = cls(rows.shape[1] if rows.ndim == 2 else 0)
         seen.update(rows)
         return seen
@@ -62,7 +64,7 @@ class Moments:
         Raises:
             BadInput: for another shape, or values that are not finite.
         """
-        rows = np.asarray(features, dtype=np.float64)
+        rows = floats(features, "features")
         if rows.ndim != 2 or rows.shape[1] != self.dims:
             rule = f"are not [n, {self.dims}]"
             raise BadInput(f"features of shape {list(rows.shape)}", rule, "give one row an image")

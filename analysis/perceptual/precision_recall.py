@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.analysis.perceptual.frechet import Features, check_features
+from advpure.base.validation import Range, number, whole
 from advpure.errors import BadInput
 from advpure.stats import Rate, wilson
 
@@ -53,6 +54,7 @@ def precision_recall(
     if rows.shape[1] != others.shape[1]:
         rule = f"and {others.shape[1]} are not the same"
         raise BadInput(f"dimensions {rows.shape[1]}", rule, "compare features of one network")
+    k, level = whole(k, "k"), number(level, "level", Range(above=0, below=1))
     if k < 1 or min(len(rows), len(others)) <= k:
         raise BadInput(
             f"sets of {len(rows)} and {len(others)} images",
