@@ -114,7 +114,7 @@ def trust(network: Module, shape: tuple[int, ...] | None = None) -> Module:
         network: The network.
         shape: The images that it takes, [C, H, W]; None where it is not known.
     """
-    coupling = [each for each in network.modules() if isinstance(each, _COUPLING)]
+    coupling: list[nn.Module] = [m for m in network.modules() if isinstance(m, _COUPLING)]
     _TRUSTED[network] = _Trusted(coupling, shape)
     return network
 
