@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from advpure.stopping import leave_at_once
+from advpure.stopping import leave_at_once, leave_in_peace
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -10,4 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     leave_at_once()
     from advpure.cli import main as run
 
-    run(arguments)
+    try:
+        run(arguments)
+    finally:
+        leave_in_peace()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from advpure.base.validation import shown
+from advpure.base.validation import choose
 from advpure.chain import Chain, Noise
 from advpure.errors import BadInput
 
@@ -53,10 +53,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown gradient mode."""
-    if not isinstance(mode, str) or mode not in get_args(GradientMode):
-        raise BadInput(
-            f"gradient {shown(mode)}", "is not known", f"use {', '.join(get_args(GradientMode))}"
-        )
+    choose(mode, get_args(GradientMode), "gradient")
 
 
 def run_chain(

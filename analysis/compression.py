@@ -280,7 +280,7 @@ def compression_evaluations(
 
     Example:
         >>> compression_evaluations(lambda x: x, 8, CompressionSettings(seeds=[0, 1]))
-        188
+        180
     """
     instance(settings, CompressionSettings, "settings", "pass CompressionSettings(...)")
     count, target = whole(count, "count"), as_target(purifier)

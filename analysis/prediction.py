@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.base.arguments import checked
+from advpure.base.kinds import Limit
 from advpure.base.validation import Range, instance, number, shown, whole, words
 from advpure.errors import BadInput
 from advpure.randomness import RandomnessConfig
@@ -75,7 +76,7 @@ class PredictionInput:
     anchor: Array | None = None
     robust: Flags | None = None
     accurate: Flags | None = None
-    top: tuple[float, float] = (np.inf, np.inf)
+    top: tuple[Limit, Limit] = (np.inf, np.inf)
 
     def __post_init__(self) -> None:
         """Check the lengths."""

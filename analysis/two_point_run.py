@@ -11,7 +11,7 @@ import numpy as np
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import Verb
 from advpure.analysis.two_point import TwoPointLaw, simulate_two_points, two_point_law
-from advpure.base.budget import check_repeats
+from advpure.base.budget import PATH_NODES, check_repeats
 from advpure.base.kinds import Seed, Several
 from advpure.base.text import several
 from advpure.base.validation import Range, number, validate
@@ -54,7 +54,7 @@ class TwoPointRun:
         """Check the numbers, and that the noise is a list of levels."""
         validate(self)
         self.levels()
-        check_repeats(self.draws * self.nodes, "nodes of all paths")
+        check_repeats(self.draws * self.nodes, "nodes of all paths", PATH_NODES)
 
     def levels(self) -> tuple[float, ...]:
         """Return the noise levels, increasing.

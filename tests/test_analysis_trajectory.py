@@ -158,7 +158,7 @@ def test_a_label_reads_as_itself() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "the list of perturbations is empty"),
+        ("", "have an empty entry"),
         ("uniform", "perturbation 'uniform' is not complete; write uniform:8/255"),
         ("uniform:", "is not complete"),
         ("uniform:8/255:1", "is not complete"),
@@ -168,8 +168,8 @@ def test_a_label_reads_as_itself() -> None:
         ("attack", "is not complete; write attack:pgd"),
         ("attack:pdg", "attack 'pdg' is not known"),
         ("attack:pgd:0", "epsilon 0 is not positive"),
-        ("none,none", "perturbation none is given twice"),
-        ("uniform:8/255,uniform:0.03137254901960784", "is given twice"),
+        ("none,none", "repeat a value"),
+        ("uniform:8/255,uniform:0.03137254901960784", "repeat a value"),
     ],
 )
 def test_perturbations_that_make_no_sense_are_refused(text: str, words: str) -> None:

@@ -133,11 +133,11 @@ def test_settings_that_make_no_field_are_refused(more: dict[str, Any], words: st
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(BadInput, match="setting 'speed' is not known"):
         FieldSettings.from_rows([{"name": "speed", "value": 1}])
-    for call in (
-        lambda: simulate_rates(PRINTED, draws=0),
-        lambda: simulate_paths(PRINTED, paths=0),
+    for call, words in (
+        (lambda: simulate_rates(PRINTED, draws=0), "draws 0 is not a whole number from 1"),
+        (lambda: simulate_paths(PRINTED, paths=0), "paths 0 is not a whole number from 1"),
     ):
-        with pytest.raises(BadInput, match="show nothing"):
+        with pytest.raises(BadInput, match=words):
             call()
 
 

@@ -261,7 +261,7 @@ def test_a_missing_surrogate_names_the_rule(name: str, toy_denoiser: MakeDenoise
 
 
 def test_an_unknown_mode_names_the_known_ones(toy_denoiser: MakeDenoiser) -> None:
-    rule = "gradient 'adjoint' is not known; use full, checkpoint, bpda, surrogate"
+    rule = "gradient 'adjoint' is not known; known: full, checkpoint, bpda, surrogate"
     with pytest.raises(BadInput, match=rule):
         load_purifier("cm", denoiser=toy_denoiser(), gradient="adjoint")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=rule):

@@ -72,7 +72,7 @@ def _layer(module: str) -> str:
     for layer in FORBIDDEN:
         if module == f"advpure.{layer}" or module.startswith(f"advpure.{layer}."):
             return layer
-    return "core"
+    return "cli" if module == "advpure.entry" else "core"
 
 
 # Who may not be imported; experiments are data, which only sweeps read.
@@ -83,6 +83,7 @@ FORBIDDEN = {
     "experiments": ("core", "attacks", "analysis", "sweeps", "cli"),
     "sweeps": ("cli",),
     "cli": (),
+    "entry": (),
 }
 
 

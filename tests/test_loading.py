@@ -113,8 +113,8 @@ def test_networks_come_frozen_and_ready_for_evaluation() -> None:
     (lambda: load_purifier("ddpm", tt=3), "option 'tt' of ddpm is not known; did you mean t"),
     (lambda: load_purifier("none", t=3), "t 3 means nothing to none; leave out t"),
     (lambda: load_purifier("none", sigma=0.1), "sigma 0.1 means nothing to none"),
-    (lambda: load_purifier("ddpm", t="many"), "t 'many' of ddpm is not usable"),  # type: ignore[arg-type]
-    (lambda: load_purifier("ddpm", variance="huge"), "variance 'huge' of ddpm is not usable"),
+    (lambda: load_purifier("ddpm", t="many"), "t 'many' is not a whole number"),  # type: ignore[arg-type]
+    (lambda: load_purifier("ddpm", variance="huge"), "variance 'huge' of ddpm is not known"),
     (lambda: load_purifier("ddpm", t=10, sigma=0.1), "are two strengths"),
     (lambda: load_purifier("ddpm", tile=-1), "tile -1 holds no image"),
     (lambda: load_defense("none", "mnist"), "data set 'mnist' is not known"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advpure.analytic import MixtureDenoiser
 from advpure.chain import Step
+from advpure.denoisers import EDMDenoiser
 from advpure.loading import load_purifier
 from advpure.networks import build_network
 from advpure.purifier import Purifier
@@ -113,6 +114,6 @@ def test_one_evaluation_is_the_state_less_the_level_times_the_noise() -> None:
 def test_a_learned_variance_moves_with_the_state() -> None:
     config = {"image_size": 4, "image_channels": 1, "channels": (8,)}
     network = build_network("unet", config)
-    purifier = load_purifier("ddpm", t=3, variance="learned", denoiser=network, tile=0)
+    purifier = load_purifier("ddpm", t=3, variance="learned", denoiser=EDMDenoiser(network), tile=0)
     reverse = purifier.chain[3:]
     assert [step.form is None for step in reverse] == [True, True, False]

@@ -294,7 +294,7 @@ def test_survival_beyond_the_search_is_refused() -> None:
     assert predict_robustness(known, 0.18).predicted["clean"].accuracy.value == 0.5
     with pytest.raises(BadInput, match=r"asks for survival at 0\.22, .*--top 0\.22"):
         predict_robustness(known, 0.2)
-    with pytest.raises(BadInput, match="3 values of cr do not match 2 images"):
+    with pytest.raises(BadInput, match=r"values .3. of cr do not match 2 images"):
         setting(clean=censored, cr=np.ones(3))
     with pytest.raises(BadInput, match="x has no image"):
         setting(clean=np.ones(0))

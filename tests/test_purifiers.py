@@ -285,11 +285,11 @@ def test_every_option_is_stored_with_its_value(name: str) -> None:
     ("vpsde", {"schedule": "cosine"}, "is not the one that the SDE continues"),
     ("vpsde", {"dt": 0.0}, "outside"), ("vpsde", {"dt": float("nan")}, "not finite"),
     ("dpm", {"evaluations": 0}, "solve nothing"), ("dpm", {"t": 1}, "leaves the solver no inter"),
-    ("dpm", {"order": 4}, "order 4 of dpm is not usable"),
+    ("dpm", {"order": 4}, "order 4 of dpm is not known"),
     ("cm", {"steps": 0}, "0 steps purify nothing"), ("cm", {"steps": 8}, "do not fit the 6 nodes"),
     ("densepure", {"steps": 0}, "do not fit"), ("densepure", {"steps": 9999}, "do not fit"),
     ("ddpm", {"schedule_steps": 20}, "would need a beta of 1 or more; use 21 or more"),
-    ("onestep-edm", {"time_rule": "best"}, "time_rule 'best' of onestep-edm is not usable"),
+    ("onestep-edm", {"time_rule": "best"}, "time_rule 'best' of onestep-edm is not known"),
     ("pf-ode", {"nodes": 1}, "is empty"),
 ])  # fmt: skip
 def test_unusable_options_name_the_rule(name: str, options: dict[str, object], rule: str) -> None:

@@ -124,14 +124,14 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
     ("action", "words"),
     [
         (lambda: radius_of(0.9, float("nan")), "sigma nan is not finite"),
-        (lambda: radius_of(float("nan"), 0.25), "lower bound nan is outside"),
+        (lambda: radius_of(float("nan"), 0.25), "lower bound nan is not finite"),
         (lambda: bound_for(float("nan"), 0.25), "radius nan is not finite"),
         (lambda: samples_needed(-1.0, 0.001, 0.25), "radius -1 is not 0 or more"),
         (lambda: AnytimeRule(radii=(0.0,), sigma=0.25, budget=float("nan")), "budget nan"),
         (lambda: AnytimeRule(radii=(0.0,), sigma=float("nan")), "sigma nan is not finite"),
         (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [60], -64), "block -64"),
-        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [65], 64), "counts of blocks of 64"),
-        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [0.5], 64), "no counts of blocks"),
+        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [65], 64), "of a block 65"),
+        (lambda: follow(AnytimeRule(radii=(0.0,), sigma=0.25), [0.5], 64), "of a block 0.5"),
         (lambda: looks(0, 100), "block 0 is not a whole number of 1 or more"),
         (lambda: lower_bounds(5, 4), "are no counts"),
         (lambda: lower_bounds(1, float("inf")), "are no counts"),
@@ -199,5 +199,5 @@ def test_settings_that_change_nothing_are_refused(action: Callable[[], object], 
     ],
 )  # fmt: skip
 def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:
-    with pytest.raises(BadInput, match=r"are more than 10,000,000; ask for fewer"):
+    with pytest.raises(BadInput, match=r"; ask for fewer"):
         kind(**more)

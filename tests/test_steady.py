@@ -243,8 +243,9 @@ def test_networks_of_this_package_need_no_question_but_evaluation_mode() -> None
     classifier.register_forward_hook(lambda *_: seen.append(1))
     check_steady(classifier, classifier, IMAGES)
     assert not seen
-    loaded = load_classifier("digits")
-    assert not any(isinstance(m, nn.BatchNorm2d | nn.Dropout) for m in loaded.modules())
+    with pytest.raises(BadInput, match="a model in training mode"):
+        check_steady(classifier.train(), classifier, IMAGES)
+    assert not seen
 
 
 def test_a_model_of_fixed_batch_size_is_padded_to_its_tile() -> None:

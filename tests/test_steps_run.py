@@ -118,7 +118,8 @@ def test_settings_name_the_run(tmp_path: Path) -> None:
     assert base["reference"] == "train/first-100"
     for change in (
         {"probes": 3}, {"directions": 2}, {"method": "jvp"}, {"every": 2}, {"eps": 0.1},
-        {"neighbours": 20}, {"components": 5}, {"span": "differences"}, {"reference": "none"},
+        {"neighbours": 20}, {"components": 5}, {"span": "differences"},
+        {"reference": "none", "directions": 3},
         {"singular": 1}, {"seed": 1}, {"t": 3}, {"distribution": "sign"}, {"perturbations": 1},
     ):  # fmt: skip
         assert prepare_steps(StepsRun(**{**QUICK, **change})).settings != base
@@ -152,7 +153,7 @@ def test_the_estimate_counts_evaluations(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"options": {"clip_x0": True}}, "steps ancestral are not"),
         ({"every": 2, "t": 4}, "at one of every 2 steps"),
-        ({"reference": "none"}, "no reference images"),
+        ({"reference": "none", "directions": 3}, "no reference images"),
         ({"defense": "none", "t": None}, "has no steps"),
         ({"defense": "cm", "t": None}, "no estimate of a score"),
     ],

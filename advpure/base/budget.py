@@ -29,6 +29,8 @@ OPERATIONS = 2_000_000
 """Steps of a pickle; a batch of CIFAR-10 has 60,000."""
 MEMO = 1_000_000
 """Places of a pickle's memo."""
+PATH_NODES = 2**26
+"""Nodes of all simulated paths together, float64, which take 512 MiB."""
 REPEATS = 10**7
 """Numbers that are kept at once of one image, one level or one simulation."""
 TEXT = 64 * 2**20
@@ -83,7 +85,7 @@ def check_size(size: int, most: int, where: str) -> None:
         )
 
 
-def check_repeats(count: int, what: str) -> None:
+def check_repeats(count: int, what: str, most: int = REPEATS) -> None:
     """Refuse more repetitions than their numbers can be kept of.
 
     Raises:
@@ -95,8 +97,8 @@ def check_repeats(count: int, what: str) -> None:
         ...
         advpure.errors.BadInput: 1,000,000,000 perturbations are more than 10,000,000; ask for fewer
     """
-    if count > REPEATS:
-        raise BadInput(f"{count:,} {what}", f"are more than {REPEATS:,}", "ask for fewer")
+    if count > most:
+        raise BadInput(f"{count:,} {what}", f"are more than {most:,}", "ask for fewer")
 
 
 def check_packed(packed: int, size: int, where: str) -> None:

@@ -1,8 +1,9 @@
 """Annotations that several settings classes share; see `advpure.base.validation`."""
 
+import math
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 Strength = int | float | str
 """A size in [0, 1] units as it is written; whole numbers stay whole, which `parse_eps` asks for."""
@@ -20,3 +21,5 @@ NotNegative = Annotated[float, Ge(0)]
 """A finite size."""
 Positive = Annotated[float, Gt(0)]
 """A finite size that is not nothing."""
+Limit = Annotated[float, Gt(0), Le(math.inf)]
+"""A size that something ends at, infinity where it never does."""

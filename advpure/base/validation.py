@@ -35,7 +35,7 @@ class Range(NamedTuple):
 
     Attributes:
         least: Smallest allowed value.
-        most: Largest allowed value.
+        most: Largest allowed value; where it is infinity itself, that is one of the values.
         above: Every value is larger.
         below: Every value is smaller.
     """
@@ -46,7 +46,7 @@ class Range(NamedTuple):
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Return whether a finite value is in the range."""
+        """Return whether a value is in the range."""
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -164,7 +164,7 @@ def number(value: object, what: str, within: Range = ANY, fix: str = "") -> floa
     if result is None:
         raise BadInput(f"{what} {shown(value)}", "is not a number", example)
     said = value if isinstance(value, str) else f"{result:g}"
-    if not math.isfinite(result):
+    if math.isnan(result) or (math.isinf(result) and result != within.most):
         raise BadInput(f"{what} {said}", "is not finite", example)
     if not within.holds(result):
         raise BadInput(f"{what} {said}", f"is not {within}", fix or "choose one in that range")
@@ -256,8 +256,8 @@ def listed(value: Any) -> list[Any]:
     """Return one value, or several of a sequence or an array, as a list.
 
     Example:
-        >>> listed("8/255"), listed((1, 2)), listed(np.arange(2)), listed(0.5)
-        (['8/255'], [1, 2], [0, 1], [0.5])
+        >>> listed("8/255"), listed((1, 2)), len(listed(np.arange(2))), listed(0.5)
+        (['8/255'], [1, 2], 2, [0.5])
     """
     if isinstance(value, str | bytes | Mapping):
         return [value]

@@ -33,7 +33,7 @@ from advpure.cli.train import train
 from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
-from advpure.stopping import STOPPED, leave_in_peace, stoppable
+from advpure.stopping import STOPPED, stoppable
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _told: set[str] = set()
@@ -98,9 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from advpure.heap import keep_freed_memory
 
     keep_freed_memory()
-    code = run(arguments)
-    leave_in_peace()
-    sys.exit(code)
+    sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

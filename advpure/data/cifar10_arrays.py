@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from advpure.base.budget import MEMBER, check_packed, check_size
+from advpure.base.extras import optional
 from advpure.data.arrays import read_arrays
 from advpure.data.base import Split
 from advpure.data.cifar10_records import Records, Source, checked_labels, in_blocks, to_records
 from advpure.data.files import Files
 from advpure.data.pictures import read_png
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 _PARQUET = re.compile(r"(?:^|/)(train|test)(?:[-/][\w-]*)?\.parquet$")
 _MOST_ROWS = 60_000
@@ -80,10 +81,8 @@ def _npz(path: str, content: bytes) -> Callable[[str], Records]:
 
 
 def _arrow() -> Any:
-    try:
+    with optional("pyarrow", "parquet"):
         return importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtra("pyarrow", "parquet") from None
 
 
 def _table(arrow: Any, content: bytes, where: str) -> Records:

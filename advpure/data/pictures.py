@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advpure.base.budget import PIXELS
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,12 +27,9 @@ def open_picture(
 
     Raises:
         BadInput: when it is damaged, in another format, or has more pixels than any honest one.
-        MissingExtra: without Pillow.
     """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingExtra("pillow", "metrics") from None
+    from PIL import Image
+
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with warnings.catch_warnings():

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advpure.base.budget import read_text
+from advpure.base.extras import optional
 from advpure.base.text import digits
-from advpure.errors import BadInput, MissingExtra
+from advpure.errors import BadInput
 
 MAP = "map_clsloc.txt"
 CLASSES = 1000
@@ -93,9 +94,7 @@ def _by_number(names: Sequence[str], listed: Path) -> dict[str, int]:
 
 
 def _known() -> dict[str, int]:
-    try:
+    with optional("timm", "hub"):
         from timm.data.imagenet_info import ImageNetInfo
-    except ImportError:
-        raise MissingExtra("timm", "hub") from None
     listed: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
     return {name: rank for rank, name in enumerate(listed)}

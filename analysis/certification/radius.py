@@ -99,16 +99,26 @@ def samples_needed(
     Example:
         >>> samples_needed(0.75, 0.001, 0.25), samples_needed(1.0, 0.001, 1.0)
         (5114, 40)
+        >>> samples_needed(1.5, 0.001, 0.25) > 7 * 10**9
+        True
     """
     radius = number(radius, "radius", Range(least=0.0))
     rate = -float(log_ndtr(radius / parse_sigma(sigma)))
     if rate < 1e-14:
         return None
-    count = max(math.ceil(-math.log(alpha) / rate), 1)
-    wanted = bound_for(radius, sigma)
-    while clopper_pearson_lower(count, count, alpha) < wanted:  # its guard may ask for one more
-        count += 1
-    return count
+    enough = max(math.ceil(-math.log(alpha) / rate), 1)
+    wanted, few = bound_for(radius, sigma), enough - 1
+    while clopper_pearson_lower(enough, enough, alpha) < wanted:  # its guard asks for a few more
+        few, enough = enough, enough + 2 * (enough - few)
+        if enough > 10**15:
+            return None
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if clopper_pearson_lower(middle, middle, alpha) < wanted:
+            few = middle
+        else:
+            enough = middle
+    return enough
 
 
 def round_down(
