@@ -342,6 +342,7 @@ def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
     assert len(set(names)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

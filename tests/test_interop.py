@@ -25,6 +25,7 @@ def foolbox_run(defense: Any, images: torch.Tensor, labels: torch.Tensor, norm: 
     return found, fooled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize(("name", "strength"), [("cm", {}), ("ddpm", {"t": 5})])
 def test_foolbox_walks_as_we_do(name: str, strength: dict[str, Any], norm: Any) -> None:

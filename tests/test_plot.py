@@ -29,6 +29,7 @@ GROUPS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_charts_are_written_the_same_twice(tmp_path: Path, ending: str) -> None:
     hollow = {"two": Points(x=[0.5], y=[1.0]), "four": Points(x=[0.6], y=[2.0])}

@@ -538,6 +538,7 @@ def _has_begun(folder: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_ten_kills_then_the_records_of_an_uninterrupted_run(tmp_path: Path) -> None:
     clock = random.Random(7)
     folder, counts = tmp_path / "killed", [0]
@@ -567,6 +568,7 @@ def test_ten_kills_then_the_records_of_an_uninterrupted_run(tmp_path: Path) -> N
     assert len(_content(folder)[0]) == 2100
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_run_take_turns(tmp_path: Path) -> None:
     begin = time.time() + 0.5
     workers = [_start(tmp_path / "shared", stride=stride, begin=begin) for stride in (1, 2, 3)]

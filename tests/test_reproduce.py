@@ -219,6 +219,7 @@ def test_tables_come_before_figures_and_in_the_paper_s_order() -> None:
     assert sorted(names[::-1], key=experiment_module._natural) == names
 
 
+@pytest.mark.slow
 def test_measured_stands_beside_published(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +257,7 @@ def test_the_table_is_printed_with_verdicts(tiny: str, capsys: pytest.CaptureFix
     assert "pgd_fix %" in out
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def _explicit(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.as_tensor(found).reshape(x.numel(), x.numel())
 
 
+@pytest.mark.slow
 def test_probes_predict_what_fresh_directions_measure(
     toy_denoiser: Callable[..., EDMDenoiser],
 ) -> None:

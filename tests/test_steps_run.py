@@ -189,6 +189,7 @@ def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) 
         prepare_steps(StepsRun(**{**QUICK, **change}))
 
 
+@pytest.mark.slow
 def test_figures_come_from_records_alone(folder: Path, tmp_path: Path) -> None:
     with RecordStore.read(folder) as store:
         assert steps_figure(store, tmp_path / "one.svg").stat().st_size > 1000
@@ -241,6 +242,7 @@ def call(
     return run
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws(
     call: Callable[..., tuple[int, str, str]], folder: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_gradients_are_recorded_whatever_surrounds_the_call(name: str) -> None:
     assert GRADIENTS[name](images, labels) == wanted  # inference tensors, outside
 
 
+@pytest.mark.slow
 def test_the_attack_of_the_issue_finds_the_same_under_inference_mode() -> None:
     def robust() -> float:
         defense = load_defense("cm", "digits", xi=XI)

@@ -53,6 +53,7 @@ def test_the_classifier_alone_is_the_default(tmp_path: Path) -> None:
     assert report.settings["randomness"] is None
 
 
+@pytest.mark.slow
 def test_a_defense_is_attacked_under_its_fixed_randomness(tmp_path: Path) -> None:
     report = measure_survival(SurvivalRun(**DENOISED), out=tmp_path)
     images, labels, ids = digits()
@@ -62,6 +63,7 @@ def test_a_defense_is_attacked_under_its_fixed_randomness(tmp_path: Path) -> Non
     assert report.settings["randomness"] == {"seed": 3, "scheme": "hash"}
 
 
+@pytest.mark.slow
 def test_anchor_points_are_the_purified_images_of_the_same_randomness(tmp_path: Path) -> None:
     report = measure_survival(SurvivalRun(**DENOISED, at="anchor"), out=tmp_path / "a")
     images, labels, ids = digits()
@@ -106,6 +108,7 @@ class Linear(nn.Module):
         return torch.stack([score, torch.zeros_like(score)], 1)
 
 
+@pytest.mark.slow
 def test_the_free_box_does_not_hold_back_at_black_pixels() -> None:
     images, _, ids = digits()
     model = Linear()
@@ -148,6 +151,7 @@ def test_resumed_is_uninterrupted_at_any_batch_size(tmp_path: Path) -> None:
     assert again.notes[-1] == ALREADY_COMPLETE
 
 
+@pytest.mark.slow
 def test_a_cross_check_joins_the_run_and_is_kept(tmp_path: Path) -> None:
     run = SurvivalRun(**{**QUICK, "n": 3})
     alone = measure_survival(run, out=tmp_path)

@@ -150,6 +150,7 @@ def test_the_bootstrap_is_narrow_for_many_images_and_wide_for_few() -> None:
     assert again == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("best", "worst", "images"), [(0.3, 0.1, 50), (0.05, 0.003, 20)])
 def test_the_interval_holds_a_perfect_law_that_noise_pulls_towards_zero(
     best: float, worst: float, images: int

@@ -45,6 +45,7 @@ def _rows(folder: Path) -> list[Any]:
         return store.rows(TIMES.table)
 
 
+@pytest.mark.slow
 def test_the_curve_is_that_of_runs_at_each_time_step(whole: Path, tmp_path: Path) -> None:
     with RecordStore.read(whole) as store:
         report = report_timesteps(store)
@@ -73,6 +74,7 @@ def test_the_rates_are_those_of_the_function(whole: Path) -> None:
     assert rates == direct.image_means()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [5])
 def test_an_interrupted_curve_goes_on_to_the_same_records(
     whole: Path, tmp_path: Path, stop: int

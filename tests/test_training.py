@@ -143,6 +143,7 @@ def test_another_recipe_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> No
         trainer(tmp_path).resume()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_teacher_is_refused(tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         load_recipe("digits-cm"), name="tiny-cm", steps=2, batch=4, teacher=None

@@ -209,6 +209,7 @@ def simulated() -> list[SumsOfSquares]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["total", "input", "internal", "interaction"])
 def test_the_components_are_unbiased_and_the_plain_ones_biased_as_stated(
     simulated: list[SumsOfSquares], name: str
