@@ -75,6 +75,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.name:
+            raise BadInput(f"path {str(target)!r}", "names no file", "name one")
         scratch = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
         _remove_leftovers(target)
         try:

@@ -45,7 +45,7 @@ def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:
     """
     try:
         hint = get_type_hints(attack).get("settings")
-    except (TypeError, NameError):  # no function, or one of a module that is not importable
+    except Exception:  # no function, one of a module that is not importable, a foreign object
         hint = None
     for kind in get_args(hint) or (hint,):
         if isinstance(kind, type) and issubclass(kind, AttackSettings):

@@ -1,6 +1,7 @@
 """Train a network from a recipe: `advpure train NAME` and `advpure.training.train(NAME)`."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from advpure.data import DATASETS, dataset_info
 from advpure.devices import plain_defaults
 from advpure.errors import BadInput
 from advpure.models import model_path
-from advpure.networks import ConvNet, UNet, build_network
+from advpure.networks import ConvNet, build_network
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
@@ -146,14 +147,14 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
         raise BadInput(
             f"shift {plan.shift}", f"is no less than the side of {info.shape}", "lower it"
         )
-    channels = network.config.image_channels  # type: ignore[union-attr]
+    channels = getattr(getattr(network, "config", None), "image_channels", info.shape[0])
     if channels != info.shape[0]:
         raise BadInput(
             f"network of {channels} image channels",
             f"does not fit {plan.dataset} images {list(info.shape)}",
             "mend image_channels in [network]",
         )
-    denoiser = isinstance(network, UNet)
+    denoiser = len(inspect.signature(network.forward).parameters) > 1  # images and noise levels
     inputs = [torch.zeros(1, *info.shape), *([torch.zeros(1)] if denoiser else [])]
     try:
         with torch.no_grad():  # only the shape of the answer is looked at
@@ -165,7 +166,8 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
             f"does not fit {plan.dataset} images {list(info.shape)} ({reason[:100]})",
             "mend [network]",
         ) from None
-    classes = answer.shape[1] if not denoiser else network.config.classes  # type: ignore[union-attr]
+    config = getattr(network, "config", None)
+    classes = getattr(config, "classes", 0) if denoiser else answer.shape[1]
     allowed = (0, 1, len(info.classes)) if denoiser else (len(info.classes),)
     if classes not in ((2,) if plan.task == "selector" else allowed):
         raise BadInput(

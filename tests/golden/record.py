@@ -24,7 +24,7 @@ _FOLDERLESS = ("certified-accuracy", "check-grad", "reproduce")
 _WITHOUT_ROWS = (*_FOLDERLESS, "sweep")
 _VOLATILE = re.compile(
     r"(^|\.)(run|seconds|peak_memory|context|versions?|folder|plot|wall\w*|sources?|sessions?|"
-    r"warnings|command|sweep)(\.|$|\[)"
+    r"warnings|notes|command|sweep)(\.|$|\[)"
 )
 _RUN = re.compile(r"[0-9a-f]{12}")
 
