@@ -10,12 +10,12 @@ import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advpure.base.errors import BadInput, MissingExtra
+    from advpure.core.defense import Defense, Policy
+    from advpure.core.purifier import Purifier
+    from advpure.core.randomness import RandomnessConfig
     from advpure.data import load_images
-    from advpure.defense import Defense, Policy
-    from advpure.errors import BadInput, MissingExtra
     from advpure.loading import load_classifier, load_defense, load_denoiser, load_purifier
-    from advpure.purifier import Purifier
-    from advpure.randomness import RandomnessConfig
 
 __version__ = "0.1.0"
 
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "BadInput": "errors",
-    "Defense": "defense",
-    "MissingExtra": "errors",
-    "Policy": "defense",
-    "Purifier": "purifier",
-    "RandomnessConfig": "randomness",
+    "BadInput": "base.errors",
+    "Defense": "core.defense",
+    "MissingExtra": "base.errors",
+    "Policy": "core.defense",
+    "Purifier": "core.purifier",
+    "RandomnessConfig": "core.randomness",
     "load_classifier": "loading",
     "load_defense": "loading",
     "load_denoiser": "loading",

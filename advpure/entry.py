@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from advpure.stopping import leave_at_once, leave_in_peace
+from advpure.base.stopping import leave_at_once, leave_in_peace
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,27 +13,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from advpure.base.defaults import DEFAULT_DATASET
+from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
+from advpure.base.errors import BadInput
 from advpure.base.validation import as_integer, instance, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
+from advpure.core.defense import Defense, Policy
+from advpure.core.denoisers import DENOISERS, Denoiser, check_covered
+from advpure.core.gradients import GradientMode
+from advpure.core.outputs import Outputs, as_logits
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.recipe import Recipe
+from advpure.core.steady import is_trusted, trust, trusted_shape
+from advpure.core.tiling import check_tile
 from advpure.data import DATASETS, dataset_info
-from advpure.defaults import DEFAULT_DATASET
-from advpure.defense import Defense, Policy
-from advpure.denoisers import DENOISERS, Denoiser, check_covered
-from advpure.devices import plain_defaults
-from advpure.errors import BadInput
-from advpure.gradients import GradientMode
 from advpure.models import list_models, model_path
+from advpure.networks.weights import load_network, sha256, state_sha256
 from advpure.options import read_options
-from advpure.outputs import Outputs, as_logits
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.purifiers.base import Recipe
-from advpure.randomness import RandomnessConfig
-from advpure.steady import is_trusted, trust, trusted_shape
-from advpure.tiling import check_tile
-from advpure.weights import load_network, sha256, state_sha256
 
 OFFICIAL = "official checkpoint"
 SELECTOR = "selector"
@@ -134,7 +134,7 @@ def load_classifier(
         weights: Another weights file or shipped name, or ``NAME:FILE`` for an official
             checkpoint, such as ``resnet56-cifar10:resnet56-4bfd9763.th``.
         outputs: What its network answers with: ``logits``, ``probabilities`` or ``labels``; the
-            module that is returned answers with logits (`advpure.outputs`, also for the cost).
+            module that is returned answers with logits (`advpure.core.outputs`, also for the cost).
 
     Raises:
         BadInput: when the data set has no shipped classifier and none is given, or a denoiser is.
@@ -364,7 +364,7 @@ def load_defense(
         denoiser: A denoiser object instead.
         classifier: A module from [0, 1] images to logits, or as `weights`.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``; see
-            `advpure.outputs`, also for the cost.
+            `advpure.core.outputs`, also for the cost.
         options: The purifier's own options.
 
     Raises:

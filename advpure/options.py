@@ -10,10 +10,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from advpure.base.errors import BadInput
+from advpure.base.units import parse_number
 from advpure.base.validation import check_value
-from advpure.errors import BadInput
 from advpure.purifiers import PURIFIERS
-from advpure.units import parse_number
 
 S = TypeVar("S")
 

@@ -5,7 +5,34 @@ if __name__ != "advpure.analysis":
 
 import inspect
 
-from advpure.analysis.compression import (
+from advpure.analysis.closed_forms.gaussian_field import (
+    DivergingStep,
+    GaussianField,
+    gaussian_field_compression,
+)
+from advpure.analysis.closed_forms.gaussian_field_paths import (
+    FieldRates,
+    simulate_paths,
+    simulate_rates,
+)
+from advpure.analysis.closed_forms.gaussian_field_table import (
+    FieldSettings,
+    FieldTable,
+    field_table,
+)
+from advpure.analysis.compression.infinitesimal import (
+    InfinitesimalResult,
+    ProbeRow,
+    infinitesimal_compression_rate,
+    push_forward,
+)
+from advpure.analysis.compression.noising import (
+    forward_compression_rate,
+    noised_distance,
+    resized_noise_factor,
+    uniform_noise_norm,
+)
+from advpure.analysis.compression.rates import (
     CompressionSettings,
     compression_evaluations,
     compression_rate,
@@ -13,58 +40,39 @@ from advpure.analysis.compression import (
     describe_compression,
     expected_compression_rate,
 )
-from advpure.analysis.compression_result import (
+from advpure.analysis.compression.result import (
     COMPRESSION_SCHEMA,
     CompressionKey,
     CompressionResult,
     CompressionRow,
     CompressionSummary,
 )
-from advpure.analysis.divergence import Divergence, estimate_divergence
-from advpure.analysis.gaussian_field import (
-    DivergingStep,
-    GaussianField,
-    gaussian_field_compression,
-)
-from advpure.analysis.gaussian_field_paths import FieldRates, simulate_paths, simulate_rates
-from advpure.analysis.gaussian_field_table import FieldSettings, FieldTable, field_table
-from advpure.analysis.gradient_moments import enough_draws, expected_cosine
-from advpure.analysis.gradient_result import GradientResult
-from advpure.analysis.gradients import gradient_noise
-from advpure.analysis.infinitesimal import (
-    InfinitesimalResult,
-    ProbeRow,
-    infinitesimal_compression_rate,
-    push_forward,
-)
-from advpure.analysis.manifold import ManifoldSettings, local_spans
-from advpure.analysis.metrics import METRICS, Measurements, measure
-from advpure.analysis.noising import (
-    forward_compression_rate,
-    noised_distance,
-    resized_noise_factor,
-    uniform_noise_norm,
-)
-from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
-from advpure.analysis.perceptual.inception_score import inception_score
-from advpure.analysis.perceptual.moments import Moments
-from advpure.analysis.perceptual.precision_recall import precision_recall
-from advpure.analysis.perceptual.ssim import ssim
-from advpure.analysis.perturbation_correlation import perturbation_correlations
+from advpure.analysis.fixed_randomness.correlation import perturbation_correlations
+from advpure.analysis.gradient_noise.moments import enough_draws, expected_cosine
+from advpure.analysis.gradient_noise.noise import gradient_noise
+from advpure.analysis.gradient_noise.result import GradientResult
+from advpure.analysis.metrics.frechet import frechet_distance, frechet_estimate
+from advpure.analysis.metrics.inception_score import inception_score
+from advpure.analysis.metrics.measure import METRICS, Measurements, measure
+from advpure.analysis.metrics.moments import Moments
+from advpure.analysis.metrics.precision_recall import precision_recall
+from advpure.analysis.metrics.ssim import ssim
 from advpure.analysis.perturbations import Distribution, directions
-from advpure.analysis.prediction import PredictionInput, predict_robustness
-from advpure.analysis.prediction_files import predict_from
-from advpure.analysis.prediction_report import PredictionReport
-from advpure.analysis.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
-from advpure.analysis.singular import Spectrum, leading_singular_values
-from advpure.analysis.snr import describe_snr, signal_to_noise, snr_tables
-from advpure.analysis.snr_result import SNR_SCHEMA, SnrResult, SnrRow
-from advpure.analysis.snr_settings import SnrSettings
-from advpure.analysis.step_settings import StepSettings
-from advpure.analysis.steps import step_compression
-from advpure.analysis.steps_result import StepsResult
-from advpure.analysis.two_way import Table, TwoWay, table_statistics
-from advpure.analysis.variance import (
+from advpure.analysis.prediction.files import predict_from
+from advpure.analysis.prediction.predict import PredictionInput, predict_robustness
+from advpure.analysis.prediction.report import PredictionReport
+from advpure.analysis.prediction.sigmoid import Sigmoid, SigmoidFit, fit_sigmoid, leave_one_out
+from advpure.analysis.steps.divergence import Divergence, estimate_divergence
+from advpure.analysis.steps.manifold import ManifoldSettings, local_spans
+from advpure.analysis.steps.rates import step_compression
+from advpure.analysis.steps.result import StepsResult
+from advpure.analysis.steps.settings import StepSettings
+from advpure.analysis.steps.singular import Spectrum, leading_singular_values
+from advpure.analysis.variability.result import SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.variability.settings import SnrSettings
+from advpure.analysis.variability.tables import describe_snr, signal_to_noise, snr_tables
+from advpure.analysis.variability.two_way import Table, TwoWay, table_statistics
+from advpure.analysis.variability.variance import (
     Components,
     SumsOfSquares,
     expected_plain,

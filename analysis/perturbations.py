@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose, listed, whole
-from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig, check_ids
+from advpure.core.randomness import RandomnessConfig, check_ids
 
 Distribution = Literal["uniform", "gaussian", "sign"]
 # Variance of one entry of a direction: what makes E||J v||^2 / variance the Frobenius norm of J.

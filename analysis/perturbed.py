@@ -18,13 +18,13 @@ from advpure.analysis.perturbations import Distribution, directions
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
+from advpure.base.errors import BadInput
 from advpure.base.text import several
+from advpure.base.units import Norm, check_radius, parse_eps
 from advpure.base.validation import choose, words
-from advpure.defense import Defense
-from advpure.errors import BadInput
+from advpure.core.defense import Defense
+from advpure.core.randomness import RandomnessConfig
 from advpure.options import read_options
-from advpure.randomness import RandomnessConfig
-from advpure.units import Norm, check_radius, parse_eps
 
 Kind = Literal["none", "uniform", "gaussian", "sign", "attack"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from advpure.records import ALREADY_COMPLETE
+from advpure.runs.records import ALREADY_COMPLETE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from advpure.estimate import Estimate
-from advpure.records import RecordStore
-from advpure.registry import Registry
+from advpure.base.registry import Registry
+from advpure.runs.cost import Estimate
+from advpure.runs.records import RecordStore
 
 
 class Report(Protocol):
@@ -70,17 +70,23 @@ class Verb:
 RUNS: Registry[Verb] = Registry("verb")
 _HERE = "advpure.analysis"
 
-RUNS.register("attack", f"{_HERE}.robustness:VERB", about="clean, noise and robust accuracy")
-RUNS.register("cr", f"{_HERE}.compression_run:VERB", about="expected compression rate")
-RUNS.register("snr", f"{_HERE}.snr_run:VERB", about="randomness against input")
-RUNS.register("steps", f"{_HERE}.steps_run:VERB", about="compression of every step")
-RUNS.register("field", f"{_HERE}.field_run:VERB", about="Gaussian score field, simulated")
-RUNS.register("distances", f"{_HERE}.distances_run:VERB", about="distances along the chain")
-RUNS.register("gradients", f"{_HERE}.gradients_run:VERB", about="noise of the gradient")
+RUNS.register("attack", f"{_HERE}.robustness.run:VERB", about="clean, noise and robust accuracy")
+RUNS.register("cr", f"{_HERE}.compression.run:VERB", about="expected compression rate")
+RUNS.register("snr", f"{_HERE}.variability.run:VERB", about="randomness against input")
+RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every step")
+RUNS.register(
+    "field", f"{_HERE}.closed_forms.field_run:VERB", about="Gaussian score field, simulated"
+)
+RUNS.register("distances", f"{_HERE}.distances.run:VERB", about="distances along the chain")
+RUNS.register("gradients", f"{_HERE}.gradient_noise.run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
-RUNS.register("randomness", f"{_HERE}.randomness_run:VERB", about="fixed against fresh randomness")
-RUNS.register("timesteps", f"{_HERE}.timesteps:VERB", about="accuracy and compression over t")
-RUNS.register("survival", f"{_HERE}.survival_run:VERB", about="smallest perturbations that fool")
-RUNS.register("predict", f"{_HERE}.prediction_run:VERB", about="robustness from compression")
-RUNS.register("transport", f"{_HERE}.transport_run:VERB", about="distance to purified images")
-RUNS.register("two-point", f"{_HERE}.two_point_run:VERB", about="two points, in closed form")
+RUNS.register(
+    "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
+)
+RUNS.register("timesteps", f"{_HERE}.timesteps.run:VERB", about="accuracy and compression over t")
+RUNS.register("survival", f"{_HERE}.survival.run:VERB", about="smallest perturbations that fool")
+RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
+RUNS.register("transport", f"{_HERE}.transport.run:VERB", about="distance to purified images")
+RUNS.register(
+    "two-point", f"{_HERE}.closed_forms.two_point_run:VERB", about="two points, in closed form"
+)

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from advpure.base.defaults import DEFAULT_DATASET
+from advpure.base.devices import check_device
 from advpure.base.validation import validate
+from advpure.core.defense import Defense, Policy
+from advpure.core.gradients import GradientMode
+from advpure.core.outputs import Outputs
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import Images, load_images
-from advpure.defaults import DEFAULT_DATASET
-from advpure.defense import Defense, Policy
-from advpure.devices import check_device
-from advpure.gradients import GradientMode
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
-from advpure.outputs import Outputs
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, Scheme
-from advpure.records import collect_context, source_digests
+from advpure.runs.records import collect_context, source_digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class JudgedSubject(Subject):
     Attributes:
         classifier: Weights of the classifier; None for the data set's.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``, see
-            `advpure.outputs`.
+            `advpure.core.outputs`.
         gradient: Gradient mode; exact by default.
         policy: ``single``, ``eot:K`` or ``majority:K``.
     """

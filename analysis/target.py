@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import shown
-from advpure.chain import Noise
-from advpure.defense import Defense
-from advpure.errors import BadInput
-from advpure.gradients import GradientMode
-from advpure.purifier import Purifier
-from advpure.randomness import Ids, RandomnessConfig, check_ids, check_xi
-from advpure.steady import ROWS, check_steady, is_trusted
-from advpure.tiling import check_batch_size, tiled
+from advpure.core.chain import Noise
+from advpure.core.defense import Defense
+from advpure.core.gradients import GradientMode
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import Ids, RandomnessConfig, check_ids, check_xi
+from advpure.core.steady import ROWS, check_steady, is_trusted
+from advpure.core.tiling import check_batch_size, tiled
 
 ImageMap = Callable[[Tensor], Tensor]
 Run = Callable[[Tensor, Sequence[int], RandomnessConfig | None], Tensor]
@@ -39,8 +39,8 @@ class Target:
         ids: The sample ids that it is bound to, if any.
         keyed: Whether its randomness is known to be a function of ids and configuration.
         settings: What describes it in a record.
-        ask: Refuses a map that is no function of its input, see `advpure.steady`; the first call
-            asks it.
+        ask: Refuses a map that is no function of its input, see `advpure.core.steady`; the first
+            call asks it.
         asks: Whether that evaluates a network; those that were loaded by name are known.
     """
 

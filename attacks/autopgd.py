@@ -25,8 +25,8 @@ from advpure.attacks.oracle import Model, Oracle, Slope, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
 from advpure.attacks.projected import begin, offer_last
 from advpure.attacks.settings import Count, GradientSettings, resolve
-from advpure.randomness import Ids
-from advpure.tiling import tiled
+from advpure.core.randomness import Ids
+from advpure.core.tiling import tiled
 
 Share = Annotated[float, Gt(0), Lt(1)]
 

@@ -1,15 +1,15 @@
 """Geometry of the threat model: l-inf and l2 balls around an image, cut with the [0, 1] box.
 
 Rounding differs with the shape of a batch in sums over pixels only, so callers run the l2 parts on
-fixed tiles (`advpure.tiling`). Source of the conventions: spec 8.5 and 14.19.
+fixed tiles (`advpure.core.tiling`). Source of the conventions: spec 8.5 and 14.19.
 """
 
 import torch
 from torch import Tensor
 
-from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
-from advpure.units import Norm, check_plain
+from advpure.base.errors import BadInput
+from advpure.base.units import Norm, check_plain
+from advpure.core.randomness import RandomnessConfig
 
 
 def row_norms(rows: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
-from advpure.errors import BadInput
-from advpure.randomness import Ids, RandomnessConfig, check_xi
+from advpure.base.errors import BadInput
+from advpure.core.randomness import Ids, RandomnessConfig, check_xi
 
 
 class Attack(Protocol):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 LossName = Literal["ce", "margin", "dlr"]
 Loss = Callable[[Tensor, Tensor, bool], Tensor]

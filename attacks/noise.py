@@ -10,8 +10,8 @@ from advpure.attacks.balls import draw_in_ball, place, project
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
 from advpure.attacks.settings import AttackSettings, Count, Passes, resolve
-from advpure.randomness import Ids, RandomnessConfig
-from advpure.tiling import tiled
+from advpure.core.randomness import Ids, RandomnessConfig
+from advpure.core.tiling import tiled
 
 
 @dataclass(frozen=True, kw_only=True)

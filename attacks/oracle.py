@@ -20,13 +20,13 @@ from torch import Tensor
 
 from advpure.attacks.losses import LOSSES, succeeds
 from advpure.attacks.settings import AttackSettings, GradientSettings
-from advpure.errors import BadInput
-from advpure.gradients import differentiating, plain
-from advpure.purifier import Bound
-from advpure.randomness import Ids, RandomnessConfig, check_ids
-from advpure.steady import check_steady
-from advpure.tiling import tiled
-from advpure.units import check_images, check_labels, check_radius
+from advpure.base.errors import BadInput
+from advpure.base.units import check_images, check_labels, check_radius
+from advpure.core.gradients import differentiating, plain
+from advpure.core.purifier import Bound
+from advpure.core.randomness import Ids, RandomnessConfig, check_ids
+from advpure.core.steady import check_steady
+from advpure.core.tiling import tiled
 
 Model = Callable[[Tensor], Tensor]
 View = Callable[[Tensor, Tensor], Tensor]

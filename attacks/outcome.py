@@ -9,9 +9,9 @@ from torch import Tensor
 from advpure.attacks.balls import distances, project, row_radii
 from advpure.attacks.oracle import Batch, Oracle, Slope, Verdict
 from advpure.attacks.settings import AttackSettings
-from advpure.errors import BadInput
-from advpure.tiling import tiled
-from advpure.units import check_plain
+from advpure.base.errors import BadInput
+from advpure.base.units import check_plain
+from advpure.core.tiling import tiled
 
 
 class ZeroGradientWarning(UserWarning):

@@ -20,8 +20,8 @@ from advpure.attacks.balls import ascent, draw_in_ball, place, project, row_radi
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, starting_point
 from advpure.attacks.settings import Count, GradientSettings, resolve
-from advpure.randomness import Ids, RandomnessConfig
-from advpure.tiling import tiled
+from advpure.core.randomness import Ids, RandomnessConfig
+from advpure.core.tiling import tiled
 
 
 @dataclass(frozen=True, kw_only=True)

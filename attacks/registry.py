@@ -5,9 +5,9 @@ from typing import Any, get_args, get_type_hints
 
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.base.validation import shown, words
-from advpure.errors import BadInput
-from advpure.registry import Registry
 
 ATTACKS: Registry[Callable[..., AttackResult]] = Registry("attack")
 _HERE = "advpure.attacks"

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from annotated_types import Ge, Le, Lt
 
 from advpure.attacks.losses import LossName
+from advpure.base.errors import BadInput
+from advpure.base.units import Norm, parse_eps
 from advpure.base.validation import choose, validate
-from advpure.errors import BadInput
-from advpure.gradients import GradientMode
-from advpure.units import Norm, parse_eps
+from advpure.core.gradients import GradientMode
 
 S = TypeVar("S", bound="AttackSettings")
 Count = Annotated[int, Ge(1), Le(10**6)]

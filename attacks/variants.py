@@ -15,9 +15,9 @@ from advpure.attacks.oracle import Model
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
 from advpure.attacks.settings import Count, resolve
-from advpure.errors import BadInput
-from advpure.gradients import GradientMode
-from advpure.randomness import Ids
+from advpure.base.errors import BadInput
+from advpure.core.gradients import GradientMode
+from advpure.core.randomness import Ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ from advpure.analysis.certification.settings import (
     clean_images,
     prepare_certification,
 )
-from advpure.heap import keep_freed_memory
-from advpure.units import to_model, to_unit
+from advpure.base.heap import keep_freed_memory
+from advpure.base.units import to_model, to_unit
 from benchmarks import certification_samples
 from benchmarks.loop import Calls, _time
 

@@ -25,8 +25,8 @@ from advpure.analysis.certification import (
 )
 from advpure.analysis.certification.tallies import Tallies, Tally
 from advpure.analysis.certification.two_stage import top_class
-from advpure.records import RecordStore
-from advpure.stats import clopper_pearson_lower
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import clopper_pearson_lower
 
 MOST = 0.2
 """The most that the anytime procedure may draw of the fixed procedure's samples."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import advpure
-from advpure.analysis.robustness import RobustnessSettings, open_run, prepare
-from advpure.evaluate import evaluate
+from advpure.analysis.robustness.protocol import evaluate
+from advpure.analysis.robustness.run import RobustnessSettings, open_run, prepare
 
 
 class Calls:

@@ -11,7 +11,7 @@ import sys
 _PROBE = """
 import json, sys
 import torch, advpure
-from advpure.peak import peak_resident
+from advpure.base.peak import peak_resident
 t, mode = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 images, labels, ids = advpure.load_images("digits", n=64)

@@ -19,10 +19,10 @@ from collections.abc import Callable
 import torch
 
 import advpure
-from advpure.analysis.mixed import purify_rows
-from advpure.analysis.snr_run import SnrRun, measure_snr, prepare_snr
-from advpure.heap import keep_freed_memory
-from advpure.peak import peak_resident
+from advpure.analysis.variability.mixed import purify_rows
+from advpure.analysis.variability.run import SnrRun, measure_snr, prepare_snr
+from advpure.base.heap import keep_freed_memory
+from advpure.base.peak import peak_resident
 from benchmarks.loop import Calls
 
 FULL = (50, 50, 50)
@@ -31,8 +31,8 @@ SMALL = (4, 50, 10)
 _PROBE = """
 import sys, tempfile
 import torch
-from advpure.analysis.snr_run import SnrRun, measure_snr
-from advpure.peak import peak_resident
+from advpure.analysis.variability.run import SnrRun, measure_snr
+from advpure.base.peak import peak_resident
 torch.set_num_threads(1)
 n, k, s, t = map(int, sys.argv[1:])
 run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)

@@ -19,9 +19,9 @@ from typing import Any
 from advpure.cli.output import with_interval
 from advpure.loading import load_purifier
 from advpure.models import list_models, model_path
+from advpure.networks.weights import load_network
 from advpure.purifiers import PURIFIERS
-from advpure.stats import Rate
-from advpure.weights import load_network
+from advpure.statistics.rates import Rate
 from benchmarks import reproductions
 from benchmarks.table import render as render_benchmarks
 

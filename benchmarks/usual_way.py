@@ -13,9 +13,9 @@ import foolbox
 import torch
 from torch import Tensor
 
-from advpure.analysis.robustness import RobustnessSettings, prepare
+from advpure.analysis.robustness.run import RobustnessSettings, prepare
 from advpure.attacks import pgd
-from advpure.randomness import RandomnessConfig
+from advpure.core.randomness import RandomnessConfig
 
 _ROUNDS = 2  # ours and the usual way in turn, so that a drift of the machine hits both
 

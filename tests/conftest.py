@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import EDMDenoiser
+from advpure.core.denoisers import EDMDenoiser
 from advpure.networks import build_network
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests press it.

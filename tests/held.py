@@ -7,7 +7,7 @@ works as usual, and waits for its end after a stated amount of work.
 COMMAND = """\
 import signal, sys
 from advpure.cli import main
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 left, append = int(sys.argv.pop(1)), RecordStore.append
 def held(store, *rows):
     global left

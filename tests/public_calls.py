@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import advpure
 from advpure import analysis, attacks
 from advpure.analysis import certification
+from advpure.base.errors import BadInput
 from advpure.data import Images
-from advpure.errors import BadInput
 
 Given = Callable[[], Mapping[str, Any]]
 Calls = Mapping[str, Given]
@@ -298,7 +298,7 @@ CERTIFICATION: Calls = {
 
 def advpure_store(folder: str) -> Any:
     """Open the records of a run in the current folder."""
-    from advpure.records import RecordStore
+    from advpure.runs.records import RecordStore
 
     return RecordStore.read(Path(folder))
 

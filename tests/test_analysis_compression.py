@@ -22,18 +22,18 @@ from advpure.analysis import (
     directions,
     expected_compression_rate,
 )
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Chain
-from advpure.defense import Defense
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Chain
+from advpure.core.defense import Defense
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import linear_schedule
 from advpure.loading import load_purifier
 from advpure.networks import build_network
-from advpure.purifier import Purifier
 from advpure.purifiers.vp import noising_steps
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
-from advpure.schedules import linear_schedule
+from advpure.runs.records import RecordStore
 
 SHAPE = (1, 4, 4)
 DISTRIBUTIONS: tuple[Distribution, ...] = ("uniform", "gaussian", "sign")

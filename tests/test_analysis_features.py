@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.analysis.perceptual import clip_features, inception_features, vgg_features
-from advpure.analysis.perceptual.choice import METRICS, load_metrics, parse_metrics
-from advpure.analysis.perceptual.classifier_features import last_features
-from advpure.analysis.perceptual.classifier_features import load as load_judge
-from advpure.analysis.perceptual.frechet import frechet_distance
-from advpure.analysis.perceptual.networks import NETWORKS, FeatureNetwork, Surroundings
+from advpure.analysis.metrics import clip_features, inception_features, vgg_features
+from advpure.analysis.metrics.choice import METRICS, load_metrics, parse_metrics
+from advpure.analysis.metrics.classifier_features import last_features
+from advpure.analysis.metrics.classifier_features import load as load_judge
+from advpure.analysis.metrics.frechet import frechet_distance
+from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, Surroundings
+from advpure.base.errors import BadInput, MissingExtra
 from advpure.data import load_images
-from advpure.errors import BadInput, MissingExtra
 from advpure.loading import load_classifier
 from advpure.networks.lpips import LPIPS
 

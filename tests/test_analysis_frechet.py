@@ -5,16 +5,16 @@ import numpy.typing as npt
 import pytest
 from scipy import linalg
 
-from advpure.analysis.perceptual.frechet import (
+from advpure.analysis.metrics.frechet import (
     frechet_distance,
     frechet_estimate,
     frechet_influence,
     standard_error,
     weighted_distance,
 )
-from advpure.analysis.perceptual.moments import Moments
-from advpure.analysis.perceptual.resampling import bootstrap_distances, centred_interval
-from advpure.errors import BadInput
+from advpure.analysis.metrics.moments import Moments
+from advpure.analysis.metrics.resampling import bootstrap_distances, centred_interval
+from advpure.base.errors import BadInput
 
 Array = npt.NDArray[np.float64]
 ALPHA = 1e-5

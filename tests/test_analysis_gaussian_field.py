@@ -19,14 +19,14 @@ from advpure.analysis import (
     resized_noise_factor,
     uniform_noise_norm,
 )
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Chain, Noise
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model, to_unit
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Chain, Noise
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import linear_schedule
 from advpure.loading import load_purifier
 from advpure.purifiers.vp import noising_steps
-from advpure.randomness import RandomnessConfig
-from advpure.schedules import linear_schedule
-from advpure.units import to_model, to_unit
 
 # Figure 4b of seed 003 read with 0.01 as a variance (erratum H8): 40 of 3072 directions along the
 # data with variance 1.

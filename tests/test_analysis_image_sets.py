@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pytest
 from scipy.spatial.distance import cdist
 
-from advpure.analysis.perceptual.inception_score import inception_score
-from advpure.analysis.perceptual.precision_recall import precision_recall
-from advpure.errors import BadInput
+from advpure.analysis.metrics.inception_score import inception_score
+from advpure.analysis.metrics.precision_recall import precision_recall
+from advpure.base.errors import BadInput
 
 Array = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def test_the_definition_written_out_gives_the_same(k: int) -> None:
 def test_blocks_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     real, generated = draw(70, 4), draw(30, 4, seed=1)
     whole = precision_recall(real, generated)
-    monkeypatch.setattr("advpure.analysis.perceptual.precision_recall._BLOCK", 500)
+    monkeypatch.setattr("advpure.analysis.metrics.precision_recall._BLOCK", 500)
     assert precision_recall(real, generated) == whole
 
 

@@ -14,15 +14,15 @@ from advpure.analysis import (
     push_forward,
 )
 from advpure.analysis.perturbations import VARIANCE, Distribution, directions
-from advpure.analytic import GaussianDenoiser, MixtureDenoiser
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model
+from advpure.core.analytic import GaussianDenoiser, MixtureDenoiser
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
 from advpure.networks import build_network
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig
-from advpure.units import to_model
 
 SHAPE = (1, 4, 4)
 DISTRIBUTIONS: tuple[Distribution, ...] = ("uniform", "gaussian", "sign")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from advpure.analysis import METRICS, measure
-from advpure.analysis.distance import distance
-from advpure.analytic import GaussianDenoiser
+from advpure.analysis.metrics.distance import distance
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
 
 XI = RandomnessConfig(5)
 

@@ -9,8 +9,8 @@ import torch
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
-from advpure.analysis.perceptual.ssim import ssim, ssim_window
-from advpure.errors import BadInput
+from advpure.analysis.metrics.ssim import ssim, ssim_window
+from advpure.base.errors import BadInput
 
 C1, C2 = 0.01**2, 0.03**2
 

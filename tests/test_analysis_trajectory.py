@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.noising import noised_distance, uniform_noise_norm
+from advpure.analysis.compression.noising import noised_distance, uniform_noise_norm
+from advpure.analysis.distances.trajectory import walk
 from advpure.analysis.perturbed import Perturbation, parse_perturbations, perturbers
-from advpure.analysis.trajectory import walk
-from advpure.analytic import GaussianDenoiser
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import linear_schedule
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense, load_purifier
-from advpure.randomness import RandomnessConfig
-from advpure.schedules import linear_schedule
 
 Z = 4.42  # two-sided normal quantile of alpha = 1e-5
 XI = RandomnessConfig(0)

@@ -9,9 +9,9 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from advpure.analytic import GaussianDenoiser, MixtureDenoiser, empirical_denoiser
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser, MixtureDenoiser, empirical_denoiser
+from advpure.core.denoisers import Denoiser
 
 Draw = Callable[..., Tensor]
 SHAPE = (1, 2, 3)

@@ -14,7 +14,7 @@ from torch import Tensor
 from advpure import analysis
 from advpure.analysis import certification
 from advpure.base.arguments import admit, checked
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 Ids = Tensor | Sequence[int]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advpure.attacks import apgd
 from advpure.attacks.autopgd import _adapt, _State, checkpoints
-from advpure.units import Norm
+from advpure.base.units import Norm
 
 Array = npt.NDArray[np.float64]
 SHAPE = (1, 3, 3)

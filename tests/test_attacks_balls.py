@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from advpure.attacks.balls import ascent, distances, draw_in_ball, place, project
-from advpure.randomness import RandomnessConfig
-from advpure.units import Norm
+from advpure.base.units import Norm
+from advpure.core.randomness import RandomnessConfig
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 

@@ -19,8 +19,8 @@ from advpure.attacks import (
     uniform_noise,
 )
 from advpure.attacks.balls import distances
-from advpure.steady import check_steady
-from advpure.units import Norm
+from advpure.base.units import Norm
+from advpure.core.steady import check_steady
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 CLIMBERS = (pgd, apgd)

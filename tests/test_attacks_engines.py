@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from advpure.attacks import pgd
 from advpure.attacks.oracle import Oracle
 from advpure.attacks.settings import GradientSettings
+from advpure.base.errors import MissingExtra
+from advpure.base.units import Norm
 from advpure.compat.advertorch import load_advertorch, zero_gradients
-from advpure.errors import MissingExtra
-from advpure.gradients import replace_gradient
-from advpure.units import Norm
+from advpure.core.gradients import replace_gradient
 
 
 def _classifier() -> nn.Module:

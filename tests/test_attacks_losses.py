@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advpure.attacks.losses import LOSSES, cross_entropy, dlr, margin, succeeds
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 LOGITS = torch.tensor([[4.0, 1.0, 2.0, 0.0], [0.5, 3.0, -1.0, 2.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 3])

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from advpure.attacks import AttackResult, apgd, bpda, pgd
+from advpure.base.errors import BadInput
+from advpure.base.units import Norm
+from advpure.core.defense import Defense
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images, load_images
-from advpure.defense import Defense
-from advpure.errors import BadInput
 from advpure.loading import load_defense
-from advpure.randomness import RandomnessConfig
-from advpure.units import Norm
 
 RADII = {"linf": [0.05, 0.1, 0.2], "l2": [0.2, 0.5, 1.0]}
 COLUMNS = ("images", "success", "loss", "iterations", "forwards", "linf", "l2")

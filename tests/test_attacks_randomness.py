@@ -20,12 +20,12 @@ from advpure.attacks import (
 from advpure.attacks.losses import cross_entropy
 from advpure.attacks.oracle import Oracle, check_batch
 from advpure.attacks.settings import GradientSettings
-from advpure.defense import Defense
-from advpure.denoisers import Denoiser, Prediction
-from advpure.errors import BadInput
-from advpure.gradients import GradientMode
+from advpure.base.errors import BadInput
+from advpure.core.defense import Defense
+from advpure.core.denoisers import Denoiser, Prediction
+from advpure.core.gradients import GradientMode
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_defense
-from advpure.randomness import RandomnessConfig
 
 EPS = 0.06
 

@@ -18,7 +18,7 @@ from advpure.attacks import (
     uniform_noise,
 )
 from advpure.attacks.registry import find
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 IMAGES, LABELS = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
 

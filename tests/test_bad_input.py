@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from advpure.attacks import ZeroGradientWarning, pgd
+from advpure.base.errors import BadInput
 from advpure.cli import run
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_classifier, load_defense
 from advpure.models import model_path
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 Refused = Callable[..., str]
 

@@ -16,12 +16,12 @@ import pytest
 
 from advpure.base import budget
 from advpure.base.budget import check_packed, check_size, read_text
+from advpure.base.errors import BadInput
 from advpure.data import pickled
 from advpure.data.arrays import read_arrays
 from advpure.data.files import open_files
 from advpure.data.pickled import read_plain
 from advpure.data.pictures import read_png
-from advpure.errors import BadInput
 
 MIB = 2**20
 

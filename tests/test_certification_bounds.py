@@ -46,8 +46,8 @@ from advpure.analysis.certification.two_stage import (
     reach_notes,
     tallied,
 )
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
+from advpure.base.errors import BadInput
+from advpure.statistics.rates import clopper_pearson_lower
 
 TINY = 1e-5
 RUNS = 10_000

@@ -30,13 +30,13 @@ from advpure.analysis.certification.counting import (
     from_text,
 )
 from advpure.analysis.certification.noise import stage_xi
-from advpure.chain import Chain
+from advpure.base.errors import BadInput
 from advpure.cli import run
-from advpure.defense import Defense
-from advpure.errors import BadInput
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.core.chain import Chain
+from advpure.core.defense import Defense
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.runs.records import RecordStore
 
 TINY = 1e-5
 SURE = ([0, 100], [0, 10_000])

@@ -31,14 +31,14 @@ from advpure.analysis.certification.noise import (
 )
 from advpure.analysis.certification.radius import radius_of
 from advpure.analysis.certification.two_stage import certify
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Chain
-from advpure.defense import Defense, Policy
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Chain
+from advpure.core.defense import Defense, Policy
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
 
 TINY = 1e-5
 SHAPE = (1, 2, 4)

@@ -32,8 +32,8 @@ from advpure.analysis.certification.emulation import agreeing_samples, emulate, 
 from advpure.analysis.certification.logs import HEADER, near_threshold, read_log, write_log
 from advpure.analysis.certification.radius import ABSTAIN, bound_for, radius_of
 from advpure.analysis.certification.two_stage import certify
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
+from advpure.base.errors import BadInput
+from advpure.statistics.rates import clopper_pearson_lower
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SYNTHETIC = FIXTURES / "certification_log_sigma_0.50.tsv"

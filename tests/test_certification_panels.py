@@ -7,7 +7,7 @@ import pytest
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 
 def _certified(name: str, n: int = 4) -> CertifiedImages:

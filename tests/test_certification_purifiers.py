@@ -12,11 +12,11 @@ from advpure.analysis.certification import CertificationRun, measure_certificati
 from advpure.analysis.certification.base_classifier import chain_on_noisy
 from advpure.analysis.certification.counting import COUNTS, from_text
 from advpure.analysis.certification.settings import prepare_certification
-from advpure.chain import Noise
-from advpure.denoisers import Denoiser, Prediction
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.chain import Noise
+from advpure.core.denoisers import Denoiser, Prediction
 from advpure.loading import load_purifier
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 from advpure.training import load_recipe, train
 
 

@@ -19,9 +19,9 @@ from advpure.analysis.certification.report import CertificationReport
 from advpure.analysis.certification.run import VERB, estimate_certification
 from advpure.analysis.certification.settings import PreparedCertification, prepare_certification
 from advpure.analysis.runs import RUNS
-from advpure.errors import BadInput
-from advpure.records import RecordConflict, RecordStore
-from advpure.schema import Row
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordConflict, RecordStore
+from advpure.runs.schema import Row
 
 QUICK: dict[str, Any] = {
     "defense": "none", "dataset": "digits", "n": 3, "sigmas": "0.1,0.3", "samples": 200,
@@ -486,7 +486,7 @@ def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationR
         read_sources([whole[0]], samples=900)
     with pytest.raises(BadInput, match="1 noise levels do not match 0 logs"):
         read_sources([whole[0]], sigmas=[0.5])
-    from advpure.analysis.compression_run import CompressionRun, measure_compression
+    from advpure.analysis.compression.run import CompressionRun, measure_compression
 
     measure_compression(
         CompressionRun(dataset="digits", defense="none", n=2, perturbations=1), out=tmp_path / "cr"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.chain import Chain, Noise, Step
-from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain, Noise, Step
+from advpure.core.randomness import RandomnessConfig
 
 Draw = Callable[..., Tensor]
 XI = RandomnessConfig(3)

@@ -9,18 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.chain import Chain, Step
-from advpure.checkgrad import Bounds, GradientCheck, PurifierFactory, check_gradients
+from advpure.analysis.check_grad.gradients import (
+    Bounds,
+    GradientCheck,
+    PurifierFactory,
+    check_gradients,
+)
+from advpure.base.errors import BadInput
+from advpure.base.registry import _Entry
+from advpure.base.units import to_model
 from advpure.cli import run
+from advpure.core.chain import Chain, Step
+from advpure.core.denoisers import Denoiser
+from advpure.core.purifier import Purifier
+from advpure.core.recipe import Recipe
 from advpure.data import load_images
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.purifiers.base import Recipe
-from advpure.registry import _Entry
-from advpure.units import to_model
 
 MakeDenoiser = Callable[..., Denoiser]
 Move = Callable[[Tensor, Tensor | None], Tensor]

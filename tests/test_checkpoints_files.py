@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from advpure import load_classifier, load_defense, load_denoiser
+from advpure.base.errors import BadInput
 from advpure.checkpoints import load_checkpoint, split_reference
 from advpure.checkpoints import loader as loading
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -28,9 +29,8 @@ from advpure.checkpoints.pickles import load_edm_pickle
 from advpure.checkpoints.proof import recipe_weights
 from advpure.checkpoints.song import SongUNet
 from advpure.checkpoints.verify import verify
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
+from advpure.core.denoisers import Denoiser
+from advpure.core.randomness import RandomnessConfig
 
 RESNET = CHECKPOINTS.get("resnet56-cifar10")
 SMALL = {"image_size": 8, "width": 8, "multiples": (1, 2), "blocks": 1, "attention": (4,)}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput, MissingExtra
 from advpure.checkpoints.adapters import AsClassifier, AsDenoiser, ContinuousDenoiser
 from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.entry import Checkpoint
@@ -16,9 +17,8 @@ from advpure.checkpoints.proof import deviation, load_proofs, recipe_weights
 from advpure.checkpoints.song import SongConfig
 from advpure.checkpoints.unet2d import UNet2D, UNet2DConfig
 from advpure.checkpoints.verify import TOLERANCE
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput, MissingExtra
-from advpure.schedules import cosine_schedule, vp_abar
+from advpure.core.denoisers import Denoiser
+from advpure.core.schedules import cosine_schedule, vp_abar
 
 KEYS = Path(__file__).parent / "fixtures" / "checkpoints"
 NAMES = CHECKPOINTS.names()

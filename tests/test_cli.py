@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.cli.options import given, joined, parse_integers, parse_options
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--fix-random", "-n", "4", "--steps", "2")
-MINE = ["advpure.denoisers", "advpure.purifiers.cm"]
+MINE = ["advpure.core.denoisers", "advpure.purifiers.cm"]
 RATES = ("one_shot", "mean", "worst", "majority")
 
 
@@ -187,16 +187,16 @@ def test_dry_run_computes_nothing(cli: Cli, tmp_path: Path) -> None:
 def test_pictures_show_clean_adversarial_and_purified(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import advpure.figures
+    import advpure.plots.figures
 
     seen: list[dict[str, Any]] = []
-    draw = advpure.figures.image_grid
+    draw = advpure.plots.figures.image_grid
 
     def watch(rows: dict[str, Any], path: Path, **more: Any) -> Path:
         seen.append(dict(rows))
         return draw(rows, path, **more)
 
-    monkeypatch.setattr(advpure.figures, "image_grid", watch)
+    monkeypatch.setattr(advpure.plots.figures, "image_grid", watch)
     assert cli("attack", *SMALL, "--out", "mine")[0] == 0  # without pictures first
     code, out, _ = cli("attack", *SMALL, "--out", "mine", "--save-images", "--batch-size", "3")
     assert code == 0
@@ -296,7 +296,7 @@ def test_warnings_are_notes_without_a_place_in_the_code(cli: Cli) -> None:
             ["advpure.attacks.projected", *MINE],
         ),
         (["cr", "-n", "2", "--perturbations", "1"], MINE),
-        (["measure", "distance", "-n", "2"], ["advpure.analysis.distance", *MINE]),
+        (["measure", "distance", "-n", "2"], ["advpure.analysis.metrics.distance", *MINE]),
     ],
 )
 def test_a_reported_run_says_so_and_whether_its_code_changed(

@@ -17,16 +17,16 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from advpure import cli
+from advpure.analysis.closed_forms.two_point_run import TwoPointRun
 from advpure.analysis.runs import RUNS
 from advpure.analysis.subject import JudgedSubject as JudgedSettings
 from advpure.analysis.subject import Subject as SubjectSettings
-from advpure.analysis.survival_run import SurvivalRun
-from advpure.analysis.two_point_run import TwoPointRun
+from advpure.analysis.survival.run import SurvivalRun
+from advpure.base.errors import BadInput
 from advpure.cli import app
 from advpure.cli import groups as g
 from advpure.cli.flatten import Group, defaults, flattened, helps, without
 from advpure.cli.recorded import Ready, conclude, measure, prepare
-from advpure.errors import BadInput
 from advpure.sweeps.run_figures import RUN_FIGURES
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import typer
 
+from advpure.base.errors import BadInput
 from advpure.cli import app, run
 from advpure.cli.options import count, parse_integers, parse_options
 from advpure.cli.values import checked
-from advpure.errors import BadInput
 
 Refused = Callable[..., str]
 LOG = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.1\t1\t0\n1\t1\t1\t0.2\t1\t0\n"

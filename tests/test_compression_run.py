@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from advpure.analysis import expected_compression_rate
-from advpure.analysis.compression_run import (
+from advpure.analysis.compression.run import (
     CompressionRun,
     compression_limit,
     measure_compression,
     prepare_compression,
 )
+from advpure.base.errors import BadInput
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 QUICK: dict[str, Any] = {"n": 5, "perturbations": 3}
 

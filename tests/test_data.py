@@ -6,10 +6,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from advpure.base.errors import BadInput
 from advpure.data import DATASETS, dataset_info, load_images
 from advpure.data.base import Split
 from advpure.data.subsets import parse_subset
-from advpure.errors import BadInput
 
 SPLITS: dict[Split, int] = {"test": 50, "train": 200}
 

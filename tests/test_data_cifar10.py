@@ -18,12 +18,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from advpure.base.errors import BadInput
 from advpure.data import cifar10, load_images
 from advpure.data.cifar10_sample import CIFAR10_CLASSES
 from advpure.data.files import open_files
 from advpure.data.obtain import missing, obtain_cifar10
 from advpure.data.pickled import read_batch
-from advpure.errors import BadInput
 
 N = 12
 Records = dict[str, NDArray[np.uint8]]

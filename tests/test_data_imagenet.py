@@ -9,10 +9,10 @@ from PIL import Image
 from scipy.io import savemat
 from torch import nn
 
+from advpure.base.errors import BadInput
 from advpure.data import imagenet, imagenet64, load_images
 from advpure.data.resize import Resized, bilinear
 from advpure.data.wordnet import ranks_of
-from advpure.errors import BadInput
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # labels 0, 1, 2 of the sorted list
 

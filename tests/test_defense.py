@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analytic import GaussianDenoiser
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.defense import Defense, Policy, _votes
+from advpure.core.denoisers import Denoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import load_images
-from advpure.defense import Defense, Policy, _votes
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
 from advpure.loading import load_defense, load_purifier
-from advpure.purifier import Purifier
 from advpure.purifiers.oneshot import OneStepEDM
-from advpure.randomness import RandomnessConfig, Scheme
 
 Draw = Callable[..., Tensor]
 MakeDenoiser = Callable[..., Denoiser]
@@ -207,7 +207,7 @@ def test_fresh_scope_without_ids_numbers_the_rows(defense: Defense, pictures: Dr
 
 
 def test_eot_is_the_mean_over_draws(defense: Defense, pictures: Draw) -> None:
-    from advpure.chain import Noise
+    from advpure.core.chain import Noise
 
     images, ids = pictures(3, 1, 8, 8), torch.tensor([0, 5, 6])
     eot = Defense(defense.purifier, defense.classifier, xi=XI, policy=Policy("eot", 3)).bind(ids)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, EpsilonDenoiser
-from advpure.errors import BadInput
-from advpure.schedules import cosine_schedule, linear_schedule
+from advpure.base.errors import BadInput
+from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, EpsilonDenoiser
+from advpure.core.schedules import cosine_schedule, linear_schedule
 
 Draw = Callable[..., Tensor]
 

@@ -12,29 +12,29 @@ import numpy as np
 import pytest
 import torch
 
-from advpure.analysis.compression import compression_rate
-from advpure.analysis.distances_compare import compare_distances, frechet_difference
-from advpure.analysis.distances_figure import distances_figure
-from advpure.analysis.distances_report import report_distances
-from advpure.analysis.distances_result import SCHEMAS, DistancesResult
-from advpure.analysis.distances_run import (
+from advpure.analysis.compression.rates import compression_rate
+from advpure.analysis.distances.compare import compare_distances, frechet_difference
+from advpure.analysis.distances.figure import distances_figure
+from advpure.analysis.distances.report import report_distances
+from advpure.analysis.distances.result import SCHEMAS, DistancesResult
+from advpure.analysis.distances.run import (
     VERB,
     DistancesRun,
     estimate_distances,
     measure_distances,
     prepare_distances,
 )
-from advpure.analysis.perceptual.frechet import frechet_distance, frechet_estimate
-from advpure.analysis.perceptual.ssim import ssim
+from advpure.analysis.distances.trajectory import walk
+from advpure.analysis.metrics.frechet import frechet_distance, frechet_estimate
+from advpure.analysis.metrics.ssim import ssim
 from advpure.analysis.perturbed import parse_perturbations, perturbers
 from advpure.analysis.runs import RUNS
-from advpure.analysis.trajectory import walk
+from advpure.base.errors import BadInput
 from advpure.cli import run
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 METRICS = (
     "compression,compression-linf,ssim,frechet-classifier,classifier-score,"

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.adjoint import pull_back
-from advpure.analysis.divergence import Method, ProbeSettings, estimate_divergence, rademacher
-from advpure.analytic import GaussianDenoiser
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.analysis.steps.adjoint import pull_back
+from advpure.analysis.steps.divergence import Method, ProbeSettings, estimate_divergence, rademacher
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
-from advpure.randomness import RandomnessConfig
 
 METHODS: tuple[Method, ...] = ("jvp", "vjp")
 SHAPE = (1, 2, 4)

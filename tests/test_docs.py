@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pages import blocks, copy_sources, environment
 
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Noise
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Noise
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
 from advpure.loading import load_purifier
 from advpure.purifiers.dpm import DPM, group_orders
-from advpure.randomness import RandomnessConfig
 
 Floats = npt.NDArray[np.float64]
 VARIANCE, MEAN = 0.3, 0.2

@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.compression_run import (
+from advpure.analysis.compression.run import (
     CompressionRun,
     estimate_compression,
     measure_compression,
     prepare_compression,
 )
-from advpure.analysis.robustness import (
+from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
+from advpure.analysis.robustness.run import (
     RobustnessSettings,
     estimate_robustness,
     measure_robustness,
     prepare,
 )
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info
-from advpure.estimate import Estimate, estimate
-from advpure.evaluate import ATTACKS, DECISIONS
 from advpure.loading import load_defense, load_purifier
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.runs.cost import Estimate, estimate
+from advpure.runs.records import RecordStore
 
 CASES: list[dict[str, Any]] = [
     {"attack_options": {"steps": 4}},
@@ -107,7 +107,7 @@ def test_a_compression_run_costs_what_was_counted(tmp_path: Path) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time that estimates see: it stands still but for what a test adds."""
     now = [0.0]
-    monkeypatch.setattr("advpure.estimate.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("advpure.runs.cost.time", SimpleNamespace(perf_counter=lambda: now[0]))
     return now
 
 

@@ -9,16 +9,24 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from advpure.analysis.robustness.protocol import (
+    ATTACKS,
+    DECISIONS,
+    Attack,
+    Decisions,
+    evaluate,
+    finished,
+    summarize,
+)
 from advpure.attacks import ZeroGradientWarning, apgd, bpda_eot, pgd, pgd_eot, transfer
-from advpure.chain import Chain, Step
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain, Step
+from advpure.core.defense import Defense
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images, load_images
-from advpure.defense import Defense
-from advpure.errors import BadInput
-from advpure.evaluate import ATTACKS, DECISIONS, Attack, Decisions, evaluate, finished, summarize
 from advpure.loading import load_defense
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 ALPHA = 1e-5
 Draws = set[tuple[object, ...]]

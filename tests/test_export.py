@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from advpure.errors import BadInput, MissingExtra
-from advpure.export import Exported, export
-from advpure.records import RecordStore, Schema, StorageFull
+from advpure.base.errors import BadInput, MissingExtra
+from advpure.runs.export import Exported, export
+from advpure.runs.records import RecordStore, Schema, StorageFull
 
 SCHEMA = Schema(
     "draws",
@@ -169,7 +169,7 @@ def test_a_failed_export_keeps_the_old_file_and_leaves_no_scrap(
     def full(*_: Any) -> Iterator[str]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("advpure.export._json_row", full)
+    monkeypatch.setattr("advpure.runs.export._json_row", full)
     with pytest.raises(StorageFull, match=r"out\.jsonl"):
         export(run, target)
     assert target.read_bytes() == before

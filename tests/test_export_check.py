@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advpure.cli import run
-from advpure.records import RecordStore, Schema, run_id
+from advpure.runs.records import RecordStore, Schema, run_id
 
 _CHECKED = Schema("rates", {"id": int}, {"rate": float})
 

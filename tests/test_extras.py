@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import advpure
+from advpure.base.errors import BadInput, MissingExtra
 from advpure.base.extras import optional
 from advpure.checkpoints.catalogue import CHECKPOINTS
-from advpure.errors import BadInput, MissingExtra
-from advpure.export import _Content, _write_parquet
+from advpure.runs.export import _Content, _write_parquet
 
 ROOT = Path(advpure.__file__).parent
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.errors import BadInput
-from advpure.figures import Caption, histogram, image_grid
+from advpure.base.errors import BadInput
+from advpure.plots.figures import Caption, histogram, image_grid
 
 _SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -123,9 +123,10 @@ def test_values_outside_the_range_and_gradients_are_no_obstacle(tmp_path: Path) 
 
 def test_drawing_needs_neither_pyplot_nor_matplotlib_on_import(tmp_path: Path) -> None:
     code = (
-        "import sys, advpure.figures\n"
+        "import sys, advpure.plots.figures\n"
         "assert 'matplotlib' not in sys.modules\n"
-        f"advpure.figures.histogram({{'a': [1.0, 2.0]}}, {str(tmp_path / 'a.png')!r}, xlabel='x')\n"
+        "from advpure.plots.figures import histogram\n"
+        f"histogram({{'a': [1.0, 2.0]}}, {str(tmp_path / 'a.png')!r}, xlabel='x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

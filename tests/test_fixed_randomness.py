@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from advpure.analysis.perturbation_correlation import correlate, perturbation_correlations
-from advpure.analysis.randomness_figure import randomness_figure
-from advpure.analysis.randomness_layout import fixed_randomness_settings, transfer_settings
-from advpure.analysis.randomness_report import TABLES, report_randomness
-from advpure.analysis.randomness_result import RandomnessResult
-from advpure.analysis.randomness_run import (
+from advpure.analysis.fixed_randomness.correlation import correlate, perturbation_correlations
+from advpure.analysis.fixed_randomness.figure import randomness_figure
+from advpure.analysis.fixed_randomness.layout import fixed_randomness_settings, transfer_settings
+from advpure.analysis.fixed_randomness.report import TABLES, report_randomness
+from advpure.analysis.fixed_randomness.result import RandomnessResult
+from advpure.analysis.fixed_randomness.run import (
     RandomnessStudy,
     estimate_randomness,
     measure_randomness,
     prepare_randomness,
 )
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.robustness.protocol import DECISIONS
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
 from advpure.analysis.runs import RUNS
+from advpure.base.errors import BadInput
 from advpure.cli import run
-from advpure.errors import BadInput
-from advpure.evaluate import DECISIONS
-from advpure.records import RecordStore
-from advpure.stats import mean_interval, paired_difference
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import mean_interval, paired_difference
 from advpure.sweeps.columns import follow
 from advpure.sweeps.experiment import load_experiment
 from advpure.sweeps.points import Point

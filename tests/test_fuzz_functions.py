@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from lines import LINES
 from public_calls import MODULES, WHAT_IS_RETURNED, Calls
 
+from advpure.base.errors import BadInput, MissingExtra
 from advpure.cli import run
-from advpure.errors import BadInput, MissingExtra
-from advpure.records import RecordConflict
+from advpure.runs.records import RecordConflict
 
 pytestmark = pytest.mark.slow
 

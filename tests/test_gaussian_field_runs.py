@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from advpure.analysis import DivergingStep
-from advpure.analysis.field_figure import draw_field, field_figure
-from advpure.analysis.field_run import FieldRun, measure_field
-from advpure.analysis.gaussian_field_paths import simulate_paths, simulate_rates
-from advpure.analysis.gaussian_field_table import (
+from advpure.analysis.closed_forms.field_figure import draw_field, field_figure
+from advpure.analysis.closed_forms.field_run import FieldRun, measure_field
+from advpure.analysis.closed_forms.gaussian_field_paths import simulate_paths, simulate_rates
+from advpure.analysis.closed_forms.gaussian_field_table import (
     FieldSettings,
     field_table,
     small_step_reading,
     variance_reading,
 )
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
 
 FILE = Path(__file__).parents[1] / "experiments" / "published" / "003.json"
 PRINTED = FieldSettings.from_rows(json.loads(FILE.read_text())["tables"]["S1"]["rows"])

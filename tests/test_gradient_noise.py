@@ -11,22 +11,22 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from advpure.analysis.gradient_draws import DrawSettings
-from advpure.analysis.gradient_moments import (
+from advpure.analysis.gradient_noise.draws import DrawSettings
+from advpure.analysis.gradient_noise.moments import (
     Moments,
     cosine_of_agreement,
     enough_draws,
     expected_cosine,
     sign_agreement,
 )
-from advpure.analysis.gradient_result import GradientResult, Measure
-from advpure.analysis.gradients import gradient_noise
-from advpure.analysis.quantiles import quantile
+from advpure.analysis.gradient_noise.noise import gradient_noise
+from advpure.analysis.gradient_noise.result import GradientResult, Measure
 from advpure.attacks.losses import LOSSES
+from advpure.base.errors import BadInput
+from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense
-from advpure.randomness import Ids, RandomnessConfig
+from advpure.statistics.quantiles import quantile
 
 SHAPE = (1, 8, 8)
 D = math.prod(SHAPE)

@@ -10,14 +10,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from advpure.chain import Chain, Noise, Step
-from advpure.defense import Defense
-from advpure.denoisers import Denoiser, EDMDenoiser
-from advpure.errors import BadInput
-from advpure.gradients import KEPT_STATES, replace_gradient, run_chain
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain, Noise, Step
+from advpure.core.defense import Defense
+from advpure.core.denoisers import Denoiser, EDMDenoiser
+from advpure.core.gradients import KEPT_STATES, replace_gradient, run_chain
+from advpure.core.randomness import RandomnessConfig, set_noise_cache
 from advpure.loading import load_purifier
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, set_noise_cache
 
 Draw = Callable[..., Tensor]
 MakeDenoiser = Callable[..., Denoiser]
@@ -173,7 +173,7 @@ def test_eot_gradient_is_the_mean_of_the_gradients_of_its_draws(
     toy_denoiser: MakeDenoiser, pictures: Draw, normals: Draw
 ) -> None:
     # For a loss that is linear in the logits; for others the mean does not pass the loss.
-    from advpure.defense import Policy
+    from advpure.core.defense import Policy
 
     purifier = load_purifier("onestep-edm", denoiser=toy_denoiser(dtype=torch.float64), tile=0)
     classifier, weights = _classifier(normals), normals(2, 5, seed=8, dtype=torch.float64)
@@ -243,7 +243,7 @@ def test_a_step_that_lets_nothing_through_has_gradient_zero(mode: str) -> None:
 
 
 def test_the_short_chains_default_to_full_and_the_long_ones_to_checkpoint() -> None:
-    from advpure.analytic import GaussianDenoiser
+    from advpure.core.analytic import GaussianDenoiser
 
     denoiser = GaussianDenoiser(torch.zeros(1, 1, 1), 1.0)
     modes = {name: load_purifier(name, denoiser=denoiser).gradient for name in PURIFIERS}

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from advpure.analysis import gradient_draws, gradients_run
-from advpure.analysis.gradients import gradient_noise
-from advpure.analysis.gradients_figure import gradients_figure
-from advpure.analysis.gradients_run import (
+from advpure.analysis.gradient_noise import draws as gradient_draws
+from advpure.analysis.gradient_noise import run as gradients_run
+from advpure.analysis.gradient_noise.figure import gradients_figure
+from advpure.analysis.gradient_noise.noise import gradient_noise
+from advpure.analysis.gradient_noise.run import (
     TABLES,
     GradientStudy,
     _points,
@@ -23,11 +24,11 @@ from advpure.analysis.gradients_run import (
 from advpure.analysis.runs import RUNS
 from advpure.attacks import pgd
 from advpure.attacks.oracle import check_batch
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 QUICK: dict[str, Any] = {
     "defense": "onestep-edm", "dataset": "digits", "n": 3, "draws": 4, "reference": 4, "tile": 32,

@@ -12,7 +12,7 @@ from advpure.sweeps import worker
 PROBE = """
 import ctypes, resource, sys
 if sys.argv[1] == "kept":
-    from advpure.heap import keep_freed_memory
+    from advpure.base.heap import keep_freed_memory
     print(keep_freed_memory())
 else:
     print(None)
@@ -66,7 +66,8 @@ def test_the_users_own_choice_counts(variables: dict[str, str]) -> None:
 def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from advpure import cli, heap
+    from advpure import cli
+    from advpure.base import heap
 
     asked = []
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: asked.append("command"))

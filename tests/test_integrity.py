@@ -11,10 +11,10 @@ import pytest
 import torch
 from annotated_types import Ge, Le
 
-from advpure.errors import BadInput
-from advpure.evaluate import ATTACKS, DECISIONS
-from advpure.integrity import checksum
-from advpure.records import RecordStore, Schema
+from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
+from advpure.base.errors import BadInput
+from advpure.runs.integrity import checksum
+from advpure.runs.records import RecordStore, Schema
 
 RATES = Schema(
     "rates",

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from advpure.attacks import pgd
+from advpure.base.errors import BadInput
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense
-from advpure.randomness import RandomnessConfig
 
 foolbox = pytest.importorskip("foolbox")
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import load_images
-from advpure.evaluate import ATTACKS, DECISIONS
 from advpure.loading import load_purifier
-from advpure.randomness import RandomnessConfig, Scheme
-from advpure.records import RecordStore
-from advpure.schema import Row
+from advpure.runs.records import RecordStore
+from advpure.runs.schema import Row
 
 STRENGTHS: dict[str, dict[str, Any]] = {"cm": {}, "ddpm": {"t": 3}}
 Tables = tuple[list[Row], list[Row]]

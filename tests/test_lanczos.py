@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advpure.analysis.lanczos import Floats, LanczosSettings, Triplets, lanczos, multiply
-from advpure.errors import BadInput
+from advpure.analysis.steps.lanczos import Floats, LanczosSettings, Triplets, lanczos, multiply
+from advpure.base.errors import BadInput
 
 RANDOM = np.random.Generator(np.random.Philox(key=[3, 0]))
 DENSE = RANDOM.standard_normal((40, 40))

@@ -14,12 +14,12 @@ from torch import nn
 
 from advpure.base.budget import MAX_NAMES, MAX_NESTING, MAX_PARAMETERS, MAX_TEXT
 from advpure.base.documents import parse_json, parse_toml, read_text
+from advpure.base.errors import BadInput
 from advpure.checkpoints.files import converted
 from advpure.checkpoints.msgpack import Malformed, decode, load_flax
 from advpure.checkpoints.pickles import load_edm_pickle
-from advpure.errors import BadInput
 from advpure.networks import build_network, registry, shapes_of
-from advpure.weights import load_network, load_state
+from advpure.networks.weights import load_network, load_state
 
 # Texts
 
@@ -118,7 +118,7 @@ def test_headers_that_ask_for_too_much(
     def build(*_: object) -> None:
         raise AssertionError("nothing may be built with memory")
 
-    monkeypatch.setattr("advpure.weights.build_network", build)
+    monkeypatch.setattr("advpure.networks.weights.build_network", build)
     shape = {"image_size": 8} if architecture == "unet" else {"classes": 3}
     path = foreign(tmp_path / "a", {"image_channels": 1, **shape, **config}, architecture)
     with pytest.raises(BadInput, match=message):

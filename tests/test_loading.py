@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 import advpure
 from advpure import RandomnessConfig, load_classifier, load_defense, load_images, load_purifier
-from advpure.analytic import GaussianDenoiser
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.defense import Policy
+from advpure.core.denoisers import Denoiser, EDMDenoiser
 from advpure.data import dataset_info
-from advpure.defense import Policy
-from advpure.denoisers import Denoiser, EDMDenoiser
-from advpure.errors import BadInput
 from advpure.loading import describe, load_denoiser, make_recipe
 from advpure.models import model_path
+from advpure.networks.weights import save_network, sha256
 from advpure.purifiers import PURIFIERS
-from advpure.weights import save_network, sha256
 
 MakeDenoiser = Callable[..., Denoiser]
 XI = RandomnessConfig(0)

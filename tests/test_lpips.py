@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data.lpips_weights import obtain_lpips
-from advpure.errors import BadInput
 from advpure.networks.lpips import LPIPS, WIDTHS, load_lpips
 
 _PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

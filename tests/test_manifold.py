@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.manifold import (
+from advpure.analysis.metrics.references import choose_reference, load_reference
+from advpure.analysis.steps.manifold import (
     ManifoldSettings,
     across,
     along,
     local_spans,
     share_along,
 )
-from advpure.analysis.references import choose_reference, load_reference
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 SMALL = ManifoldSettings(neighbours=6, components=3)
 
@@ -117,7 +117,7 @@ def test_references_are_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch)
     assert choose_reference("digits", "train/first-9") == "train/first-9"
     assert choose_reference("cifar10-sample") is None
     assert load_reference("digits", "train/first-9").shape == (9, 1, 8, 8)
-    monkeypatch.setattr("advpure.analysis.references._MOST_NUMBERS", 30_000)
+    monkeypatch.setattr("advpure.analysis.metrics.references._MOST_NUMBERS", 30_000)
     assert choose_reference("digits") == "train/every-3th"
     assert len(load_reference("digits", "train/every-3th")) < 30_000 / 64
     with pytest.raises(BadInput, match="reference images 'train' of cifar10-sample cannot be used"):

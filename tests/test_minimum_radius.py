@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.attack_choice import attack_settings
-from advpure.analysis.cross_check import ENGINES, compare, minimum_norms
-from advpure.analysis.minimum_radius import RadiusRow, RadiusSettings, minimum_radii
+from advpure.analysis.robustness.attack_choice import attack_settings
+from advpure.analysis.survival.cross_check import ENGINES, compare, minimum_norms
+from advpure.analysis.survival.minimum_radius import RadiusRow, RadiusSettings, minimum_radii
 from advpure.attacks import AttackResult, PGDEOTSettings, PGDSettings, pgd
+from advpure.base.errors import BadInput
+from advpure.base.units import Norm
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense
-from advpure.randomness import RandomnessConfig
-from advpure.units import Norm
 
 SHAPE = (1, 4, 4)
 EXACT = [("apgd", {}), ("pgd", {"random_start": False})]
@@ -157,7 +157,7 @@ def test_a_success_below_a_failure_takes_the_lower_end_along(
     model = Linear()
     images = pictures(1)
     images = images + (0.01 - model.score(images)) * model.weight / model.weight.square().sum()
-    monkeypatch.setattr("advpure.analysis.minimum_radius.find", lambda name: fickle)
+    monkeypatch.setattr("advpure.analysis.survival.minimum_radius.find", lambda name: fickle)
     chosen = settings("pgd", search="tight", top=0.2, bisections=4)
     [row] = minimum_radii(model, images, torch.tensor([0]), chosen)
     true = float(model.radius(images, "linf"))
@@ -188,7 +188,7 @@ def test_failures_at_or_above_the_upper_end_are_misses(monkeypatch: pytest.Monke
         moved[0, 0, 0, pixel] += size if works else 0.0
         return pgd(model, x, y, given, ids=ids, start=moved, radii=radii, steps=1, step_size=1e-9)
 
-    monkeypatch.setattr("advpure.analysis.minimum_radius.find", lambda name: by_radius)
+    monkeypatch.setattr("advpure.analysis.survival.minimum_radius.find", lambda name: by_radius)
     gray = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
     chosen = settings("pgd", top=0.2, bisections=10)
     [row] = minimum_radii(two_ways, gray, torch.tensor([0]), chosen)
@@ -207,7 +207,7 @@ def test_an_attack_without_radii_of_its_own_gives_the_same(monkeypatch: pytest.M
     def bare(model: Any, x: Tensor, y: Tensor, given: PGDSettings, *, ids: Any) -> AttackResult:
         return pgd(model, x, y, given, ids=ids)
 
-    monkeypatch.setattr("advpure.analysis.minimum_radius.find", lambda name: bare)
+    monkeypatch.setattr("advpure.analysis.survival.minimum_radius.find", lambda name: bare)
     assert minimum_radii(model, images, y, chosen, ids=[4, 3, 9, 1, 0]) == together
 
 

@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from advpure import load_classifier, load_denoiser
+from advpure.base.errors import BadInput
 from advpure.checkpoints import load_checkpoint
 from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.choices import Choices, split_choices
 from advpure.checkpoints.files import convert, digest, read_weights
 from advpure.checkpoints.proof import recipe_weights
 from advpure.cli import run
-from advpure.errors import BadInput
 from advpure.loading import load_judge
-from advpure.named_tensors import AVERAGED, RAW, choose_set
 from advpure.networks import build_network
-from advpure.weights import load_network, load_state, save_network, sha256
+from advpure.networks.named_tensors import AVERAGED, RAW, choose_set
+from advpure.networks.weights import load_network, load_state, save_network, sha256
 
 NAME = "robustbench-standard"
 RESNET = "resnet56-cifar10"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.networks import (
     ConvNet,
     ConvNetConfig,

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analytic import MixtureDenoiser
-from advpure.chain import Step
-from advpure.denoisers import EDMDenoiser
+from advpure.core.analytic import MixtureDenoiser
+from advpure.core.chain import Step
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.schedules import linear_schedule, vp_abar, vp_beta
 from advpure.loading import load_purifier
 from advpure.networks import build_network
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.schedules import linear_schedule, vp_abar, vp_beta
 
 SHAPE = (1, 4, 4)
 POINTS = torch.stack([torch.full(SHAPE, -0.8), torch.full(SHAPE, 0.8)])

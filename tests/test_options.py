@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.options import check_names, purifier_options, read_options
 
 

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks import ZeroGradientWarning, pgd, uniform_noise
+from advpure.base.errors import BadInput
+from advpure.core.outputs import AsLogits
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import describe, load_classifier, load_defense
-from advpure.outputs import AsLogits
-from advpure.randomness import RandomnessConfig
 
 IMAGES, LABELS, _ = load_images("digits", n=8)
 

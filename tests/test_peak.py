@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from advpure import peak
+from advpure.base import peak
 
 MIB = 2**20
 
 _CHILD = """
-from advpure.peak import peak_resident
+from advpure.base.peak import peak_resident
 before = peak_resident()
 held = bytearray(b"x") * (100 * 2**20)
 during = peak_resident()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
-from advpure.charts import Points, Words, dots, lines, scatter
+from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.base.errors import BadInput
 from advpure.cli import run as cli
-from advpure.errors import BadInput
+from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.sweeps.drawing import draw
 from advpure.sweeps.figures import describe_settings
 from advpure.sweeps.points import plan

@@ -10,11 +10,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from advpure.analysis import compression_rows
-from advpure.analysis.attack_choice import attack_settings
-from advpure.analysis.compression import CompressionSettings
-from advpure.analysis.compression_result import CompressionResult
-from advpure.analysis.minimum_radius import RadiusSettings, minimum_radii
-from advpure.analysis.prediction import (
+from advpure.analysis.compression.rates import CompressionSettings
+from advpure.analysis.compression.result import CompressionResult
+from advpure.analysis.prediction.predict import (
     KINDS,
     PredictionInput,
     common,
@@ -23,11 +21,19 @@ from advpure.analysis.prediction import (
     resamples,
     stands,
 )
-from advpure.analysis.prediction_report import make_report
-from advpure.analysis.sigmoid import Sigmoid, _fit, fit_points, fit_sigmoid, leave_one_out
+from advpure.analysis.prediction.report import make_report
+from advpure.analysis.prediction.sigmoid import (
+    Sigmoid,
+    _fit,
+    fit_points,
+    fit_sigmoid,
+    leave_one_out,
+)
+from advpure.analysis.robustness.attack_choice import attack_settings
+from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
 from advpure.attacks import pgd
-from advpure.errors import BadInput
-from advpure.stats import paired_difference
+from advpure.base.errors import BadInput
+from advpure.statistics.rates import paired_difference
 
 TINY = 1e-5  # probability that a statistical test fails by chance
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
-from advpure.analysis.prediction_files import predict_from
-from advpure.analysis.prediction_plan import grid, prepare_prediction
-from advpure.analysis.prediction_run import measure_prediction
-from advpure.analysis.prediction_settings import PredictionRun
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.prediction.files import predict_from
+from advpure.analysis.prediction.plan import grid, prepare_prediction
+from advpure.analysis.prediction.run import measure_prediction
+from advpure.analysis.prediction.settings import PredictionRun
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
 from advpure.analysis.runs import RUNS
-from advpure.analysis.survival_run import SurvivalRun, measure_survival
+from advpure.analysis.survival.run import SurvivalRun, measure_survival
+from advpure.base.errors import BadInput
 from advpure.cli import run as cli
-from advpure.errors import BadInput
-from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore
 from advpure.sweeps import experiment as experiment_module
 from advpure.sweeps.samples import READERS
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep

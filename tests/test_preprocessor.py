@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
 from advpure.checkpoints import load_checkpoint
 from advpure.checkpoints.adapters import AsClassifier, NormalisedClassifier, Resample
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -17,7 +18,6 @@ from advpure.checkpoints.choices import PREPROCESSOR, Choices
 from advpure.checkpoints.files import choose_resample, convert
 from advpure.checkpoints.loader import open_checkpoint
 from advpure.checkpoints.proof import recipe_weights
-from advpure.errors import BadInput
 
 PROCESSOR = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 224, "resample": 2}
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analytic import GaussianDenoiser, empirical_denoiser
-from advpure.chain import Noise
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EpsilonDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser, empirical_denoiser
+from advpure.core.chain import Noise
+from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EpsilonDenoiser
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import linear_schedule
 from advpure.loading import load_purifier
 from advpure.purifiers import PURIFIERS
 from advpure.purifiers.dpm import group_orders
-from advpure.randomness import RandomnessConfig
-from advpure.schedules import linear_schedule
 
 Draw = Callable[..., Tensor]
 XI = RandomnessConfig(0)

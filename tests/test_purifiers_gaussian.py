@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from advpure.analytic import GaussianDenoiser
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig
 
 Array = NDArray[np.float64]
 SHAPE = (1, 2, 3)

@@ -14,11 +14,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from advpure import randomness
-from advpure.errors import BadInput
-from advpure.loading import load_purifier
-from advpure.purifiers import PURIFIERS
-from advpure.randomness import (
+from advpure.base.errors import BadInput
+from advpure.core import randomness
+from advpure.core.randomness import (
     Phase,
     RandomnessConfig,
     Scheme,
@@ -28,6 +26,8 @@ from advpure.randomness import (
     hash_key,
     set_noise_cache,
 )
+from advpure.loading import load_purifier
+from advpure.purifiers import PURIFIERS
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("hash", "counter")

@@ -21,8 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advpure.errors import BadInput
-from advpure.records import (
+from advpure.base.errors import BadInput
+from advpure.runs.records import (
     RecordConflict,
     RecordStore,
     Schema,
@@ -458,7 +458,7 @@ def test_a_full_disk_keeps_everything_before(tmp_path: Path) -> None:
 
 _LIMITED = """
 import resource, sys
-from advpure.records import RecordStore, Schema, StorageFull
+from advpure.runs.records import RecordStore, Schema, StorageFull
 schema = Schema("draws", {"sample": int}, {"text": str})
 store = RecordStore.open(sys.argv[1], schemas=[schema], settings={}, context={})
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
@@ -487,7 +487,7 @@ def test_a_refusal_of_the_operating_system_keeps_everything_before(tmp_path: Pat
 
 _WORKER = textwrap.dedent("""
     import signal, sys, time
-    from advpure.records import RecordStore, Schema
+    from advpure.runs.records import RecordStore, Schema
     folder, pause, stride, begin, most = sys.argv[1], *map(float, sys.argv[2:])
     time.sleep(max(0.0, begin - time.time()))
     rows = Schema("rows", {"sample": int}, {"value": float})
@@ -583,6 +583,6 @@ def test_processes_that_share_a_run_take_turns(tmp_path: Path) -> None:
 def test_a_lock_that_never_ends_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advpure.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("advpure.runs.database.BUSY_SECONDS", 0.05)
     with _open(tmp_path) as first, first.batch(), pytest.raises(BadInput, match="locked"):
         _open(tmp_path)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from advpure.errors import BadInput
-from advpure.registry import Registry
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 
 
 def _defenses() -> Registry[object]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from advpure.analysis.runs import RUNS
+from advpure.base.errors import BadInput
 from advpure.cli import run as cli
-from advpure.errors import BadInput
 from advpure.sweeps import experiment as experiment_module
 from advpure.sweeps.checks import CHECKS
 from advpure.sweeps.experiment import experiment_ids, load_experiment, summaries
@@ -276,7 +276,7 @@ def test_a_failed_point_gives_exit_code_1(
 ) -> None:
     import dataclasses
 
-    from advpure.registry import Registry
+    from advpure.base.registry import Registry
     from advpure.sweeps import worker
 
     def broken(settings: Any, **how: Any) -> Any:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from held import COMMAND
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.base.errors import BadInput
 from advpure.cli import output, run
-from advpure.errors import BadInput
-from advpure.evaluate import ATTACKS, DECISIONS
-from advpure.records import ALREADY_COMPLETE, RecordStore
-from advpure.schema import Row
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore
+from advpure.runs.schema import Row
 
 MAIN = "from advpure.cli import main; main()"
 BATCHES = 6
@@ -193,7 +193,7 @@ def test_ctrl_c_is_one_line_and_code_130(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     job = [*JOB, "-n", "3", "--batch-size", "1"]
-    evaluate = sys.modules["advpure.analysis.robustness"].evaluate
+    evaluate = sys.modules["advpure.analysis.robustness.run"].evaluate
 
     def interrupted(*arguments: Any, progress: Any, **more: Any) -> None:
         def press(done: int) -> None:
@@ -203,7 +203,7 @@ def test_ctrl_c_is_one_line_and_code_130(
         evaluate(*arguments, progress=press, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("advpure.analysis.robustness.evaluate", interrupted)
+        patch.setattr("advpure.analysis.robustness.run.evaluate", interrupted)
         assert run(job) == 130
     out, err = capsys.readouterr()
     assert out == ""

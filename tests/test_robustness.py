@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from advpure.analysis.robustness import (
+from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS, StageSummary, evaluate
+from advpure.analysis.robustness.run import (
     ADVERSARIAL,
     RobustnessReport,
     RobustnessSettings,
@@ -17,10 +18,9 @@ from advpure.analysis.robustness import (
     prepare,
     report_robustness,
 )
-from advpure.errors import BadInput
-from advpure.evaluate import ATTACKS, DECISIONS, StageSummary, evaluate
-from advpure.records import RecordStore
-from advpure.stats import Rate
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import Rate
 
 QUICK: dict[str, Any] = {"n": 6, "attack_options": {"steps": 3}}
 

@@ -8,7 +8,7 @@ import pytest
 
 from advpure.analysis.report import RunReport
 from advpure.analysis.runs import RUNS
-from advpure.records import ALREADY_COMPLETE
+from advpure.runs.records import ALREADY_COMPLETE
 
 
 @dataclass(frozen=True, kw_only=True)

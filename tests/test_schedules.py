@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from advpure.errors import BadInput
-from advpure.schedules import (
+from advpure.base.errors import BadInput
+from advpure.core.schedules import (
     COSINE_SHIFT,
     Schedule,
     cosine_schedule,

@@ -13,31 +13,31 @@ from advpure.analysis.certification.procedures import Anytime, Fixed
 from advpure.analysis.certification.radius import bound_for, radius_of, samples_needed
 from advpure.analysis.certification.settings import CertificationRun
 from advpure.analysis.certification.two_stage import certify
-from advpure.analysis.compression import CompressionSettings
-from advpure.analysis.compression_run import CompressionRun
-from advpure.analysis.distances_prepare import DistancesRun, prepare_distances
-from advpure.analysis.divergence import ProbeSettings
-from advpure.analysis.field_run import FieldRun
-from advpure.analysis.gaussian_field_table import FieldSettings
-from advpure.analysis.gradient_draws import DrawSettings
-from advpure.analysis.gradient_moments import Moments
-from advpure.analysis.gradients_run import GradientStudy
-from advpure.analysis.lanczos import LanczosSettings
-from advpure.analysis.manifold import ManifoldSettings
-from advpure.analysis.prediction_settings import PredictionRun
-from advpure.analysis.randomness_run import RandomnessStudy
-from advpure.analysis.robustness import RobustnessSettings
-from advpure.analysis.singular import SingularSettings
-from advpure.analysis.snr_run import SnrRun
-from advpure.analysis.snr_settings import SnrSettings
-from advpure.analysis.step_settings import StepSettings
-from advpure.analysis.steps_run import StepsRun
-from advpure.analysis.survival_run import SurvivalRun
-from advpure.analysis.timesteps import TimestepStudy
-from advpure.analysis.transport_settings import TransportRun
-from advpure.analysis.two_point_run import TwoPointRun
+from advpure.analysis.closed_forms.field_run import FieldRun
+from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
+from advpure.analysis.closed_forms.two_point_run import TwoPointRun
+from advpure.analysis.compression.rates import CompressionSettings
+from advpure.analysis.compression.run import CompressionRun
+from advpure.analysis.distances.prepare import DistancesRun, prepare_distances
+from advpure.analysis.fixed_randomness.run import RandomnessStudy
+from advpure.analysis.gradient_noise.draws import DrawSettings
+from advpure.analysis.gradient_noise.moments import Moments
+from advpure.analysis.gradient_noise.run import GradientStudy
+from advpure.analysis.prediction.settings import PredictionRun
+from advpure.analysis.robustness.run import RobustnessSettings
+from advpure.analysis.steps.divergence import ProbeSettings
+from advpure.analysis.steps.lanczos import LanczosSettings
+from advpure.analysis.steps.manifold import ManifoldSettings
+from advpure.analysis.steps.run import StepsRun
+from advpure.analysis.steps.settings import StepSettings
+from advpure.analysis.steps.singular import SingularSettings
+from advpure.analysis.survival.run import SurvivalRun
+from advpure.analysis.timesteps.run import TimestepStudy
+from advpure.analysis.transport.settings import TransportRun
+from advpure.analysis.variability.run import SnrRun
+from advpure.analysis.variability.settings import SnrSettings
+from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST
-from advpure.errors import BadInput
 from advpure.options import read_options
 
 READING = {

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.singular import Spectrum, leading_singular_values
-from advpure.analysis.singular_result import SingularResult, singular_records
-from advpure.analytic import GaussianDenoiser
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.analysis.steps.singular import Spectrum, leading_singular_values
+from advpure.analysis.steps.singular_result import SingularResult, singular_records
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
 
 XI = RandomnessConfig(0)
 CASES: list[tuple[str, dict[str, Any]]] = [

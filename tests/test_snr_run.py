@@ -16,11 +16,10 @@ import pytest
 from held import UP_TO
 
 from advpure.analysis import signal_to_noise
-from advpure.analysis.row_file import RowFile
 from advpure.analysis.runs import RUNS
-from advpure.analysis.snr_figure import snr_figure
-from advpure.analysis.snr_result import SNR_SCHEMA, SnrRow
-from advpure.analysis.snr_run import (
+from advpure.analysis.variability.figure import snr_figure
+from advpure.analysis.variability.result import SNR_SCHEMA, SnrRow
+from advpure.analysis.variability.run import (
     UNFINISHED,
     SnrRun,
     estimate_snr,
@@ -28,11 +27,12 @@ from advpure.analysis.snr_run import (
     prepare_snr,
     report_snr,
 )
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.records import ALREADY_COMPLETE, RecordStore, StorageFull
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore, StorageFull
+from advpure.runs.row_file import RowFile
 
 Cli = Callable[..., tuple[int, str, str]]
 QUICK: dict[str, Any] = {
@@ -142,7 +142,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path)
     settings = {**QUICK, "t": 30, "n": 3, "perturbations": 16, "configurations": 16}
     for attempt in range(4):
         code = (
-            "from advpure.analysis.snr_run import SnrRun, measure_snr\n"
+            "from advpure.analysis.variability.run import SnrRun, measure_snr\n"
             f"measure_snr(SnrRun(**{settings!r}), out='mine', batch_size=16,\n"
             f"    progress={UP_TO.format(done=150 * (attempt + 1))})\n"  # of 3 x 272 cells
         )
@@ -329,7 +329,7 @@ def test_a_run_makes_the_network_calls_of_its_full_tiles_and_no_others(
 ) -> None:
     settings = SnrRun(**QUICK)
     prepared = prepare_snr(settings)
-    monkeypatch.setattr("advpure.analysis.snr_run.prepare_snr", lambda run: prepared)
+    monkeypatch.setattr("advpure.analysis.variability.run.prepare_snr", lambda run: prepared)
     calls: list[int] = []
     denoiser: Any = prepared.purifier.denoiser
     handle = denoiser.network.register_forward_hook(lambda m, x, y: calls.append(len(x[0])))

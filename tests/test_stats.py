@@ -10,8 +10,8 @@ import torch
 from scipy import stats as scipy_stats
 from scipy.optimize import minimize_scalar
 
-from advpure.errors import BadInput
-from advpure.stats import (
+from advpure.base.errors import BadInput
+from advpure.statistics.rates import (
     Interval,
     clopper_pearson,
     clopper_pearson_lower,

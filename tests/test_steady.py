@@ -19,15 +19,15 @@ from advpure.analysis import (
     signal_to_noise,
     step_compression,
 )
-from advpure.analysis.minimum_radius import RadiusSettings, minimum_radii
+from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
 from advpure.attacks import PGDSettings, apgd, bpda, pgd, pgd_eot, transfer, uniform_noise
+from advpure.base.errors import BadInput
+from advpure.core.defense import Defense
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.steady import check_steady
 from advpure.data import load_images
-from advpure.defense import Defense
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
 from advpure.loading import load_classifier, load_defense, load_purifier
-from advpure.randomness import RandomnessConfig
-from advpure.steady import check_steady
 
 IMAGES, LABELS, IDS = load_images("digits", n=16)
 EPS = "8/255"

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from advpure.analysis import compression_rate, push_forward
-from advpure.analysis.manifold import ManifoldSettings, local_spans
 from advpure.analysis.perturbations import directions
-from advpure.analysis.step_settings import StepProbe, StepSettings, describe_chain
-from advpure.analysis.steps import StepBatch, step_rows
-from advpure.analysis.steps_result import StepsResult
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Noise
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.analysis.steps.manifold import ManifoldSettings, local_spans
+from advpure.analysis.steps.rates import StepBatch, step_rows
+from advpure.analysis.steps.result import StepsResult
+from advpure.analysis.steps.settings import StepProbe, StepSettings, describe_chain
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Noise
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import linear_schedule
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
-from advpure.schedules import linear_schedule
-from advpure.units import to_model
 
 SHAPE, XI = (1, 2, 3), RandomnessConfig(0)
 VARIANCES = torch.tensor([0.25, 0.02, 0.7, 0.1, 1.3, 0.4], dtype=torch.float64).reshape(SHAPE)

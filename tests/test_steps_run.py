@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
+from advpure.analysis.compression.run import CompressionRun, measure_compression
 from advpure.analysis.runs import RUNS
-from advpure.analysis.steps_figure import draw_steps, steps_figure
-from advpure.analysis.steps_report import report_steps
-from advpure.analysis.steps_run import (
+from advpure.analysis.steps.figure import draw_steps, steps_figure
+from advpure.analysis.steps.report import report_steps
+from advpure.analysis.steps.run import (
     VERB,
     StepsRun,
     estimate_steps,
     measure_steps,
     prepare_steps,
 )
+from advpure.base.errors import BadInput
 from advpure.cli import run as cli
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 QUICK: dict[str, Any] = {
     "dataset": "digits", "defense": "ddpm", "t": 2, "n": 2, "tile": 8, "probes": 2,
@@ -135,7 +135,7 @@ def test_the_estimate_counts_evaluations(monkeypatch: pytest.MonkeyPatch) -> Non
         call()
         return 2.0
 
-    monkeypatch.setattr("advpure.analysis.steps_run._timed", seconds)
+    monkeypatch.setattr("advpure.analysis.steps.run._timed", seconds)
     found = estimate_steps(prepare_steps(StepsRun(**QUICK)))
     # Two network steps: 3 states, 2 fresh ones; 2 probes, 2 limits, 1 linear, 2 x 1 directions.
     assert found.backwards == 2 * 2 * 7

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from advpure.records import RecordStore
-from advpure.stopping import STOPPED, deferred, stoppable
-from advpure.storage import atomic_path
+from advpure.base.stopping import STOPPED, deferred, stoppable
+from advpure.base.storage import atomic_path
+from advpure.runs.records import RecordStore
 
 MAIN = "from advpure.entry import main; main()"
 JOB = ("attack", "-d", "cm", "--fix-random", "--steps", "20", "-n", "400", "--batch-size", "1")

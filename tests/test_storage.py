@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from advpure.errors import BadInput
-from advpure.storage import StorageFull, atomic_path, writing
+from advpure.base.errors import BadInput
+from advpure.base.storage import StorageFull, atomic_path, writing
 
 
 def test_a_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:

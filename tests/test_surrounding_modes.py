@@ -17,14 +17,14 @@ from advpure.analysis import (
     leading_singular_values,
     step_compression,
 )
-from advpure.analysis.minimum_radius import RadiusSettings, minimum_radii
+from advpure.analysis.check_grad.gradients import check_gradients
+from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
 from advpure.attacks import PGDSettings, apgd, bpda, pgd, pgd_eot
-from advpure.checkgrad import check_gradients
+from advpure.base.errors import BadInput
 from advpure.cli import run
+from advpure.core.randomness import RandomnessConfig, set_noise_cache
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_classifier, load_defense, load_purifier
-from advpure.randomness import RandomnessConfig, set_noise_cache
 
 IMAGES, LABELS, IDS = load_images("digits", n=8)
 XI = RandomnessConfig(0)

@@ -9,23 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.attack_choice import attack_settings
-from advpure.analysis.minimum_radius import RadiusSettings, minimum_radii
+from advpure.analysis.robustness.attack_choice import attack_settings
 from advpure.analysis.runs import RUNS
-from advpure.analysis.survival_figure import draw_survival, survival_figure
-from advpure.analysis.survival_report import report_survival
-from advpure.analysis.survival_run import (
+from advpure.analysis.survival.figure import draw_survival, survival_figure
+from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
+from advpure.analysis.survival.report import report_survival
+from advpure.analysis.survival.run import (
     SurvivalRun,
     _search_free,
     measure_survival,
     prepare_survival,
 )
+from advpure.base.errors import BadInput
 from advpure.cli import run as run_cli
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images, load_images
-from advpure.errors import BadInput
 from advpure.loading import load_defense, load_purifier
-from advpure.randomness import RandomnessConfig
-from advpure.records import ALREADY_COMPLETE, RecordStore
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore
 
 QUICK: dict[str, Any] = {
     "dataset": "digits", "n": 5, "attack": "pgd", "bisections": 2, "top": 0.4,

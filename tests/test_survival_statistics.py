@@ -11,11 +11,11 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import CensoredData, binomtest, ecdf, norm
 
-from advpure.analysis.kaplan_meier import kaplan_meier
-from advpure.analysis.minimum_radius import RadiusRow
-from advpure.analysis.survival import SurvivalResult
-from advpure.analysis.zero_inflated import fit_zero_inflated
-from advpure.errors import BadInput
+from advpure.analysis.survival.fit import SurvivalResult
+from advpure.analysis.survival.minimum_radius import RadiusRow
+from advpure.base.errors import BadInput
+from advpure.statistics.kaplan_meier import kaplan_meier
+from advpure.statistics.zero_inflated import fit_zero_inflated
 
 Array = npt.NDArray[np.float64]
 ALPHA = 1e-5

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.sweeps.axes import Axis, product
 from advpure.sweeps.points import Point, drafts, nested, plan
 from advpure.sweeps.strict_yaml import read_yaml, read_yaml_file
@@ -253,8 +253,8 @@ def test_every_point_is_checked_as_its_verb_checks_it(found: dict[str, Any], wor
 
 
 def test_points_are_named_as_the_verb_names_its_run_folder() -> None:
-    from advpure.analysis.compression_run import CompressionRun, prepare_compression
-    from advpure.header import default_run_folder
+    from advpure.analysis.compression.run import CompressionRun, prepare_compression
+    from advpure.runs.header import default_run_folder
 
     (point,) = plan(sweep(verb="cr", base={**TINY, "defense": "none"}))
     own = prepare_compression(CompressionRun(**TINY, defense="none")).settings

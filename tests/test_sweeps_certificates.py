@@ -7,11 +7,11 @@ import pytest
 
 from advpure.analysis.certification.accuracy import certified_accuracy
 from advpure.analysis.certification.run import CertificationRun, measure_certification
-from advpure.analysis.distances_compare import compare_distances
-from advpure.analysis.distances_run import measure_distances
-from advpure.analysis.transport_run import TransportRun, measure_transport
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.analysis.distances.compare import compare_distances
+from advpure.analysis.distances.run import measure_distances
+from advpure.analysis.transport.run import TransportRun, measure_transport
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
 from advpure.sweeps.checks import run_check
 from advpure.sweeps.columns import Column, follow
 from advpure.sweeps.evidence import Evidence

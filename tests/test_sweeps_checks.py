@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, spearmanr, ttest_rel
 
-from advpure.errors import BadInput
-from advpure.stats import Interval
+from advpure.base.errors import BadInput
+from advpure.statistics.rates import Interval
 from advpure.sweeps import evidence as evidence_module
 from advpure.sweeps.checks import run_check
 from advpure.sweeps.columns import Column, Value, follow

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression_run import CompressionRun, measure_compression
+from advpure.analysis.compression.run import CompressionRun, measure_compression
 from advpure.analysis.runs import RUNS, Verb
-from advpure.errors import BadInput
-from advpure.records import ALREADY_COMPLETE, RecordStore, StorageFull
-from advpure.registry import Registry
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore, StorageFull
 from advpure.sweeps import claims as claims_module
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.cost import estimate_sweep

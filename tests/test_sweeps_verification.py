@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from advpure.base.errors import BadInput
 from advpure.cli import run
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 from advpure.sweeps.drawing import draw
 from advpure.sweeps.index import Index
 from advpure.sweeps.overview import overview

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advpure.base.errors import BadInput
 from advpure.base.text import (
     digits,
     read_natural,
@@ -17,7 +18,6 @@ from advpure.base.text import (
 )
 from advpure.base.validation import whole
 from advpure.data.subsets import is_whole, parse_subset
-from advpure.errors import BadInput
 
 SIZES = {"test": 20, "train": 50}
 

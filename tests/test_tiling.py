@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
-from advpure.tiling import tiled
+from advpure.base.errors import BadInput
+from advpure.core.tiling import tiled
 
 Draw = Callable[..., Tensor]
 

@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from advpure.analysis import expected_compression_rate
-from advpure.analysis.compression_run import CompressionRun, measure_compression
-from advpure.analysis.robustness import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
 from advpure.analysis.runs import RUNS
-from advpure.analysis.timesteps import (
+from advpure.analysis.timesteps.figure import timesteps_figure
+from advpure.analysis.timesteps.report import TIMES, Timestep, _rises, report_timesteps
+from advpure.analysis.timesteps.run import (
     TIME_STEPS,
     TimestepStudy,
     estimate_timesteps,
     measure_timesteps,
     prepare_timesteps,
 )
-from advpure.analysis.timesteps_figure import timesteps_figure
-from advpure.analysis.timesteps_report import TIMES, Timestep, _rises, report_timesteps
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
-from advpure.errors import BadInput
 from advpure.loading import load_purifier
-from advpure.records import RecordStore
-from advpure.stats import wilson
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import wilson
 
 SUBJECT: dict[str, Any] = {"defense": "ddpm", "dataset": "digits", "n": 3, "tile": 32}
 QUICK: dict[str, Any] = {

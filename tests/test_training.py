@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analytic import GaussianDenoiser
+from advpure.base.errors import BadInput
+from advpure.core.analytic import GaussianDenoiser
 from advpure.data import RawSplit
-from advpure.errors import BadInput
 from advpure.networks import build_network
+from advpure.networks.weights import LoadedNetwork, load_network, load_state
 from advpure.training import Recipe, list_recipes, load_recipe, train
 from advpure.training.augment import flip_images, shift_images
 from advpure.training.consistency import ConsistencyTask, heun_step
@@ -27,7 +28,6 @@ from advpure.training.randomness import step_generator
 from advpure.training.recipe import OptimizerName
 from advpure.training.tasks import Batch
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork, load_network, load_state
 
 RECIPE = Recipe(
     name="tiny",

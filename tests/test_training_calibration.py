@@ -10,17 +10,17 @@ from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor, nn
 
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_defense
 from advpure.models import model_path
+from advpure.networks.weights import LoadedNetwork, load_network, state_sha256
 from advpure.purifiers.oneshot import Calibrated
-from advpure.randomness import RandomnessConfig
 from advpure.training import load_recipe
 from advpure.training.calibration import CalibrationTask, calibration_losses
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch
-from advpure.weights import LoadedNetwork, load_network, state_sha256
 
 LABELS = torch.tensor([0, 1, 2, 3, 0])
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
+from advpure.base.errors import BadInput
+from advpure.base.storage import StorageFull
 from advpure.cli import run
 from advpure.data import RawSplit
-from advpure.errors import BadInput
 from advpure.networks import build_network
-from advpure.storage import StorageFull
+from advpure.networks.weights import LoadedNetwork
 from advpure.training import Recipe
 from advpure.training.classifier import ClassifierTask
 from advpure.training.randomness import step_generator
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork
 
 RECIPE = Recipe(
     name="tiny",

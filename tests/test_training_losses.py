@@ -12,13 +12,14 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
+from advpure.core.schedules import karras_grid
 from advpure.data import DATASETS
-from advpure.errors import BadInput
 from advpure.models import model_path
 from advpure.networks import build_network
 from advpure.networks.layers import seed_dropout
 from advpure.networks.lpips import LPIPS
-from advpure.schedules import karras_grid
+from advpure.networks.weights import LoadedNetwork, load_network, state_sha256
 from advpure.training import Recipe, list_recipes, load_recipe, train
 from advpure.training import distances as distances_module
 from advpure.training.classifier_denoised import DenoisedClassifierTask
@@ -38,7 +39,6 @@ from advpure.training.randomness import step_generator
 from advpure.training.run import _network, _teacher
 from advpure.training.tasks import NEEDS_TEACHER, TASKS, Batch, make_task
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork, load_network, state_sha256
 
 NETWORK = {"image_size": 8, "image_channels": 1, "channels": [8]}
 RANGE = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from advpure.base.errors import BadInput
 from advpure.cli import run
-from advpure.errors import BadInput
 from advpure.models import model_path
 from advpure.training import Recipe, load_recipe, train
 

@@ -9,15 +9,15 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.loading import load_selector
 from advpure.models import model_path
+from advpure.networks.weights import load_network
 from advpure.training import load_recipe, train
 from advpure.training import selector as module
 from advpure.training.randomness import step_generator
 from advpure.training.selector import SelectorTask, selection_targets
 from advpure.training.tasks import Batch
-from advpure.weights import load_network
 
 SETTINGS: dict[str, Any] = {"certified": "digits-consistency-025", "sigmas": [0.25]}
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from advpure.core.tiling import tiled
 from advpure.data import dataset_info, load_images
 from advpure.models import list_models, model_path
-from advpure.tiling import tiled
+from advpure.networks.weights import load_network
 from advpure.training import list_recipes
-from advpure.weights import load_network
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -12,12 +12,12 @@ from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.networks.weights import load_network
 from advpure.training import load_recipe, train
 from advpure.training.classifier_smoothed import SmoothedClassifierTask, consistency_losses
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch
-from advpure.weights import load_network
 
 
 def drawn_logits(draws: int, rows: int = 5, classes: int = 4) -> Tensor:

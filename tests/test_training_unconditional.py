@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import ConsistencyDenoiser, EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.core.denoisers import ConsistencyDenoiser, EDMDenoiser
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_defense
 from advpure.networks import build_network
-from advpure.randomness import RandomnessConfig
+from advpure.networks.weights import LoadedNetwork, load_network
 from advpure.training import Recipe, load_recipe, train
 from advpure.training.consistency import ConsistencyTask, heun_step
 from advpure.training.consistency_unconditional import UnconditionalTask
@@ -22,7 +23,6 @@ from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.run import _network
 from advpure.training.tasks import Batch
-from advpure.weights import LoadedNetwork, load_network
 
 SHAPE = {"image_size": 8, "image_channels": 1, "channels": [8], "embedding": 8}
 RANGE = {"sigma_data": 0.5, "sigma_min": 0.002, "sigma_max": 80.0}

@@ -11,30 +11,38 @@ from scipy.integrate import quad
 from scipy.special import gammaln
 from torch import Tensor
 
-from advpure.analysis.transport_figure import draw_purified
-from advpure.analysis.transport_result import PICTURES, TRANSPORT, TransportResult
-from advpure.analysis.transport_rows import purified_batches
-from advpure.analysis.transport_run import (
+from advpure.analysis.closed_forms.two_point import (
+    simulate_two_points,
+    two_point_denoiser,
+    two_point_law,
+)
+from advpure.analysis.closed_forms.two_point_run import (
+    TwoPointRun,
+    measure_two_point,
+    prepare_two_point,
+)
+from advpure.analysis.transport.figure import draw_purified
+from advpure.analysis.transport.result import PICTURES, TRANSPORT, TransportResult
+from advpure.analysis.transport.rows import purified_batches
+from advpure.analysis.transport.run import (
     TransportRun,
     estimate_transport,
     measure_transport,
     prepare_transport,
     report_transport,
 )
-from advpure.analysis.transport_settings import chains_at
-from advpure.analysis.two_point import simulate_two_points, two_point_denoiser, two_point_law
-from advpure.analysis.two_point_run import TwoPointRun, measure_two_point, prepare_two_point
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Noise
+from advpure.analysis.transport.settings import chains_at
+from advpure.base.errors import BadInput
 from advpure.cli import run as cli
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Noise
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images
-from advpure.errors import BadInput
-from advpure.figures import image_grid
-from advpure.purifier import Purifier
+from advpure.plots.figures import image_grid
 from advpure.purifiers.oneshot import OneStepEDM
 from advpure.purifiers.pf_ode import PFODE
-from advpure.randomness import RandomnessConfig
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 
 SHAPE, STD = (1, 4, 4), 0.6  # standard deviation of the data in model units
 Z = 4.4172  # two-sided, alpha = 1e-5

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advpure.errors import BadInput
-from advpure.units import check_images, parse_eps, parse_number, parse_sigma, to_model, to_unit
+from advpure.base.errors import BadInput
+from advpure.base.units import check_images, parse_eps, parse_number, parse_sigma, to_model, to_unit
 
 
 def test_the_two_ranges_map_onto_each_other() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from annotated_types import Ge, Gt, Lt
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import (
     LARGEST,
     Range,
@@ -20,7 +21,6 @@ from advpure.base.validation import (
     whole,
     words,
 )
-from advpure.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from advpure.analysis import two_way as two_way_module
-from advpure.analysis.mixed import purify_rows
 from advpure.analysis.perturbations import directions
-from advpure.analysis.ratio import ratio_of_means
-from advpure.analysis.row_file import RowFile
-from advpure.analysis.snr import signal_to_noise, snr_tables
-from advpure.analysis.snr_result import MEANS, RATIOS, SnrResult, SnrRow
-from advpure.analysis.snr_settings import SnrSettings
-from advpure.analysis.two_way import Table, TwoWay, table_statistics
-from advpure.analysis.variance import (
+from advpure.analysis.variability import two_way as two_way_module
+from advpure.analysis.variability.mixed import purify_rows
+from advpure.analysis.variability.result import MEANS, RATIOS, SnrResult, SnrRow
+from advpure.analysis.variability.settings import SnrSettings
+from advpure.analysis.variability.tables import signal_to_noise, snr_tables
+from advpure.analysis.variability.two_way import Table, TwoWay, table_statistics
+from advpure.analysis.variability.variance import (
     Components,
     SumsOfSquares,
     expected_plain,
     plain_components,
     unbiased_components,
 )
-from advpure.analytic import GaussianDenoiser
-from advpure.chain import Chain
-from advpure.defense import Defense
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.storage import StorageFull
+from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Chain
+from advpure.core.defense import Defense
+from advpure.core.denoisers import EDMDenoiser
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
 from advpure.loading import load_purifier
-from advpure.purifier import Purifier
-from advpure.randomness import RandomnessConfig
-from advpure.storage import StorageFull
+from advpure.runs.row_file import RowFile
+from advpure.statistics.ratio import ratio_of_means
 
 Array = NDArray[np.float64]
 ALPHA = 1e-5

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from advpure.base.errors import BadInput
 from advpure.data import dataset_info
-from advpure.errors import BadInput
 from advpure.models import list_models, model_path
 from advpure.networks import build_network
-from advpure.weights import load_network, load_state, save_network, sha256
+from advpure.networks.weights import load_network, load_state, save_network, sha256
 
 CONFIG = {"image_channels": 1, "classes": 3, "channels": [8]}
 

@@ -1,1 +1,1 @@
-"""What everything else rests on: validation of what comes from outside."""
+"""What everything else rests on: errors, validation, units, registry, storage, devices."""

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 import numpy.typing as npt
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import check_value, shown
-from advpure.errors import BadInput
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def checked(function: F) -> F:
         >>> scale(0.5, names=["a", 3])
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: names[1] 3 is not a text; write it in quotes
+        advpure.BadInput: names[1] 3 is not a text; write it in quotes
     """
     if isinstance(function, type):
         function.__init__ = checked(function.__init__)  # type: ignore[misc]

@@ -7,7 +7,7 @@ largest honest file of its kind needs; the file that is refused is named, with t
 import zipfile
 from pathlib import Path
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 MEMBER = 256 * 2**20
 """Bytes of one file in an archive, or of a file read whole; CIFAR-10 as one npz has 176 MiB."""
@@ -95,7 +95,7 @@ def check_repeats(count: int, what: str, most: int = REPEATS) -> None:
         >>> check_repeats(10**9, "perturbations")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: 1,000,000,000 perturbations are more than 10,000,000; ask for fewer
+        advpure.BadInput: 1,000,000,000 perturbations are more than 10,000,000; ask for fewer
     """
     if count > most:
         raise BadInput(f"{count:,} {what}", f"are more than {most:,}", "ask for fewer")

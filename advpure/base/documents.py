@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advpure.base.budget import MAX_NESTING, MAX_TEXT
+from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST, shown
-from advpure.errors import BadInput
 
 _QUOTED = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
 
@@ -68,7 +68,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
         >>> parse_json("[" * 2000 + "]" * 2000, "header")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: header is nested deeper than 64; flatten it
+        advpure.BadInput: header is nested deeper than 64; flatten it
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text

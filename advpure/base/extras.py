@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from advpure.errors import BadInput, MissingExtra
+from advpure.base.errors import BadInput, MissingExtra
 
 _LONGEST = 200
 
@@ -32,7 +32,7 @@ def optional(package: str, extra: str, *, distribution: str | None = None) -> It
         ...     import absent
         Traceback (most recent call last):
         ...
-        advpure.errors.MissingExtra: absent is not installed; pip install 'advpure[hub]' brings it
+        advpure.MissingExtra: absent is not installed; pip install 'advpure[hub]' brings it
     """
     known = distribution or package
     try:

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import shown
-from advpure.errors import BadInput
 
 
 def changed(settings: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST, shown, whole
-from advpure.errors import BadInput
 
 V = TypeVar("V")
 _DIGITS = re.compile(r"[0-9]+")
@@ -50,7 +50,7 @@ def read_whole(text: str, what: str, least: int = 0, most: int = LARGEST, fix: s
         >>> read_whole("²", "seed")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: seed '²' is not a whole number; write 0
+        advpure.BadInput: seed '²' is not a whole number; write 0
     """
     number = digits(text.strip())
     if number is None:
@@ -117,7 +117,7 @@ def several(given: Any, read: Callable[[Any], V], what: str, fix: str) -> tuple[
         >>> several([1, 1], lambda one: whole(one, "seed"), "seeds", "write 0,1,2")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: seeds 1,1 repeat a value; give each value once
+        advpure.BadInput: seeds 1,1 repeat a value; give each value once
     """
     entries = _entries(given)
     written = ",".join(str(each).strip() for each in entries)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le, Lt
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 LARGEST = 2**63 - 1
 """The largest whole number that int64 tensors and SQLite hold."""
@@ -102,7 +102,7 @@ def choose(value: object, allowed: Sequence[object], what: str) -> None:
         >>> choose("l1", ("linf", "l2"), "norm")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: norm 'l1' is not known; did you mean l2? known: linf, l2
+        advpure.BadInput: norm 'l1' is not known; did you mean l2? known: linf, l2
     """
     if any(type(value) is type(one) and value == one for one in allowed):
         return
@@ -124,7 +124,7 @@ def whole(value: object, what: str, least: int = 0, most: int = LARGEST) -> int:
         >>> whole(True, "steps", 1)
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: steps True is not a whole number of 1 or more; use 1
+        advpure.BadInput: steps True is not a whole number of 1 or more; use 1
     """
     number = as_integer(value)
     if number is None or not least <= number <= most:
@@ -157,7 +157,7 @@ def number(value: object, what: str, within: Range = ANY, fix: str = "") -> floa
         >>> number(float("nan"), "alpha")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: alpha nan is not finite; write 0.03 or 8/255
+        advpure.BadInput: alpha nan is not finite; write 0.03 or 8/255
     """
     example = fix or "write 0.03 or 8/255"
     result = _read_number(value)
@@ -210,7 +210,7 @@ def name(value: object, what: str) -> str:
         >>> name("../../escaped", "name")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: name '../../escaped' is not a name; use letters, digits, _ . + -
+        advpure.BadInput: name '../../escaped' is not a name; use letters, digits, _ . + -
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise BadInput(f"{what} {shown(value)}", "is not a name", "use letters, digits, _ . + -")
@@ -227,7 +227,7 @@ def instance(value: object, kinds: type | tuple[type, ...], what: str, fix: str)
         >>> instance(3, str, "settings", "pass a text")
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: settings 3 of type int cannot be used; pass a text
+        advpure.BadInput: settings 3 of type int cannot be used; pass a text
     """
     if not isinstance(value, kinds):
         subject = f"{what} {shown(value)} of type {type(value).__name__}"
@@ -290,7 +290,7 @@ def validate(settings: Any) -> None:
         >>> Settings(probes=0)
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: probes 0 is not a whole number of 1 or more; use 1
+        advpure.BadInput: probes 0 is not a whole number of 1 or more; use 1
     """
     kind: Any = type(settings)
     hints = _hints(kind)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.denoisers import (
+from advpure.core.denoisers import (
     ConsistencyDenoiser,
     Denoiser,
     EDMDenoiser,
     EpsilonDenoiser,
     Prediction,
 )
-from advpure.schedules import make_schedule, vp_time
+from advpure.core.schedules import make_schedule, vp_time
 
 Resample = Literal["bilinear", "bicubic"]
 

@@ -7,6 +7,7 @@ checksum or size that no source states is left out, never guessed.
 from dataclasses import replace
 from typing import Any
 
+from advpure.base.registry import Registry
 from advpure.checkpoints import cifar_classifiers as cifar
 from advpure.checkpoints import song, song_names, unet2d, unet2d_names, vision
 from advpure.checkpoints.adapters import AsClassifier, AsDenoiser
@@ -14,7 +15,6 @@ from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.song import SongConfig
 from advpure.checkpoints.unet2d import UNet2DConfig
 from advpure.checkpoints.vision import VisionConfig
-from advpure.registry import Registry
 
 CHECKPOINTS: Registry[Checkpoint] = Registry("official checkpoint")
 

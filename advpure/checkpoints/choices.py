@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from advpure.base.documents import kind_of, parse_json, read_text
+from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number, shown
 from advpure.checkpoints.adapters import AsClassifier, Resample
-from advpure.errors import BadInput
-from advpure.named_tensors import Weights
+from advpure.networks.named_tensors import Weights
 
 PREPROCESSOR = "preprocessor_config.json"
 _PILLOW: dict[int, Resample] = {2: "bilinear", 3: "bicubic"}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.checkpoints.layout import Layout
-from advpure.named_tensors import Weights, check_kinds
+from advpure.networks.named_tensors import Weights, check_kinds
 
 Reader = Literal["tensors", "edm", "flax", "score-sde"]
 

@@ -15,22 +15,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from advpure.base.documents import parse_json
+from advpure.base.errors import BadInput
 from advpure.checkpoints.adapters import AsClassifier, Resample
 from advpure.checkpoints.choices import Choices, read_preprocessor, split_choices
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.layout import Layout, assemble
 from advpure.checkpoints.msgpack import load_flax
 from advpure.checkpoints.pickles import load_edm_pickle
-from advpure.errors import BadInput
-from advpure.named_tensors import (
+from advpure.networks.named_tensors import (
     NamedTensors,
     Weights,
     check_tensors,
     choose_set,
     plain_names,
 )
-from advpure.weight_files import digest, is_index, locate
-from advpure.weights import load_tensors, read_torch, write_safetensors
+from advpure.networks.weight_files import digest, is_index, locate
+from advpure.networks.weights import load_tensors, read_torch, write_safetensors
 
 HEADER = "advpure-checkpoint"
 
@@ -68,7 +68,8 @@ def read_weights(
         weights: Averaged or raw weights, where the file holds both; the entry's when None.
 
     Returns:
-        Tensors by official name, see `advpure.named_tensors` for the rule, and which set they are.
+        Tensors by official name, see `advpure.networks.named_tensors` for the rule, and which set
+        they are.
 
     Raises:
         BadInput: when something is missing, damaged, would run code or holds something else.

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
-from advpure.named_tensors import COUNTERS
+from advpure.base.errors import BadInput
+from advpure.networks.named_tensors import COUNTERS
 
 Shape = tuple[int, ...]
 Order = Literal["parts", "heads", "interleaved"]

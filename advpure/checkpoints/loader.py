@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
+from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.checkpoints.adapters import AsClassifier
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -15,9 +17,7 @@ from advpure.checkpoints.choices import PREPROCESSOR, split_choices
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import choose_resample, converted, read_weights, require_sum
 from advpure.checkpoints.layout import assemble
-from advpure.devices import plain_defaults
-from advpure.errors import BadInput
-from advpure.weight_files import locate
+from advpure.networks.weight_files import locate
 
 
 class Reference(NamedTuple):

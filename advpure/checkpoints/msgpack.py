@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from advpure.base.budget import MAX_NESTING
+from advpure.base.errors import BadInput
 from advpure.base.validation import shown
-from advpure.errors import BadInput
-from advpure.weight_files import locate
+from advpure.networks.weight_files import locate
 
 MAX_DEPTH = MAX_NESTING
 MAX_EXTENSION = 2**31

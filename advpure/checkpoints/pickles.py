@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from advpure.base.budget import MAX_NAMES, MAX_NESTING
-from advpure.errors import BadInput
-from advpure.weight_files import locate
-from advpure.weights import load_restricted
+from advpure.base.errors import BadInput
+from advpure.networks.weight_files import locate
+from advpure.networks.weights import load_restricted
 
 
 def load_edm_pickle(path: str | Path) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.devices import plain_defaults
+from advpure.base.errors import BadInput
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.layout import Shape, assemble
-from advpure.devices import plain_defaults
-from advpure.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from advpure.base.devices import plain_defaults
+from advpure.base.errors import BadInput
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.files import check_sum, choose_resample, read_weights
 from advpure.checkpoints.layout import KeyReport, compare
 from advpure.checkpoints.proof import deviation, load_proofs
-from advpure.devices import plain_defaults
-from advpure.errors import BadInput
-from advpure.weight_files import locate
+from advpure.networks.weight_files import locate
 
 TOLERANCE = 1e-5
 """Largest accepted deviation from the official code in float32, relative to the largest output.

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 import typer
 
+from advpure.base.stopping import STOPPED, stoppable
 from advpure.cli.attack import attack
 from advpure.cli.certified_accuracy import certified_accuracy
 from advpure.cli.certify import certify
@@ -33,7 +34,6 @@ from advpure.cli.train import train
 from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
-from advpure.stopping import STOPPED, stoppable
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _told: set[str] = set()
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: 0 done, 1 a check failed, 2 bad input (one line), 130 interrupted by Ctrl-C and 143
     by SIGTERM, with everything so far kept.
     """
-    from advpure.heap import keep_freed_memory
+    from advpure.base.heap import keep_freed_memory
 
     keep_freed_memory()
     sys.exit(run(arguments))
@@ -149,8 +149,8 @@ def _one_line(error: Exception) -> str | None:
     """Return the line for an error that a user can mend, None for a defect of ours."""
     if hasattr(error, "format_message"):
         return _shortened(_wrong_usage(error))
-    from advpure.errors import BadInput, MissingExtra
-    from advpure.records import RecordConflict, StorageFull
+    from advpure.base.errors import BadInput, MissingExtra
+    from advpure.runs.records import RecordConflict, StorageFull
 
     if isinstance(error, BadInput | MissingExtra | RecordConflict | StorageFull):
         return _shortened(str(error))

@@ -11,7 +11,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.robustness import Prepared, RobustnessReport
+    from advpure.analysis.robustness.run import Prepared, RobustnessReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def attack(
 
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
     """
-    from advpure.analysis.robustness import RobustnessSettings
+    from advpure.analysis.robustness.run import RobustnessSettings
     from advpure.cli import output
     from advpure.cli.recorded import measure, prepare
 
@@ -130,8 +130,8 @@ def _draw(prepared: "Prepared", run: Path, columns: int = 8) -> str:
     """Draw clean, adversarial and purified images of the first samples of the run."""
     import torch
 
-    from advpure.figures import Caption, image_grid
-    from advpure.records import RecordStore
+    from advpure.plots.figures import Caption, image_grid
+    from advpure.runs.records import RecordStore
 
     data, defense = prepared.images, prepared.defense
     k = min(columns, len(data.ids))

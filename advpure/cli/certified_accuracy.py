@@ -76,11 +76,11 @@ def certified_accuracy(
     from advpure.analysis.certification.radius import check_credible, read_radii
     from advpure.analysis.certification.report import any_json, curve_json, summary_json
     from advpure.analysis.certification.sources import read_sources, threshold_notes
+    from advpure.base.errors import BadInput
+    from advpure.base.units import parse_sigma
     from advpure.base.validation import whole
     from advpure.cli import output
-    from advpure.errors import BadInput
-    from advpure.figures import check_ending
-    from advpure.units import parse_sigma
+    from advpure.plots.figures import check_ending
 
     if plot is not None:
         check_ending(plot)
@@ -159,7 +159,7 @@ def certified_accuracy(
 
 def _refuse_for_logs(**given: object) -> None:
     """Refuse ways to read runs, where there are none."""
-    from advpure.errors import BadInput
+    from advpure.base.errors import BadInput
 
     for name in o.given(**given):
         raise BadInput(

@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, without
 
 if TYPE_CHECKING:
-    from advpure.checkgrad import Agreement
+    from advpure.analysis.check_grad.gradients import Agreement
 
 
 @flattened
@@ -34,11 +34,11 @@ def check_grad(
     """
     import dataclasses
 
-    from advpure.checkgrad import check_gradients
+    from advpure.analysis.check_grad.gradients import check_gradients
     from advpure.cli import output
+    from advpure.core.randomness import RandomnessConfig
     from advpure.options import check_names
     from advpure.purifiers import PURIFIERS
-    from advpure.randomness import RandomnessConfig
 
     dataset = subject.dataset
     names, options = defense or list(PURIFIERS.names()), o.parse_options(subject.option)

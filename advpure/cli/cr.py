@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.compression_run import CompressionReport
+    from advpure.analysis.compression.run import CompressionReport
 
 
 @flattened
@@ -38,7 +38,7 @@ def cr(
 
     Example: advpure cr --defense ddim --t 100 --eps 2/255,8/255,32/255 --plot cr.png
     """
-    from advpure.analysis.compression_run import CompressionRun, compression_limit
+    from advpure.analysis.compression.run import CompressionRun, compression_limit
     from advpure.cli.recorded import conclude, measure, prepare
 
     run = CompressionRun(

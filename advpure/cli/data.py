@@ -32,7 +32,7 @@ def data(
     """
     if name is None:
         for option, value in o.given(**{"--from": source, "--to": to}).items():
-            from advpure.errors import BadInput
+            from advpure.base.errors import BadInput
 
             raise BadInput(f"{option} {value}", "names no data set", "write advpure data cifar10")
         _list(as_json)
@@ -70,12 +70,12 @@ def _list(as_json: bool) -> None:
 
 def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet: bool) -> None:
     """Obtain a data set and say where it is."""
+    from advpure.base.errors import BadInput
+    from advpure.base.place import data_root
     from advpure.cli import output
     from advpure.data import dataset_info
     from advpure.data.lpips_weights import obtain_lpips
     from advpure.data.obtain import FILES, missing, obtain_cifar10
-    from advpure.data.place import data_root
-    from advpure.errors import BadInput
 
     if name == "lpips":
         if source is None:

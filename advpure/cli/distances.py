@@ -9,9 +9,9 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
-    from advpure.analysis.distances_compare import Contrast
-    from advpure.analysis.distances_report import DistancesReport
-    from advpure.analysis.distances_run import PreparedDistances
+    from advpure.analysis.distances.compare import Contrast
+    from advpure.analysis.distances.report import DistancesReport
+    from advpure.analysis.distances.run import PreparedDistances
 
 
 @flattened
@@ -65,11 +65,11 @@ def distances(
 
     Example: advpure distances --defense ddpm --t 100 --perturb uniform:8/255,attack:pgd -n 50
     """
-    from advpure.analysis.distances_run import DistancesRun
+    from advpure.analysis.distances.run import DistancesRun
     from advpure.cli.recorded import conclude, measure, prepare
 
     if against is None and resamples:
-        from advpure.errors import BadInput
+        from advpure.base.errors import BadInput
 
         rule = "means nothing without another run to compare with"
         raise BadInput(f"resamples {resamples}", rule, "add --against FOLDER, or leave it out")
@@ -94,10 +94,10 @@ def distances(
 def _compare(
     report: "DistancesReport", against: str, resamples: int, shown: bool
 ) -> "list[Contrast]":
-    from advpure.analysis.distances_compare import compare_distances
-    from advpure.analysis.perceptual.choice import METRICS
+    from advpure.analysis.distances.compare import compare_distances
+    from advpure.analysis.metrics.choice import METRICS
     from advpure.cli import output
-    from advpure.records import RecordStore
+    from advpure.runs.records import RecordStore
 
     sets = sum(METRICS[name].kind == "frechet" for name in report.settings["metrics"])
     total = resamples * sets * len(report.n)

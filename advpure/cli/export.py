@@ -22,9 +22,9 @@ def export(
 
     Example: advpure export runs/attack-0123456789ab --to records.csv
     """
-    from advpure.errors import BadInput
-    from advpure.export import check_run
-    from advpure.export import export as write
+    from advpure.base.errors import BadInput
+    from advpure.runs.export import check_run
+    from advpure.runs.export import export as write
 
     if to is None and not check:
         raise BadInput(

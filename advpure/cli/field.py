@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.field_run import FieldReport
+    from advpure.analysis.closed_forms.field_run import FieldReport
 
 _PUBLISHED = "Default: the published one."
 
@@ -49,7 +49,7 @@ def field(
 
     Example: advpure field --reading small_step --plot field.png
     """
-    from advpure.analysis.field_run import FieldRun
+    from advpure.analysis.closed_forms.field_run import FieldRun
     from advpure.cli.recorded import conclude, measure, prepare
     from advpure.sweeps.published import published
 

@@ -9,9 +9,9 @@ from advpure.cli import groups as g
 from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
-    from advpure.analysis.gradient_result import Enough
-    from advpure.analysis.gradients_run import GradientReport
-    from advpure.stats import Mean
+    from advpure.analysis.gradient_noise.result import Enough
+    from advpure.analysis.gradient_noise.run import GradientReport
+    from advpure.statistics.rates import Mean
 
 
 @flattened
@@ -50,8 +50,8 @@ def gradients(
 
     Example: advpure gradients --defense ddpm --t 100 -n 20 --plot gradients.png
     """
-    from advpure.analysis.gradient_result import check_enough
-    from advpure.analysis.gradients_run import GradientStudy
+    from advpure.analysis.gradient_noise.result import check_enough
+    from advpure.analysis.gradient_noise.run import GradientStudy
     from advpure.cli.recorded import conclude, measure, prepare
 
     check_enough(target, "cosine")
@@ -134,8 +134,8 @@ def _plain(value: float | None) -> str:
 
 
 def _draw(report: "GradientReport", path: Path, target: float) -> None:
-    from advpure.analysis.gradients_figure import gradients_figure
-    from advpure.records import RecordStore
+    from advpure.analysis.gradient_noise.figure import gradients_figure
+    from advpure.runs.records import RecordStore
 
     with RecordStore.read(report.run) as store:
         gradients_figure(store, path, target)

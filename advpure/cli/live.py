@@ -128,7 +128,7 @@ class _View:
                 return
 
     def _values(self, status: "Status") -> dict[str, str]:
-        from advpure.errors import BadInput
+        from advpure.base.errors import BadInput
         from advpure.sweeps.overview import values_of
 
         if status.state != "done":
@@ -166,7 +166,7 @@ def write_value(value: "Value", unit: "Unit") -> str:
 
     Example:
         >>> from advpure.sweeps.columns import Value
-        >>> from advpure.stats import Interval
+        >>> from advpure.statistics.rates import Interval
         >>> write_value(Value(0.25, None, 8, Interval(0.1234, 0.4321)), "percent")
         '25.0 [12.3, 43.3] %'
         >>> write_value(Value(0.123456), "number")

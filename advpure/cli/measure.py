@@ -8,7 +8,7 @@ from advpure.cli import groups as g
 from advpure.cli.flatten import flattened, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.metrics import Measurements
+    from advpure.analysis.metrics.measure import Measurements
 
 
 @flattened
@@ -22,10 +22,10 @@ def measure(
 
     Example: advpure measure distance --defense ddim --t 100
     """
-    from advpure.analysis.metrics import measure as run
+    from advpure.analysis.metrics.measure import measure as run
     from advpure.analysis.subject import Subject
     from advpure.cli import output
-    from advpure.randomness import RandomnessConfig
+    from advpure.core.randomness import RandomnessConfig
 
     told = subject.settings()
     xi = RandomnessConfig(told.pop("seed"), told["scheme"])

@@ -79,7 +79,7 @@ def info(
     if name in list_models():
         path = model_path(name)
         if as_json:
-            from advpure.weights import load_network
+            from advpure.networks.weights import load_network
 
             output.print_json(load_network(path).metadata)
         else:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from advpure.defaults import DEFAULT_DATASET as DEFAULT_DATASET
+from advpure.base.defaults import DEFAULT_DATASET as DEFAULT_DATASET
 
 Defense = Annotated[
     str, typer.Option("--defense", "-d", help="Purifier; `advpure models` lists them.")
@@ -95,7 +95,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
         >>> parse_options(["clip_x0=true"])
         {'clip_x0': 'true'}
     """
-    from advpure.errors import BadInput
+    from advpure.base.errors import BadInput
 
     parsed = {}
     for pair in pairs or []:
@@ -149,7 +149,7 @@ def joined(listed: dict[str, str], own: dict[str, object]) -> dict[str, object]:
     Raises:
         BadInput: for one that is given in both ways.
     """
-    from advpure.errors import BadInput
+    from advpure.base.errors import BadInput
 
     for name in listed.keys() & own.keys():
         raise BadInput(

@@ -30,8 +30,8 @@ def plot(
 
     Example: advpure plot runs/sweep-003-table-2-small-0123456789ab --to law
     """
+    from advpure.base.errors import BadInput
     from advpure.cli import output
-    from advpure.errors import BadInput
     from advpure.sweeps.drawing import draw
 
     if to is not None and len(folders) > 1:

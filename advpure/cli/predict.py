@@ -10,8 +10,8 @@ from advpure.cli import options as o
 from advpure.cli.flatten import Group, flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.prediction import Estimated
-    from advpure.analysis.prediction_report import PredictionReport
+    from advpure.analysis.prediction.predict import Estimated
+    from advpure.analysis.prediction.report import PredictionReport
 
 _KINDS = {
     "clean": "clean", "clean_images": "clean, per image", "anchor": "anchor",
@@ -125,11 +125,11 @@ def _changed(group: Group, *meant: str) -> dict[str, object]:
 def _predict_from(
     runs: list[str], attacked: g.Attacked, running: g.Running, idle: dict[str, object]
 ) -> "PredictionReport":
-    from advpure.analysis.prediction_files import predict_from
+    from advpure.analysis.prediction.files import predict_from
+    from advpure.base.errors import BadInput
+    from advpure.base.units import parse_eps
     from advpure.base.validation import choose
-    from advpure.errors import BadInput
-    from advpure.figures import check_ending
-    from advpure.units import parse_eps
+    from advpure.plots.figures import check_ending
 
     if running.plot is not None:
         check_ending(running.plot)
@@ -146,7 +146,7 @@ def _predict_from(
 
 
 def _measure(given: dict[str, Any], runs: list[str], running: g.Running) -> "PredictionReport":
-    from advpure.analysis.prediction_settings import PredictionRun
+    from advpure.analysis.prediction.settings import PredictionRun
     from advpure.cli.recorded import measure, prepare
 
     ready = prepare("predict", PredictionRun(**given), running)
@@ -156,7 +156,7 @@ def _measure(given: dict[str, Any], runs: list[str], running: g.Running) -> "Pre
 
 def _levels(sigma: str | None) -> list[float] | None:
     from advpure.base.text import several
-    from advpure.units import parse_sigma
+    from advpure.base.units import parse_sigma
 
     if sigma is None:
         return None
@@ -221,9 +221,9 @@ def _points(found: "Estimated", sign: str = "+") -> str:
 
 
 def _draw(report: "PredictionReport", path: str) -> None:
-    from advpure.analysis.prediction_figure import draw_prediction, prediction_figure
-    from advpure.analysis.survival_report import report_survival
-    from advpure.records import FILE_NAME, RecordStore
+    from advpure.analysis.prediction.figure import draw_prediction, prediction_figure
+    from advpure.analysis.survival.report import report_survival
+    from advpure.runs.records import FILE_NAME, RecordStore
 
     if (report.run / FILE_NAME).is_file():
         with RecordStore.read(report.run) as store:

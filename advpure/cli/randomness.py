@@ -9,9 +9,9 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.randomness_report import RandomnessReport
-    from advpure.analysis.randomness_result import Accuracy
-    from advpure.stats import Mean
+    from advpure.analysis.fixed_randomness.report import RandomnessReport
+    from advpure.analysis.fixed_randomness.result import Accuracy
+    from advpure.statistics.rates import Mean
 
 
 @flattened
@@ -40,7 +40,7 @@ def randomness(
 
     Example: advpure randomness --defense ddpm --t 100 -n 20 --plot randomness.png
     """
-    from advpure.analysis.randomness_run import RandomnessStudy
+    from advpure.analysis.fixed_randomness.run import RandomnessStudy
     from advpure.cli.recorded import conclude, measure, prepare
 
     study = RandomnessStudy(
@@ -53,7 +53,7 @@ def randomness(
 
 
 def _print(report: "RandomnessReport") -> None:
-    from advpure.analysis.randomness_layout import EOT
+    from advpure.analysis.fixed_randomness.layout import EOT
     from advpure.cli import output
 
     s, result = report.settings, report.result

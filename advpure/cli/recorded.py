@@ -37,7 +37,7 @@ def prepare(name: str, settings: Any, running: Running) -> Ready:
         BadInput: for the first setting that cannot be used.
     """
     from advpure.analysis.runs import RUNS
-    from advpure.figures import check_ending
+    from advpure.plots.figures import check_ending
 
     if running.plot is not None:
         check_ending(running.plot)
@@ -102,7 +102,7 @@ def conclude(
 
 def draw_records(name: str, run: Path, path: Path) -> None:
     """Draw a verb's figure of the records in a run folder."""
-    from advpure.records import RecordStore
+    from advpure.runs.records import RecordStore
     from advpure.sweeps.run_figures import RUN_FIGURES
 
     with RecordStore.read(run) as store:

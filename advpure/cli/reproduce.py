@@ -47,7 +47,7 @@ def reproduce(
     """
     from advpure.cli import output
     from advpure.cli.live import live_table
-    from advpure.figures import check_ending
+    from advpure.plots.figures import check_ending
     from advpure.sweeps.experiment import load_experiment, summaries
     from advpure.sweeps.reproduce import grouped, reproduction
     from advpure.sweeps.session import prepare_sweep, run_sweep

@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import flattened, helps
 
 if TYPE_CHECKING:
-    from advpure.analysis.snr_run import SnrReport
+    from advpure.analysis.variability.run import SnrReport
 
 
 @flattened
@@ -37,7 +37,7 @@ def snr(
 
     Example: advpure snr --defense ddpm --t 100 -n 50 --plot snr.png
     """
-    from advpure.analysis.snr_run import SnrRun
+    from advpure.analysis.variability.run import SnrRun
     from advpure.cli.recorded import conclude, measure, prepare
 
     run = SnrRun(

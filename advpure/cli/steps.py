@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import defaults, flattened, helps
 
 if TYPE_CHECKING:
-    from advpure.analysis.steps_report import StepsReport
+    from advpure.analysis.steps.report import StepsReport
 
 _SHOWN = 12
 
@@ -73,7 +73,7 @@ def steps(
 
     Example: advpure steps --defense ddim --t 50 --singular 3 --plot steps.png
     """
-    from advpure.analysis.steps_run import StepsRun
+    from advpure.analysis.steps.run import StepsRun
     from advpure.cli.recorded import conclude, measure, prepare
 
     chosen = subject.settings() | {

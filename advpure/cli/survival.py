@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.survival_report import SurvivalReport
+    from advpure.analysis.survival.report import SurvivalReport
 
 
 @flattened
@@ -61,9 +61,9 @@ def survival(
 
     Example: advpure survival --dataset digits -n 100 --cross-check fmn --plot survival.png
     """
-    from advpure.analysis.survival_run import SurvivalRun
+    from advpure.analysis.survival.run import SurvivalRun
+    from advpure.base.units import parse_eps
     from advpure.cli.recorded import conclude, measure, prepare
-    from advpure.units import parse_eps
 
     run = SurvivalRun(
         **subject.settings(), **attacked.settings(), at=at, top=top,  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def survival(
 
 
 def _print(report: "SurvivalReport", radii: list[float]) -> None:
-    from advpure.analysis.survival_figure import named
+    from advpure.analysis.survival.figure import named
     from advpure.cli import output
 
     s, result = report.settings, report.result

@@ -9,7 +9,7 @@ from advpure.cli import options as o
 from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.timesteps_report import TimestepReport
+    from advpure.analysis.timesteps.report import TimestepReport
 
 
 @flattened
@@ -43,7 +43,7 @@ def timesteps(
 
     Example: advpure timesteps --defense reverse --attack-times 1,10,100 -n 20 --plot times.png
     """
-    from advpure.analysis.timesteps import TimestepStudy
+    from advpure.analysis.timesteps.run import TimestepStudy
     from advpure.cli.recorded import conclude, measure, prepare
 
     study = TimestepStudy(

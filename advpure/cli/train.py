@@ -46,8 +46,8 @@ def train(
 
     Example: advpure train digits-classifier --out runs/classifier
     """
+    from advpure.base.devices import check_device
     from advpure.cli import output
-    from advpure.devices import check_device
     from advpure.training import list_recipes
     from advpure.training import train as run
 

@@ -10,7 +10,7 @@ from advpure.cli import groups as g
 from advpure.cli.flatten import defaults, flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.transport_run import TransportReport
+    from advpure.analysis.transport.run import TransportReport
 
 
 @flattened
@@ -57,11 +57,11 @@ def transport(
 
     Example: advpure transport --defense cm-ft --sigma 0.25,0.5,1.0 -n 100 --grid purified.png
     """
-    from advpure.analysis.transport_run import TransportRun
+    from advpure.analysis.transport.run import TransportRun
+    from advpure.base.errors import BadInput
     from advpure.cli import output
     from advpure.cli.recorded import measure, prepare
-    from advpure.errors import BadInput
-    from advpure.figures import check_ending
+    from advpure.plots.figures import check_ending
 
     if grid is not None:
         check_ending(grid)
@@ -87,10 +87,10 @@ def _draw(
 ) -> None:  # fmt: skip
     if plot is None and grid is None:
         return
-    from advpure.analysis.transport_figure import draw_purified, draw_transport
-    from advpure.analysis.transport_run import report_transport
-    from advpure.errors import BadInput
-    from advpure.records import RecordStore
+    from advpure.analysis.transport.figure import draw_purified, draw_transport
+    from advpure.analysis.transport.run import report_transport
+    from advpure.base.errors import BadInput
+    from advpure.runs.records import RecordStore
 
     with ExitStack() as stack:
         stores = []

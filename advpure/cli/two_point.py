@@ -8,8 +8,8 @@ from advpure.cli import groups as g
 from advpure.cli.flatten import flattened, helps, without
 
 if TYPE_CHECKING:
-    from advpure.analysis.two_point_run import TwoPointReport
-    from advpure.stats import Mean, Rate
+    from advpure.analysis.closed_forms.two_point_run import TwoPointReport
+    from advpure.statistics.rates import Mean, Rate
 
 
 @flattened
@@ -31,7 +31,7 @@ def two_point(
 
     Example: advpure two-point --noise 0.5,1,2 --plot two-point.png
     """
-    from advpure.analysis.two_point_run import TwoPointRun
+    from advpure.analysis.closed_forms.two_point_run import TwoPointRun
     from advpure.cli.recorded import conclude, measure, prepare
 
     ready = prepare(
@@ -61,7 +61,7 @@ def _print(report: "TwoPointReport") -> None:
 
 
 def _written(found: "Mean | Rate") -> str:
-    from advpure.stats import Rate
+    from advpure.statistics.rates import Rate
 
     ends = (found.low, found.high) if isinstance(found, Rate) else found.interval
     return f"{found.value:.4f}" + ("" if ends is None else f" [{ends[0]:.4f}, {ends[1]:.4f}]")

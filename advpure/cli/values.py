@@ -38,7 +38,7 @@ def checked(verb: Callable[..., Result]) -> Callable[..., Result]:
         >>> checked(lambda alpha: alpha)(alpha=float("nan"))
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: alpha nan is not finite; write 0.03 or 8/255
+        advpure.BadInput: alpha nan is not finite; write 0.03 or 8/255
     """
 
     @functools.wraps(verb)
@@ -57,7 +57,7 @@ def _check(value: Any, name: str) -> None:
     if value is None or isinstance(value, bool):
         return
     from advpure.base import validation
-    from advpure.errors import BadInput
+    from advpure.base.errors import BadInput
 
     if isinstance(value, str):
         validation.words(value, name)

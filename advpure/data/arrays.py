@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advpure.base.budget import MEMBER, check_zip
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 
 def read_arrays(

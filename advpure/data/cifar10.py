@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from advpure.base.errors import BadInput
+from advpure.base.place import data_root
 from advpure.data import cifar10_sample
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
-from advpure.data.place import data_root
-from advpure.errors import BadInput
 
 SHA1 = {
     "data_batch_1.bin": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",

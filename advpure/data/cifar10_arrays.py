@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from advpure.base.budget import MEMBER, check_packed, check_size
+from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.data.arrays import read_arrays
 from advpure.data.base import Split
 from advpure.data.cifar10_records import Records, Source, checked_labels, in_blocks, to_records
 from advpure.data.files import Files
 from advpure.data.pictures import read_png
-from advpure.errors import BadInput
 
 _PARQUET = re.compile(r"(?:^|/)(train|test)(?:[-/][\w-]*)?\.parquet$")
 _MOST_ROWS = 60_000

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.data import cifar10
 from advpure.data.base import Split
@@ -29,7 +30,6 @@ from advpure.data.cifar10_records import (
 )
 from advpure.data.files import Files
 from advpure.data.pictures import read_png
-from advpure.errors import BadInput
 
 _NUMBERED = re.compile(r"(?:^|/)(train|test)/(?:(\w+)/)?([0-9]+)(?:_(\w+))?\.png$")
 _CLASS_FIRST = re.compile(r"(?:^|/)(?:cifar_)?(train|test)/([a-z]+)_([0-9]+)\.png$")

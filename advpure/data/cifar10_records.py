@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.data import cifar10
 from advpure.data.base import Split
 from advpure.data.cifar10_sample import CIFAR10_CLASSES
-from advpure.errors import BadInput
 
 Records = NDArray[np.uint8]
 _ALIASES = {"plane": "airplane", "car": "automobile"}  # the names of diffusion repositories

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from advpure.base.errors import BadInput
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
-from advpure.errors import BadInput
 
 CIFAR10_CLASSES = (
     "airplane",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from advpure.base.errors import BadInput
 from advpure.data import cifar10
 from advpure.data.cifar10_arrays import find_arrays
 from advpure.data.cifar10_pictures import find_pictures, read_json
@@ -9,7 +10,6 @@ from advpure.data.cifar10_records import Records, Source, checked_labels, split_
 from advpure.data.files import Files
 from advpure.data.pickled import read_batch
 from advpure.data.pictures import read_png
-from advpure.errors import BadInput
 
 _LABEL_FILES = {"train": "train_lables.json", "test": "test_lables.json"}  # spelt so in the package
 

@@ -10,8 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from advpure.errors import BadInput
-from advpure.storage import writing
+from advpure.base.errors import BadInput
+from advpure.base.storage import writing
 
 _CHUNK = 2**20
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from advpure.base import budget
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError,

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from advpure.base.budget import read_text
+from advpure.base.errors import BadInput
+from advpure.base.place import data_root
 from advpure.base.text import digits
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 from advpure.data.pictures import open_picture
-from advpure.data.place import data_root
 from advpure.data.wordnet import MAP, ranks_of
-from advpure.errors import BadInput
 
 INFO = DatasetInfo(
     name="imagenet",

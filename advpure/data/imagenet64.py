@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advpure.base.budget import ARRAY
+from advpure.base.errors import BadInput
+from advpure.base.place import data_root
 from advpure.data.arrays import read_arrays
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
-from advpure.data.place import data_root
 from advpure.data.wordnet import MAP, read_map
-from advpure.errors import BadInput
 
 INFO = DatasetInfo(
     name="imagenet64",

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from advpure.base.errors import BadInput, MissingExtra
+from advpure.base.storage import atomic_path
 from advpure.data.files import open_files, read_file
 from advpure.data.pickled import PickledArray, read_plain
-from advpure.errors import BadInput, MissingExtra
 from advpure.networks.lpips import fill_lpips, lpips_path
-from advpure.storage import atomic_path
-from advpure.weights import load_state
+from advpure.networks.weights import load_state
 
 _CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # places in torchvision's features
 _CHECKPOINT = "vgg16.ckpt"

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from advpure.base.errors import BadInput
 from advpure.base.extras import optional
+from advpure.base.storage import atomic_path
 from advpure.data import cifar10
 from advpure.data.cifar10_records import Source, is_shuffled, split_of, sum_of
 from advpure.data.cifar10_sources import find_source
 from advpure.data.download import download
 from advpure.data.files import Files, open_files, read_file
-from advpure.errors import BadInput
-from advpure.storage import atomic_path
 
 FILES = len(cifar10.SHA1)
 """How many files there are."""

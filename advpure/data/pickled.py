@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advpure.base.budget import MEMO, OPERATIONS
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 _CORES = ("numpy.core", "numpy._core")
 _PLACES = ("PUT", "BINPUT", "LONG_BINPUT")

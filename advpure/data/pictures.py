@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advpure.base.budget import PIXELS
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,11 +1,11 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
+from advpure.base.defaults import DEFAULT_DATASET
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.base.validation import LARGEST, shown, whole, words
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
 from advpure.data.subsets import parse_subset
-from advpure.defaults import DEFAULT_DATASET
-from advpure.errors import BadInput
-from advpure.registry import Registry
 
 DATASETS: Registry[Dataset] = Registry("data set")
 DATASETS.register(

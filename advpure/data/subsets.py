@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from advpure.base.budget import read_text
+from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.base.validation import shown, words
 from advpure.data.base import Split
-from advpure.errors import BadInput
 
 GRAMMAR = "test, train, first-100, every-20th, 10:20 or a file of indices, each after train/ or not"
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advpure.base.budget import read_text
+from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.text import digits
-from advpure.errors import BadInput
 
 MAP = "map_clsloc.txt"
 CLASSES = 1000

@@ -5,8 +5,8 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import shown
-from advpure.errors import BadInput
 
 _SUFFIX = ".safetensors"
 
@@ -25,7 +25,7 @@ def list_models(tasks: Container[str] | None = None) -> list[str]:
     names = sorted(file.name.removesuffix(_SUFFIX) for file in files if file.name.endswith(_SUFFIX))
     if tasks is None:
         return names
-    from advpure.weights import read_header
+    from advpure.networks.weights import read_header
 
     return [name for name in names if read_header(model_path(name))["metadata"]["task"] in tasks]
 

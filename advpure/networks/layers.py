@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.base.budget import MAX_LEVELS, MAX_WIDTH
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 Width = Annotated[int, Ge(1), Le(MAX_WIDTH)]
 """The width of a layer."""

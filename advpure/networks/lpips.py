@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.data.place import data_root
-from advpure.errors import BadInput
-from advpure.weights import load_state
+from advpure.base.errors import BadInput
+from advpure.base.place import data_root
+from advpure.networks.weights import load_state
 
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _LAYERS = (2, 2, 3, 3, 3)

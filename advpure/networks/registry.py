@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from advpure.base.budget import MAX_PARAMETERS
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.networks.convnet import ConvNet, ConvNetConfig, initialise_convnet
 from advpure.networks.layers import Attention, ResidualBlock
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
-from advpure.registry import Registry
 
 
 class Architecture(NamedTuple):

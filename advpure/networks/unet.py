@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.base.budget import MAX_BLOCKS, MAX_WIDTH
+from advpure.base.errors import BadInput
 from advpure.base.validation import validate
-from advpure.errors import BadInput
 from advpure.networks.layers import (
     ClassTable,
     NoiseFeatures,

@@ -1,7 +1,7 @@
 """The purifiers by name. A new one is one file beside these and one line below."""
 
-from advpure.purifiers.base import Recipe
-from advpure.registry import Registry
+from advpure.base.registry import Registry
+from advpure.core.recipe import Recipe
 
 PURIFIERS: Registry[type[Recipe]] = Registry("defense")
 

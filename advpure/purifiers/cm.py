@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from advpure.chain import Chain
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.purifiers.base import NoiseStrength, denoise, need, smooth
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import NoiseStrength, denoise, need, smooth
+from advpure.core.schedules import nearest_node
 from advpure.purifiers.oneshot import TimeRule, grid_of, told_level
-from advpure.schedules import nearest_node
 
 
 @dataclass(frozen=True, kw_only=True)

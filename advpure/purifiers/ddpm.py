@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from advpure.chain import Chain
-from advpure.denoisers import Denoiser
-from advpure.purifiers.base import TimeStrength, need, rescale
+from advpure.core.chain import Chain
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import TimeStrength, need, rescale
 from advpure.purifiers.vp import (
     Forward,
     Variance,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from advpure.chain import Chain
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.purifiers.base import TimeStrength, denoise, need, rescale, smooth, vp_scale
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import TimeStrength, denoise, need, rescale, smooth, vp_scale
+from advpure.core.schedules import IndexRule, ScheduleName
 from advpure.purifiers.vp import Variance, ancestral_steps
-from advpure.schedules import IndexRule, ScheduleName
 
 
 @dataclass(frozen=True, kw_only=True)

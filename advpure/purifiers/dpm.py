@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from advpure.chain import Chain, NoiseForm, Step
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.purifiers.base import TimeStrength, need
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain, NoiseForm, Step
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import TimeStrength, need
 from advpure.purifiers.vp import noising_steps
 
 

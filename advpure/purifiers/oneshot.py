@@ -6,9 +6,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from advpure.chain import Chain
-from advpure.denoisers import Denoiser
-from advpure.purifiers.base import (
+from advpure.core.chain import Chain
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import (
     NoiseStrength,
     Recipe,
     TimeStrength,
@@ -18,8 +18,8 @@ from advpure.purifiers.base import (
     smooth,
     vp_scale,
 )
+from advpure.core.schedules import Floats, karras_grid, nearest_node
 from advpure.purifiers.vp import noising_steps
-from advpure.schedules import Floats, karras_grid, nearest_node
 
 TimeRule = Literal["nearest", "paper", "exact"]
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from advpure.chain import Chain, Step
-from advpure.denoisers import Denoiser
-from advpure.purifiers.base import NoiseStrength, need, noise_form, smooth
+from advpure.core.chain import Chain, Step
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import NoiseStrength, need, noise_form, smooth
+from advpure.core.schedules import karras_grid, nearest_node
 from advpure.purifiers.oneshot import grid_of
-from advpure.schedules import karras_grid, nearest_node
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from advpure.chain import Step
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.purifiers.base import noise_form
-from advpure.schedules import Schedule
+from advpure.base.errors import BadInput
+from advpure.core.chain import Step
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import noise_form
+from advpure.core.schedules import Schedule
 
 Forward = Literal["stepwise", "oneshot"]
 Variance = Literal["large", "small", "learned"]

@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from advpure.chain import Chain, Step
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
-from advpure.purifiers.base import TimeStrength, need, noise_form
+from advpure.base.errors import BadInput
+from advpure.core.chain import Chain, Step
+from advpure.core.denoisers import Denoiser
+from advpure.core.recipe import TimeStrength, need, noise_form
+from advpure.core.schedules import vp_abar, vp_beta
 from advpure.purifiers.vp import noising_steps
-from advpure.schedules import vp_abar, vp_beta
 
 _END = 1e-5
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advpure.errors import BadInput
-from advpure.units import parse_number
+from advpure.base.errors import BadInput
+from advpure.base.units import parse_number
 
 
 @dataclass(frozen=True)

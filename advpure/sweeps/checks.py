@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose
-from advpure.errors import BadInput
-from advpure.stats import Interval
+from advpure.statistics.rates import Interval
 from advpure.sweeps.axes import number
 from advpure.sweeps.comparisons import (
     FAILS,

@@ -15,8 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from advpure.database import connect, mark_as_ours, plain_errors, transaction, use_write_ahead_log
-from advpure.storage import is_running, writing
+from advpure.base.storage import is_running, writing
+from advpure.runs.database import (
+    connect,
+    mark_as_ours,
+    plain_errors,
+    transaction,
+    use_write_ahead_log,
+)
 
 FILE_NAME = "claims.sqlite"
 SILENT_SECONDS = 60.0

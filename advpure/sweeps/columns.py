@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from advpure.analysis.certification.radius import round_down
+from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.base.validation import choose
-from advpure.errors import BadInput
-from advpure.stats import Interval
+from advpure.statistics.rates import Interval
 from advpure.sweeps.axes import number
 
 Unit = Literal["percent", "number", "radius"]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from scipy.special import ndtri
 
-from advpure.stats import Interval, mean_interval, paired_difference
+from advpure.statistics.rates import Interval, mean_interval, paired_difference
 from advpure.sweeps.columns import Value
 from advpure.sweeps.samples import Samples
 

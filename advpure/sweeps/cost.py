@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advpure.analysis.runs import RUNS
-from advpure.estimate import Estimate
+from advpure.runs.cost import Estimate
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 

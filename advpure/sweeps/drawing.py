@@ -9,10 +9,10 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose
-from advpure.errors import BadInput
-from advpure.figures import check_ending
-from advpure.records import RecordStore
+from advpure.plots.figures import check_ending
+from advpure.runs.records import RecordStore
 from advpure.sweeps.columns import headlines
 from advpure.sweeps.figures import FIGURES, Drawn, curves, side_by_side
 from advpure.sweeps.index import Index

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advpure.stats import Interval
+from advpure.statistics.rates import Interval
 from advpure.sweeps.axes import number
 from advpure.sweeps.comparisons import Difference, Verdict, subtract
 from advpure.sweeps.samples import Samples, samples_of

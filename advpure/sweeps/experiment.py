@@ -29,9 +29,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.base.validation import choose
-from advpure.errors import BadInput
 from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml

@@ -24,15 +24,15 @@ from typing import Any
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
 from advpure.analysis.certification.run import report_certification
-from advpure.analysis.distances_result import DistancesResult
+from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.runs import RUNS
-from advpure.analysis.transport_figure import draw_purified
+from advpure.analysis.transport.figure import draw_purified
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose
-from advpure.charts import Points, Words, dots, lines, scatter
-from advpure.errors import BadInput
 from advpure.options import read_options
-from advpure.records import RecordStore
-from advpure.stats import mean_interval
+from advpure.plots.charts import Points, Words, dots, lines, scatter
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import mean_interval
 from advpure.sweeps.axes import number
 from advpure.sweeps.columns import Value
 from advpure.sweeps.points import Point, find_run

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advpure.errors import BadInput
-from advpure.header import default_run_folder
-from advpure.records import RecordStore, collect_context
-from advpure.schema import Schema
+from advpure.base.errors import BadInput
+from advpure.runs.header import default_run_folder
+from advpure.runs.records import RecordStore, collect_context
+from advpure.runs.schema import Schema
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.sweep import Sweep
 

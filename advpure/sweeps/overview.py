@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advpure.analysis.runs import RUNS
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.sweeps.columns import Column, Value, headlines
 from advpure.sweeps.points import Point
 from advpure.sweeps.session import SweepRun

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from advpure.analysis.runs import RUNS
-from advpure.errors import BadInput
-from advpure.header import run_id
+from advpure.base.errors import BadInput
 from advpure.options import read_options
+from advpure.runs.header import run_id
 from advpure.sweeps.axes import product
 from advpure.sweeps.sweep import Block, Sweep
 

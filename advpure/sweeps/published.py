@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose
-from advpure.errors import BadInput
 from advpure.sweeps.axes import number
 
 

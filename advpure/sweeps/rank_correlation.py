@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from advpure.randomness import RandomnessConfig
-from advpure.stats import Interval, clopper_pearson, mean_interval
+from advpure.core.randomness import RandomnessConfig
+from advpure.statistics.rates import Interval, clopper_pearson, mean_interval
 from advpure.sweeps.samples import Samples
 
 DRAWS = 2000

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.sweeps.checks import run_check
 from advpure.sweeps.columns import Column
 from advpure.sweeps.evidence import Evidence, Finding

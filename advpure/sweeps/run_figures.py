@@ -4,28 +4,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from advpure.records import RecordStore
-from advpure.registry import Registry
+from advpure.base.registry import Registry
+from advpure.runs.records import RecordStore
 
 RUN_FIGURES: Registry[Callable[[RecordStore, Path], Path]] = Registry("verb with a figure")
 _HERE = "advpure.analysis"
 _FIGURES = {
-    "attack": ("robustness", "margins of the decisions"),
-    "cr": ("compression", "rates of images"),
-    "distances": ("distances", "distances along the chain"),
-    "field": ("field", "paths and rates in a Gaussian score field"),
-    "gradients": ("gradients", "cosine against the number of draws"),
-    "predict": ("prediction", "predictions beside measurements"),
-    "randomness": ("randomness", "accuracies and correlations"),
-    "snr": ("snr", "randomness against input"),
-    "survival": ("survival", "share of images that survive"),
-    "steps": ("steps", "compression of every step"),
-    "transport": ("transport", "transport against sigma"),
-    "two-point": ("two_point", "transport of two points against sigma"),
-    "timesteps": ("timesteps", "accuracy and compression over t"),
+    "attack": ("robustness.figure:robustness_figure", "margins of the decisions"),
+    "cr": ("compression.figure:compression_figure", "rates of images"),
+    "distances": ("distances.figure:distances_figure", "distances along the chain"),
+    "field": (
+        "closed_forms.field_figure:field_figure",
+        "paths and rates in a Gaussian score field",
+    ),
+    "gradients": ("gradient_noise.figure:gradients_figure", "cosine against the number of draws"),
+    "predict": ("prediction.figure:prediction_figure", "predictions beside measurements"),
+    "randomness": ("fixed_randomness.figure:randomness_figure", "accuracies and correlations"),
+    "snr": ("variability.figure:snr_figure", "randomness against input"),
+    "survival": ("survival.figure:survival_figure", "share of images that survive"),
+    "steps": ("steps.figure:steps_figure", "compression of every step"),
+    "transport": ("transport.figure:transport_figure", "transport against sigma"),
+    "two-point": (
+        "closed_forms.two_point_figure:two_point_figure",
+        "transport of two points against sigma",
+    ),
+    "timesteps": ("timesteps.figure:timesteps_figure", "accuracy and compression over t"),
 }
 for _verb, (_name, _about) in _FIGURES.items():
-    RUN_FIGURES.register(_verb, f"{_HERE}.{_name}_figure:{_name}_figure", about=_about)
+    RUN_FIGURES.register(_verb, f"{_HERE}.{_name}", about=_about)
 RUN_FIGURES.register(
     "certify", f"{_HERE}.certification.figure:certification_figure", about="accuracy over radius"
 )
@@ -33,10 +39,10 @@ RUN_FIGURES.register(
 JOINT_FIGURES: Registry[Callable[[Sequence[Any], Path], Path]] = Registry(
     "verb with a joint figure"
 )
-JOINT_FIGURES.register("steps", f"{_HERE}.steps_figure:draw_steps", about="one column a purifier")
+JOINT_FIGURES.register("steps", f"{_HERE}.steps.figure:draw_steps", about="one column a purifier")
 JOINT_FIGURES.register(
-    "survival", f"{_HERE}.survival_figure:draw_survival", about="one curve a run"
+    "survival", f"{_HERE}.survival.figure:draw_survival", about="one curve a run"
 )
 JOINT_FIGURES.register(
-    "transport", f"{_HERE}.transport_figure:draw_transport", about="one curve a run"
+    "transport", f"{_HERE}.transport.figure:draw_transport", about="one curve a run"
 )

@@ -12,18 +12,18 @@ import numpy as np
 
 from advpure.analysis.certification.accuracy import certified_at
 from advpure.analysis.certification.run import report_certification
-from advpure.analysis.compression_result import COMPRESSION_SCHEMA, CompressionResult
-from advpure.analysis.distances_result import DistancesResult
-from advpure.analysis.perceptual.choice import METRICS
-from advpure.analysis.prediction_report import image_values, read_inputs
-from advpure.analysis.randomness_report import TABLES as RANDOMNESS
-from advpure.analysis.randomness_result import RandomnessResult
-from advpure.analysis.snr_result import MEANS, SNR_SCHEMA, SnrResult
-from advpure.analysis.timesteps_report import TIMES
-from advpure.analysis.transport_result import TRANSPORT, TransportResult
+from advpure.analysis.compression.result import COMPRESSION_SCHEMA, CompressionResult
+from advpure.analysis.distances.result import DistancesResult
+from advpure.analysis.fixed_randomness.report import TABLES as RANDOMNESS
+from advpure.analysis.fixed_randomness.result import RandomnessResult
+from advpure.analysis.metrics.choice import METRICS
+from advpure.analysis.prediction.report import image_values, read_inputs
+from advpure.analysis.robustness.protocol import DECISIONS
+from advpure.analysis.timesteps.report import TIMES
+from advpure.analysis.transport.result import TRANSPORT, TransportResult
+from advpure.analysis.variability.result import MEANS, SNR_SCHEMA, SnrResult
 from advpure.base.text import digits
-from advpure.evaluate import DECISIONS
-from advpure.records import RecordStore
+from advpure.runs.records import RecordStore
 from advpure.sweeps.table import Cell
 
 Samples = Mapping[int, float]

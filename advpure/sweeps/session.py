@@ -14,9 +14,9 @@ from typing import IO, Annotated, Any
 
 from annotated_types import Ge, Le
 
+from advpure.base.errors import BadInput
+from advpure.base.storage import StorageFull
 from advpure.base.validation import validate, whole
-from advpure.errors import BadInput
-from advpure.storage import StorageFull
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point, plan

@@ -2,7 +2,7 @@
 
 A distance between sets is no mean over images, so it has no value per image to pair. Its influence
 function has: the interval of a difference comes from the infinitesimal jackknife in which an image
-counts in all four sets at once, see `advpure.analysis.distances_compare`.
+counts in all four sets at once, see `advpure.analysis.distances.compare`.
 """
 
 import re
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from advpure.analysis.distances_compare import frechet_difference
-from advpure.analysis.distances_result import DistancesResult
-from advpure.analysis.perceptual.choice import METRICS
-from advpure.records import RecordStore
+from advpure.analysis.distances.compare import frechet_difference
+from advpure.analysis.distances.result import DistancesResult
+from advpure.analysis.metrics.choice import METRICS
+from advpure.runs.records import RecordStore
 from advpure.sweeps.comparisons import Difference
 from advpure.sweeps.table import Cell
 

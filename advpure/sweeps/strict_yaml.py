@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST, shown
-from advpure.errors import BadInput
 
 MOST_BYTES = 2**18
 MOST_LEVELS = 20

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import choose, shown, words
 from advpure.base.validation import name as check_name
-from advpure.errors import BadInput
-from advpure.header import flatten
+from advpure.runs.header import flatten
 from advpure.sweeps.axes import Axis
 from advpure.sweeps.strict_yaml import read_yaml_file
 

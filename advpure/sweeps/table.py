@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advpure.analysis.runs import RUNS
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
 from advpure.sweeps.columns import Column, Value
 from advpure.sweeps.points import Point
 

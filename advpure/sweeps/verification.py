@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
 from advpure.sweeps.points import Point
 
 

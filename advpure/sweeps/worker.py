@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from advpure.analysis.runs import RUNS
-from advpure.errors import BadInput, MissingExtra
-from advpure.heap import keep_freed_memory
-from advpure.records import RecordConflict, StorageFull
-from advpure.stopping import stoppable
+from advpure.base.errors import BadInput, MissingExtra
+from advpure.base.heap import keep_freed_memory
+from advpure.base.stopping import stoppable
+from advpure.runs.records import RecordConflict, StorageFull
 from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Attempt, Index
 from advpure.sweeps.points import Point

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.denoisers import EDMDenoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model, to_unit
+from advpure.core.denoisers import EDMDenoiser
+from advpure.networks.weights import LoadedNetwork, state_sha256
 from advpure.training.consistency import noise_range
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model, to_unit
-from advpure.weights import LoadedNetwork, state_sha256
 
 _DEFAULTS = {"guide": "", "draws": 2, "diversity": 0.1, **LEVELS, "sigmas": (0.25, 0.5, 1.0)}
 

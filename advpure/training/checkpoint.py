@@ -14,10 +14,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from advpure.base.documents import parse_json
+from advpure.base.errors import BadInput
 from advpure.base.validation import check_value, shown, whole
-from advpure.errors import BadInput
-from advpure.named_tensors import check_kinds, check_tensors
-from advpure.weights import read_torch
+from advpure.networks.named_tensors import check_kinds, check_tensors
+from advpure.networks.weights import read_torch
 
 _ADDED: Mapping[str, Any] = {"task": {}, "begun": 0}
 _NUMBERS: Mapping[str, Any] = {

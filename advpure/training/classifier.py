@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {"noise": 0.0, "label_smoothing": 0.0}
 

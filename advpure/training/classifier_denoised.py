@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.denoisers import Denoiser
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model, to_unit
+from advpure.core.denoisers import Denoiser
+from advpure.networks.weights import LoadedNetwork, sha256
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model, to_unit
-from advpure.weights import LoadedNetwork, sha256
 
 _DEFAULTS = {"denoiser": "", "label_smoothing": 0.0, **LEVELS}
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {"noises": 1, "consistency": 0.0, "entropy": 0.0, "label_smoothing": 0.0, **LEVELS}
 

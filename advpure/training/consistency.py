@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, checked_range
-from advpure.errors import BadInput
-from advpure.schedules import karras_grid
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model
+from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, checked_range
+from advpure.core.schedules import karras_grid
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.labelled import with_labels
 from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model
-from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {"nodes": 18, "highest": 0.0, "teacher_bfloat16": False, **SETTINGS}
 RANGE = ("sigma_data", "sigma_min", "sigma_max")

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model
 from advpure.base.validation import choose
-from advpure.denoisers import ConsistencyDenoiser, checked_range
-from advpure.errors import BadInput
+from advpure.core.denoisers import ConsistencyDenoiser, checked_range
+from advpure.core.schedules import karras_grid
 from advpure.networks.layers import seed_dropout
-from advpure.schedules import karras_grid
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.consistency import RANGE
 from advpure.training.curricula import (
     improved_nodes,
@@ -31,8 +33,6 @@ from advpure.training.curricula import (
 from advpure.training.distances import SETTINGS, make_distance, mean_squared
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model
-from advpure.weights import LoadedNetwork
 
 _ORIGINAL = {"first": 2, "last": 150, "decay": 0.9}
 _IMPROVED = {"first": 10, "last": 1280, "p_mean": -1.1, "p_std": 2.0}

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advpure.base.units import to_model
 from advpure.base.validation import whole
-from advpure.denoisers import ConsistencyDenoiser
-from advpure.schedules import karras_grid
+from advpure.core.denoisers import ConsistencyDenoiser
+from advpure.core.schedules import karras_grid
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.consistency import noise_range
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model
-from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {**SETTINGS, **LEVELS, "distance": "lpips", "sigmas": (0.25, 0.5, 1.0)}
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.models import model_path
+from advpure.networks.weights import LoadedNetwork, load_network, sha256
 from advpure.training.consistency import ConsistencyTask, noise_range
 from advpure.training.tasks import take
-from advpure.weights import LoadedNetwork, load_network, sha256
 
 
 class UnconditionalTask(ConsistencyTask):

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.denoisers import EDMDenoiser, checked_range
+from advpure.base.units import to_model
+from advpure.core.denoisers import EDMDenoiser, checked_range
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.units import to_model
-from advpure.weights import LoadedNetwork
 
 _DEFAULTS = {
     "sigma_data": 0.5,

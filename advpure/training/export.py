@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from advpure.base.storage import atomic_path
 from advpure.data import dataset_info
-from advpure.storage import atomic_path
+from advpure.networks.weights import load_network, save_network
 from advpure.training.quality import Rate, measure_quality
 from advpure.training.recipe import Recipe
-from advpure.weights import load_network, save_network
 
 _CURVE = 12
 """The most lines of a validation curve in a card."""

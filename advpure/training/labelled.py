@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 
 TOKENS = "tokens.weight"
 """Name of the table in the state of a network."""

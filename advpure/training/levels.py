@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advpure.base.errors import BadInput
 from advpure.base.validation import check_value
-from advpure.errors import BadInput
 
 LEVELS: Mapping[str, Any] = {"sigmas": (), "sigma_range": ()}
 """The settings of a recipe's loss that choose levels, with their defaults."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
 from advpure.training.randomness import step_generator
 
 

@@ -14,15 +14,15 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from advpure.chain import Noise
+from advpure.base.units import to_model, to_unit
+from advpure.core.chain import Noise
+from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.schedules import karras_grid, nearest_node
 from advpure.data import Images, dataset_info, load_images
-from advpure.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.models import list_models, model_path
+from advpure.networks.weights import load_network
 from advpure.purifiers.pf_ode import PFODE
-from advpure.randomness import RandomnessConfig
-from advpure.schedules import karras_grid, nearest_node
-from advpure.units import to_model, to_unit
-from advpure.weights import load_network
 
 SIGMAS = (0.17, 0.25, 0.5, 1.0)
 _ODE_SIGMAS = (0.5, 1.0)

@@ -11,10 +11,10 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from advpure.base.budget import MAX_BATCH, MAX_SIDE
 from advpure.base.documents import check_plain, parse_toml, read_text
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.base.validation import name as check_name
 from advpure.base.validation import shown, validate, words
-from advpure.errors import BadInput
-from advpure.registry import Registry
 
 OptimizerName = Literal["adam", "adamw", "radam", "sgd"]
 Decay = Literal["constant", "cosine", "linear"]

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from advpure.base.devices import plain_defaults
+from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number, whole
 from advpure.data import DATASETS, dataset_info
-from advpure.devices import plain_defaults
-from advpure.errors import BadInput
 from advpure.models import model_path
 from advpure.networks import ConvNet, build_network
+from advpure.networks.weights import LoadedNetwork, load_network, sha256, state_sha256
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
@@ -22,7 +23,6 @@ from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, load_recipe
 from advpure.training.tasks import make_task
 from advpure.training.trainer import Trainer
-from advpure.weights import LoadedNetwork, load_network, sha256, state_sha256
 
 _FIT = 5000
 """How many training images the fixed first layer of a classifier is fitted to."""

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advpure.errors import BadInput
+from advpure.base.errors import BadInput
+from advpure.networks.weights import LoadedNetwork, state_sha256
 from advpure.training.levels import LEVELS, Levels
 from advpure.training.randomness import step_generator
 from advpure.training.tasks import Batch, Task, take, validation_batch
-from advpure.weights import LoadedNetwork, state_sha256
 
 _DEFAULTS = {"certified": "", "draws": 8, "share": 0.9, "core_weight": 1.0, **LEVELS}
 

@@ -9,12 +9,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from advpure.base.budget import MAX_DRAWS, MAX_NODES, MAX_SIDE
+from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.base.validation import check_value
 from advpure.data import load_images
-from advpure.errors import BadInput
-from advpure.registry import Registry
+from advpure.networks.weights import LoadedNetwork
 from advpure.training.recipe import Recipe
-from advpure.weights import LoadedNetwork
 
 
 class Batch(NamedTuple):
@@ -122,7 +122,7 @@ def take(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
         >>> take({"highest": True}, {"highest": 0.0})
         Traceback (most recent call last):
         ...
-        advpure.errors.BadInput: highest True is not a number; write 0.03 or 8/255
+        advpure.BadInput: highest True is not a number; write 0.03 or 8/255
     """
     unknown = sorted(set(settings) - set(defaults))
     if unknown:

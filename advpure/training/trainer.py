@@ -19,12 +19,13 @@ import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
+from advpure.base.stopping import deferred
+from advpure.base.storage import atomic_path
 from advpure.base.validation import whole
 from advpure.data import RawSplit
-from advpure.errors import BadInput
 from advpure.networks.layers import seed_dropout
-from advpure.stopping import deferred
-from advpure.storage import atomic_path
+from advpure.networks.weights import LoadedNetwork, write_torch
 from advpure.training.augment import flip_images, mirror, shift_images
 from advpure.training.checkpoint import check_members, check_same_names, read_checkpoint
 from advpure.training.optimization import make_optimizer, rate_factor
@@ -33,7 +34,6 @@ from advpure.training.precision import InBfloat16
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
-from advpure.weights import LoadedNetwork, write_torch
 
 
 class Trainer:

@@ -20,9 +20,16 @@ from scipy.stats import binom
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha
 from advpure.base.arguments import checked
+from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number, whole
-from advpure.errors import BadInput
-from advpure.stats import Difference, Mean, Rate, mean_interval, paired_difference, wilson
+from advpure.statistics.rates import (
+    Difference,
+    Mean,
+    Rate,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

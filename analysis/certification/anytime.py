@@ -44,10 +44,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, betaln
 
 from advpure.analysis.certification.radius import bound_for, check_alpha, read_radii
+from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Positive, Share
+from advpure.base.units import parse_sigma
 from advpure.base.validation import Range, number, shown, validate, whole
-from advpure.errors import BadInput
-from advpure.units import parse_sigma
 
 Floats = NDArray[np.float64]
 SHAPE = 0.5

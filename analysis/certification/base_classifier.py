@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from advpure.analysis.certification.noise import sample_rows
-from advpure.chain import Chain, Noise, Step
-from advpure.defense import Defense, Policy
-from advpure.denoisers import check_covered as check_covered
-from advpure.errors import BadInput
-from advpure.purifiers.base import rescale
-from advpure.randomness import RandomnessConfig
-from advpure.tiling import tiled
-from advpure.units import to_model, to_unit
+from advpure.base.errors import BadInput
+from advpure.base.units import to_model, to_unit
+from advpure.core.chain import Chain, Noise, Step
+from advpure.core.defense import Defense, Policy
+from advpure.core.denoisers import check_covered as check_covered
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.recipe import rescale
+from advpure.core.tiling import tiled
 
 _CLOSE = 0.1
 
@@ -63,7 +63,7 @@ def chain_on_noisy(chain: Chain, sigma: float) -> Chain:
         BadInput: when the leading noise is of another strength.
 
     Example:
-        >>> from advpure.analytic import GaussianDenoiser
+        >>> from advpure.core.analytic import GaussianDenoiser
         >>> from advpure.purifiers.oneshot import OneStepEDM
         >>> whole = OneStepEDM(sigma=0.25).chain(GaussianDenoiser(torch.zeros(1, 2, 2), 0.3))
         >>> [step.name for step in chain_on_noisy(whole, 0.25)]

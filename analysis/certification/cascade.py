@@ -30,9 +30,9 @@ from scipy.special import ndtri
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha, read_sigmas
 from advpure.analysis.certification.two_stage import Counts, tallied, top_class
+from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
+from advpure.statistics.rates import clopper_pearson_lower
 
 _GUARD = 1e-14
 

@@ -31,12 +31,12 @@ from advpure.analysis.certification.procedures import (
     ProcedureName,
 )
 from advpure.analysis.certification.two_stage import Certificate
+from advpure.base.errors import BadInput
 from advpure.base.validation import number
+from advpure.core.defense import Defense
+from advpure.core.tiling import tiled
 from advpure.data import Images, dataset_info
-from advpure.defense import Defense
-from advpure.errors import BadInput
 from advpure.loading import load_judge, load_selector
-from advpure.tiling import tiled
 
 
 class Parts(NamedTuple):

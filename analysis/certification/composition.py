@@ -42,9 +42,9 @@ from typing import Literal, NamedTuple
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha, radius_of
 from advpure.analysis.certification.two_stage import Counts, tallied, top_class
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
-from advpure.units import parse_sigma
+from advpure.base.errors import BadInput
+from advpure.base.units import parse_sigma
+from advpure.statistics.rates import clopper_pearson_lower
 
 Branch = Literal["certified", "core", "either"]
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from advpure.analysis.certification.base_classifier import Classify
 from advpure.analysis.certification.noise import SampleNoise
+from advpure.base.errors import BadInput
 from advpure.base.validation import shown
-from advpure.errors import BadInput
-from advpure.randomness import RandomnessConfig
-from advpure.schema import Count, Length, Schema
+from advpure.core.randomness import RandomnessConfig
+from advpure.runs.schema import Count, Length, Schema
 
 SELECTION, ESTIMATION = "selection", "estimation"
 

@@ -21,9 +21,9 @@ from advpure.analysis.certification.radius import (
     check_alpha,
     radius_of,
 )
+from advpure.base.errors import BadInput
 from advpure.base.validation import whole
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
+from advpure.statistics.rates import clopper_pearson_lower
 
 Ints = NDArray[np.int64]
 

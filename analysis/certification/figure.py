@@ -10,10 +10,10 @@ import numpy as np
 from advpure.analysis.certification.accuracy import CertifiedImages, accuracy_curve
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.run import report_certification
-from advpure.errors import BadInput
-from advpure.figures import PALETTE, check_ending, new_figure, save_figure
-from advpure.records import RecordStore
-from advpure.stats import wilson
+from advpure.base.errors import BadInput
+from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
+from advpure.runs.records import RecordStore
+from advpure.statistics.rates import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

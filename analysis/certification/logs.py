@@ -29,9 +29,9 @@ import numpy as np
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.radius import ABSTAIN
 from advpure.base.budget import read_text
+from advpure.base.errors import BadInput
+from advpure.base.storage import atomic_path
 from advpure.base.validation import shown
-from advpure.errors import BadInput
-from advpure.storage import atomic_path
 
 HEADER = ("idx", "label", "predict", "radius", "correct", "time")
 _NEEDED = ("label", "predict", "radius")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from advpure.randomness import Phase, RandomnessConfig
+from advpure.core.randomness import Phase, RandomnessConfig
 
 CHUNK = 64
 """Samples per draw; part of what the noise is."""

@@ -35,9 +35,9 @@ from advpure.analysis.certification.two_stage import (
     reach_notes,
     top_class,
 )
+from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Share
 from advpure.base.validation import choose, validate
-from advpure.errors import BadInput
 
 ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]

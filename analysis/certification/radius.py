@@ -16,11 +16,11 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from advpure.base.errors import BadInput
 from advpure.base.text import several
+from advpure.base.units import parse_sigma
 from advpure.base.validation import Range, number, whole
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
-from advpure.units import parse_sigma
+from advpure.statistics.rates import clopper_pearson_lower
 
 ABSTAIN = -1
 """The prediction of a procedure that claims nothing; no class has this number."""

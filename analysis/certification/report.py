@@ -29,7 +29,7 @@ from advpure.analysis.certification.procedures import (
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
 from advpure.analysis.report import RunReport
-from advpure.stats import Rate, wilson
+from advpure.statistics.rates import Rate, wilson
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from advpure.analysis.certification.settings import (
 )
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.runs import Verb
-from advpure.errors import BadInput
-from advpure.estimate import Estimate, estimate
-from advpure.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.base.errors import BadInput
+from advpure.runs.cost import Estimate, estimate
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 
 _TILES = 4
 _BYTES = 2**20  # of noisy images: what is around a call of a small network costs less in bulk

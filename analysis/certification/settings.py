@@ -20,16 +20,16 @@ from advpure.analysis.certification.procedures import ProcedureName, Reading, fi
 from advpure.analysis.certification.radius import check_credible, read_radii, read_sigmas
 from advpure.analysis.certification.report import reading_json
 from advpure.analysis.subject import JudgedSubject
+from advpure.base.errors import BadInput
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Natural, Seed, Share
 from advpure.base.text import read_shard
-from advpure.chain import Chain
+from advpure.core.chain import Chain
+from advpure.core.defense import Defense
+from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import Images, dataset_info
-from advpure.defense import Defense
-from advpure.errors import BadInput
 from advpure.loading import describe
 from advpure.purifiers import PURIFIERS
-from advpure.randomness import RandomnessConfig, Scheme
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Radii asked for unless told otherwise, [0, 1] units."""

@@ -21,8 +21,8 @@ from advpure.analysis.certification.report import (
     reading_of,
 )
 from advpure.analysis.certification.tallies import Tallies
-from advpure.errors import BadInput
-from advpure.records import RecordStore
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
 
 FILE_NAME = "records.sqlite"
 

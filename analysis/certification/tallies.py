@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from advpure.analysis.certification.counting import COUNTS, ESTIMATION, SELECTION, from_text
-from advpure.errors import BadInput
-from advpure.records import RecordStore
-from advpure.schema import Row
+from advpure.base.errors import BadInput
+from advpure.runs.records import RecordStore
+from advpure.runs.schema import Row
 
 
 @dataclass

@@ -29,10 +29,10 @@ from advpure.analysis.certification.radius import (
     round_down,
     samples_needed,
 )
+from advpure.base.errors import BadInput
+from advpure.base.units import parse_sigma
 from advpure.base.validation import LARGEST, number, whole
-from advpure.errors import BadInput
-from advpure.stats import clopper_pearson_lower
-from advpure.units import parse_sigma
+from advpure.statistics.rates import clopper_pearson_lower
 
 Counts = Mapping[int, int] | Sequence[int]
 

@@ -1,0 +1,57 @@
+"""The two errors that users meet: input that cannot be used, and a package that is missing."""
+
+
+class BadInput(ValueError):
+    """Refuse an input in one line: the value, the rule it breaks, the fix.
+
+    Args:
+        subject: What was given, with its value.
+        rule: The rule it breaks, as a verb phrase.
+        fix: What to do instead.
+
+    Example:
+        >>> print(BadInput("epsilon 8", "is above 1", "write 8/255"))
+        epsilon 8 is above 1; write 8/255
+        >>> len(str(BadInput("x" * 5000, "is no name", "use letters")))
+        429
+    """
+
+    def __init__(self, subject: str, rule: str, fix: str) -> None:
+        """Store the three parts and join them into the message."""
+        self.subject, self.rule, self.fix = subject, rule, fix
+        super().__init__(" ".join(f"{_shortened(subject)} {rule}; {fix}".splitlines()))
+
+    def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, str]]:
+        """Let the error cross process borders."""
+        return type(self), (self.subject, self.rule, self.fix)
+
+
+def _shortened(text: str, most: int = 400) -> str:
+    """Return a text, without its middle where a value made it long."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+class MissingExtra(ImportError):
+    """Say which optional extra brings a package that is not installed.
+
+    `advpure.base.extras.optional` raises it where a package is imported, and tells it from an
+    installed package that is broken.
+
+    Example:
+        >>> print(MissingExtra("advertorch", "interop"))
+        advertorch is not installed; pip install 'advpure[interop]' brings it
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Build the message from the package and the extra that brings it."""
+        self.package, self.extra = package, extra
+        super().__init__(f"{package} is not installed; pip install 'advpure[{extra}]' brings it")
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str]]:
+        """Let the error cross process borders."""
+        return type(self), (self.package, self.extra)
+
+
+for _public in (BadInput, MissingExtra):
+    _public.__module__ = "advpure"  # where users import them from, and what a traceback shows

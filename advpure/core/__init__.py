@@ -1,0 +1,1 @@
+"""Randomness as a value, schedules, denoisers, chains, exact gradients, purifiers, defenses."""

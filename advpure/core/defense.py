@@ -1,0 +1,161 @@
+"""A defense: a purifier in front of a classifier, as a plain module from images to logits.
+
+Because it is a plain `torch.nn.Module`, foolbox, torchattacks, ART and AutoAttack attack it
+unchanged; what it adds is control over its randomness and its gradient.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from advpure.base.arguments import checked
+from advpure.base.errors import BadInput
+from advpure.base.text import digits
+from advpure.base.validation import instance, shown, validate, words
+from advpure.core.chain import Noise
+from advpure.core.gradients import GradientMode
+from advpure.core.purifier import Bound, Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.steady import check_steady
+from advpure.core.tiling import tiled
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many purifications one answer stands on.
+
+    Attributes:
+        kind: ``single``: one. ``eot``: the mean logits of `draws` purifications. ``majority``: the
+            most frequent class among `draws`, ties to the lowest class.
+        draws: Number of purifications.
+        reverse_only: Repeat only the reverse noise and keep the forward noise (DensePure's vote).
+    """
+
+    kind: Literal["single", "eot", "majority"] = "single"
+    draws: int = 1
+    reverse_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the kind and the number."""
+        if not isinstance(self.kind, str) or self.kind not in ("single", "eot", "majority"):
+            fix = "use single, eot or majority"
+            raise BadInput(f"policy {shown(self.kind)}", "is not known", fix)
+        validate(self)
+        if self.draws < 1 or (self.kind == "single" and self.draws != 1):
+            raise BadInput(f"{self.draws} draws", f"do not fit {self.kind}", "use 1 or more")
+
+    @classmethod
+    def parse(cls, text: str) -> "Policy":
+        """Read ``single``, ``eot:K`` or ``majority:K``.
+
+        Example:
+            >>> Policy.parse("majority:10").draws
+            10
+        """
+        kind, colon, count = words(text, "policy").partition(":")
+        draws = digits(count) if colon else 1
+        if draws is None:
+            raise BadInput(f"policy {text!r}", "has no number of draws", "write eot:10")
+        return cls(kind, draws)  # type: ignore[arg-type]
+
+
+@checked
+class Defense(Bound):
+    """Purify, then classify.
+
+    Args:
+        purifier: The purifier; its own randomness and tile give way to the defense's.
+        classifier: Maps images in [0, 1] to logits [B, K].
+        xi: Randomness configuration.
+        gradient: Gradient mode of the purifier, None to keep it.
+        policy: How many purifications one answer stands on.
+        tile: Fixed compute tile of purifier and classifier together.
+    """
+
+    def __init__(
+        self,
+        purifier: Purifier,
+        classifier: nn.Module,
+        *,
+        xi: RandomnessConfig | None = None,
+        gradient: GradientMode | None = None,
+        policy: Policy | None = None,
+        tile: int | None = None,
+    ) -> None:
+        """Keep the parts; see the class."""
+        super().__init__(xi, tile)
+        self.purifier = purifier if gradient is None else purifier.at(gradient=gradient)
+        if policy is not None:
+            instance(policy, Policy, "policy", "pass a Policy")
+        self.classifier, self.policy = classifier, policy or Policy()
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any step of the purifier consumes noise."""
+        return self.purifier.is_random
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations (denoiser and classifier) of one answer for one image."""
+        return self.policy.draws * (self.purifier.chain.evaluations + 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify purified images.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+
+        Returns:
+            Logits [B, K]; under a majority policy the logarithm of the vote shares, with the
+            gradient of the mean class probabilities.
+
+        Raises:
+            BadInput: for images outside the contract, missing randomness or missing ids.
+        """
+        xi, ids = self._resolve(images)
+        return tiled(lambda x, i: self.logits(x, xi, i), self.tile)(images, ids)
+
+    def logits(self, images: Tensor, xi: RandomnessConfig | None, ids: Tensor | None) -> Tensor:
+        """Answer for one batch as it is: no checks, no tiling."""
+        draws = [
+            self._once(images, Noise(xi, ids, 0 if self.policy.reverse_only else k, k))
+            for k in range(self.policy.draws)
+        ]
+        if self.policy.kind == "single":
+            return draws[0]
+        if self.policy.kind == "eot":
+            return torch.stack(draws).mean(0)
+        return _votes(torch.stack(draws))
+
+    def check_steady(self, images: Tensor) -> None:
+        """Refuse networks that are in training mode, random or learning; see `Bound`."""
+        self.purifier.check_steady(images, self.tile)
+        check_steady(
+            self.classifier, tiled(self.classifier, self.tile), images,
+            fix="pass a classifier without randomness",
+        )  # fmt: skip
+
+    def _once(self, images: Tensor, noise: Noise) -> Tensor:
+        logits: Tensor = self.classifier(self.purifier.purify(images, noise))
+        return logits
+
+    def _networks(self) -> list[nn.Module | None]:
+        return [self.purifier.denoiser, self.classifier]
+
+    def _set_gradient(self, gradient: GradientMode) -> None:
+        self.purifier = self.purifier.at(gradient=gradient)
+
+
+def _votes(logits: Tensor) -> Tensor:
+    """Return log vote shares [B, K] of logits [draws, B, K], differentiated as mean probability.
+
+    A class without a vote counts half a vote, which keeps the logarithm finite and changes no
+    decision.
+    """
+    draws, _, classes = logits.shape
+    counts = nn.functional.one_hot(logits.argmax(2), classes).sum(0).to(logits.dtype)
+    share = counts.clamp(min=0.5).div(draws).log()
+    smooth = logits.softmax(2).mean(0).clamp(min=1e-12).log()
+    return share + (smooth - smooth.detach())

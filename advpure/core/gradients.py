@@ -1,0 +1,175 @@
+"""Gradients of a chain with respect to its input: exact ones, and the approximations in use.
+
+``full``: autograd through all steps; memory grows with the length of the chain.
+``checkpoint``: the same numbers; every step is run again with the same noise when its turn comes
+    backwards, so that the memory holds one step's activations and a bounded number of states.
+``bpda``: the true value forward, the identity backward (Athalye et al. 2018).
+``surrogate``: the true value forward, the exact gradient of a shorter chain backward
+    (Lee & Kim 2023).
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from advpure.base.errors import BadInput
+from advpure.base.validation import choose
+from advpure.core.chain import Chain, Noise
+
+GradientMode = Literal["full", "checkpoint", "bpda", "surrogate"]
+KEPT_STATES = 128
+
+
+@contextlib.contextmanager
+def differentiating() -> Iterator[None]:
+    """Record gradients inside, whatever surrounds the call: `no_grad` or `inference_mode`.
+
+    Raises:
+        BadInput: for weights made under `torch.inference_mode()`, which no gradient can pass.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise BadInput(
+            "a model with weights made under torch.inference_mode()",
+            "lets no gradient pass",
+            "build or load it outside",
+        ) from error
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return a copy without a graph that gradients can start from, also of an inference tensor."""
+    with torch.inference_mode(False):
+        return tensor.detach().clone()
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown gradient mode."""
+    choose(mode, get_args(GradientMode), "gradient")
+
+
+def run_chain(
+    chain: Chain, x: Tensor, noise: Noise, mode: GradientMode, surrogate: Chain | None = None
+) -> Tensor:
+    """Run a chain so that its backward pass gives the chosen gradient.
+
+    Args:
+        chain: The steps.
+        x: State [B, C, H, W], model units.
+        noise: The batch's noise; every mode replays exactly this noise.
+        mode: See the module.
+        surrogate: The shorter chain of ``surrogate``, run with the same noise.
+
+    Returns:
+        The final state. Its value is the same in every mode. Modes other than ``full``
+        differentiate with respect to x only, once.
+    """
+    check_mode(mode)
+    if mode == "full" or not len(chain):
+        return chain.run(x, noise)
+    if mode == "checkpoint":
+        return _recompute(x, chain, noise)
+    if mode == "bpda":
+        return replace_gradient(x, lambda y: chain.run(y, noise), lambda y: y)
+    if surrogate is None:
+        raise BadInput(
+            "gradient 'surrogate'",
+            "has no shorter chain",
+            "use a purifier with a surrogate (ddpm, reverse, ddim, vpsde, densepure), or bpda",
+        )
+    return replace_gradient(x, lambda y: chain.run(y, noise), lambda y: surrogate.run(y, noise))
+
+
+def replace_gradient(
+    x: Tensor, value: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return value(x), differentiated as if it were backward(x)."""
+    result: Tensor = _Replace.apply(x, value, backward)
+    return result
+
+
+def _recompute(x: Tensor, chain: Chain, noise: Noise) -> Tensor:
+    result: Tensor = _Recompute.apply(x, chain, noise)
+    return result
+
+
+def _pull_back(y: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient at x, zero where y does not depend on it, as plain autograd has it."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    (pulled,) = torch.autograd.grad(y, x, gradient, materialize_grads=True)
+    return pulled
+
+
+class _Replace(torch.autograd.Function):
+    """The value of one function with the vector-Jacobian product of another."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, value: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.chain = backward
+        return value(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        with differentiating():
+            x = x.detach().requires_grad_()
+            y = ctx.chain(x)
+            if y is x:
+                return gradient, None, None
+            pulled = _pull_back(y, x, gradient)
+        return pulled, None, None
+
+
+class _Recompute(torch.autograd.Function):
+    """Run a chain keeping few states; rerun each step with its own noise on the way back.
+
+    At most KEPT_STATES states at segment starts, plus one segment's states, live at a time.
+    Steps with a known scalar derivative are neither kept nor rerun.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chain: Chain, noise: Noise) -> Tensor:
+        length = math.ceil(len(chain) / KEPT_STATES)
+        starts: dict[int, Tensor] = {}
+        for k, step in enumerate(chain):
+            segment = chain[k : k + length] if k % length == 0 else None
+            if segment is not None and any(s.gain is None for s in segment):
+                starts[k] = x
+            x = step.move(x, noise.of(step, x))
+        ctx.chain, ctx.noise, ctx.length = chain, noise, length
+        ctx.places = list(starts)
+        ctx.save_for_backward(*starts.values())
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        starts = dict(zip(ctx.places, ctx.saved_tensors, strict=True))
+        chain: Chain = ctx.chain
+        for first in reversed(range(0, len(chain), ctx.length)):
+            segment = chain[first : first + ctx.length]
+            states = [starts[first]] if first in starts else []
+            for step in segment[:-1] if states else ():
+                states.append(step.move(states[-1], ctx.noise.of(step, states[-1])))
+            for k, step in reversed(list(enumerate(segment))):
+                if step.gain is not None:
+                    gradient = gradient * step.gain
+                    continue
+                with differentiating():
+                    x = states[k].detach().requires_grad_()
+                    y = step.move(x, ctx.noise.of(step, x))
+                    gradient = _pull_back(y, x, gradient)
+        return gradient, None, None

@@ -1,0 +1,337 @@
+"""Whether a callable gives equal answers to equal calls, asked once before it is studied.
+
+Robustness and compression compare answers, so what answers must be one function. A layer in
+training mode (batch normalisation, dropout), a functional dropout or a private generator makes it
+none: the numbers that follow mean nothing, and running statistics move. `check_steady` calls the
+callable twice on a small batch and watches what runs inside, wherever it hides (a lambda, a
+wrapper, a closure), since every module that runs reports itself. It refuses
+
+* a batch normalisation that is about to use the statistics of the batch, or a dropout in training
+  mode, before it runs;
+* buffers (running statistics) that moved, which are put back;
+* two answers that differ by more than rounding.
+
+Networks that this package loads (`trust`) are only held to their modes, without a call. It never
+changes the mode of a module, and leaves the global generator as it was.
+"""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from advpure.base.errors import BadInput
+
+Ask = Callable[[Tensor], Any]
+Module = TypeVar("Module", bound=nn.Module)
+ROWS = 2
+"""Rows that are asked about."""
+_COUPLING = (_BatchNorm, _DropoutNd)
+_ROUNDINGS = 64
+"""Units in the last place by which two equal calls may differ, where a device adds in any order."""
+
+
+def check_steady(
+    owner: object, ask: Ask, images: Tensor, *, repeatable: bool = True, fix: str = ""
+) -> None:
+    """Refuse a callable whose answers to equal calls differ, or that learns while it answers.
+
+    Args:
+        owner: What the answers come from; it is asked once as long as its modules keep their modes.
+        ask: Calls it, with the same randomness each time: images [R, ...] to a tensor.
+        images: [B, ...]; the first two rows are used.
+        repeatable: Whether two answers must agree; False for what is random by declaration.
+        fix: What to do about answers that differ.
+
+    Raises:
+        BadInput: see the module; also when it cannot be called with such images.
+
+    Cost: two calls on two rows, the first time.
+
+    Example:
+        >>> check_steady(None, lambda x: functional.dropout(x, 0.5), torch.ones(2, 1, 8, 8))
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: a model whose answers to two equal calls differ by 2 is no \
+function of its input; fix its randomness
+    """
+    if isinstance(owner, nn.Module) and owner in _TRUSTED:
+        check_fit(owner, images)
+        for module in _TRUSTED[owner].coupling:
+            _refuse_training(module)
+        return
+    kind = (tuple(images.shape[1:]), images.dtype)
+    if not len(images) or _KNOWN.holds(owner, kind, repeatable):
+        return
+    for module in owner.modules() if isinstance(owner, nn.Module) else ():
+        _refuse_training(module)
+    watch = _Watch()
+    with torch.inference_mode(False), torch.no_grad(), _kept_generators(images.device):
+        try:
+            first, second = _twice(ask, images, watch)
+        finally:
+            moved = watch.restore()
+    if moved:
+        raise BadInput(
+            f"a model that changes its buffers ({moved})",
+            "learns while it is measured",
+            "call model.eval()",
+        )
+    if repeatable:
+        _compare(first, second, fix or "fix its randomness")
+    _KNOWN.add(owner, kind, repeatable, watch.modes())
+
+
+def is_trusted(owner: object) -> bool:
+    """Return whether a network was loaded by this package."""
+    return isinstance(owner, nn.Module) and owner in _TRUSTED
+
+
+class _Trusted(NamedTuple):
+    """What is known of a network of ours: layers that mix rows, the images that it takes."""
+
+    coupling: list[nn.Module]
+    shape: tuple[int, ...] | None
+
+
+_TRUSTED: weakref.WeakKeyDictionary[nn.Module, _Trusted] = weakref.WeakKeyDictionary()
+
+
+def trust(network: Module, shape: tuple[int, ...] | None = None) -> Module:
+    """Return a network that is known to be a function of its input in evaluation mode.
+
+    Args:
+        network: The network.
+        shape: The images that it takes, [C, H, W]; None where it is not known.
+    """
+    coupling: list[nn.Module] = [m for m in network.modules() if isinstance(m, _COUPLING)]
+    _TRUSTED[network] = _Trusted(coupling, shape)
+    return network
+
+
+def trusted_shape(network: nn.Module) -> tuple[int, ...] | None:
+    """Return the images that a network of ours takes, [C, H, W], None where it is not known."""
+    return _TRUSTED[network].shape if network in _TRUSTED else None
+
+
+def check_fit(network: object, images: Tensor) -> None:
+    """Refuse images of another shape than a network of ours takes, or in another precision.
+
+    Other networks may resize and convert what they are given.
+
+    Raises:
+        BadInput: naming what it takes.
+    """
+    if not isinstance(network, nn.Module) or network not in _TRUSTED:
+        return
+    shape = _TRUSTED[network].shape
+    if shape is not None and tuple(images.shape[1:]) != shape:
+        raise BadInput(
+            f"images of shape {tuple(images.shape)}",
+            f"do not fit networks that take {['B', *shape]}".replace("'", ""),
+            "load those of the images' data set, or resize the images",
+        )
+    parameters = (each.dtype for each in network.parameters() if each.is_floating_point())
+    own = next(parameters, images.dtype)
+    if own != images.dtype:
+        a, b = (str(each).removeprefix("torch.") for each in (images.dtype, own))
+        raise BadInput(
+            f"images of {a} for a network of {b}",
+            "mix two precisions",
+            f"pass images.to(torch.{b}), or call .to(torch.{a}) on the networks",
+        )
+
+
+def _twice(ask: Ask, images: Tensor, watch: "_Watch") -> tuple[Any, Any]:
+    """Call twice on a few rows; explain a refusal by the model."""
+    few = _plain(images[:ROWS])
+    try:
+        with watch:
+            return ask(few.clone()), ask(few.clone())
+    except _FAULTS as error:
+        if isinstance(error, BadInput):
+            raise
+        if len(images) > ROWS and _works(ask, _plain(images), watch):
+            raise BadInput(
+                f"a model that takes {len(images)} rows and not {len(few)}",
+                "has a fixed batch size",
+                "set model.tile to it, and batches are cut and padded",
+            ) from error
+        raise BadInput(
+            f"a model given images {list(few.shape)} of {few.dtype}".replace("torch.", ""),
+            f"fails ({_line(error)})",
+            "pass images of the shape and dtype that it takes",
+        ) from error
+
+
+def _works(ask: Ask, images: Tensor, watch: "_Watch") -> bool:
+    try:
+        with watch:
+            ask(images)
+    except _FAULTS:
+        return False
+    return True
+
+
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+def _line(error: Exception) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 160 else f"{words[:157]}..."
+
+
+def _plain(rows: Tensor) -> Tensor:
+    """Return rows without a tangent, a graph, or the mark of inference mode."""
+    primal: Tensor = torch.autograd.forward_ad.unpack_dual(rows).primal  # type: ignore[no-untyped-call]
+    return primal.detach().clone()
+
+
+def _compare(first: object, second: object, fix: str) -> None:
+    """Refuse two answers that differ by more than rounding; other refusals are the caller's."""
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return
+    if first.shape == second.shape and first.is_floating_point() and first.numel():
+        a, b = first.double(), second.double()
+        gap = float((a - b).abs().nan_to_num(nan=0.0).max())
+        size = float(a.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max())
+        if gap <= _ROUNDINGS * torch.finfo(first.dtype).eps * max(1.0, size):
+            return
+        text = f"a model whose answers to two equal calls differ by {gap:.3g}"
+    elif first.shape == second.shape and torch.equal(first, second):
+        return
+    else:
+        text = "a model whose answers to two equal calls differ"
+    raise BadInput(text, "is no function of its input", fix)
+
+
+def _refuse_training(module: nn.Module) -> None:
+    if module.training and isinstance(module, _COUPLING):
+        raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
+
+
+class _BatchStatistics(TorchFunctionMode):
+    """Refuse batch normalisation by the statistics of the batch, before it runs."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func in (functional.batch_norm, torch.batch_norm):
+            training = given.get("training", args[5] if len(args) > 5 else False)
+            if training:
+                raise BadInput(
+                    "a model that normalises by the statistics of the batch",
+                    "mixes samples",
+                    "call model.eval(), or keep running statistics",
+                )
+        return func(*args, **given)
+
+
+@dataclass
+class _Watch:
+    """Note every module that runs in this thread, with its mode and its buffers before."""
+
+    seen: dict[int, tuple[Any, bool]] = field(default_factory=dict)
+    kept: dict[int, tuple[str, Tensor, Tensor]] = field(default_factory=dict)
+
+    def __enter__(self) -> "_Watch":
+        self._thread = threading.get_ident()
+        self._stack = contextlib.ExitStack()
+        handle = register_module_forward_pre_hook(self._look)
+        self._stack.callback(handle.remove)
+        self._stack.enter_context(_BatchStatistics())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _look(self, module: nn.Module, _: object) -> None:
+        if threading.get_ident() != self._thread or id(module) in self.seen:
+            return
+        _refuse_training(module)
+        self.seen[id(module)] = (weakref.ref(module), module.training)
+        for name, buffer in module.named_buffers():
+            if id(buffer) not in self.kept:
+                self.kept[id(buffer)] = (name, buffer, buffer.detach().clone())
+
+    def modes(self) -> "Modes":
+        """Return the modules that ran, weakly held, and their modes."""
+        return tuple(self.seen.values())
+
+    def restore(self) -> str:
+        """Put back buffers that moved; return the name of the first, or nothing."""
+        moved = ""
+        for name, buffer, before in self.kept.values():
+            if buffer.shape == before.shape and not _same(buffer, before):
+                buffer.copy_(before)
+                moved = moved or name
+        return moved
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+Modes = tuple[tuple[Any, bool], ...]
+Kind = tuple[tuple[int, ...], torch.dtype]
+
+
+class _Known:
+    """What was asked before: owners, weakly held, with the modules that ran and their modes."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[Any, dict[Kind, tuple[bool, Modes]]]] = {}
+
+    def holds(self, owner: object, kind: Kind, repeatable: bool) -> bool:
+        """Return whether an owner was asked, and no module that ran has changed its mode."""
+        reference, kinds = self._entries.get(id(owner), (lambda: None, {}))
+        if owner is None or reference() is not owner or kind not in kinds:
+            return False
+        compared, modes = kinds[kind]
+        if repeatable and not compared:
+            return False
+        for held, training in modes:
+            module = held()
+            if module is None or module.training != training:
+                return False
+        return True
+
+    def add(self, owner: object, kind: Kind, repeatable: bool, modes: Modes) -> None:
+        """Remember an owner that can be held weakly."""
+        key = id(owner)
+        if key not in self._entries or self._entries[key][0]() is not owner:
+            try:
+                reference = weakref.ref(owner, lambda _: self._entries.pop(key, None))
+            except TypeError:
+                return
+            self._entries[key] = (reference, {})
+        self._entries[key][1][kind] = (repeatable, modes)
+
+
+_KNOWN = _Known()
+
+
+@contextlib.contextmanager
+def _kept_generators(device: torch.device) -> Iterator[None]:
+    """Give back the global generators as they were: what is asked here is no draw of a run."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

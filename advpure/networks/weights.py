@@ -1,0 +1,350 @@
+"""Weights are data: safetensors files with a self-describing header, and nothing that runs code.
+
+A file of ours stores parameters as float16 and, under the key `advpure` of the safetensors
+header, one JSON object {format, architecture, config, metadata}. Foreign files are read as plain
+tensors only: safetensors, or PyTorch files through the restricted unpickler (`weights_only=True`).
+Which of their tensors are the weights is the rule of `advpure.networks.named_tensors`; which files
+a path names, that of `advpure.networks.weight_files`.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from advpure.base.devices import plain_defaults
+from advpure.base.documents import kind_of, parse_json
+from advpure.base.errors import BadInput
+from advpure.base.storage import atomic_path
+from advpure.networks import build_network, shapes_of
+from advpure.networks.named_tensors import (
+    NamedTensors,
+    Weights,
+    check_kinds,
+    check_tensors,
+    choose_set,
+)
+from advpure.networks.weight_files import digest, is_index, locate, read_index
+
+HEADER = "advpure"
+FORMAT = 1
+_CODE_SIGNS = ("global", "reduce", "instance", "persistent", "weights only load failed")
+_CONVERT = (
+    "load it once in a sandbox that you can throw away and store its tensors with "
+    "safetensors.torch.save_file"
+)
+
+
+class LoadedNetwork(NamedTuple):
+    """A network read from a file.
+
+    Attributes:
+        network: float32, evaluation mode, parameters without gradients.
+        metadata: What was stored with it, with `architecture` and `config` added.
+    """
+
+    network: nn.Module
+    metadata: dict[str, Any]
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 sum of a file of weights, in hexadecimal; see `weight_files.digest`.
+
+    Raises:
+        BadInput: when the file is missing.
+    """
+    return digest(path, "sha256")
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 sum of a module's parameters and buffers, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_network(
+    path: str | Path,
+    network: nn.Module,
+    *,
+    architecture: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Store a network as float16 safetensors with a header that rebuilds it.
+
+    float16 keeps 11 significant bits, a relative rounding of at most 2^-11 per parameter, so a
+    quality that is to be stated is measured after loading the file again.
+
+    Args:
+        path: Where to write, replaced atomically.
+        network: Its state is stored.
+        architecture: A name in `advpure.networks.ARCHITECTURES`.
+        config: Settings of the architecture, JSON values.
+        metadata: Anything JSON worth knowing: task, data, noise range, quality.
+
+    Raises:
+        BadInput: when a value is not finite or does not fit in float16.
+        StorageFull: when the disk is full; an existing file stays as it was.
+    """
+    tensors = {}
+    for name, value in network.state_dict().items():
+        stored = value.half() if value.is_floating_point() else value
+        if not torch.isfinite(stored).all():
+            raise BadInput(f"tensor {name!r}", "is not finite in float16", "train it again")
+        tensors[name] = stored.contiguous().cpu()
+    header = {
+        "format": FORMAT,
+        "architecture": architecture,
+        "config": dict(config),
+        "metadata": dict(metadata),
+    }
+    write_safetensors(path, tensors, {HEADER: json.dumps(header)})
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]
+) -> None:
+    """Store tensors as safetensors, whole or not at all.
+
+    The file is made in memory first: where the library writes itself, a full disk is an error of
+    its own kind that nobody expects.
+
+    Raises:
+        StorageFull: when the disk is full; an existing file stays as it was.
+    """
+    with atomic_path(Path(path)) as scratch:
+        scratch.write_bytes(to_safetensors(dict(tensors), dict(header)))
+
+
+def write_torch(path: str | Path, content: Any) -> None:
+    """Store tensors and plain containers as a PyTorch file, whole or not at all.
+
+    In memory first, for the reason that `write_safetensors` gives: `torch.save` raises a
+    RuntimeError where a disk is full.
+
+    Raises:
+        StorageFull: when the disk is full; an existing file stays as it was.
+    """
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    with atomic_path(Path(path)) as scratch:
+        scratch.write_bytes(memory.getbuffer())
+
+
+@plain_defaults()
+def load_network(path: str | Path) -> LoadedNetwork:
+    """Rebuild a network that `save_network` stored.
+
+    Args:
+        path: The file.
+
+    Returns:
+        LoadedNetwork: The network and its metadata.
+
+    Raises:
+        BadInput: when the file is missing, damaged, not ours, or does not fit its own header.
+    """
+    path = _existing(path)
+    header = read_header(path)
+    expected = shapes_of(header["architecture"], header["config"])
+    state = load_state(path)
+    for name in [*expected, *state]:
+        if name not in state or name not in expected:
+            where = "is missing from" if name not in state else "is unknown to"
+            raise BadInput(
+                f"tensor {name!r}", f"{where} the {header['architecture']} of {path}", "rebuild it"
+            )
+        if state[name].shape != expected[name].shape:
+            raise BadInput(
+                f"tensor {name!r} of {path}",
+                f"has shape {tuple(state[name].shape)}, not {tuple(expected[name].shape)}",
+                "rebuild it",
+            )
+    check_kinds(state, expected, str(path))
+    # The file has all its numbers, so the network is no larger than the file.
+    network = build_network(header["architecture"], header["config"])
+    network.load_state_dict(state)
+    network.float().eval().requires_grad_(False)
+    described = {key: header[key] for key in ("architecture", "config")}
+    return LoadedNetwork(network, {**header["metadata"], **described})
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Read named tensors from a file without ever running code from it.
+
+    Args:
+        path: As `load_tensors`.
+
+    Returns:
+        Named tensors on the CPU, in the stored types.
+
+    Raises:
+        BadInput: as `load_tensors`.
+    """
+    return load_tensors(path).tensors
+
+
+def load_tensors(
+    path: str | Path, choice: Weights | None = None, default: Weights = "ema"
+) -> NamedTensors:
+    """Read named tensors from files without ever running code from them.
+
+    Args:
+        path: A safetensors file, a PyTorch file (zip or legacy), the index of such shards, or a
+            folder that ``save_pretrained`` wrote.
+        choice: Which of averaged and raw weights to read; None for the default.
+        default: Which of them to read where the file holds both; see
+            `advpure.networks.named_tensors`.
+
+    Returns:
+        Named tensors on the CPU, in the stored types, and which set they are.
+
+    Raises:
+        BadInput: when something is missing, damaged, would run code, holds no named tensors, or
+            tensors that are no weights.
+    """
+    path = locate(path)
+    found = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
+    check_tensors(found.tensors, path)
+    return found
+
+
+def _read_shards(path: Path) -> NamedTensors:
+    """Join the tensors of an index."""
+    shards = read_index(path)
+    state: dict[str, Tensor] = {}
+    for file in shards.files:
+        held = _read_file(file, None, "ema").tensors
+        for name in sorted(shards.names[file]):
+            if name not in held:
+                raise BadInput(f"tensor {name!r} of {path}", f"is not in {file.name}", "mend it")
+            state[name] = held[name]
+    return NamedTensors(state, None)
+
+
+def _read_file(path: Path, choice: Weights | None, default: Weights) -> NamedTensors:
+    """Read one file of whichever format."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    safe = len(start) == 9 and start[8:] == b"{"
+    content: Any = _parse_safetensors(path) if safe else read_torch(path)
+    return choose_set(content, path, choice, default)
+
+
+def read_torch(path: str | Path) -> Any:
+    """Read a PyTorch file through the restricted unpickler: tensors and plain containers only.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whatever it holds, tensors on the CPU.
+
+    Raises:
+        BadInput: when it is missing, damaged or would run code.
+    """
+    path = _existing(path)
+    try:
+        # By its content: for some suffixes torch would choose the format by the name.
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return load_restricted(stream)
+    except pickle.UnpicklingError as error:
+        if any(sign in str(error).lower() for sign in _CODE_SIGNS) and not _is_garbage(path):
+            raise BadInput(f"weights file {path}", "would run code when loaded", _CONVERT) from None
+        raise _damaged(path) from None
+    except Exception:  # the unpickler fails on damaged input in many ways, all meaning the same
+        raise _damaged(path) from None
+
+
+def load_restricted(stream: IO[bytes]) -> Any:
+    """Load a PyTorch file by the restricted unpickler, after a look at the sizes that it states.
+
+    Raises:
+        ValueError: when it states more bytes than it has, as only compressed or overlapping
+            members can; PyTorch stores them plainly.
+        Exception: whatever the unpickler raises.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("more bytes than the file has")
+    stream.seek(0)
+    return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _existing(path: str | Path) -> Path:
+    """Return the path of an existing file."""
+    path = Path(path)
+    if kind_of(path) == "folder":
+        raise BadInput(
+            f"weights {path}",
+            "is a folder",
+            "name the .safetensors in it, or write NAME:FOLDER for an official checkpoint",
+        )
+    return locate(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read and check our part of a safetensors header: {format, architecture, config, metadata}.
+
+    Raises:
+        BadInput: when the file is damaged or not ours.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            stored = stream.metadata() or {}
+    except (SafetensorError, OSError):
+        with path.open("rb") as raw:
+            foreign = raw.read(9)[8:] != b"{"
+        rule = "is no safetensors file" if foreign else "is damaged or cut short"
+        raise BadInput(f"weights file {path}", rule, "obtain it again") from None
+    fix = "use a file that `advpure train` wrote"
+    if HEADER not in stored:
+        raise BadInput(f"weights file {path}", "has no advpure header", fix)
+    header = parse_json(stored[HEADER], f"advpure header of weights file {path}")
+    parts = {"format": int, "architecture": str, "config": dict, "metadata": dict}
+    if not isinstance(header, dict) or any(
+        not isinstance(header.get(name), kind) for name, kind in parts.items()
+    ):
+        raise BadInput(f"weights file {path}", "has a malformed advpure header", fix)
+    if header["format"] != FORMAT:
+        raise BadInput(f"weights file {path}", f"has format {header['format']}", "update advpure")
+    return header
+
+
+def _parse_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file."""
+    try:
+        return parse_safetensors(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError):
+        raise BadInput(
+            f"weights file {path}", "is damaged or cut short", "obtain it again"
+        ) from None
+
+
+def _is_garbage(path: Path) -> bool:
+    """Tell bytes that no pickle or zip archive starts with."""
+    with path.open("rb") as stream:
+        return stream.read(1) not in (b"\x80", b"P", b"c", b"(", b"}", b"]")
+
+
+def _damaged(path: Path) -> BadInput:
+    """Build the error for a file that cannot be read."""
+    return BadInput(f"weights file {path}", "is damaged or no weights file", "obtain it again")

@@ -1,0 +1,1 @@
+"""Pictures: palette, charts and grids that every figure is drawn with."""

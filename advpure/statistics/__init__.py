@@ -1,0 +1,1 @@
+"""Rates, intervals, ratios, survival curves: statistics over images."""

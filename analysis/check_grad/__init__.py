@@ -1,0 +1,1 @@
+"""Prove a purifier's gradients."""

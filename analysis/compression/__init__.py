@@ -1,0 +1,1 @@
+"""How much does a purifier compress the neighbourhood of an image?"""

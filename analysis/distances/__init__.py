@@ -1,0 +1,1 @@
+"""How far are images from their originals, step by step and as sets?"""

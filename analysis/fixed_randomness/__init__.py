@@ -1,0 +1,1 @@
+"""What does randomness hide from an attack?"""

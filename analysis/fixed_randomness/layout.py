@@ -1,0 +1,134 @@
+"""The runs behind the tables on fixed randomness, as settings of `measure_robustness`.
+
+Seed 003, tables S2 and S3 (with and without fixed randomness), S4 (attacks crafted under one
+configuration, decided under another) and S5 (correlation of perturbations). Every attack takes all
+its steps, as the paper's do, and every run starts its attack elsewhere in the ball: a shared start
+would correlate perturbations that have nothing else in common.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from advpure.analysis.robustness.run import RobustnessSettings
+from advpure.analysis.subject import JudgedSubject
+from advpure.attacks.registry import find, settings_type
+from advpure.attacks.settings import GradientSettings
+from advpure.base.errors import BadInput
+
+FRESH, EOT = "fresh", "fresh-eot"
+_OWN = ("eot", "seed", "randomness")
+
+
+def fixed_name(seed: int) -> str:
+    """Return the name of the run under one fixed base seed.
+
+    Example:
+        >>> fixed_name(3)
+        'fixed-3'
+    """
+    return f"fixed-{seed}"
+
+
+def fixed_randomness_settings(
+    base: RobustnessSettings,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    eot: int | None = 15,
+    draws: int | None = None,
+) -> dict[str, RobustnessSettings]:
+    """Lay out tables S2 and S3: one attack with fixed randomness, with fresh, and averaged.
+
+    Args:
+        base: Subject, attack (``pgd`` for S2, ``bpda`` for S3) and radius; its randomness, seeds
+            and draws are replaced.
+        seeds: Base seeds of the fixed configurations; the first is that of fresh randomness too.
+        eot: Draws per gradient of the averaged attack; None leaves it out.
+        draws: Decisions per image under fresh randomness; None for 10.
+
+    Returns:
+        Run name to settings: ``fixed-SEED`` for every seed, ``fresh``, ``fresh-eot``.
+
+    Raises:
+        BadInput: for an attack without gradient or with an average of its own, or no seeds.
+
+    Example:
+        >>> sorted(fixed_randomness_settings(RobustnessSettings(), seeds=(0, 7)))
+        ['fixed-0', 'fixed-7', 'fresh', 'fresh-eot']
+    """
+    _check(base, seeds)
+    options = {"stop": "never", **base.attack_options}
+
+    def attacked(place: int, **more: Any) -> RobustnessSettings:
+        own = {**options, "seed": place, **more.pop("options", {})}
+        return replace(base, attack_options=own, source_seed=None, **more)
+
+    runs = {
+        fixed_name(seed): attacked(k, randomness="fixed", draws=None, seed=seed)
+        for k, seed in enumerate(seeds)
+    }
+    fresh: dict[str, Any] = {"randomness": "fresh", "draws": draws, "seed": seeds[0]}
+    runs[FRESH] = attacked(len(seeds), **fresh)
+    if eot is not None:
+        runs[EOT] = attacked(len(seeds) + 1, **fresh, options={"eot": eot})
+    return runs
+
+
+def transfer_settings(
+    base: RobustnessSettings, *, seeds: Sequence[int] = (0, 1, 2)
+) -> dict[tuple[int, int], RobustnessSettings]:
+    """Lay out table S4: craft under one base seed, decide under another, for every ordered pair.
+
+    The adversarial images are those of `fixed_randomness_settings`, crafted once for each pair;
+    `measure_randomness` crafts them once for each source instead.
+
+    Args:
+        base: Subject, attack and radius.
+        seeds: Base seeds, two or more.
+
+    Returns:
+        (source, target) to settings.
+
+    Raises:
+        BadInput: as `fixed_randomness_settings`, and for a single seed.
+
+    Example:
+        >>> sorted(transfer_settings(RobustnessSettings(), seeds=(0, 7)))
+        [(0, 7), (7, 0)]
+    """
+    fixed = fixed_randomness_settings(base, seeds=seeds, eot=None)
+    if len(seeds) < 2:
+        raise BadInput(f"seeds {list(seeds)}", "leave nothing to transfer to", "give two or more")
+    return {
+        (source, target): replace(fixed[fixed_name(source)], seed=target, source_seed=source)
+        for source in seeds
+        for target in seeds
+        if target != source
+    }
+
+
+def of_subject(subject: JudgedSubject, **more: Any) -> RobustnessSettings:
+    """Return robustness settings about the same purifier, classifier and images."""
+    shared = {each.name: getattr(subject, each.name) for each in fields(JudgedSubject)}
+    return RobustnessSettings(**shared, **more)
+
+
+def _check(base: RobustnessSettings, seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise BadInput(f"seeds {list(seeds)}", "are not one or several different ones", "use 0,1,2")
+    kind = settings_type(find(base.attack))
+    if not issubclass(kind, GradientSettings):
+        raise BadInput(f"attack {base.attack}", "follows no gradient", "use pgd, apgd or bpda")
+    if kind.eot != 1:
+        raise BadInput(
+            f"attack {base.attack}",
+            "averages over randomness itself, and cannot hold it fixed",
+            f"use {base.attack.strip().lower().replace('_', '-').removesuffix('-eot')}",
+        )
+    for name in _OWN:
+        if name in base.attack_options:
+            raise BadInput(
+                f"attack option {name}={base.attack_options[name]}",
+                "is set by the comparison itself",
+                "leave it out",
+            )

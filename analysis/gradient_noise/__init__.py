@@ -1,0 +1,1 @@
+"""How noisy is the gradient of a random defense?"""

@@ -1,0 +1,1 @@
+"""Robust accuracy predicted from compression and survival."""

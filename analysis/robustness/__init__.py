@@ -1,0 +1,1 @@
+"""How robust is a defense? The evaluation protocol and its run."""

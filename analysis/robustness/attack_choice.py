@@ -1,0 +1,82 @@
+"""An attack by name, with the threat model of the run that asks for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from advpure.attacks.registry import find, settings_type
+from advpure.attacks.settings import AttackSettings
+from advpure.base.errors import BadInput
+from advpure.base.units import check_radius
+from advpure.core.gradients import GradientMode
+from advpure.options import read_options
+
+
+def attack_settings(
+    name: str, options: Mapping[str, Any], *, eps: float, norm: str, randomness: str
+) -> AttackSettings:
+    """Resolve an attack's settings; the threat model and the labels are the run's, not its own.
+
+    Args:
+        name: A name in `advpure.attacks.ATTACKS`.
+        options: The attack's own settings, values or text.
+        eps: Radius in [0, 1] units.
+        norm: ``linf`` or ``l2``.
+        randomness: ``fixed`` or ``fresh``, unless the options say.
+
+    Raises:
+        BadInput: for a radius below the spacing of float32, an unknown name, an option that
+            belongs to the run, or a targeted attack.
+
+    Example:
+        >>> attack_settings("pgd", {"steps": "5"}, eps=0.1, norm="linf", randomness="fixed").steps
+        5
+    """
+    run = find(name)
+    check_radius(eps, torch.float32)  # as the images of every data set
+    for owned in options.keys() & {"eps", "norm"}:
+        raise BadInput(
+            f"attack option {owned}={options[owned]}",
+            "belongs to the threat model of the whole run",
+            f"use --{owned}",
+        )
+    chosen = {"randomness": randomness, **options}
+    resolved = read_options(settings_type(run), {"eps": eps, "norm": norm, **chosen}, name)
+    if resolved.targeted:
+        raise BadInput(
+            "attack option targeted=true",
+            "has no classes to reach in a run that measures accuracy",
+            f"call advpure.attacks.{run.__name__} with the labels to reach",
+        )
+    return resolved
+
+
+def refuse_two_gradients(
+    attack: str, settings: AttackSettings | None, gradient: GradientMode | None
+) -> None:
+    """Refuse a gradient mode of the defense that the attack replaces by its own.
+
+    Args:
+        attack: The attack's name.
+        settings: Its settings; None for what is no attack.
+        gradient: The mode that the run asks of the defense, None where it does not say.
+
+    Raises:
+        BadInput: when both say, and differ.
+
+    Example:
+        >>> chosen = attack_settings("bpda", {}, eps=0.1, norm="linf", randomness="fixed")
+        >>> refuse_two_gradients("bpda", chosen, "full")
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: gradient 'full' contradicts attack bpda, which sees the gradient \
+'bpda'; leave one of them out
+    """
+    own = getattr(settings, "gradient", None)
+    if own is not None and gradient is not None and own != gradient:
+        raise BadInput(
+            f"gradient {gradient!r}",
+            f"contradicts attack {attack}, which sees the gradient {own!r}",
+            "leave one of them out",
+        )

@@ -1,0 +1,45 @@
+"""The picture of a robustness run, from its records alone: how sure the right answers are.
+
+The margin of a decision is the logit of the right class minus the largest other logit: below 0 the
+decision is wrong, and how far it lies from 0 says how much an attack achieved beside flipping it.
+"""
+
+from pathlib import Path
+
+from advpure.analysis.robustness.protocol import DECISIONS
+from advpure.analysis.robustness.run import report_robustness
+from advpure.plots.figures import histogram
+from advpure.runs.records import RecordStore
+
+_STAGES = {"clean": "clean", "noise": "noise in the ball", "adversarial": "attacked"}
+
+
+def robustness_figure(store: RecordStore, path: str | Path) -> Path:
+    """Draw the distribution of the margins of clean, noisy and attacked images.
+
+    Args:
+        store: The run's records, complete or not.
+        path: The file; .png, .svg or .pdf.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BadInput: for a run without records, or another ending.
+        StorageFull: when there is no room.
+    """
+    report = report_robustness(store)
+    s = report.settings
+    groups = {}
+    for stage, name in _STAGES.items():
+        margins = [row["margin"] for row in store.rows(DECISIONS.table, {"stage": stage})]
+        share = 100 * report.headline(stage).value
+        groups[f"{name}, {share:.1f} % right"] = margins
+    draws = s["decisions"]["draws"]
+    return histogram(
+        groups, Path(path), xlabel="margin of a decision (logits); below 0 it is wrong",
+        title=f"{s['defense']['purifier']} on {s['dataset']}, attack {s['attack']['name']}",
+        caption=f"{report.n} images, {draws} decision{'s' if draws > 1 else ''} each, "
+        f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, "
+        f"{s['decisions']['randomness']} randomness, seed {s['randomness']['seed']}",
+    )  # fmt: skip

@@ -1,0 +1,262 @@
+"""The evaluation protocol: who draws which randomness, and what a robust accuracy means.
+
+Fixed: attack and decision share one randomness configuration xi, so the defense is one
+deterministic function and "fooled" is a fact.
+
+Fresh: the attack draws from ``fold("attack", ...)``, decision k from ``fold("decision", k)``; they
+never meet. From the same K decisions come the one-shot, mean, worst-of-K and majority accuracies.
+
+Every stage (clean images, uniform noise in the ball, adversarial images) is decided under the same
+decisions, so differences between stages are paired. Aggregates are computed from records only.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from advpure.base.errors import BadInput
+from advpure.base.validation import validate
+from advpure.core.defense import Defense
+from advpure.core.randomness import RandomnessConfig
+from advpure.core.tiling import check_rows
+from advpure.data import Images
+from advpure.runs.records import RecordStore
+from advpure.runs.schema import Count, Length, Schema, Share
+from advpure.statistics.rates import Rate, randomized_summary
+
+Randomness = Literal["fixed", "fresh"]
+CLEAN = "clean"
+
+DECISIONS = Schema(
+    "decisions",
+    {"sample": Count, "stage": str, "draw": Count},
+    {"label": Count, "prediction": Count, "correct": bool, "margin": float},
+    derived={"correct": ("equal", "label", "prediction")},
+)
+ATTACKS = Schema(
+    "attacks",
+    {"sample": Count, "stage": str},
+    {
+        "fooled": bool,
+        "loss": float,
+        "iterations": Count,
+        "forwards": Count,
+        "backwards": Count,
+        "linf": Share,
+        "l2": Length,
+        "zero_gradient": bool,
+    },
+)
+
+
+class Outcome(Protocol):
+    """What an attack returns for a batch (advpure.attacks.AttackResult)."""
+
+    @property
+    def images(self) -> Tensor:
+        """Adversarial images [B, C, H, W]."""
+        ...
+
+    @property
+    def success(self) -> Tensor:
+        """Whether the attack's own view is fooled [B]."""
+        ...
+
+
+Attack = Callable[[Defense, Tensor, Tensor, Tensor], Outcome]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """How a random defense decides.
+
+    Attributes:
+        randomness: ``fixed`` or ``fresh``, see the module.
+        draws: Decisions per image; 1 where randomness is fixed.
+    """
+
+    randomness: Randomness = "fixed"
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the number of draws."""
+        validate(self)
+        if self.draws < 1:
+            raise BadInput(f"{self.draws} draws", "decide nothing", "use 1 or more")
+        if self.randomness == "fixed" and self.draws != 1:
+            raise BadInput(
+                f"{self.draws} draws",
+                "do not fit fixed randomness, where every draw is the same",
+                "leave out --draws, or use fresh randomness",
+            )
+
+    def views(self, defense: Defense, ids: Tensor) -> list[Defense]:
+        """Return the defense as each decision sees it."""
+        if self.randomness == "fixed" or defense.xi is None:
+            return [defense.at(ids=ids)] * self.draws
+        xi = sampled(defense.xi)
+        return [defense.at(ids=ids, xi=xi.fold("decision", k)) for k in range(self.draws)]
+
+
+def sampled(xi: RandomnessConfig) -> RandomnessConfig:
+    """Return the configuration with noise keyed by sample, whatever its scope was."""
+    return RandomnessConfig(xi.seed, xi.scheme, "sample", xi.path)
+
+
+def evaluate(
+    defense: Defense,
+    images: Images,
+    attacks: Mapping[str, Attack],
+    decisions: Decisions,
+    store: RecordStore,
+    *,
+    batch_size: int,
+    keep_images: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Decide clean and attacked images, and store every decision.
+
+    Samples whose rows are all stored are passed over, so an interrupted run goes on. Each batch is
+    one transaction; a batch's rows do not depend on its size, as the defense computes in tiles.
+
+    Args:
+        defense: The defense, with its randomness configuration.
+        images: Images in [0, 1], labels, ids; rows in any order.
+        attacks: Stage name to attack (defense, images, labels, ids) -> outcome.
+        decisions: The protocol.
+        store: Where rows go, opened with the tables DECISIONS and ATTACKS.
+        batch_size: Images held in memory at once.
+        keep_images: Store attacked images as well.
+        progress: Called with the number of finished images after each batch.
+    """
+    batch_size = check_rows(batch_size)
+    _check_store(store, decisions)
+    defense.check_steady(images.images)
+    done = finished(store, attacks)
+    if keep_images:
+        kept = set(store.blobs())
+        done = {i for i in done if all(f"{stage}/{i}" in kept for stage in attacks)}
+    todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
+    progress(len(images.ids) - len(todo))
+    for start in range(0, len(todo), batch_size):
+        rows = torch.tensor(todo[start : start + batch_size], dtype=torch.int64, device="cpu")
+        batch = Images(*(part[rows] for part in images))
+        outcomes = {
+            stage: attack(defense.at(ids=batch.ids), batch.images, batch.labels, batch.ids)
+            for stage, attack in attacks.items()
+        }
+        seen = {CLEAN: batch.images} | {s: out.images for s, out in outcomes.items()}
+        decided = [
+            row for stage, x in seen.items() for row in _decide(defense, decisions, stage, x, batch)
+        ]
+        with store.batch():
+            store.append(DECISIONS.table, decided)
+            for stage, outcome in outcomes.items():
+                store.append(ATTACKS.table, _attack_rows(stage, outcome, batch.ids))
+                if keep_images:
+                    for i, image in zip(batch.ids.tolist(), outcome.images, strict=True):
+                        store.put_blob(f"{stage}/{i}", image.float().cpu())
+        progress(len(images.ids) - len(todo) + start + len(rows))
+
+
+def finished(store: RecordStore, stages: Iterable[str]) -> set[int]:
+    """Return the ids whose rows are stored for all attack stages."""
+    done = store.done(ATTACKS.table, "sample", "stage")
+    decided = {sample for (sample,) in store.done(DECISIONS.table, "sample")}
+    return {i for i in decided if all((i, stage) in done for stage in stages)}
+
+
+def _check_store(store: RecordStore, decisions: Decisions) -> None:
+    known = store.settings.get("decisions")
+    mine = {"randomness": decisions.randomness, "draws": decisions.draws}
+    if known is not None and known != mine:
+        raise BadInput(
+            f"a run with decisions {known}", f"is not one with {mine}", "use another --out"
+        )
+
+
+def _decide(
+    defense: Defense, decisions: Decisions, stage: str, images: Tensor, batch: Images
+) -> list[dict[str, Any]]:
+    rows = []
+    for draw, view in enumerate(decisions.views(defense, batch.ids)):
+        with torch.no_grad():  # a decision, not a gradient
+            logits = view(images).cpu().double()
+        labels = batch.labels.cpu()
+        predictions = logits.argmax(1)
+        own = logits.gather(1, labels[:, None]).squeeze(1)
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        for i, y, p, m in zip(
+            batch.ids.tolist(), labels.tolist(), predictions.tolist(), (own - others).tolist(),
+            strict=True,
+        ):  # fmt: skip
+            rows.append(
+                {
+                    "sample": i, "stage": stage, "draw": draw,
+                    "label": y, "prediction": p, "correct": p == y, "margin": m,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _attack_rows(stage: str, outcome: Outcome, ids: Tensor) -> list[dict[str, Any]]:
+    columns = {
+        name: getattr(outcome, "success" if name == "fooled" else name).tolist()
+        for name in ATTACKS.values
+    }
+    return [
+        {"sample": i, "stage": stage} | {name: column[k] for name, column in columns.items()}
+        for k, i in enumerate(ids.tolist())
+    ]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """Accuracies of one stage, each with n and a 95 % interval (advpure.statistics.rates).
+
+    Attributes:
+        one_shot: Correct in the first decision.
+        mean: Mean over decisions of the share of correct images.
+        worst: Correct in every decision.
+        majority: The most frequent prediction is correct.
+    """
+
+    one_shot: Rate
+    mean: Rate
+    worst: Rate
+    majority: Rate
+
+
+def summarize(store: RecordStore, ids: Sequence[int] | None = None) -> dict[str, StageSummary]:
+    """Compute every stage's accuracies from the stored decisions.
+
+    Args:
+        store: A run's records.
+        ids: Only these samples; all by default.
+
+    Raises:
+        BadInput: when there is no decision yet.
+    """
+    rows = store.rows(DECISIONS.table)
+    if ids is not None:
+        wanted = set(ids)
+        rows = [row for row in rows if row["sample"] in wanted]
+    if not rows:
+        raise BadInput(f"run {store.folder}", "holds no decision yet", "run it first")
+    stages = dict.fromkeys(sorted({row["stage"] for row in rows}))
+    summaries = {}
+    for stage in stages:
+        own = [row for row in rows if row["stage"] == stage]
+        draws = 1 + max(row["draw"] for row in own)
+        predictions = torch.tensor(
+            [row["prediction"] for row in own], dtype=torch.int64, device="cpu"
+        ).reshape(-1, draws)
+        labels = torch.tensor(
+            [row["label"] for row in own], dtype=torch.int64, device="cpu"
+        ).reshape(-1, draws)[:, 0]
+        s = randomized_summary(predictions.numpy(), labels.numpy())
+        summaries[stage] = StageSummary(s.one_shot, s.mean, s.worst, s.majority)
+    return summaries

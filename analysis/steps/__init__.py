@@ -1,0 +1,1 @@
+"""What every step of a chain compresses, and its singular values."""

@@ -1,0 +1,184 @@
+"""The compression of every step, measured beside predicted: figure 4d of seed 003, made complete.
+
+One column a purifier. Above: the rate of every step along the chain. Below: the product so far, the
+measured one and those of the predictions, on a logarithmic axis. Bands are 95 % intervals over
+images.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from advpure.analysis.steps.report import StepsReport, report_steps
+from advpure.base.errors import BadInput
+from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
+from advpure.runs.records import RecordStore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINES: tuple[tuple[str, str, int, str], ...] = (
+    ("transported", "measured, transported from the image", 0, "-"),
+    ("limit", "measured, isotropic at the state", 2, "-"),
+    ("exact", "predicted with Frobenius norm", 6, "--"),
+    ("first_order", "predicted to first order (eq. 16)", 1, ":"),
+    ("along", "measured along the data", 3, "-."),
+    ("across", "measured across the data", 4, "-."),
+)
+"""Column of the report, legend, place in the palette, line style."""
+_BANDS = ("transported", "limit")
+_MOST = 4
+
+
+def steps_figure(store: RecordStore, path: str | Path) -> Path:
+    """Draw a recorded run; see `draw_steps`."""
+    return draw_steps([report_steps(store)], path)
+
+
+def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
+    """Draw the steps of one or several purifiers.
+
+    Args:
+        reports: One column each; 1 to 4.
+        path: The file; .png, .svg or .pdf.
+
+    Returns:
+        The path written.
+
+    Raises:
+        BadInput: for no report or too many, a chain without steps, or another ending.
+        StorageFull: when there is no room.
+    """
+    check_ending(path)
+    if not 1 <= len(reports) <= _MOST:
+        raise BadInput(f"{len(reports)} runs", f"are not 1 to {_MOST}", "draw fewer")
+    found = [report.to_json() for report in reports]
+    for each in found:
+        if not each["rows"]:
+            raise BadInput(f"run {each['run']}", "has no steps to draw", "choose a purifier")
+    width = 4.6 if len(found) > 1 else 6.0
+    figure = new_figure(width * len(found), 6.2)
+    grid = figure.subplots(2, len(found), squeeze=False, sharey="row", height_ratios=(3, 2))
+    for column, each in enumerate(found):
+        upper, lower = grid[0][column], grid[1][column]
+        _draw_rates(upper, each["rows"])
+        _draw_products(lower, each)
+        upper.set_title(_title(each["settings"]), fontsize=10)
+        for axes in (upper, lower):
+            _mark_phases(axes, each["rows"])
+    grid[0][0].set_ylabel("compression rate of a step")
+    grid[1][0].set_ylabel("product so far")
+    handles, labels = _legend(grid)
+    figure.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.03), frameon=False, fontsize=8,
+        ncols=2 if len(found) == 1 else 3,
+    )  # fmt: skip
+    figure.text(
+        0.5, -0.11 if len(found) == 1 else -0.07, _caption(found), ha="center", va="top",
+        fontsize=7, color="#444444", wrap=True,
+    )  # fmt: skip
+    return save_figure(figure, path)
+
+
+def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    places = np.array([row["step"] for row in rows])
+    marker = "o" if sum(row["form"] != "scalar" for row in rows) <= 3 else None
+    for name, label, color, style in _LINES:
+        values = _column(rows, name)
+        if name in ("exact", "first_order"):  # a factor is known, not predicted
+            values[[row["form"] == "scalar" for row in rows]] = np.nan
+        known = ~np.isnan(values)
+        if not known.any():
+            continue
+        for k, phase in enumerate(_phases(rows)):  # the two phases are no one line
+            own = known & phase
+            axes.plot(
+                places[own], values[own], color=PALETTE[color], linestyle=style, linewidth=1.4,
+                label=label if k == 0 else None, marker=marker, markersize=3,
+            )  # fmt: skip
+            if name in _BANDS:
+                low, high = (_column(rows, f"{name}_{end}")[own] for end in ("low", "high"))
+                axes.fill_between(
+                    places[own], low, high, color=PALETTE[color], alpha=0.15, linewidth=0
+                )
+    kappas = _column(rows, "kappa")
+    if (~np.isnan(kappas)).any():
+        axes.plot(places, kappas, color="#888888", linewidth=0.8, label="kappa")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_products(axes: "Axes", found: dict[str, Any]) -> None:
+    rows = found["rows"]
+    places = np.array([row["step"] for row in rows])
+    running = _column(rows, "cumulative")
+    low, high = _column(rows, "cumulative_low"), _column(rows, "cumulative_high")
+    axes.plot(places, running, color=PALETTE[0], linewidth=1.4)
+    axes.fill_between(places, np.maximum(low, 1e-12), high, color=PALETTE[0], alpha=0.15, lw=0)
+    gains = _column(rows, "gain")
+    for name, _, color, style in _LINES[1:4]:
+        factors = np.where(np.isnan(gains), _column(rows, name), np.abs(gains))
+        product = np.cumprod(factors)
+        known = ~np.isnan(product)
+        axes.plot(
+            places[known], product[known], color=PALETTE[color], linestyle=style, linewidth=1.4
+        )
+    axes.set_yscale("log")
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if top / bottom < 10.0 else "")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _phases(rows: list[dict[str, Any]]) -> list[npt.NDArray[np.bool_]]:
+    found = np.array([row["phase"] for row in rows])
+    return [found == phase for phase in ("forward", "reverse")]
+
+
+def _mark_phases(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    """Shade the forward phase, and label the axis by the papers' t."""
+    forward = [row["step"] for row in rows if row["phase"] == "forward"]
+    if forward:
+        axes.axvspan(min(forward) - 0.5, max(forward) + 0.5, color="#000000", alpha=0.05, lw=0)
+    count = len(rows)
+    places = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
+    axes.set_xticks(places, [str(rows[k]["time"]) for k in places])
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_xlabel("t (shaded: forward phase)" if forward else "t")
+
+
+def _legend(grid: Any) -> tuple[list[Any], list[str]]:
+    found: dict[str, Any] = {}
+    for axes in grid[0]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _title(settings: dict[str, Any]) -> str:
+    strength = f", t = {settings['t']}" if settings.get("t") else ""
+    if settings.get("sigma"):
+        strength = f", sigma = {settings['sigma']}"
+    return f"{settings['purifier']}{strength} on {settings['dataset']}"
+
+
+def _caption(found: list[dict[str, Any]]) -> str:
+    s = found[0]["settings"]
+    counts = ", ".join(str(each["n"]) for each in found)
+    text = (
+        f"n = {counts} images; {s['distribution']} perturbations of {255 * s['eps']:.3g}/255, "
+        f"{s['perturbations']} an image; {s['probes']} probes a step; seed {s['seed']}; "
+        "bands: 95 % intervals over images."
+    )
+    if s.get("reference"):
+        text += (
+            f" Along the data: {s['components']} {s['span']} directions of {s['neighbours']} "
+            f"neighbours in {s['reference']}."
+        )
+    return text
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> npt.NDArray[np.float64]:
+    return np.array([np.nan if row.get(name) is None else row[name] for row in rows], dtype=float)

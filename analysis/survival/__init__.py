@@ -1,0 +1,1 @@
+"""The smallest perturbation that fools a classifier, and what survives."""

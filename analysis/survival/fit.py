@@ -1,0 +1,192 @@
+"""How much perturbation a classifier survives: S(eps), the share of images with r* > eps.
+
+From the smallest perturbations that were found (`minimum_radius`), one row an image. S rests on the
+upper ends, which are proofs: S(eps) is the accuracy that is left when every image is replaced by
+the worst that was found within eps. The true survival is at most that.
+
+Three readings: the Kaplan-Meier step function with bands; its value at any eps up to the end of the
+search; and the zero-inflated Gaussian fitted to the intervals.
+
+Source: seed 003, figures 3b and S1; spec 8.6.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from advpure.analysis.survival.minimum_radius import RadiusRow
+from advpure.base.errors import BadInput
+from advpure.runs.schema import Count, Length, Row, Schema
+from advpure.statistics.kaplan_meier import KaplanMeier, Survival, kaplan_meier
+from advpure.statistics.quantiles import Quantile, quantile
+from advpure.statistics.rates import Rate, wilson
+from advpure.statistics.zero_inflated import ZeroInflatedGaussian, fit_zero_inflated
+
+SURVIVAL_SCHEMA = Schema(
+    "survival",
+    keys={"id": Count},
+    values={
+        "lower": Length, "upper": Length | None, "attacks": Count, "misses": Count,
+        "forwards": Count, "backwards": Count,
+        "zero_gradient": bool, "moved": float | None, "clipped": float | None,
+    },
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SurvivalResult:
+    """Minimum perturbations and what follows from them.
+
+    Args:
+        rows: One per image, in any order; kept sorted by id.
+        settings: What they depend on, as JSON values.
+
+    Raises:
+        BadInput: for no rows, or two rows of one image.
+
+    Example:
+        >>> rows = [RadiusRow(i, u, u, 1, 0, 1, 1, False) for i, u in enumerate([0.0, 0.1, 0.2])]
+        >>> result = SurvivalResult(tuple(rows))
+        >>> round(result.accuracy.value, 3), round(result.at(0.15).value, 3), result.median.value
+        (0.667, 0.333, 0.1)
+    """
+
+    rows: tuple[RadiusRow, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort the rows."""
+        ordered = tuple(sorted(self.rows, key=lambda row: row.id))
+        if not ordered:
+            raise BadInput("a survival function", "has no rows", "measure at least one image")
+        if len({row.id for row in ordered}) != len(ordered):
+            raise BadInput("a survival function", "has an image twice", "give every image once")
+        object.__setattr__(self, "rows", ordered)
+
+    @classmethod
+    def from_records(
+        cls, records: Iterable[Row], settings: dict[str, Any] | None = None
+    ) -> "SurvivalResult":
+        """Read rows that were stored with `SURVIVAL_SCHEMA`."""
+        rows = (RadiusRow(**{name: row[name] for name in RadiusRow._fields}) for row in records)
+        return cls(tuple(rows), settings or {})
+
+    def only(self, ids: Sequence[int]) -> "SurvivalResult":
+        """Return the result of some of the images."""
+        wanted = set(ids)
+        return SurvivalResult(tuple(row for row in self.rows if row.id in wanted), self.settings)
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.rows)
+
+    @property
+    def accuracy(self) -> Rate:
+        """The share of images that are classified rightly without a perturbation."""
+        return wilson(sum(row.upper != 0.0 for row in self.rows), self.n)
+
+    @property
+    def censored(self) -> int:
+        """Images that no attack fooled up to the end of the bracket."""
+        return sum(row.upper is None for row in self.rows)
+
+    @property
+    def misses(self) -> int:
+        """Attacks that failed although a perturbation of that size was found otherwise."""
+        return sum(row.misses for row in self.rows)
+
+    @property
+    def lower(self) -> npt.NDArray[np.float64]:
+        """Lower ends, [n]."""
+        return np.array([row.lower for row in self.rows])
+
+    @property
+    def upper(self) -> npt.NDArray[np.float64]:
+        """Upper ends, [n]; infinite where censored."""
+        return np.array([math.inf if row.upper is None else row.upper for row in self.rows])
+
+    @property
+    def resolution(self) -> float:
+        """The widest interval of an image that was fooled; 0 where there is none."""
+        return float((self.upper - self.lower)[np.isfinite(self.upper)].max(initial=0.0))
+
+    @property
+    def median(self) -> Quantile:
+        """The median of r* over images, infinite where more than half survive the search."""
+        return quantile(self.upper.tolist())
+
+    @cached_property
+    def curve(self) -> KaplanMeier:
+        """The survival function of the upper ends."""
+        seen = np.isfinite(self.upper)
+        return kaplan_meier(np.where(seen, self.upper, self.lower), seen)
+
+    @cached_property
+    def fit(self) -> ZeroInflatedGaussian | None:
+        """The zero-inflated Gaussian; None where the images do not determine one."""
+        return fit_zero_inflated(self.lower, self.upper)
+
+    @property
+    def gap(self) -> float | None:
+        """The largest distance between the step function and the fit (Kolmogorov's)."""
+        if self.fit is None:
+            return None
+        fitted = self.fit.survival(self.curve.times)
+        before = np.concatenate([[1.0], self.curve.survival[:-1]])
+        above = np.abs(before - fitted)[self.curve.times > 0.0]
+        return float(max(np.abs(self.curve.survival - fitted).max(), above.max(initial=0.0)))
+
+    def at(self, eps: float) -> Survival:
+        """Return S(eps) with its band.
+
+        Raises:
+            BadInput: beyond the end of the bracket, where survival is unknown.
+        """
+        return self.curve.at(eps)
+
+    def to_json(self, radii: Sequence[float]) -> dict[str, Any]:
+        """Return the values, with n and intervals, and S at some radii, as one JSON object."""
+        fit, median = self.fit, self.median
+        fitted: dict[str, Any] = dict.fromkeys(
+            ("plateau", "plateau_interval", "mu", "mu_interval", "s", "s_interval", "gap")
+        )
+        if fit is not None:
+            fitted = {
+                "plateau": fit.plateau, "plateau_interval": list(fit.plateau_interval),
+                "mu": fit.mean, "mu_interval": list(fit.mean_interval),
+                "s": fit.std, "s_interval": list(fit.std_interval), "gap": self.gap,
+            }  # fmt: skip
+        return {
+            "n": self.n,
+            "accuracy": self.accuracy.value,
+            "accuracy_interval": [self.accuracy.low, self.accuracy.high],
+            "median": _finite(median.value),
+            "median_interval": [_finite(median.low), _finite(median.high)],
+            "censored": self.censored,
+            "misses": self.misses,
+            "resolution": self.resolution,
+            **fitted,
+            "survival": [self.json_at(eps) for eps in radii],
+        }
+
+    def json_at(self, eps: float) -> dict[str, float | None]:
+        """Return S(eps), measured and fitted, with bands; None beyond the end of the bracket."""
+        known = self.curve.ends or eps <= self.curve.last
+        found = self.at(eps)._asdict() if known else dict.fromkeys(Survival._fields)
+        fitted = None if self.fit is None else self.fit.at(eps)
+        return {
+            "eps": eps, "survival": found["value"], "low": found["low"], "high": found["high"],
+            "fitted": None if fitted is None else fitted.value,
+            "fitted_low": None if fitted is None else fitted.low,
+            "fitted_high": None if fitted is None else fitted.high,
+        }  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or math.isinf(value) else value

@@ -1,0 +1,1 @@
+"""Accuracy and compression at every time step."""

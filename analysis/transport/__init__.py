@@ -1,0 +1,1 @@
+"""How far are purified noisy images from clean ones?"""

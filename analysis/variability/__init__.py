@@ -1,0 +1,1 @@
+"""How much of a purifier's variability is randomness, how much input?"""

@@ -1,0 +1,158 @@
+"""Randomness against input: K perturbed inputs x_k = x0 + eta_k, each under S configurations.
+
+The signal-to-noise ratio of a purifier is the variance of its output over inputs at a fixed
+configuration over the variance that its own randomness causes (`variance` has the equations,
+`two_way` distances and correlations). In seed 003, figure 2 and tables S12 and S13: 50 images, K =
+S = 50, uniform noise of 8/255 and a ratio of 0.006, so fixing the randomness is what makes
+robustness visible.
+
+Perturbations are the same under every configuration and those of `cr` with the same seed. Outputs
+pass through a file, so memory holds one batch and a few blocks, and a run that was killed goes on
+within an image.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from torch import Tensor
+
+from advpure.analysis.perturbations import Distribution, check_strength
+from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.analysis.variability.cells import Cells, stream_tables
+from advpure.analysis.variability.mixed import purify_rows
+from advpure.analysis.variability.result import SnrResult, SnrRow
+from advpure.analysis.variability.settings import SnrSettings
+from advpure.analysis.variability.two_way import TwoWay
+from advpure.base.units import check_images
+from advpure.core.defense import Defense
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import Ids, RandomnessConfig
+
+
+def signal_to_noise(
+    purifier: Purifier | Defense | ImageMap,
+    images: Tensor,
+    *,
+    eps: str | float = "8/255",
+    distribution: Distribution = "uniform",
+    perturbations: int = 50,
+    configurations: int = 50,
+    seed: int | None = None,
+    clip: bool = False,
+    ids: Ids | None = None,
+    xi: RandomnessConfig | None = None,
+    batch_size: int | None = None,
+) -> SnrResult:
+    """Measure how much of a purifier's variability is randomness.
+
+    Args:
+        purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
+        images: [B, C, H, W] in [0, 1].
+        eps: See SnrSettings, as for all up to `clip`.
+        distribution: See there.
+        perturbations: See there.
+        configurations: See there.
+        seed: See there; None for the seed of `xi`.
+        clip: See there.
+        ids: Sample ids [B], all different; None for those the purifier is bound to, else
+            0 .. B-1. They key noise and perturbations.
+        xi: Scheme of the randomness; its seed is replaced. None for the purifier's own, else
+            RandomnessConfig(0).
+        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+
+    Returns:
+        Rows and summaries. Neither batch size, order nor company of the images changes a row: to
+        the last bit for a tiled purifier, to rounding for others. Cost: B K S purifications.
+
+    Raises:
+        BadInput: for settings, images or results that cannot be used, or a callable that takes
+            no randomness.
+
+    Example:
+        >>> import torch
+        >>> from advpure.loading import load_purifier
+        >>> x = torch.full((2, 1, 8, 8), 0.5)
+        >>> purifier = load_purifier("onestep-edm", "digits")
+        >>> found = signal_to_noise(purifier, x, perturbations=4, configurations=4)
+        >>> found.n, found.mean("snr_mean_of_ratios").value < 1
+        (2, True)
+    """
+    xi = xi or as_target(purifier).xi or RandomnessConfig(0)
+    refuse_fresh(xi)
+    settings = SnrSettings(
+        eps=eps, distribution=distribution, perturbations=perturbations,
+        configurations=configurations, seed=xi.seed if seed is None else seed, clip=clip,
+    )  # fmt: skip
+    found = snr_tables(purifier, images, ids, settings, xi=xi, batch_size=batch_size)
+    rows = tuple(SnrRow.of(i, table) for i, table in found)
+    return SnrResult(rows, describe_snr(purifier, images, settings, xi))
+
+
+def snr_tables(
+    purifier: Purifier | Defense | ImageMap,
+    images: Tensor,
+    ids: Ids | None,
+    settings: SnrSettings,
+    *,
+    xi: RandomnessConfig | None = None,
+    batch_size: Annotated[int, Ge(1)] | None = None,
+    skip: Container[int] = (),
+    scratch: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[int, TwoWay]]:
+    """Measure image by image, leaving out what is done: the resumable form.
+
+    Args:
+        purifier: See `signal_to_noise`, as for images, ids, xi and batch_size.
+        images: See there.
+        ids: See there.
+        settings: Which inputs and configurations.
+        xi: See there.
+        batch_size: See there.
+        skip: Sample ids that need no table; a set is fast.
+        scratch: Folder where outputs of unfinished images wait for another session, 4 K S d bytes
+            an image (8 for float64 images); None for files that vanish. An image's file is deleted
+            when the next table is asked for.
+        progress: Called with the number of finished purifications of these images, skipped and
+            waiting ones included.
+
+    Yields:
+        (sample id, statistics) of each image, in the order of the images. Inputs are checked
+        before the first.
+
+    Raises:
+        BadInput: see there.
+        StorageFull: when the outputs find no room.
+    """
+    check_images(images)
+    target = as_target(purifier)
+    samples = choose_ids(target, images, ids, unique=True)
+    xi = xi or target.xi or RandomnessConfig(0)
+    refuse_fresh(xi)
+    check_strength(settings.strength, images.dtype, "use float64 images and purifier")
+    run, batch = purify_rows(purifier), batch_rows(target, batch_size)
+    configurations = [replace(xi, seed=seed) for seed in settings.seeds]
+    todo = [(image, i) for image, i in zip(images, samples, strict=True) if i not in skip]
+    done = (len(samples) - len(todo)) * settings.cells
+    cells = (Cells(image, i, settings, scratch) for image, i in todo)
+    return stream_tables(run, cells, configurations, batch, lambda more: progress(done + more))
+
+
+def describe_snr(
+    purifier: Purifier | Defense | ImageMap,
+    images: Tensor,
+    settings: SnrSettings,
+    xi: RandomnessConfig,
+) -> dict[str, Any]:
+    """Return what the rows depend on beside the images, as JSON values."""
+    randomness = asdict(replace(xi, seed=0))
+    del randomness["seed"]
+    return {
+        **as_target(purifier).settings,
+        **asdict(settings),
+        "randomness": {**randomness, "path": list(xi.path)},
+        "dtype": str(images.dtype).removeprefix("torch."),
+    }
