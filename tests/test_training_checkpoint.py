@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from advpure.base.errors import BadInput
+from advpure.base.stopping import stoppable
 from advpure.base.storage import StorageFull
 from advpure.cli import run
 from advpure.data import RawSplit
@@ -127,10 +128,11 @@ def test_sigterm_finishes_the_step_and_saves(
         return step()
 
     monkeypatch.setattr(training, "_one_step", stopped)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        training.run(6)
-    assert signal.getsignal(signal.SIGTERM) is before
+    with stoppable():  # as the command line runs; without it, SIGTERM ends the process once saved
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(6)
+        assert signal.getsignal(signal.SIGTERM) is before
     again = trainer(tmp_path)
     assert again.resume()
     assert again.step == 3
