@@ -184,6 +184,12 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "grid": {"t": 10}}, "t = 10 is no list of values; write t: [10]"),
         ({"verb": "cr", "grid": {"t": []}}, "t = [] is no list"),
         ({"verb": "cr", "grid": {"t": [10, 10]}}, "t [10, 10] repeats a value"),
+        ({"verb": "cr", "grid": {"sigma": [0.25, "0.25"]}}, "repeats a value"),
+        ({"verb": "cr", "grid": {"eps": ["8/255", 8 / 255]}}, "repeats a value"),
+        (
+            {"verb": "attack", "grid": {"a.steps": [1, 2], "a": [{"steps": 3}]}},
+            "'a.steps' varies along two axes",
+        ),
         ({"verb": "cr", "grid": [1]}, "grid [1] is no mapping"),
         (
             {"verb": "cr", "zip": {"t": [1, 2], "n": [1]}},
