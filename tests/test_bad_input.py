@@ -129,7 +129,7 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("survival -n 2 --cross-check fmn,fmn", ["fmn,fmn", "repeat a value", "once"]),
     ("distances -n 2 --metrics ssim,ssim", ["metrics ssim,ssim", "repeat a name", "once"]),
     ("randomness -d ddpm --draws 99999999999999", ["draws 99999999999999", "to 1000000"]),
-    ("transport --draws 99999999999999", ["99,999,999,999,999 draws", "more than", "fewer"]),
+    ("transport --draws 99999999999999", ["399,999,999,999,996 draws", "more than", "fewer"]),
     ("gradients --draws 99999999999999", ["draws 99999999999999", "to 1048576"]),
     ("reproduce --set n=3", ["--set n=3", "without an experiment", "003:table-2"]),
     ("reproduce --plot x.png", ["--plot x.png", "without an experiment", "003:table-2"]),

@@ -271,7 +271,8 @@ def test_points_are_named_as_the_verb_names_its_run_folder() -> None:
 
 
 def test_points_that_come_to_one_run_are_one() -> None:
-    swept = sweep(verb="cr", base={**TINY, "defense": "none"}, grid={"eps": ["51/255", 0.2]})
+    pairs = {"eps": ["51/255", 0.2], "clip": [False, False]}
+    swept = sweep(verb="cr", base={**TINY, "defense": "none"}, zip=pairs)
     assert len(plan(swept)) == 1
 
 

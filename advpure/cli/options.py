@@ -85,9 +85,7 @@ DryRun = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
-def parse_options(
-    pairs: list[str] | None, example: str = "-o clip_x0=true"
-) -> dict[str, str]:
+def parse_options(pairs: list[str] | None, example: str = "-o clip_x0=true") -> dict[str, str]:
     """Split KEY=VALUE options.
 
     Args:

@@ -41,7 +41,8 @@ def survival(
         typer.Option(help="tight: go on from what was found. plain: attack every radius afresh."),
     ] = "tight",
     box: Annotated[
-        str, typer.Option(help="unit: stay in [0, 1]. free: what the classifier alone meets may leave it.")
+        str,
+        typer.Option(help="unit: stay in [0, 1]. free: the classifier alone may be asked beyond."),
     ] = "unit",
     eps: Annotated[
         str | None, typer.Option(help="Where to read survival, a list such as 2/255,4/255.")
@@ -72,7 +73,9 @@ def survival(
     )  # fmt: skip
     ready = prepare("survival", run, running)
     size = ready.prepared.search.settings.norm
-    wanted = eps and several(eps, lambda one: parse_eps(one, size), "epsilons", "write 2/255,4/255")
+    wanted = None
+    if eps is not None:
+        wanted = [*several(eps, lambda one: parse_eps(one, size), "epsilons", "write 2/255,4/255")]
     engines = several(cross_check, str.strip, "engines", "write fmn") if cross_check else ()
     report = measure(ready, "searching", of_defense=True, engines=engines)
     found = report.to_json()
