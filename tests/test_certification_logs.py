@@ -31,6 +31,7 @@ from advpure.analysis.certification.accuracy import (
 from advpure.analysis.certification.emulation import agreeing_samples, emulate, fitting_alpha
 from advpure.analysis.certification.logs import HEADER, near_threshold, read_log, write_log
 from advpure.analysis.certification.radius import ABSTAIN, bound_for, radius_of
+from advpure.analysis.certification.sources import read_sources
 from advpure.analysis.certification.two_stage import certify
 from advpure.base.errors import BadInput
 from advpure.statistics.rates import clopper_pearson_lower
@@ -457,3 +458,35 @@ def test_published_logs_of_consistency_training_read_as_fewer_samples() -> None:
     for radius, percent in expected["at"].items():
         (best,) = best_over(curves, [float(radius)])
         assert 100 * best.rate.value == pytest.approx(percent, abs=0.2 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-3\t1\t1\t0.5\t1\t0:00:01\n", "has idx -3"),
+        ("3\t1\t1\t0.5\t1\tgarbage\n", "has time 'garbage'"),
+        ("3\t1\t1\t0.5\t1\t0:00:01\n", "which no number of samples certifies; the sigma must be"),
+    ],
+)
+def test_what_no_program_can_have_meant_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("\t".join(HEADER) + "\n" + line)
+    with pytest.raises(BadInput, match=words):
+        read_log(path, sigma=0.001)
+
+
+@pytest.mark.parametrize("time", ["-", "12", "1.5e-3", "0:00:05.672193", "1 day, 0:00:01"])
+def test_times_of_every_program_are_read(tmp_path: Path, time: str) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("\t".join(HEADER) + f"\n3\t1\t1\t0.5\t1\t{time}\n")
+    assert read_log(path, sigma=0.25).times == (time,)
+
+
+def test_logs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.tsv", tmp_path / "b.tsv"
+    for path, label in ((one, 1), (two, 2)):
+        path.write_text("\t".join(HEADER) + f"\n3\t{label}\t1\t0.5\t1\t-\n")
+    with pytest.raises(BadInput, match=r"image 3 has label 1 in a and 2 in b"):
+        read_sources([one, two])
+    with pytest.raises(BadInput, match="is given twice"):
+        read_sources([one, tmp_path / ".." / tmp_path.name / "a.tsv"])

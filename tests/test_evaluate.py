@@ -245,7 +245,7 @@ def test_margin_prediction_and_label_belong_together(tmp_path: Path) -> None:
 
 
 def test_what_decides_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="0 draws decide nothing"):
+    with pytest.raises(BadInput, match="draws 0 is not a whole number from 1 to"):
         Decisions(randomness="fresh", draws=0)
     with pytest.raises(BadInput, match="do not fit fixed randomness"):
         Decisions(draws=2)

@@ -118,6 +118,7 @@ EDITS = {
     "a lost header": "DELETE FROM _meta WHERE name = 'samples'",
     "an image": "UPDATE _blobs SET data = zeroblob(24) WHERE name = 'adversarial/5'",
     "a lost image": "DELETE FROM _blobs WHERE name = 'adversarial/5'",
+    "a trigger": "CREATE TRIGGER t AFTER INSERT ON rates BEGIN SELECT 1; END",
     "a dropped table": "DROP TABLE attacks",
     "a renamed column": "ALTER TABLE attacks RENAME COLUMN linf TO l_inf",
 }
@@ -301,3 +302,20 @@ def test_a_writer_checks_before_it_goes_on(
         pytest.raises(BadInput, match="has 2 of 3 rows of rates"),
     ):
         read(store)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        "DELETE FROM _sessions",
+        "UPDATE _sessions SET started = 'never'",
+        "ALTER TABLE _blobs RENAME TO b; CREATE VIEW _blobs AS SELECT * FROM b",
+    ],
+)
+def test_no_reader_opens_a_run_whose_header_was_edited(tmp_path: Path, edits: str) -> None:
+    file = _write(tmp_path)
+    connection = sqlite3.connect(file)
+    connection.executescript(edits)
+    connection.close()
+    with pytest.raises(BadInput, match="is damaged"):
+        RecordStore.read(tmp_path)

@@ -109,6 +109,9 @@ def test_a_sweep_without_an_experiment_is_drawn_along_its_axis(tmp_path: Path) -
         (["absent"], "is no run folder"),
         (["absent", "--to", "law.txt"], "is no picture"),
         (["absent", "--endings", "gif"], "is no picture"),
+        (["absent", "--endings", "svg,SVG"], "repeat a value"),
+        (["absent", "--to", "law.png", "--endings", "pdf"], "says twice which file"),
+        (["absent", "--to", "/dev/null"], "is there, and is no picture"),
         (["one", "two", "--to", "law.png"], "is one place for 2 figures"),
     ],
 )

@@ -291,3 +291,9 @@ def test_directions_are_stored_as_float32(folder: Path) -> None:
         names = store.blobs()
         assert all(store.get_blob(name).dtype == torch.float32 for name in names)
     assert {name.partition("/")[0] for name in names} == {"left", "right"}
+
+
+def test_a_first_call_without_steps_is_not_already_complete(tmp_path: Path) -> None:
+    run = StepsRun(dataset="digits", defense="none", n=2, reference="none")
+    notes = [measure_steps(run, out=tmp_path).notes for _ in range(2)]
+    assert [any("already complete" in note for note in each) for each in notes] == [False, True]

@@ -184,6 +184,12 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "grid": {"t": 10}}, "t = 10 is no list of values; write t: [10]"),
         ({"verb": "cr", "grid": {"t": []}}, "t = [] is no list"),
         ({"verb": "cr", "grid": {"t": [10, 10]}}, "t [10, 10] repeats a value"),
+        ({"verb": "cr", "grid": {"sigma": [0.25, "0.25"]}}, "repeats a value"),
+        ({"verb": "cr", "grid": {"eps": ["8/255", 8 / 255]}}, "repeats a value"),
+        (
+            {"verb": "attack", "grid": {"a.steps": [1, 2], "a": [{"steps": 3}]}},
+            "'a.steps' varies along two axes",
+        ),
         ({"verb": "cr", "grid": [1]}, "grid [1] is no mapping"),
         (
             {"verb": "cr", "zip": {"t": [1, 2], "n": [1]}},
@@ -265,7 +271,8 @@ def test_points_are_named_as_the_verb_names_its_run_folder() -> None:
 
 
 def test_points_that_come_to_one_run_are_one() -> None:
-    swept = sweep(verb="cr", base={**TINY, "defense": "none"}, grid={"eps": ["51/255", 0.2]})
+    pairs = {"eps": ["51/255", 0.2], "clip": [False, False]}
+    swept = sweep(verb="cr", base={**TINY, "defense": "none"}, zip=pairs)
     assert len(plan(swept)) == 1
 
 

@@ -427,6 +427,11 @@ def as_integer(value: object) -> int | None:
         return None
 
 
+def _is_plain(text: str) -> bool:
+    """Say whether a text can be a number: Python alone reads other digits, and 1_0 as 10."""
+    return text.isascii() and "_" not in text
+
+
 def _read_number(value: object) -> float | None:
     """Return a real number, or what a text such as 8/255 says; None for anything else."""
     if _is_truth(value) or isinstance(value, complex | np.complexfloating):
@@ -434,7 +439,7 @@ def _read_number(value: object) -> float | None:
     try:
         if not isinstance(value, str):
             return float(value)  # type: ignore[arg-type]
-        parts = [float(part) for part in value.split("/")] if value.isascii() else []
+        parts = [float(part) for part in value.split("/")] if _is_plain(value) else []
         if not 1 <= len(parts) <= 2:
             return None
         return parts[0] / parts[1] if len(parts) == 2 else parts[0]

@@ -31,7 +31,7 @@ def measure(
     xi = RandomnessConfig(told.pop("seed"), told["scheme"])
     about = Subject(**told)
     purifier, images = about.load_purifier(xi), about.load_images()
-    batch = running.batch_size or 64
+    batch = 64 if running.batch_size is None else running.batch_size
     with output.progress("measuring", len(images.ids), running.shown) as bar:
         found = run(metric, purifier, images, out=running.out, batch_size=batch, progress=bar)
     title = f"{about.dataset}, metric {metric}, defense {about.defense}, seed {xi.seed}"

@@ -85,8 +85,12 @@ DryRun = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
-def parse_options(pairs: list[str] | None) -> dict[str, str]:
+def parse_options(pairs: list[str] | None, example: str = "-o clip_x0=true") -> dict[str, str]:
     """Split KEY=VALUE options.
+
+    Args:
+        pairs: The options.
+        example: One that is right, for the message.
 
     Raises:
         BadInput: for an option without '=', or one that is given twice.
@@ -101,7 +105,7 @@ def parse_options(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip() or not value.strip():
-            raise BadInput(f"option {pair!r}", "is not KEY=VALUE", "write -o clip_x0=true")
+            raise BadInput(f"option {pair!r}", "is not KEY=VALUE", f"write {example}")
         name = key.strip().replace("-", "_")
         if name in parsed:
             raise BadInput(f"option {name!r}", "is given twice", "keep one of them")

@@ -22,8 +22,9 @@ def plot(
         ),
     ] = None,
     endings: Annotated[
-        str, typer.Option(help="Which files to write, a list of svg, pdf and png.")
-    ] = _ENDINGS,
+        str | None,
+        typer.Option(help="Which files to write, a list of svg, pdf and png. Default: svg,png."),
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Draw the figure of each folder; nothing is computed, and no network is loaded.
@@ -31,17 +32,24 @@ def plot(
     Example: advpure plot runs/sweep-003-table-2-small-0123456789ab --to law
     """
     from advpure.base.errors import BadInput
+    from advpure.base.text import several
     from advpure.cli import output
+    from advpure.plots.figures import check_ending
     from advpure.sweeps.drawing import draw
 
     if to is not None and len(folders) > 1:
         raise BadInput(f"--to {to}", f"is one place for {len(folders)} figures", "leave it out")
     if to is not None and not Path(to).name:
         raise BadInput(f"--to {to!r}", "names no file", "write --to figure.svg")
-    chosen = [f".{ending.strip().lstrip('.').lower()}" for ending in endings.split(",")]
-    base = None if to is None else Path(to)
+    listed = several(endings or _ENDINGS, _ending, "endings", "write svg,png")
+    chosen, base = list(listed), None if to is None else Path(to)
     if base is not None and base.suffix:
+        check_ending(base)
+        if endings is not None:
+            raise BadInput(f"--to {to} beside --endings", "says twice which file", "leave one out")
         chosen, base = [base.suffix.lower()], base.with_suffix("")
+    elif base is not None and base.exists():
+        raise BadInput(f"--to {to}", "is there, and is no picture", f"write --to {to}.svg")
     written = {
         folder: [str(path) for path in draw(folder, base or Path(folder) / "figure", chosen)]
         for folder in folders
@@ -51,3 +59,7 @@ def plot(
         return
     for folder, paths in written.items():
         print(f"{folder}: {', '.join(paths)}")
+
+
+def _ending(text: str) -> str:
+    return f".{text.strip().lstrip('.').lower()}"

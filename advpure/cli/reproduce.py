@@ -45,6 +45,7 @@ def reproduce(
 
     Example: advpure reproduce 003:table-2 --jobs 2
     """
+    from advpure.base.errors import BadInput
     from advpure.cli import output
     from advpure.cli.live import live_table
     from advpure.plots.figures import check_ending
@@ -53,11 +54,15 @@ def reproduce(
     from advpure.sweeps.session import prepare_sweep, run_sweep
 
     if experiment is None:
+        for option, value in o.given(plot=running.plot, set=setting, dataset=dataset).items():
+            shown = ",".join(value) if isinstance(value, list) else value
+            rule = "means nothing without an experiment"
+            raise BadInput(f"--{option} {shown}", rule, "name one, such as 003:table-2")
         _list(summaries(), running.as_json)
         return
     if running.plot is not None:
         check_ending(running.plot)
-    change = o.given(dataset=dataset) | o.parse_options(setting)
+    change = o.given(dataset=dataset) | o.parse_options(setting, "--set n=3")
     chosen = load_experiment(experiment, size, change)
     session = running.session()
     index, points = prepare_sweep(chosen.sweep, session)

@@ -41,7 +41,8 @@ def survival(
         typer.Option(help="tight: go on from what was found. plain: attack every radius afresh."),
     ] = "tight",
     box: Annotated[
-        str, typer.Option(help="unit: stay in [0, 1]. free: anchor points may leave it.")
+        str,
+        typer.Option(help="unit: stay in [0, 1]. free: the classifier alone may be asked beyond."),
     ] = "unit",
     eps: Annotated[
         str | None, typer.Option(help="Where to read survival, a list such as 2/255,4/255.")
@@ -62,6 +63,7 @@ def survival(
     Example: advpure survival --dataset digits -n 100 --cross-check fmn --plot survival.png
     """
     from advpure.analysis.survival.run import SurvivalRun
+    from advpure.base.text import several
     from advpure.base.units import parse_eps
     from advpure.cli.recorded import conclude, measure, prepare
 
@@ -71,8 +73,10 @@ def survival(
     )  # fmt: skip
     ready = prepare("survival", run, running)
     size = ready.prepared.search.settings.norm
-    wanted = None if eps is None else [parse_eps(each, size) for each in eps.split(",")]
-    engines = [] if cross_check is None else [each.strip() for each in cross_check.split(",")]
+    wanted = None
+    if eps is not None:
+        wanted = [*several(eps, lambda one: parse_eps(one, size), "epsilons", "write 2/255,4/255")]
+    engines = several(cross_check, str.strip, "engines", "write fmn") if cross_check else ()
     report = measure(ready, "searching", of_defense=True, engines=engines)
     found = report.to_json()
     if wanted is not None:

@@ -6,29 +6,53 @@ place, before a verb sees it.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 Result = TypeVar("Result")
 _MOST = 2**64 - 1  # a seed
+_SPACED = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9_]*)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 class Verbs(typer.Typer):
-    """A command line whose verbs are `checked`."""
+    """A command line whose verbs are `checked`, and whose numbers are written without ``_``."""
 
     def command(  # type: ignore[override]
         self, name: str | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a verb, as typer does."""
-        register = super().command(name, **options)
+        register = super().command(name, **{"cls": _Verb, **options})
 
         def register_checked(verb: Callable[..., Any]) -> Callable[..., Any]:
             register(checked(verb))
             return verb
 
         return register_checked
+
+
+class _Verb(TyperCommand):
+    """A verb that refuses what Python alone reads as a number: ``1_0`` for 10."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse a text with ``_`` that became a number.
+
+        Raises:
+            BadInput: naming it.
+        """
+        texts = [text.rpartition("=")[2] for text in args if "_" in text]
+        rest = super().parse_args(ctx, args)
+        numbers = [each for each in ctx.params.values() if type(each) in (int, float)]
+        for text in texts:
+            if _SPACED.fullmatch(text) and float(text.replace("_", "")) in numbers:
+                from advpure.base.errors import BadInput
+
+                plain = text.replace("_", "")
+                raise BadInput(f"number {text!r}", "is not written in digits", f"write {plain}")
+        return rest
 
 
 def checked(verb: Callable[..., Result]) -> Callable[..., Result]:

@@ -71,6 +71,21 @@ class RecordHeader:
                 for started, context in rows.fetchall()
             ]
 
+    def check(self) -> None:
+        """Check what every reader of the run stands on: its tables are tables, its sessions whole.
+
+        Raises:
+            BadInput: when views or triggers were put in, or a session was edited or lost.
+        """
+        foreign = self._connection.execute(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY name"
+        ).fetchall()
+        if foreign:
+            kind, name = foreign[0]
+            raise damaged(self._path, f"{name} is a {kind}, which no run has")
+        if not self.sessions:
+            raise damaged(self._path, "its sessions are lost")
+
     @property
     def finished(self) -> bool:
         """Whether the run was complete once."""

@@ -155,6 +155,7 @@ class RecordStore:
                     raise BadInput(str(folder), "holds a run that never began", "run it again")
                 store = cls(folder, connection)
                 check_folder(folder, store.run)
+                store._header.check()
                 return store
         except BaseException:
             connection.close()

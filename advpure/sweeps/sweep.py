@@ -28,7 +28,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import choose, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
-from advpure.sweeps.axes import Axis
+from advpure.sweeps.axes import Axis, number
 from advpure.sweeps.strict_yaml import read_yaml_file
 
 MOST_POINTS = 10_000
@@ -142,6 +142,7 @@ def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
     mine = {*base, *(option for axis in axes for option in axis.options)}
     outer = [axis.without(sorted(mine)) for axis in _axes(shared, where)]
     joined = (*(axis for axis in outer if axis is not None), *axes)
+    _check_apart(joined, where)
     swept = {option for axis in joined for option in axis.options}
     common = {k: v for k, v in _base(shared["base"], where).items() if k not in swept}
     if twice := base.keys() & {option for axis in axes for option in axis.options}:
@@ -174,12 +175,29 @@ def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
         )
     axes = [_axis({option: values}, f"{where}: grid") for option, values in grid.items()]
     axes += [_axis(group, f"{where}: zip") for group in groups if group]
-    seen: set[str] = set()
-    for option in (option for axis in axes for option in axis.options):
-        if option in seen:
-            raise BadInput(f"{where}: option {option!r}", "varies along two axes", "keep one")
-        seen.add(option)
+    _check_apart(axes, where)
     return tuple(axes)
+
+
+def _check_apart(axes: Sequence[Axis], where: str) -> None:
+    """Refuse axes that both set one option, be it as a whole and a part of it by a dotted name."""
+    seen: list[str] = []
+    for option in (option for axis in axes for option in axis.options):
+        for other in seen:
+            if f"{option}.".startswith(f"{other}.") or f"{other}.".startswith(f"{option}."):
+                longer = max(option, other, key=len)
+                raise BadInput(f"{where}: option {longer!r}", "varies along two axes", "keep one")
+        seen.append(option)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its numbers as such: ``8/255``, ``"0.25"`` and 0.25 are written alike."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    meant = number(value)
+    return value if meant is None else meant
 
 
 def _axis(group: Any, where: str) -> Axis:
@@ -193,7 +211,8 @@ def _axis(group: Any, where: str) -> Axis:
         if len(values) > MOST_POINTS:
             fix = f"sweep {MOST_POINTS:,} or fewer"
             raise BadInput(f"{where}: {option} of {len(values):,} values", "is too long", fix)
-        if any(values[k] in values[:k] for k in range(len(values))) and len(group) == 1:
+        plain_values = [_plain(value) for value in values]
+        if len(group) == 1 and any(one in plain_values[:k] for k, one in enumerate(plain_values)):
             raise BadInput(
                 f"{where}: {option} {shown(values)}", "repeats a value", "give each value once"
             )

@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.radius import ABSTAIN
@@ -40,6 +41,10 @@ _ORIGINAL = "original_idx"
 _ELSE = -2  # the prediction of programs that tell "not certified" from "abstains"
 _NO_RADIUS = -1.0
 _TRUTHS = {"true": 1, "false": 0}
+_TIME = re.compile(
+    r"-?|[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|([0-9]+ days?, )?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]*)?"
+)
+_FARTHEST = 8.3  # noise levels; 10**15 samples that all agree, at alpha 0.5, certify 8.0 of them
 _MOST = 2**53  # above it, a floating-point number is no longer every whole number
 _FORM = "a log has the columns idx label predict radius correct time"
 _SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -83,14 +88,27 @@ def read_log(
         )
     columns[1] = np.where(certified, columns[1], ABSTAIN)
     radii = np.maximum(radii, 0.0)
+    level = _sigma_of(path) if sigma is None else sigma
+    _check_reach(path, radii, level)
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
         ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
-        sigma=_sigma_of(path) if sigma is None else sigma, alpha=alpha,
+        sigma=level, alpha=alpha,
         times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
         by_line=by_line,
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _check_reach(path: Path, radii: npt.NDArray[np.float64], sigma: float | None) -> None:
+    """Refuse radii that no number of samples certifies at a noise level."""
+    farthest = float(radii.max(initial=0.0))
+    if sigma is not None and farthest > _FARTHEST * sigma:
+        raise BadInput(
+            f"radius {farthest:g} of {path.name} at sigma {sigma:g}",
+            f"is {farthest / sigma:.3g} sigma, which no number of samples certifies",
+            "the sigma must be wrong: give that of the log with --sigma",
+        )
 
 
 def _contradictions(path: Path, rows: Mapping[str, Sequence[str | int | float]]) -> list[str]:
@@ -187,13 +205,14 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
         if _header(line, commas):
             continue
         fields = _fields(line, commas)
-        broken = _broken(names, fields)
+        is_cut = place == len(lines) - 1 and not text.endswith("\n")
+        broken = _broken(names, fields, is_cut)
         if broken is None:
             if "idx" not in names:
                 rows["idx"].append(len(rows["idx"]))
             for name, field in zip(names, [*fields, _NO_TIME], strict=False):
                 rows[name].append(_value(name, field))
-        elif place == len(lines) - 1 and rows["label"] and not text.endswith("\n"):
+        elif is_cut and rows["label"]:
             notes.append(f"{path.name}: its last line is cut off, and left out")
         else:
             raise BadInput(f"line {number} of {path}", broken, _FORM)
@@ -224,8 +243,8 @@ def _fields(line: str, commas: bool) -> list[str]:
     return line.split()
 
 
-def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
-    """Say what is wrong with a line, if anything."""
+def _broken(names: tuple[str, ...], fields: list[str], is_cut: bool) -> str | None:
+    """Say what is wrong with a line, if anything; the time of one that is cut is not looked at."""
     least = max(names.index(name) for name in _NEEDED) + 1
     most = len(names)
     whole = most - 1 if names[-1] == "time" else most  # nothing depends on a missing time
@@ -236,6 +255,10 @@ def _broken(names: tuple[str, ...], fields: list[str]) -> str | None:
             value = _value(name, field)
         except ValueError:
             return f"has no number in column {name} ({field.strip()!r:.40})"
+        if name == "idx" and int(value) < 0:
+            return f"has idx {value}, which is no position in a data set"
+        if name == "time" and not is_cut and not _TIME.fullmatch(str(value)):
+            return f"has time {shown(value)}, which is neither seconds, h:mm:ss nor -"
         if name == "label" and int(value) < 0:
             return f"has label {value}, which is no class: -1 means that a classifier abstains"
         if name == "predict" and int(value) < _ELSE:

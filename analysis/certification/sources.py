@@ -5,6 +5,7 @@ counted. A run is read as it was asked, or otherwise: at another alpha, by anoth
 fewer samples; a log holds what its program decided.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from advpure.analysis.certification.report import (
 )
 from advpure.analysis.certification.tallies import Tallies
 from advpure.base.errors import BadInput
+from advpure.base.validation import shown
 from advpure.runs.records import RecordStore
 
 FILE_NAME = "records.sqlite"
@@ -71,6 +73,7 @@ def read_sources(
         raise BadInput(
             f"{len(sigmas)} noise levels", f"do not match {len(files)} logs", "give one each"
         )
+    _refuse_twice(files)
     runs = _by_run(folders)
     readings = [reading_of(run.settings, **changes) for run in runs]
     if changes.get("joint") and readings and all(len(reading.sigmas) == 1 for reading in readings):
@@ -104,6 +107,7 @@ def read_sources(
             logs.append(len(curves))
             curves.append(read_log(path, sigma=next(levels, None), alpha=log_alpha))
             notes += curves[-1].notes
+    _refuse_contradictions([curves[k] for k in logs])
     named = _distinct(curves)
     counts = {curve.name: len(curve) for curve in named}
     if len(set(counts.values())) > 1:
@@ -126,6 +130,32 @@ def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...])
                 "values may be just below"
             )
     return notes
+
+
+def _refuse_twice(files: Sequence[Path]) -> None:
+    """Refuse one log under two names, which would count as two classifiers."""
+    seen: set[str] = set()
+    for path in files:
+        place = os.path.realpath(path)
+        if place in seen:
+            raise BadInput(f"log {shown(str(path))}", "is given twice", "name each log once")
+        seen.add(place)
+
+
+def _refuse_contradictions(logs: Sequence[CertifiedImages]) -> None:
+    """Refuse logs that give one image two labels: they are of different data, or one is wrong."""
+    known: dict[int, tuple[int, str]] = {}
+    for log in logs:
+        if log.by_line:
+            continue
+        for image, label in zip(log.ids.tolist(), log.labels.tolist(), strict=True):
+            other, name = known.setdefault(image, (label, log.name))
+            if other != label:
+                raise BadInput(
+                    f"image {image}",
+                    f"has label {other} in {name} and {label} in {log.name}",
+                    "read logs of one data set together",
+                )
 
 
 def _is_run(path: Path) -> bool:

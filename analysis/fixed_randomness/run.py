@@ -45,9 +45,9 @@ from advpure.analysis.robustness.run import (
 )
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
-from advpure.base.budget import check_repeats
+from advpure.attacks.settings import Count
 from advpure.base.errors import BadInput
-from advpure.base.kinds import Natural, Strength, Whole
+from advpure.base.kinds import Strength, Whole
 from advpure.base.text import read_seed, several
 from advpure.base.units import Norm
 from advpure.core.randomness import RandomnessConfig
@@ -80,12 +80,11 @@ class RandomnessStudy(JudgedSubject):
     attack_options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
     eot: Whole = 15
-    draws: Natural = 10
+    draws: Count = 10
 
     def __post_init__(self) -> None:
         """Check every field, and store the seeds as a tuple."""
         super().__post_init__()
-        check_repeats(self.draws, "decisions of an image")
         if self.eot == 1:
             raise BadInput("eot 1", "averages nothing", "use 2 or more, or 0 to leave it out")
         object.__setattr__(self, "seeds", several(self.seeds, read_seed, "seeds", "write 0,1,2"))

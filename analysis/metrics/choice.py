@@ -113,6 +113,8 @@ def parse_metrics(names: str | Sequence[str] | None) -> tuple[str, ...]:
         return ()
     for name in wanted:
         choose(name, tuple(METRICS), "metric")
+    if len(set(wanted)) < len(wanted):
+        raise BadInput(f"metrics {','.join(wanted)}", "repeat a name", "give each name once")
     return tuple(name for name in METRICS if name in wanted)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from advpure.attacks.settings import Count as Repeats
 from advpure.base.errors import BadInput
 from advpure.base.validation import validate
 from advpure.core.defense import Defense
@@ -79,13 +80,11 @@ class Decisions:
     """
 
     randomness: Randomness = "fixed"
-    draws: int = 1
+    draws: Repeats = 1
 
     def __post_init__(self) -> None:
         """Check the number of draws."""
         validate(self)
-        if self.draws < 1:
-            raise BadInput(f"{self.draws} draws", "decide nothing", "use 1 or more")
         if self.randomness == "fixed" and self.draws != 1:
             raise BadInput(
                 f"{self.draws} draws",

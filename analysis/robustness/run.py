@@ -29,7 +29,7 @@ from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
-from advpure.attacks.settings import AttackSettings
+from advpure.attacks.settings import AttackSettings, Count
 from advpure.base.errors import BadInput
 from advpure.base.kinds import Strength
 from advpure.base.units import parse_eps
@@ -68,7 +68,7 @@ class RobustnessSettings(JudgedSubject):
     norm: str | None = None
     attack_options: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = "fixed"
-    draws: int | None = None
+    draws: Count | None = None
     seed: int = 0
     source_seed: int | None = None
 

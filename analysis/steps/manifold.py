@@ -53,7 +53,7 @@ class ManifoldSettings:
             raise BadInput(
                 f"{self.components} components",
                 f"cannot come from {self.neighbours} neighbours",
-                f"use at most {self.neighbours - 1}",
+                f"use at most {most}" if most else "use 2 neighbours or more",
             )
 
 

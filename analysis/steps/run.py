@@ -184,10 +184,11 @@ def measure_steps(
         context=context,
         samples=prepared.images.ids.tolist(),
     ) as store:
+        earlier = store.finished
         worked = _record(store, prepared, batch_size, progress)
         store.finish()
         report = report_steps(store, time.perf_counter() - start)
-    return report if worked else report.already_complete()
+    return report.already_complete() if earlier and not worked else report
 
 
 def _record(
