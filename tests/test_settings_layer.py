@@ -44,6 +44,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST
 from advpure.core.randomness import RandomnessConfig, check_ids
 from advpure.options import read_options
+from advpure.training.tasks import take
 
 READING = {
     "sigmas": (0.25,), "radii": (0.0,), "alpha": 0.001, "samples": 1000, "selection": 10,
@@ -153,8 +154,9 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: expected_cosine(0.5, 1e308), r"draws 1e\+308 is not 1e\+100 or less"),
         (lambda: enough_draws(1e-300, 0.9), r"SNR 1e-300 needs more than 2\*\*63 draws"),
         (lambda: enough_draws(5e-324, 0.9), r"needs more than 2\*\*63 draws"),
-        (lambda: frechet_distance(FEATURES * 1e200, FEATURES), "a feature of size .* leave float64"),
-        (lambda: frechet_distance(FeatureMoments.of(FEATURES * 1e200), FEATURES), "a feature of size"),
+        (lambda: take({"sigmas": []}, {"sigmas": ()}), r"sigmas \[\] names no level"),
+        (lambda: frechet_distance(FEATURES * 1e200, FEATURES), "a feature .* leave float64"),
+        (lambda: FeatureMoments.of(FEATURES * 1e200), "a feature of size"),
         (lambda: gaussian_field_compression([1e-320], 0.1), "variances .* leave float64"),
         (lambda: gaussian_field_compression([1.0], 1e300), r"h 1e\+300 is not 1e\+50 or less"),
         (lambda: RandomnessConfig(0, path="abc"), "path 'abc' of type str cannot be used"),

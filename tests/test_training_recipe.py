@@ -89,7 +89,6 @@ WRONG = [
     ("clip", "1e300", "clip 1e+300 is not"),
     ("weight_decay", "1e300", "weight decay 1e+300 is not"),
     ("loss", "{noise = 1e300}", "noise 1e+300 is not 0 or more and 1e+06 or less"),
-    ("loss", "{sigmas = []}\ntask = 'edm'", "sigmas [] names no level"),
     ("network", "{image_channels = 1, classes = 10, std = [1e300]}", "std[0] 1e+300 is not"),
     ("network", "{image_channels = 1, classes = 10, std = [1e-300]}", "std[0] 1e-300 is not"),
     ("network", "{image_channels = 1, classes = 10, mean = [1e300]}", "mean[0] 1e+300 is not"),
@@ -194,11 +193,14 @@ def test_arguments_of_train_are_checked(
 )
 def test_verbs_keep_out_of_the_folders_of_each_other(held: str, own: str, tmp_path: Path) -> None:
     (tmp_path / held).touch()
-    with pytest.raises(BadInput, match=f"holds .* \\({held}\\); choose another folder"):
+
+    def begin() -> object:
         if own == TRAINING_FILE:
-            train("digits-classifier", out=tmp_path, steps=1, progress=False)
-        else:
-            RecordStore.open(tmp_path, schemas=[], settings={}, context={})
+            return train("digits-classifier", out=tmp_path, steps=1, progress=False)
+        return RecordStore.open(tmp_path, schemas=[], settings={}, context={})
+
+    with pytest.raises(BadInput, match=f"holds .* \\({held}\\); choose another folder"):
+        begin()
     assert [each.name for each in tmp_path.iterdir()] == [held]
 
 
