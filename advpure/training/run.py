@@ -72,8 +72,9 @@ def train(
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
-        until: Stops at this step, 1 or more and no more than the steps, or at once when it is reached already, and exports what there
-            is; the same call without it goes on. None goes to the end.
+        until: Stops at this step, from 1 to the number of steps, or at once when it is reached
+            already, and exports what there is; the same call without it goes on. None goes to the
+            end.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         weights: What to go on from where the folder has no checkpoint: the weights that an
             earlier training of the recipe exported, a shipped name or a file. They bring the

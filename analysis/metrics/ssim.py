@@ -44,7 +44,7 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
         [B], float64, at most 1; 1 for equal images. Differentiable.
 
     Raises:
-        BadInput: for values outside [0, 1], unlike shapes, or a window that is even or does not fit.
+        BadInput: for values outside [0, 1], unlike shapes, or a window that is even or too large.
 
     Example:
         >>> x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
