@@ -281,7 +281,7 @@ def load_purifier(
         gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``; exact by default.
         tile: Compute tile; the data set's by default, 0 for none.
         weights: Another weights file, shipped network or official ``NAME:FILE`` for the denoiser.
-        denoiser: A denoiser object instead.
+        denoiser: A denoiser object instead; not together with weights.
         options: The purifier's own options.
 
     Raises:
@@ -291,6 +291,9 @@ def load_purifier(
         >>> load_purifier("ddpm", "digits", t=50).chain.evaluations
         50
     """
+    if denoiser is not None and weights is not None:
+        fix = "give one of them"
+        raise BadInput(f"weights {weights} and a denoiser", "exclude each other", fix)
     given = {"t": t, "sigma": sigma}
     kind = PURIFIERS.get(name)
     known = {field.name for field in dataclasses.fields(kind)}

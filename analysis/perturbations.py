@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from advpure.base.budget import ARRAY, check_repeats
 from advpure.base.errors import BadInput
 from advpure.base.validation import choose, listed, whole
 from advpure.core.randomness import RandomnessConfig, check_ids
@@ -70,6 +71,7 @@ def directions(
     check_distribution(distribution)
     ids, size = check_ids(ids), tuple(whole(side, "a side of shape") for side in listed(shape))
     draws = check_ids(draws, len(ids))
+    check_repeats(len(ids) * math.prod(size), "numbers of perturbations", ARRAY // 4)
     xi = RandomnessConfig(seed, "counter").fold("perturbation", distribution)
     return torch.stack(
         [_direction(distribution, xi, i, k, size) for i, k in zip(ids, draws, strict=True)]

@@ -12,6 +12,7 @@ from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.base.errors import BadInput
+from advpure.base.validation import instance
 from advpure.core.randomness import Ids, RandomnessConfig, check_xi
 
 
@@ -67,6 +68,7 @@ def transfer(
     batch = check_batch(model, images, labels, ids)
     source = model.at(xi=source_xi)
     crafted = run(source, images, labels, settings, ids=batch.ids, **overrides)
+    instance(crafted, AttackResult, "what the attack returned,", "return an AttackResult")
     test = dataclasses.replace(crafted.settings, randomness="fixed")
     verdict = Oracle(model, test).judge(crafted.images, batch.labels, batch.ids, step=0)
     return dataclasses.replace(

@@ -149,6 +149,13 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             f"model output of shape {shape}", f"is not [{len(labels)}, classes]",
             "return logits, or say outputs='labels' where the model is loaded",
         )  # fmt: skip
+    if not logits.is_floating_point():
+        name = str(logits.dtype).removeprefix("torch.")
+        raise BadInput(
+            f"model output of dtype {name}",
+            "is not floating point",
+            "return real logits, or say outputs='labels' where the model is loaded",
+        )
     classes, values = logits.shape[1], logits.detach()
     if int(labels.max()) >= classes:
         raise BadInput(

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpure.attacks import ZeroGradientWarning, pgd
+from advpure.analysis import compression_rate, ssim
+from advpure.attacks import ZeroGradientWarning, pgd, transfer
 from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
-from advpure.loading import load_classifier, load_defense
+from advpure.loading import load_classifier, load_defense, load_purifier
 from advpure.models import model_path
 from advpure.runs.records import RecordStore
 
@@ -354,9 +355,10 @@ def attack_bent(bend: Callable[[Tensor], Tensor]) -> Any:
         (lambda y: y.softmax(1), "look like probabilities .* return the logits"),
         (lambda y: y * torch.nan, "logits contain NaN or infinite values; mend the model"),
         (lambda y: y / 0, "logits contain NaN or infinite values; mend the model"),
+        (lambda y: y * 1j, "model output of dtype complex64 is not floating point; return real"),
         (lambda y: y[:, 0], r"model output of shape .* is not \[\d+, classes\]; return logits"),
     ],
-    ids=["probabilities", "nan", "infinite", "one-dimensional"],
+    ids=["probabilities", "nan", "infinite", "complex", "one-dimensional"],
 )
 def test_answers_that_are_no_logits(bend: Callable[[Tensor], Tensor], words: str) -> None:
     with pytest.raises(BadInput, match=words):
@@ -368,3 +370,37 @@ def test_zero_gradients_are_a_warning_and_a_flag() -> None:
         result = attack_bent(torch.Tensor.detach)
     assert result.zero_gradient.tolist() == [True, True, True]
     assert not attack_bent(lambda y: y).zero_gradient.any()
+
+
+def _none(*_: Any, **__: Any) -> Any:
+    return None
+
+
+def _misused() -> list[tuple[Callable[[], object], str]]:
+    images, labels, ids = load_images("digits", n=2)
+    defense = load_defense("cm", "digits", xi=RandomnessConfig(0))
+    source = RandomnessConfig(1)
+    denoiser = defense.purifier.denoiser
+    return [
+        (
+            lambda: transfer(_none, defense, images, labels, source_xi=source, ids=ids),
+            "what the attack returned, None of type NoneType cannot be used",
+        ),
+        (
+            lambda: load_purifier("cm", "digits", denoiser=denoiser, weights="digits-cm"),
+            "weights digits-cm and a denoiser exclude each other",
+        ),
+        (lambda: ssim(images * 255, images * 255), r"leave \[0, 1\]; divide by 255"),
+        (lambda: ssim(images * 2 - 1, images), r"leave \[0, 1\]; map them with"),
+        (
+            lambda: compression_rate(lambda x: x / 4, images, images * 255, ids=ids),
+            "a perturbation of 255 is larger than 1",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_calls_that_contradict_themselves_are_refused(case: int) -> None:
+    action, words = _misused()[case]
+    with pytest.raises(BadInput, match=words):
+        action()

@@ -14,6 +14,7 @@ from advpure.analysis.certification.radius import bound_for, radius_of, samples_
 from advpure.analysis.certification.settings import CertificationRun
 from advpure.analysis.certification.two_stage import certify
 from advpure.analysis.closed_forms.field_run import FieldRun
+from advpure.analysis.closed_forms.gaussian_field import gaussian_field_compression
 from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
 from advpure.analysis.closed_forms.two_point_run import TwoPointRun
 from advpure.analysis.compression.rates import CompressionSettings
@@ -21,8 +22,11 @@ from advpure.analysis.compression.run import CompressionRun
 from advpure.analysis.distances.prepare import DistancesRun, prepare_distances
 from advpure.analysis.fixed_randomness.run import RandomnessStudy
 from advpure.analysis.gradient_noise.draws import DrawSettings
-from advpure.analysis.gradient_noise.moments import Moments
+from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
 from advpure.analysis.gradient_noise.run import GradientStudy
+from advpure.analysis.metrics.frechet import frechet_distance
+from advpure.analysis.metrics.moments import Moments as FeatureMoments
+from advpure.analysis.perturbations import directions
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.robustness.run import RobustnessSettings
 from advpure.analysis.steps.divergence import ProbeSettings
@@ -38,7 +42,9 @@ from advpure.analysis.variability.run import SnrRun
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST
+from advpure.core.randomness import RandomnessConfig, check_ids
 from advpure.options import read_options
+from advpure.training.tasks import take
 
 READING = {
     "sigmas": (0.25,), "radii": (0.0,), "alpha": 0.001, "samples": 1000, "selection": 10,
@@ -144,6 +150,20 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: PredictionRun(defense=""), "defense|purifiers"),
         (lambda: CompressionSettings(seeds=[0, True]), "seed True is not a whole number"),
         (lambda: RobustnessSettings(eps=True), "eps True"),
+        (lambda: expected_cosine(1e308, 1e308), r"SNR 1e\+308 is not 1e\+100 or less"),
+        (lambda: expected_cosine(0.5, 1e308), r"draws 1e\+308 is not 1e\+100 or less"),
+        (lambda: enough_draws(1e-300, 0.9), r"SNR 1e-300 needs more than 2\*\*63 draws"),
+        (lambda: enough_draws(5e-324, 0.9), r"needs more than 2\*\*63 draws"),
+        (lambda: take({"sigmas": []}, {"sigmas": ()}), r"sigmas \[\] names no level"),
+        (lambda: frechet_distance(FEATURES * 1e200, FEATURES), "a feature .* leave float64"),
+        (lambda: FeatureMoments.of(FEATURES * 1e200), "a feature of size"),
+        (lambda: gaussian_field_compression([1e-320], 0.1), "variances .* leave float64"),
+        (lambda: gaussian_field_compression([1.0], 1e300), r"h 1e\+300 is not 1e\+50 or less"),
+        (lambda: RandomnessConfig(0, path="abc"), "path 'abc' of type str cannot be used"),
+        (lambda: RandomnessConfig(0, path=("a", 1.5)), "name 1.5 of fold is no text or int"),
+        (lambda: check_ids({0, 1}), r"ids \{0, 1\} has no order"),
+        (lambda: directions("uniform", 0, [0], [0], [10**12]), "1,000,000,000,000 numbers"),
+        (lambda: RandomnessConfig(0).normal([0], "forward", 0, (10**12,)), "numbers of noise"),
         (lambda: SurvivalRun(top=float("inf")), "top inf is not finite"),
     ],
 )  # fmt: skip
@@ -157,6 +177,8 @@ def test_a_whole_number_stays_one_where_it_is_ambiguous() -> None:
     assert isinstance(SurvivalRun(top=1).top, int)
     assert isinstance(SnrRun(eps=np.float32(0.5)).eps, float)
 
+
+FEATURES = np.random.default_rng(0).normal(size=(8, 2))
 
 IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: CertificationRun(alpha=0.999), "alpha 0.999 is above 0.5"),

@@ -292,3 +292,13 @@ def test_images_that_do_not_fit_are_refused_in_one_line(images: Tensor, rule: st
         pgd(lambda x: nn.Linear(64, 10)(x.flatten(1)), torch.zeros(2, 3, 8, 8), LABELS[:2], eps=0.1)
     wide = load_defense("cm", "digits", xi=RandomnessConfig(0)).double().bind([0, 1])
     assert wide(torch.zeros(2, 1, 8, 8).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("attack", [pgd, uniform_noise])
+@pytest.mark.parametrize("edit", [lambda x: x.mul_(0.5), lambda x: x.clamp_(0, 1)])
+def test_a_model_that_edits_its_input_is_refused(attack: Any, edit: Any) -> None:
+    images, labels, _ = load_images("digits", n=2)
+    before = images.clone()
+    with pytest.raises(BadInput, match="changes its input in place"):
+        attack(lambda x: edit(x).flatten(1)[:, :10], images, labels, eps="8/255")
+    assert torch.equal(images, before)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from advpure.base.errors import BadInput
+from advpure.base.storage import RECORDS_FILE, TRAINING_FILE
 from advpure.cli import run
 from advpure.models import model_path
+from advpure.runs.records import RecordStore
 from advpure.training import Recipe, load_recipe, train
 
 VALUES: dict[str, Any] = {
@@ -82,6 +84,15 @@ WRONG = [
     ("learning_rate", "nan", "is not finite"),
     ("learning_rate", "'fast'", "learning rate 'fast' is not a number"),
     ("learning_rate", "true", "learning rate True is not a number"),
+    ("learning_rate", "1e300", "learning rate 1e+300 is not 1e-12 or more and 10000 or less"),
+    ("learning_rate", "1e-300", "learning rate 1e-300 is not 1e-12 or more"),
+    ("clip", "1e300", "clip 1e+300 is not"),
+    ("weight_decay", "1e300", "weight decay 1e+300 is not"),
+    ("loss", "{noise = 1e300}", "noise 1e+300 is not 0 or more and 1e+06 or less"),
+    ("network", "{image_channels = 1, classes = 10, std = [1e300]}", "std[0] 1e+300 is not"),
+    ("network", "{image_channels = 1, classes = 10, std = [1e-300]}", "std[0] 1e-300 is not"),
+    ("network", "{image_channels = 1, classes = 10, mean = [1e300]}", "mean[0] 1e+300 is not"),
+    ("shift", "8", "shift 8 is no less than the side"),
     ("momentum", "0\noptimizer = 'sgd'", "momentum 0 of sgd leaves nothing to Nesterov"),
     ("flip", "1", "flip 1 is neither true nor false"),
     ("reflect", "true\nshift = 8", "shift 8 is no less than the side"),
@@ -160,6 +171,8 @@ def test_numbers_are_stored_plainly() -> None:
     ("arguments", "message"),
     [
         ({"until": -1}, "until -1 is not a whole number"),
+        ({"until": 0}, "until 0 is not a whole number from 1 to"),
+        ({"until": 10**6}, "until 1000000 is not a whole number from 1 to"),
         ({"until": True}, "until True is not a whole number"),
         ({"save_seconds": -1}, "save_seconds -1 is not 0 or more"),
         ({"steps": 0}, "steps 0 is not a whole number"),
@@ -173,6 +186,22 @@ def test_arguments_of_train_are_checked(
     with pytest.raises(BadInput, match=message):
         train(recipe, out=tmp_path, progress=False, **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("held", "own"), [(RECORDS_FILE, TRAINING_FILE), (TRAINING_FILE, RECORDS_FILE)]
+)
+def test_verbs_keep_out_of_the_folders_of_each_other(held: str, own: str, tmp_path: Path) -> None:
+    (tmp_path / held).touch()
+
+    def begin() -> object:
+        if own == TRAINING_FILE:
+            return train("digits-classifier", out=tmp_path, steps=1, progress=False)
+        return RecordStore.open(tmp_path, schemas=[], settings={}, context={})
+
+    with pytest.raises(BadInput, match=f"holds .* \\({held}\\); choose another folder"):
+        begin()
+    assert [each.name for each in tmp_path.iterdir()] == [held]
 
 
 def test_a_network_that_halves_its_images_to_nothing_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,26 @@ from advpure.base.errors import BadInput
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+RECORDS_FILE, TRAINING_FILE = "records.sqlite", "checkpoint.pt"
+_USES = {RECORDS_FILE: "the records of a run", TRAINING_FILE: "a training"}
+
+
+def refuse_other_use(folder: Path, own: str) -> None:
+    """Refuse a folder that holds what another verb goes on from.
+
+    Args:
+        folder: Where to write.
+        own: The file that is about to be there, `RECORDS_FILE` or `TRAINING_FILE`.
+
+    Raises:
+        BadInput: naming what it holds.
+    """
+    if (folder / own).exists():
+        return
+    for name, what in _USES.items():
+        if (folder / name).exists():
+            raise BadInput(f"folder {folder}", f"holds {what} ({name})", "choose another folder")
+
 
 class StorageFull(RuntimeError):
     """Say that a write found no room, and that what was written before it is kept.

@@ -14,9 +14,10 @@ Two ways to turn the key into a stream:
 """
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -25,9 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advpure.base.budget import ARRAY, check_repeats
 from advpure.base.errors import BadInput
 from advpure.base.units import check_plain
-from advpure.base.validation import Range, as_integer, listed, number, shown, whole
+from advpure.base.validation import Range, as_integer, instance, listed, number, shown, whole
 
 Phase = Literal["forward", "reverse"]
 Scheme = Literal["hash", "counter"]
@@ -100,6 +102,9 @@ class RandomnessConfig:
         if not isinstance(self.scope, str) or self.scope not in get_args(Scope):
             fix = "use sample, shared or fresh"
             raise BadInput(f"scope {shown(self.scope)}", "is not known", fix)
+        if self.path != () and not _is_path(self.path):
+            instance(self.path, (tuple, list), "path", "leave it empty, or use fold")
+            object.__setattr__(self, "path", tuple(_purpose(name) for name in self.path))
         bits = 32 if self.scheme == "hash" else 64
         if type(self.seed) is not int:  # folds are many, and their seeds are plain
             seed = as_integer(self.seed)
@@ -196,6 +201,7 @@ class RandomnessConfig:
         if type(step) is not int or type(draw) is not int:
             step, draw = whole(step, "step"), whole(draw, "draw")
         shape = _sides(shape)
+        check_repeats(len(samples) * math.prod(shape), "numbers of noise", ARRAY // 4)
         if not 0 <= step < 2**31 or not 0 <= draw < 2**32:
             raise BadInput(f"step {step}, draw {draw}", "is out of range", "count from 0")
         if self.scope == "shared":
@@ -302,6 +308,11 @@ def check_xi(xi: object) -> None:
         raise BadInput(f"xi {shown(xi)}", "is no randomness configuration", fix)
 
 
+def _is_path(path: object) -> bool:
+    """Return whether a path is what folds make; folds are many."""
+    return type(path) is tuple and all(type(name) in (str, int) for name in path)
+
+
 def _purpose(name: object) -> str | int:
     """Return a text or a whole number that names a purpose; its repr goes into a key."""
     if type(name) in (str, int):
@@ -322,6 +333,9 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
     Raises:
         BadInput: naming the rule.
     """
+    if isinstance(ids, set | frozenset | Mapping):
+        rule = "has no order that the rows could have"
+        raise BadInput(f"ids {shown(ids)}", rule, "pass a list, one id per row")
     if isinstance(ids, Tensor):
         check_plain(ids, "ids", "pass data-set indices")
         if ids.ndim != 1 or ids.dtype not in _INTEGERS:

@@ -9,6 +9,7 @@ wrapper, a closure), since every module that runs reports itself. It refuses
 * a batch normalisation that is about to use the statistics of the batch, or a dropout in training
   mode, before it runs;
 * buffers (running statistics) that moved, which are put back;
+* images that it changes in place;
 * two answers that differ by more than rounding.
 
 Networks that this package loads (`trust`) are only held to their modes, without a call. It never
@@ -157,7 +158,7 @@ def _twice(ask: Ask, images: Tensor, watch: "_Watch") -> tuple[Any, Any]:
     few = _plain(images[:ROWS])
     try:
         with watch:
-            return ask(few.clone()), ask(few.clone())
+            return _answer(ask, few), _answer(ask, few)
     except _FAULTS as error:
         if isinstance(error, BadInput):
             raise
@@ -172,6 +173,20 @@ def _twice(ask: Ask, images: Tensor, watch: "_Watch") -> tuple[Any, Any]:
             f"fails ({_line(error)})",
             "pass images of the shape and dtype that it takes",
         ) from error
+
+
+def _answer(ask: Ask, few: Tensor) -> Any:
+    """Ask about a copy of a few rows, which has to stay as it is."""
+    given = few.clone()
+    version = given._version
+    answer = ask(given)
+    if given._version != version or not _same(given, few):
+        raise BadInput(
+            "a model that changes its input in place",
+            "spoils the images that are measured",
+            "let it work on a copy (x = x.clone())",
+        )
+    return answer
 
 
 def _works(ask: Ask, images: Tensor, watch: "_Watch") -> bool:

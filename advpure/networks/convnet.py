@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,9 +40,9 @@ class ConvNetConfig:
     classes: Annotated[int, Ge(2), Le(MAX_WIDTH)]
     channels: tuple[Width, ...] = (64, 256, 256)
     patch: Annotated[int, Ge(1), Le(MAX_BLOCKS)] = 2
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
-    logit_scale: Annotated[float, Gt(0)] = 1 / 9
+    mean: tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...] = (0.5,)
+    std: tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...] = (0.5,)
+    logit_scale: Annotated[float, Ge(1e-6), Le(1e6)] = 1 / 9
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,8 +34,8 @@ class ResNetConfig:
     classes: Annotated[int, Ge(2), Le(MAX_WIDTH)]
     channels: tuple[Width, ...] = (32, 64)
     blocks: Annotated[int, Ge(1), Le(MAX_BLOCKS)] = 1
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[Annotated[float, Gt(0)], ...] = (0.5,)
+    mean: tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...] = (0.5,)
+    std: tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...] = (0.5,)
 
     def __post_init__(self) -> None:
         """Accept lists (JSON, TOML) and refuse shapes that cannot be built.

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from advpure.base.errors import BadInput
-from advpure.base.storage import StorageFull, writing
+from advpure.base.storage import RECORDS_FILE, StorageFull, refuse_other_use, writing
 from advpure.runs.database import (
     connect,
     is_fresh,
@@ -62,7 +62,7 @@ __all__ = [
     "source_digests",
 ]
 
-FILE_NAME = "records.sqlite"
+FILE_NAME = RECORDS_FILE
 ALREADY_COMPLETE = "already complete, reported from records; nothing was computed"
 _BLOBS = ("_blobs", ("name", "shape", "data"), ("name",))
 
@@ -118,6 +118,7 @@ class RecordStore:
         wanted, header = canonical_json(settings), canonical_json(context)
         ids = distinct_samples(samples)
         path = folder / FILE_NAME
+        refuse_other_use(folder, FILE_NAME)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         connection = connect(path, create=True)

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le, Lt
 
 from advpure.base.budget import MAX_BATCH, MAX_SIDE
 from advpure.base.documents import check_plain, parse_toml, read_text
@@ -73,14 +73,14 @@ class Recipe:
     teacher: str | None = None
     optimizer: OptimizerName = "adam"
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    learning_rate: Annotated[float, Gt(0)] = 1e-3
-    bias_rate: Annotated[float, Gt(0)] = 1.0
-    weight_decay: Annotated[float, Ge(0)] = 0.0
+    learning_rate: Annotated[float, Ge(1e-12), Le(1e4)] = 1e-3
+    bias_rate: Annotated[float, Ge(1e-6), Le(1e6)] = 1.0
+    weight_decay: Annotated[float, Ge(0), Le(1e4)] = 0.0
     warmup: Annotated[int, Ge(0)] = 100
     decay: Decay = "cosine"
-    clip: Annotated[float, Gt(0)] = 1.0
+    clip: Annotated[float, Ge(1e-12), Le(1e12)] = 1.0
     ema_half_life: Annotated[int, Ge(1)] = 20_000
-    ema_ramp: Annotated[float, Ge(1e-9)] = 0.05
+    ema_ramp: Annotated[float, Ge(1e-9), Le(1e9)] = 0.05
     order: Order = "random"
     shift: Annotated[int, Ge(0), Le(MAX_SIDE)] = 0
     reflect: bool = False

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from advpure.base.devices import plain_defaults
 from advpure.base.errors import BadInput
+from advpure.base.storage import TRAINING_FILE, refuse_other_use
 from advpure.base.validation import Range, number, whole
 from advpure.data import DATASETS, dataset_info
 from advpure.models import model_path
@@ -71,8 +72,9 @@ def train(
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
-        until: Stops at this step, or at once when it is reached already, and exports what there
-            is; the same call without it goes on. None goes to the end.
+        until: Stops at this step, from 1 to the number of steps, or at once when it is reached
+            already, and exports what there is; the same call without it goes on. None goes to the
+            end.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         weights: What to go on from where the folder has no checkpoint: the weights that an
             earlier training of the recipe exported, a shipped name or a file. They bring the
@@ -85,18 +87,19 @@ def train(
         TrainResult: Paths and measured quality.
 
     Raises:
-        BadInput: for a bad recipe, data set, teacher or checkpoint.
+        BadInput: for a bad recipe, data set, teacher or checkpoint, or a folder of another verb.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if until is not None:
-        until = whole(until, "until")
     save_seconds = number(save_seconds, "save_seconds", Range(least=0))
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps)
     if teacher is not None:
         plan = dataclasses.replace(plan, teacher=teacher)
+    if until is not None:
+        until = whole(until, "until", 1, plan.steps)
     folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
+    refuse_other_use(folder, TRAINING_FILE)
     start, origin = _teacher(plan)
     task = make_task(plan, start)
     network, config = _network(plan, start)
@@ -112,7 +115,7 @@ def train(
         trainer.go_on_from(load_network(path), f"weights {weights}")
         trainer.save()
     trainer.run(
-        plan.steps if until is None else min(until, plan.steps),
+        plan.steps if until is None else until,
         save_seconds=save_seconds,
         progress=progress,
     )
@@ -143,7 +146,7 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
         BadInput: with the first line of what goes wrong.
     """
     info = dataset_info(plan.dataset)
-    if plan.reflect and plan.shift >= min(info.shape[1:]):
+    if plan.shift >= min(info.shape[1:]):
         raise BadInput(
             f"shift {plan.shift}", f"is no less than the side of {info.shape}", "lower it"
         )

@@ -69,16 +69,16 @@ class Task(ABC):
 
 
 _Share = Annotated[float, Ge(0), Lt(1)]
-_Positive = Annotated[float, Gt(0)]
-_Weight = Annotated[float, Ge(0)]
-_Levels = tuple[float, ...]
+_Positive = Annotated[float, Ge(1e-6), Le(1e6)]
+_Weight = Annotated[float, Ge(0), Le(1e6)]
+_Levels = tuple[Annotated[float, Le(1e6)], ...]
 
 RULES: Mapping[str, Any] = {
     "sigma_data": _Positive,
     "sigma_min": _Positive,
     "sigma_max": _Positive,
-    "p_mean": float,
-    "p_std": _Positive,
+    "p_mean": Annotated[float, Ge(-50), Le(50)],
+    "p_std": Annotated[float, Ge(1e-6), Le(50)],
     "label_dropout": _Share,
     "label_smoothing": _Share,
     "sigmas": _Levels,
@@ -134,6 +134,11 @@ def take(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
         name: value if value == "" == defaults[name] else check_value(value, RULES[name], name)
         for name, value in settings.items()
     }
+    # An empty list only makes room for the other kind of levels, where a base has the first.
+    levels = {name: value for name, value in given.items() if RULES[name] is _Levels}
+    if levels and not any(levels.values()):
+        name = next(iter(levels))
+        raise BadInput(f"{name} []", "names no level", "leave it out, or list levels")
     return {**defaults, **given}
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
 from advpure.base.stopping import deferred
-from advpure.base.storage import atomic_path
+from advpure.base.storage import TRAINING_FILE, atomic_path
 from advpure.base.validation import whole
 from advpure.data import RawSplit
 from advpure.networks.layers import seed_dropout
@@ -77,7 +77,7 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """Where the state is stored."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / TRAINING_FILE
 
     def run(self, until: int, *, save_seconds: float = 60.0, progress: bool = False) -> None:
         """Train up to a step and save.

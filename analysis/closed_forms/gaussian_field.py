@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import floats, number
+from advpure.base.validation import Range, floats, number
 
 Floats = npt.NDArray[np.float64]
+_LEAST, _MOST = 1e-101, 1e101  # squares of the ratio of a step to them stay in float64
 
 
 class DivergingStep(UserWarning):
@@ -95,9 +96,13 @@ def gaussian_field_compression(variances: Sequence[float] | Floats, h: float) ->
         >>> round(field.exact, 6), round(field.approximate, 6)
         (0.901359, 0.901289)
     """
-    values, h = floats(variances, "variances"), number(h, "h")
+    values, h = floats(variances, "variances"), number(h, "h", Range(most=1e50))
     if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
         raise BadInput("variances", "are not all positive and finite", "give one per dimension")
+    low, high = float(values.min()), float(values.max())
+    if low < _LEAST or high > _MOST:
+        rule = f"are not all from {_LEAST:g} to {_MOST:g}, and their ratios leave float64"
+        raise BadInput(f"variances from {low:g} to {high:g}", rule, "choose another unit")
     if not (math.isfinite(h) and h > 0):
         raise BadInput(f"step size {h}", "is not positive and finite", "use for example 1e-3")
     factors = 1.0 - h / values

@@ -138,6 +138,12 @@ def compression_rate(
         )
     if not bool(perturbations.isfinite().all()):
         raise BadInput("a perturbation", "is not finite", "remove the NaN or infinite values")
+    if perturbations.numel() and (largest := float(perturbations.detach().abs().max())) > 1:
+        raise BadInput(
+            f"a perturbation of {largest:.4g}",
+            "is larger than 1, the range of images in [0, 1]",
+            "divide by 255",
+        )
     target = as_target(purifier)
     xi = xi or target.xi
     refuse_fresh(xi)

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 
 from advpure.base.errors import BadInput
 from advpure.base.kinds import NotNegative, Several
-from advpure.base.validation import Range, number, validate
+from advpure.base.validation import LARGEST, Range, number, validate
 
 _SAME = 1e-12  # relative variance below which gradients differ by rounding alone
+_MOST = 1e100  # its products stay in float64
 _RESOLVED = 4.0  # signal over sampling variance of the mean from which an image counts as resolved
 
 
@@ -96,7 +97,7 @@ def expected_cosine(snr: float, draws: float) -> float:
         >>> round(expected_cosine(0.5, 2), 4)
         0.7071
     """
-    snr, draws = _ratio(snr), number(draws, "draws")
+    snr, draws = _ratio(snr), number(draws, "draws", Range(most=_MOST))
     if not snr >= 0 or not draws > 0:
         raise BadInput(f"SNR {snr} with {draws} draws", "has no cosine", "use numbers above 0")
     if math.isinf(snr):
@@ -106,7 +107,7 @@ def expected_cosine(snr: float, draws: float) -> float:
 
 def _ratio(snr: float) -> float:
     """Return a signal-to-noise ratio as a float; a gradient without noise has an infinite one."""
-    return math.inf if snr is math.inf else number(snr, "SNR")
+    return math.inf if snr is math.inf else number(snr, "SNR", Range(most=_MOST))
 
 
 def sign_agreement(cosine: float) -> float:
@@ -150,7 +151,10 @@ def enough_draws(snr: float, target: float) -> int:
     if not snr > 0:
         raise BadInput(f"SNR {snr}", "is no positive number", "measure with more draws")
     # The smallest double above an exact integer must not cost a draw.
-    return max(1, math.ceil(target**2 / ((1 - target**2) * snr) * (1 - 1e-12)))
+    wanted = target**2 / (1 - target**2) * (1 - 1e-12) / snr
+    if not wanted < LARGEST:
+        raise BadInput(f"SNR {snr:g}", "needs more than 2**63 draws", "measure with more draws")
+    return max(1, math.ceil(wanted))
 
 
 def check_target(target: float) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from advpure.analysis.metrics.moments import Moments
+from advpure.analysis.metrics.moments import Moments, check_sizes
 from advpure.base.errors import BadInput
 from advpure.base.validation import Range, floats, number, truth
 from advpure.statistics.rates import Interval
@@ -218,6 +218,7 @@ def check_features(features: npt.ArrayLike) -> Features:
         raise BadInput(
             f"features of {wrong} of {len(rows)} images", "are not finite", "leave those images out"
         )
+    check_sizes(rows)
     return rows
 
 

@@ -17,6 +17,20 @@ from advpure.base.validation import floats, whole
 MOST_DIMS = 2**14
 """Dimensions whose covariance takes 2 GiB."""
 
+MOST_SIZE = 1e50
+"""Size of a feature whose fourth power float64 holds."""
+
+
+def check_sizes(rows: npt.NDArray[np.float64]) -> None:
+    """Refuse features whose products leave float64.
+
+    Raises:
+        BadInput: naming the limit.
+    """
+    if rows.size and (largest := float(np.abs(rows).max())) > MOST_SIZE:
+        rule = f"is larger than {MOST_SIZE:g}, and its products leave float64"
+        raise BadInput(f"a feature of size {largest:g}", rule, "scale the features")
+
 
 @checked
 class Moments:
@@ -70,6 +84,7 @@ class Moments:
             raise BadInput(f"features of shape {list(rows.shape)}", rule, "give one row an image")
         if not np.isfinite(rows).all():
             raise BadInput("a feature", "is not finite", "leave that image out")
+        check_sizes(rows)
         if not len(rows):
             return
         total, mean = self.count + len(rows), rows.mean(axis=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advpure.base.errors import BadInput
-from advpure.base.units import check_plain
+from advpure.base.units import check_images
 from advpure.base.validation import whole
 
 _K1, _K2 = 0.01, 0.03
@@ -36,7 +36,7 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
     """Measure the structural similarity of pairs of images.
 
     Args:
-        a: [B, C, H, W] in [0, 1]; other values count as they are, against a range of 1.
+        a: [B, C, H, W], floating point in [0, 1].
         b: The same shape.
         window: Side of the Gaussian window, odd; None for 11, or the largest that fits.
 
@@ -44,7 +44,7 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
         [B], float64, at most 1; 1 for equal images. Differentiable.
 
     Raises:
-        BadInput: for unlike shapes, or a window that is even or does not fit.
+        BadInput: for values outside [0, 1], unlike shapes, or a window that is even or too large.
 
     Example:
         >>> x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -52,8 +52,8 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
         1.0
     """
     for images in (a, b):
-        check_plain(images, "images", "pass tensors [B, C, H, W]")
-    if a.ndim != 4 or a.shape != b.shape:
+        check_images(images)
+    if a.shape != b.shape:
         raise BadInput(
             f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}",
             "are not two equal [B, C, H, W]",
