@@ -87,6 +87,7 @@ def test_the_limit_equals_the_rate_of_small_perturbations(
         assert near.rate == pytest.approx(exact.rate, rel=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "checkpoint", "bpda"])
 def test_the_limit_is_that_of_the_true_map_in_every_gradient_mode(mode: str) -> None:
     purifier = load_purifier("ddpm", t=5, denoiser=_network(), tile=8, gradient=mode)  # type: ignore[arg-type]

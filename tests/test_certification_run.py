@@ -187,6 +187,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "plain")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("procedure", ["fixed", "anytime", "cascade"])
 def test_shards_are_one_run(tmp_path: Path, procedure: str) -> None:
     change = {"procedure": procedure, "samples": 400 if procedure == "anytime" else 200, "n": 4}

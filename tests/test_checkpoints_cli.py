@@ -51,6 +51,7 @@ def test_a_name_alone_means_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean resnet56-cifar10" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_and_convert(
     resnet_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +95,7 @@ def test_verify_reports_every_kind_of_wrong_key(
     assert "misshapen   1: linear.bias: (100,), not (10,)" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04half", b"\x80\x04cos\nsystem\n."])
 def test_bad_files_are_one_line(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]

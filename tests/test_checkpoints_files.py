@@ -83,6 +83,7 @@ def test_prefixes_go_and_counters_come(resnet_file: Path) -> None:
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_a_converted_file_names_its_entry(resnet_file: Path, tmp_path: Path) -> None:
     to = tmp_path / "converted.safetensors"
     assert convert(RESNET, resnet_file, to, any_checksum=True) == 277

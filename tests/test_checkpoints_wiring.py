@@ -47,6 +47,7 @@ def listed(proof: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_and_keys_are_the_official_ones(name: str) -> None:
     entry = CHECKPOINTS.get(name)

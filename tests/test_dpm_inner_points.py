@@ -105,6 +105,7 @@ def test_spacing_gives_the_official_solver(
     assert (same < 1e-12) == (order == 1)
 
 
+@pytest.mark.slow
 def test_the_default_is_the_paper_and_log_snr_steps_know_no_difference() -> None:
     images, _, ids = load_images("digits", n=2)
     results = {}

@@ -45,6 +45,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_counted_passes_bound_those_that_happen(tmp_path: Path, case: dict[str, Any]) -> None:
     settings = RobustnessSettings(n=5, **case)

@@ -251,6 +251,7 @@ def _cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 SMALL = ("--draws", "2", "--reference", "8", "--tile", "32")
 
 
+@pytest.mark.slow
 def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def test_foolbox_lowers_the_accuracy_of_a_bound_defense() -> None:
     assert (defense(found).argmax(1) != labels).tolist() == fooled.tolist()
 
 
+@pytest.mark.slow
 def test_a_library_that_reorders_needs_shared_randomness() -> None:
     images, labels, ids = load_images(n=8)
     keyed = load_defense("cm", xi=RandomnessConfig(0)).bind(ids).eval()

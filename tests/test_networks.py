@@ -231,9 +231,9 @@ def test_missing_and_inconsistent_settings_are_refused() -> None:
         build_network("unet", {"image_size": 8})
     with pytest.raises(BadInput, match="does not match the channels"):
         build_network("resnet", {"image_channels": 3, "classes": 10})
-    with pytest.raises(BadInput, match=r"std\[0\] 0 is not above 0"):
+    with pytest.raises(BadInput, match=r"std\[0\] 0 is not 1e-06 or more"):
         ResNetConfig(image_channels=1, classes=10, std=(0.0,))
-    with pytest.raises(BadInput, match=r"std\[0\] 0 is not above 0"):
+    with pytest.raises(BadInput, match=r"std\[0\] 0 is not 1e-06 or more"):
         ConvNetConfig(image_channels=1, classes=10, std=(0.0,))
     with pytest.raises(BadInput, match="does not match the channels"):
         ConvNetConfig(image_channels=3, classes=10)

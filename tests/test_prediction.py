@@ -141,6 +141,7 @@ def test_errors_are_averaged_over_settings() -> None:
     assert exact.high > 0.2  # nine images cannot say more, though no resample differs
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_estimate() -> None:
     draw = np.random.default_rng(11)
     runs, n, eps = 300, 60, 0.25

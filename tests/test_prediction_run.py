@@ -44,6 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_runs_beside_it_say_the_same(whole: Path) -> None:
     with RecordStore.read(whole / "prediction") as store:
         report = RUNS.get("predict").report

@@ -108,6 +108,7 @@ def _paper_keys(times: range) -> np.ndarray:
     return ((s ^ i ^ t) & np.uint64(2**32 - 1)).ravel()
 
 
+@pytest.mark.slow
 def test_collisions_of_the_paper_hash_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     keys = _paper_keys(range(2, 202))  # t = 1 .. 100, forward 2t and reverse 2t + 1
     # The vectorised keys are the library's: without this the count would be about something else.

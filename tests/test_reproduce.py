@@ -182,6 +182,7 @@ def test_unknown_names_are_refused_with_the_nearest(id: str, size: str, words: s
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -217,7 +217,6 @@ def test_settings_that_change_nothing_are_refused(action: Callable[[], object], 
         (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
         (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
         (SingularSettings, {"probes": 10**12}), (TransportRun, {"draws": 10**12}),
-        (RandomnessStudy, {"draws": 10**12}),
     ],
 )  # fmt: skip
 def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:

@@ -110,6 +110,7 @@ def test_the_true_map_is_solved_in_every_gradient_mode(
     assert 0.0 < found.mismatch < 1e-4
 
 
+@pytest.mark.slow
 def test_company_order_and_batch_size_change_nothing(
     toy_denoiser: Callable[..., EDMDenoiser],
 ) -> None:

@@ -227,6 +227,7 @@ def test_the_registered_verb_counts_checks_and_estimates(whole: Path) -> None:
         assert verb.report(store).to_json()["n"] == 5
 
 
+@pytest.mark.slow
 def test_the_picture_comes_from_records_alone_and_is_the_same_every_time(
     tmp_path: Path, whole: Path
 ) -> None:

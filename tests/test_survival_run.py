@@ -272,6 +272,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.slow
 def test_the_verb_prints_survival_and_goes_on_from_its_records(cli: Cli, tmp_path: Path) -> None:
     code, text, _ = cli(*LINE, "--eps", "0.05,26/255", "--plot", "s.png", "--cross-check", "fmn")
     assert code == 0

@@ -99,8 +99,8 @@ def test_the_selector_and_its_targets_see_different_noise() -> None:
         ({"draws": 0}, "draws 0 is not a whole number from 1 to 4096"),
         ({"share": 0.0}, "share 0 is not above 0 and 1 or less"),
         ({"share": 1.1}, "share 1.1 is not above 0 and 1 or less"),
-        ({"core_weight": 0}, "core_weight 0 is not above 0"),
-        ({"sigmas": []}, "give one of them"),
+        ({"core_weight": 0}, "core_weight 0 is not 1e-06 or more"),
+        ({"sigmas": []}, "names no level"),
         ({"guide": "digits-classifier"}, "loss setting 'guide' is unknown"),
     ],
 )

@@ -120,7 +120,7 @@ def test_an_image_gets_several_noises_of_one_level_unclipped() -> None:
         ({"noises": 0}, "noises 0 is not a whole number from 1 to 4096"),
         ({"consistency": -1.0, "noises": 2}, "consistency -1 is not 0 or more"),
         ({"consistency": 5.0}, "of one noise is always 0"),
-        ({"sigmas": []}, "exclude each other"),
+        ({"sigmas": []}, "names no level"),
         ({"lambda": 1}, "'lambda' is unknown"),
     ],
 )
