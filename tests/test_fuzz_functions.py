@@ -159,7 +159,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("functions") / "a" / "b"
     folder.mkdir(parents=True)
     heads = ("idx", "label", "predict", "radius", "correct", "time")
-    row = ("0", "1", "1", "0.2", "1", "x")
+    row = ("0", "1", "1", "0.2", "1", "-")
     (folder / "list.tsv").write_text("\n".join("\t".join(each) for each in (heads, row)) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -181,7 +181,9 @@ def test_the_cost_is_counted_at_every_time_step() -> None:
     assert prepared.evaluations == {6: 6, 1: 1, 2: 2}
     cost = estimate_timesteps(prepared)
     assert (cost.images, cost.backwards) == (3, 3 * 2)
-    whole = prepare_timesteps(TimestepStudy(**{**QUICK, "times": TIME_STEPS, "attack_times": ()}))
+    whole = prepare_timesteps(
+        TimestepStudy(**{**QUICK, "times": TIME_STEPS, "attack_times": (), "attack_options": {}})
+    )
     assert whole.evaluations == {t: t for t in TIME_STEPS}
 
 

@@ -37,11 +37,9 @@ Metric = Callable[[Purifier, Tensor], Tensor]
 """Purifier bound to a batch, images [B, C, H, W] in [0, 1] -> values [B] or [B, places]."""
 
 METRICS: Registry[Metric] = Registry("metric")
-_HERE = "advpure.analysis"
+_HERE = "advpure.analysis.metrics"
 
-METRICS.register(
-    "distance", f"{_HERE}.metrics.distance:distance", about="L2 distance after every step"
-)
+METRICS.register("distance", f"{_HERE}.distance:distance", about="L2 distance after every step")
 
 MEASUREMENTS = Schema("measurements", {"sample": Count, "place": Count}, {"value": float})
 """Place counts the values of one image from 0; what they are, the metric says."""
