@@ -184,7 +184,7 @@ def estimate_timesteps(prepared: PreparedTimesteps) -> Estimate:
     study, cost = prepared.study, prepared.evaluations
     by_cost = sorted(cost, key=cost.__getitem__)
     timed = next((t for t in by_cost if cost[t] >= _CALIBRATED), by_cost[-1])
-    plain = replace(study, attack="pgd", attack_options={}, attack_times=())
+    plain = replace(study, attack="pgd", attack_options={}, gradient=None, attack_times=())
     parts = {False: estimate_robustness(prepare(plain.robustness(timed)))}
     if study.attack_times:
         parts[True] = estimate_robustness(
