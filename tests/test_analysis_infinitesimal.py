@@ -148,6 +148,7 @@ def test_full_jacobian_not_only_its_diagonal_is_seen() -> None:
     assert VARIANCE["gaussian"] == 1 / 3
 
 
+@pytest.mark.slow
 def test_batches_and_order_change_no_bit() -> None:
     purifier, x = _load("ddpm", {"t": 3}, _network(), tile=16), _images(5, torch.float32)
     whole = infinitesimal_compression_rate(purifier, x, probes=5, seeds=[0, 1])

@@ -248,6 +248,7 @@ def test_the_trap_would_snap(tmp_path: Path) -> None:
     assert (tmp_path / "trapped").is_dir()
 
 
+@pytest.mark.slow
 def test_out_that_is_no_folder_of_this_run(refused: Refused, tmp_path: Path) -> None:
     small = ("attack", "--fix-random", "-n", "2", "--steps", "1", "--out")
     (tmp_path / "file").write_text("mine")

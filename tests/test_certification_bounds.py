@@ -421,6 +421,7 @@ def three_classes(draw: np.random.Generator, p: tuple[float, ...], n: int) -> li
     return [int(each) for each in draw.multinomial(n, p)]
 
 
+@pytest.mark.slow
 def test_coverage_of_the_cascade_where_every_claim_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,6 +33,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+@pytest.mark.slow
 def test_a_run_its_log_its_figure_and_its_table(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("certify", *SMALL, "--log", "log.tsv", "--plot", "curves.png")
     assert code == 0, err

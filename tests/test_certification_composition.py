@@ -320,6 +320,7 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
             read_sources([tmp_path / folder], procedure=procedure)
 
 
+@pytest.mark.slow
 def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
     chosen = {**CHOSEN, "select_entropy": 0.5, "selector": "digits-selector-025"}
     run = CertificationRun(**QUICK, **chosen)

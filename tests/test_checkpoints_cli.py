@@ -20,6 +20,7 @@ def resnet_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["models"], ["models", "list"]):
         assert run(arguments) == 0
@@ -80,6 +81,7 @@ def test_verify_and_convert(
     assert found["deviation"] < 1e-5
 
 
+@pytest.mark.slow
 def test_verify_reports_every_kind_of_wrong_key(
     resnet_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,7 @@ def test_dry_run_computes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_pictures_show_clean_adversarial_and_purified(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +289,7 @@ def test_warnings_are_notes_without_a_place_in_the_code(cli: Cli) -> None:
     assert ".py:" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "modules"),
     [

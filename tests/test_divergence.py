@@ -43,6 +43,7 @@ def test_probes_are_unbiased_and_have_the_variance_of_rademacher(method: Method)
     assert found.dimensions == 8
 
 
+@pytest.mark.slow
 def test_one_probe_of_a_diagonal_matrix_is_exact() -> None:
     scale = torch.linspace(-1, 2, 8, dtype=torch.float64).reshape(SHAPE)
     found = estimate_divergence(lambda y: scale * y, torch.zeros(1, *SHAPE).double(), probes=1)[0]

@@ -112,6 +112,7 @@ def test_two_names_for_one_tensor_are_refused(first: dict[str, Tensor], tmp_path
 # Averaged and raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("raw", "ema"), [("state_dict", "state_dict_ema"), ("model", "ema")])
 def test_averaged_weights_come_before_raw_ones_with_a_note(
     first: dict[str, Tensor],
@@ -143,6 +144,7 @@ def test_averaged_weights_come_before_raw_ones_with_a_note(
     assert torch.equal(load_state(to)["linear.bias"], averaged["linear.bias"])
 
 
+@pytest.mark.slow
 def test_the_record_says_which_weights_were_read(
     first: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +365,7 @@ def test_a_noise_range_of_a_file_is_one(
         load_denoiser(path)
 
 
+@pytest.mark.slow
 def test_a_list_of_what_to_use_names_nothing_that_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         load_denoiser("digits-classifier")

@@ -61,6 +61,7 @@ def resample_of(path: Path | str) -> tuple[str, dict[str, str]]:
     return opened.module.settings.resample, opened.choices
 
 
+@pytest.mark.slow
 def test_the_filter_is_that_of_the_file_beside_the_weights(small: Path) -> None:
     assert resample_of(small) == ("bicubic", {})  # the default, which records do not name
     processor = small.parent / PREPROCESSOR

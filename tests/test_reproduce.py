@@ -272,6 +272,7 @@ def test_a_dry_run_writes_nothing(
     assert "0 of 6 points done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_point_gives_exit_code_1(
     tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,6 +185,7 @@ def test_both_methods_predict_the_same_trace(
     assert [probe.trace for probe in found.probes] == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_company_and_batch_size_change_no_row(toy_denoiser: Callable[..., EDMDenoiser]) -> None:
     purifier = load_purifier("ddpm", t=2, denoiser=toy_denoiser(8), tile=4, xi=XI)
     x = _images(3, (1, 8, 8)).float()

@@ -511,6 +511,7 @@ def test_the_optimiser_warms_up_where_it_starts_anew() -> None:
     assert [rate_factor(recipe, step, 5) for step in range(5, 10)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_the_card_shows_the_validation_curve(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, steps=30, validate_every=1)
     train(recipe, out=tmp_path, progress=False)
