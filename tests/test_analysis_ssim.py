@@ -91,11 +91,9 @@ def test_the_gradient_is_right(pictures: Callable[..., Tensor]) -> None:
 
 def test_windows_and_shapes_that_do_not_fit_are_refused() -> None:
     x = torch.zeros(1, 1, 8, 8)
-    for window in (4, 9, 0):
-        with pytest.raises(
-            BadInput,
-            match=f"window {window} is not ",
-        ):
+    odd, whole = "is not odd, or does not fit", "is not a whole number of 1 or more"
+    for window, rule in ((4, odd), (9, odd), (0, whole)):
+        with pytest.raises(BadInput, match=f"window {window} {rule}"):
             ssim(x, x, window)
     with pytest.raises(BadInput, match="are not two equal"):
         ssim(x, torch.zeros(1, 1, 8, 9))
