@@ -8,10 +8,10 @@ progress)` that resumes the run folder and returns a report. A new verb is one m
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from advpure.base.registry import Registry
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore
 
 
@@ -63,16 +63,41 @@ class Verb:
     measure: Callable[..., Report]
     total: Callable[[Any], int] | None = None
     prepare: Callable[[Any], Prepared] | None = None
-    estimate: Callable[[Any], Estimate] | None = None
+    estimate: Callable[[Any], Cost] | None = None
     report: Callable[[RecordStore], Report] | None = None
+
+
+class Ready(NamedTuple):
+    """A study and what it loaded."""
+
+    study: Any
+    loaded: Any
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that identifies the run."""
+        settings: dict[str, Any] = self.loaded.settings
+        return settings
+
+
+def as_verb(kind: type[Any]) -> Verb:
+    """Return the verb of a study."""
+    return Verb(
+        kind,
+        lambda study, **how: study.run(**how),
+        total=lambda study: study.total(study.load()),
+        prepare=lambda study: Ready(study, study.load()),
+        estimate=lambda ready: ready.study.cost(ready.loaded),
+        report=kind.report,
+    )
 
 
 RUNS: Registry[Verb] = Registry("verb")
 _HERE = "advpure.analysis"
 
-RUNS.register("attack", f"{_HERE}.robustness.run:VERB", about="clean, noise and robust accuracy")
-RUNS.register("cr", f"{_HERE}.compression.run:VERB", about="expected compression rate")
-RUNS.register("snr", f"{_HERE}.variability.run:VERB", about="randomness against input")
+RUNS.register("attack", f"{_HERE}.robustness.study:VERB", about="clean, noise and robust accuracy")
+RUNS.register("cr", f"{_HERE}.compression.study:VERB", about="expected compression rate")
+RUNS.register("snr", f"{_HERE}.variability.study:VERB", about="randomness against input")
 RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every step")
 RUNS.register(
     "field", f"{_HERE}.closed_forms.field_run:VERB", about="Gaussian score field, simulated"

@@ -1,22 +1,27 @@
-"""What a run is about: a purifier by name, its strength and weights, and the images it meets.
+"""What a study is about: a purifier by name, its strength and weights, and the images it meets.
 
-Every recorded verb starts from these settings, so that a sweep can set any of them by name and two
-verbs cannot mean different things by one of them.
+Studies start from these settings, so that a sweep can set any of them by name and two studies
+cannot mean different things by one of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
+from advpure.base.errors import BadInput
+from advpure.base.flags import Flag, Keys
+from advpure.base.kinds import Seed, Strength
+from advpure.base.units import Norm, parse_eps
 from advpure.base.validation import validate
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
-from advpure.data import Images, load_images
+from advpure.data import Images, dataset_info, load_images
+from advpure.data.subsets import is_whole
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -28,26 +33,30 @@ class Subject:
     """A purifier and images, by name.
 
     Attributes:
-        defense: Name of the purifier.
-        dataset: Name of the data set.
-        subset: Which images, such as ``test``, ``first-1000``, ``every-20th``, ``100:200``.
-        n: How many of them; None for all.
-        t: Strength in time steps.
-        sigma: Strength as noise level in [0, 1] units, instead of t.
-        options: The purifier's own options.
-        weights: Weights of the denoiser.
-        scheme: Keys of the noise: ``hash`` (the paper's) or ``counter``.
-        tile: Compute tile; None for the data set's.
-        device: Where networks compute.
+        defense: Purifier; `advpure models` lists them.
+        dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default.
+        n: Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.
+        subset: Which images: test, train, first-100, every-20th, 100:200, or a file.
+        t: Strength in time steps, 1 to 1000, e.g. 100.
+        sigma: Strength as noise level in [0, 1] units, instead of t, e.g. 0.25.
+        options: Option of the purifier, e.g. -o clip_x0=true.
+        weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
+        scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
+        tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
+        device: cpu, cuda, cuda:1 or mps.
     """
 
-    defense: str = "cm"
+    panel: ClassVar[str] = "Purifier and images"
+    first: ClassVar[int] = 0
+    """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
+
+    defense: Annotated[str, Flag("--defense", "-d")] = "cm"
     dataset: str = DEFAULT_DATASET
+    n: Annotated[int | None, Flag("--n", "-n")] = None
     subset: str = "test"
-    n: int | None = None
     t: int | None = None
     sigma: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
     scheme: Scheme = "hash"
     tile: int | None = None
@@ -70,6 +79,22 @@ class Subject:
             tile=self.tile, **self._options(),
         ).to(check_device(self.device))  # fmt: skip
 
+    @property
+    def count(self) -> int | None:
+        """How many images are meant; None for all.
+
+        Example:
+            >>> Subject(dataset="digits").count, Subject(dataset="digits", n=0).count
+            (100, None)
+            >>> Subject(dataset="digits", subset="first-5").count is None
+            True
+        """
+        if self.n is not None:
+            return self.n or None
+        if not is_whole(self.subset):
+            return None
+        return self.first or dataset_info(self.dataset).first
+
     def load_images(self) -> Images:
         """Load images and labels onto the device; the ids stay on the CPU.
 
@@ -77,7 +102,7 @@ class Subject:
             BadInput: for a data set or subset that is not there.
         """
         device = check_device(self.device)
-        images = load_images(self.dataset, n=self.n, subset=self.subset)
+        images = load_images(self.dataset, n=self.count, subset=self.subset)
         return images._replace(images=images.images.to(device), labels=images.labels.to(device))
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
@@ -117,12 +142,13 @@ class JudgedSubject(Subject):
     """A purifier in front of a classifier, and images, by name.
 
     Attributes:
-        classifier: Weights of the classifier; None for the data set's.
-        outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``, see
-            `advpure.core.outputs`.
-        gradient: Gradient mode; exact by default.
-        policy: ``single``, ``eot:K`` or ``majority:K``.
+        classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE.
+        outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``.
+        gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``. Default: exact.
+        policy: ``single``, ``eot:K`` or ``majority:K`` purifications per answer.
     """
+
+    panel: ClassVar[str] = "Defense and images"
 
     classifier: str | None = None
     outputs: Outputs = "logits"
@@ -140,3 +166,63 @@ class JudgedSubject(Subject):
             tile=self.tile, weights=self.weights, classifier=self.classifier, outputs=self.outputs,
             **self._options(),
         ).to(check_device(self.device))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded:
+    """One configuration of the defense's randomness.
+
+    Attributes:
+        seed: Base seed of the defense's randomness, 0 to 2^32 - 1.
+    """
+
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked(Subject):
+    """An attack and its threat model.
+
+    Attributes:
+        attack: Attack; `advpure models` lists them.
+        eps: Radius in [0, 1] units, above 0, e.g. 8/255. Default: the data set's.
+        norm: linf or l2. Default: the data set's.
+        attack_options: Other setting of the attack, KEY=VALUE.
+    """
+
+    panel: ClassVar[str] = "Attack"
+    attack: Annotated[str, Flag("--attack", "-a")] = "pgd"
+    eps: Strength | None = None
+    norm: Norm | None = None
+    attack_options: Annotated[
+        Mapping[str, Any],
+        Flag("--attack-option"),
+        Keys(
+            "advpure.attacks.projected:PGDSettings",
+            {
+                "steps": "steps",
+                "step_size": "step_size",
+                "loss": "loss",
+                "eot": "eot",
+                "iterate": "iterate",
+                "stop": "stop",
+                "attack_seed": "seed",
+            },
+        ),
+    ] = field(default_factory=dict)
+
+    def threat_model(self) -> tuple[Norm, float]:
+        """Return the norm and the radius of the ball, those of the data set where not given.
+
+        Raises:
+            BadInput: for a radius that cannot be used, or a norm without a default radius.
+        """
+        info = dataset_info(self.dataset)
+        norm = self.norm or info.norm
+        if self.eps is None and norm != info.norm:
+            raise BadInput(
+                f"norm {norm}",
+                f"has no default radius on {self.dataset}",
+                "give one with --eps, such as 0.5",
+            )
+        return norm, info.eps if self.eps is None else parse_eps(self.eps, norm)

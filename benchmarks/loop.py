@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import advpure
 from advpure.analysis.robustness.protocol import evaluate
-from advpure.analysis.robustness.run import RobustnessSettings, open_run, prepare
+from advpure.analysis.robustness.study import Robustness, open_run
 
 
 class Calls:
@@ -66,10 +66,14 @@ def measure(
     defense: str, options: dict[str, object], steps: int, n: int, repeats: int = 5
 ) -> dict[str, object]:
     """Time the loop and the bare calls in turn; the ratio is the median over the pairs."""
-    settings = RobustnessSettings(
-        defense=defense, n=n, attack_options={"steps": steps, "stop": "never"}, **options
+    settings = Robustness(
+        randomness="fixed",
+        defense=defense,
+        n=n,
+        attack_options={"steps": steps, "stop": "never"},
+        **options,
     )
-    prepared = prepare(settings)
+    prepared = Robustness.load(settings)
     modules = [prepared.defense.classifier]
     if prepared.defense.purifier.denoiser is not None:
         modules.append(prepared.defense.purifier.denoiser.network)

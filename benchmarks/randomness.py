@@ -20,7 +20,7 @@ import torch
 
 import advpure
 from advpure.analysis.variability.mixed import purify_rows
-from advpure.analysis.variability.run import SnrRun, measure_snr, prepare_snr
+from advpure.analysis.variability.study import Snr
 from advpure.base.heap import keep_freed_memory
 from advpure.base.peak import peak_resident
 from benchmarks.loop import Calls
@@ -31,13 +31,13 @@ SMALL = (4, 50, 10)
 _PROBE = """
 import sys, tempfile
 import torch
-from advpure.analysis.variability.run import SnrRun, measure_snr
+from advpure.analysis.variability.study import Snr
 from advpure.base.peak import peak_resident
 torch.set_num_threads(1)
 n, k, s, t = map(int, sys.argv[1:])
-run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
+run = Snr(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
 with tempfile.TemporaryDirectory() as folder:
-    measure_snr(run, out=folder)
+    Snr.run(run, out=folder)
 print(peak_resident() / 2**20)
 """
 
@@ -55,15 +55,15 @@ def measure(
             seconds are scaled up. All network calls of a run are of one shape.
     """
     n, k, s = size
-    run = SnrRun(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
-    prepared = prepare_snr(run)
+    run = Snr(defense="ddpm", t=t, dataset="digits", n=n, perturbations=k, configurations=s)
+    prepared = Snr.load(run)
     tile = prepared.purifier.tile or 64
     calls = _tile_of_calls(prepared.purifier, prepared.images.images[:1], tile)
     tiles = -(-prepared.total // tile)
 
     def whole() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            measure_snr(run, out=folder)
+            Snr.run(run, out=folder)
 
     half = max(1, round(tiles * share / 2))
 

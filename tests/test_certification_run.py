@@ -487,10 +487,10 @@ def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationR
         read_sources([whole[0]], samples=900)
     with pytest.raises(BadInput, match="1 noise levels do not match 0 logs"):
         read_sources([whole[0]], sigmas=[0.5])
-    from advpure.analysis.compression.run import CompressionRun, measure_compression
+    from advpure.analysis.compression.study import Compression
 
-    measure_compression(
-        CompressionRun(dataset="digits", defense="none", n=2, perturbations=1), out=tmp_path / "cr"
+    Compression.run(
+        Compression(dataset="digits", defense="none", n=2, perturbations=1), out=tmp_path / "cr"
     )
     with pytest.raises(BadInput, match="is one of cr, not of certify"):
         read_sources([tmp_path / "cr"])

@@ -7,12 +7,7 @@ import pytest
 import torch
 
 from advpure.analysis import expected_compression_rate
-from advpure.analysis.compression.run import (
-    CompressionRun,
-    compression_limit,
-    measure_compression,
-    prepare_compression,
-)
+from advpure.analysis.compression.study import Compression, compression_limit
 from advpure.base.errors import BadInput
 from advpure.data import load_images
 from advpure.loading import load_purifier
@@ -23,7 +18,7 @@ QUICK: dict[str, Any] = {"n": 5, "perturbations": 3}
 
 @pytest.mark.parametrize("more", [{}, {"distribution": "sign", "clip": True, "seeds": [3, 4]}])
 def test_the_run_gives_the_rows_of_the_function(tmp_path: Path, more: dict[str, Any]) -> None:
-    report = measure_compression(CompressionRun(**QUICK, eps="8/255", **more), out=tmp_path)
+    report = Compression.run(Compression(**QUICK, eps="8/255", **more), out=tmp_path)
     images, _, ids = load_images(n=5)
     options = {"seeds": 0, **more}
     direct = expected_compression_rate(
@@ -34,14 +29,14 @@ def test_the_run_gives_the_rows_of_the_function(tmp_path: Path, more: dict[str, 
 
 
 def test_no_purifier_compresses_nothing(tmp_path: Path) -> None:
-    report = measure_compression(CompressionRun(**QUICK, defense="none"), out=tmp_path)
+    report = Compression.run(Compression(**QUICK, defense="none"), out=tmp_path)
     assert report.to_json()["mean"] == pytest.approx(1.0, abs=1e-12)
-    assert compression_limit(CompressionRun(**QUICK, defense="none")).summary().value == 1.0
+    assert compression_limit(Compression(**QUICK, defense="none")).summary().value == 1.0
 
 
 def test_json_has_the_first_strength_on_top(tmp_path: Path) -> None:
-    run = CompressionRun(**QUICK, eps=["4/255", 0.1], seeds=[0, 1])
-    found = measure_compression(run, out=tmp_path).to_json()
+    run = Compression(**QUICK, eps=["4/255", 0.1], seeds=[0, 1])
+    found = Compression.run(run, out=tmp_path).to_json()
     top, (first, second) = found, found["rows"]
     assert (first["eps"], second["eps"]) == (4 / 255, 0.1)
     assert {key: top[key] for key in first} == first
@@ -57,7 +52,7 @@ def test_json_has_the_first_strength_on_top(tmp_path: Path) -> None:
 
 
 def test_std_is_over_images(tmp_path: Path) -> None:
-    report = measure_compression(CompressionRun(**QUICK), out=tmp_path)
+    report = Compression.run(Compression(**QUICK), out=tmp_path)
     means = torch.tensor(list(report.result.image_means(8 / 255).values()), dtype=torch.float64)
     assert len(means) == 5
     assert report.to_json()["std"] == pytest.approx(float(means.std()))
@@ -72,13 +67,13 @@ def test_std_is_over_images(tmp_path: Path) -> None:
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_whatever_changes_a_rate_changes_the_run(tmp_path: Path, change: dict[str, Any]) -> None:
-    base = prepare_compression(CompressionRun(**QUICK)).settings
-    other = CompressionRun(**{**QUICK, **change})
-    assert prepare_compression(other).settings != base
+    base = Compression.load(Compression(**QUICK)).settings
+    other = Compression(**{**QUICK, **change})
+    assert Compression.load(other).settings != base
     if change.get("seeds"):
-        measure_compression(CompressionRun(**QUICK), out=tmp_path)
+        Compression.run(Compression(**QUICK), out=tmp_path)
         with pytest.raises(BadInput, match="choose another --out"):
-            measure_compression(other, out=tmp_path)
+            Compression.run(other, out=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +89,4 @@ def test_whatever_changes_a_rate_changes_the_run(tmp_path: Path, change: dict[st
 )
 def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        prepare_compression(CompressionRun(**change))
+        Compression.load(Compression(**change))

@@ -8,23 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.compression.run import (
-    CompressionRun,
-    estimate_compression,
-    measure_compression,
-    prepare_compression,
-)
+from advpure.analysis.compression.study import Compression, estimate_compression
 from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
-from advpure.analysis.robustness.run import (
-    RobustnessSettings,
-    estimate_robustness,
-    measure_robustness,
-    prepare,
-)
+from advpure.analysis.robustness.study import Robustness, estimate_robustness
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info
 from advpure.loading import load_defense, load_purifier
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 
 CASES: list[dict[str, Any]] = [
@@ -48,10 +38,10 @@ CASES: list[dict[str, Any]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_counted_passes_bound_those_that_happen(tmp_path: Path, case: dict[str, Any]) -> None:
-    settings = RobustnessSettings(n=5, **case)
-    prepared = prepare(settings)
+    settings = Robustness(randomness="fixed", n=5, **case)
+    prepared = Robustness.load(settings)
     most = estimate_robustness(prepared)
-    measure_robustness(settings, out=tmp_path)
+    Robustness.run(settings, out=tmp_path)
     with RecordStore.read(tmp_path) as store:
         attacks = store.rows(ATTACKS.table)
         passes = sum(row["forwards"] for row in attacks) + store.count(DECISIONS.table)
@@ -95,9 +85,9 @@ def test_evaluations_are_what_the_network_sees(name: str, evaluations: int) -> N
 
 
 def test_a_compression_run_costs_what_was_counted(tmp_path: Path) -> None:
-    run = CompressionRun(n=5, eps=["2/255", "8/255"], perturbations=3, seeds=[0, 1])
-    most = estimate_compression(prepare_compression(run))
-    report = measure_compression(run, out=tmp_path)
+    run = Compression(n=5, eps=["2/255", "8/255"], perturbations=3, seeds=[0, 1])
+    most = estimate_compression(Compression.load(run))
+    report = Compression.run(run, out=tmp_path)
     rates = len(report.result.rows)
     assert rates == 5 * 2 * 3 * 2
     assert rates + 5 * 2 <= most.evaluations
@@ -145,7 +135,7 @@ def test_seconds_grow_with_images_and_memory_is_that_of_the_process(clock: list[
     assert small.seconds == pytest.approx(35.0)
     assert large.seconds == pytest.approx(100 * small.seconds)
     assert small.peak_memory > 50 * 2**20
-    assert Estimate(**small.to_json()) == small
+    assert Cost(**small.to_json()) == small
 
 
 def test_random_defenses_can_be_calibrated_without_a_configuration_of_their_own() -> None:

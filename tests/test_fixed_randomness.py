@@ -22,7 +22,7 @@ from advpure.analysis.fixed_randomness.run import (
     prepare_randomness,
 )
 from advpure.analysis.robustness.protocol import DECISIONS
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.cli import run
@@ -40,7 +40,7 @@ QUICK: dict[str, Any] = {**SUBJECT, **ATTACK, "seeds": (0, 5), "eot": 2, "draws"
 
 
 def test_the_layout_is_one_attack_under_each_protocol() -> None:
-    base = RobustnessSettings(**SUBJECT, **ATTACK, attack="bpda")
+    base = Robustness(randomness="fixed", **SUBJECT, **ATTACK, attack="bpda")
     runs = fixed_randomness_settings(base, seeds=(3, 1), eot=15, draws=7)
     assert list(runs) == ["fixed-3", "fixed-1", "fresh", "fresh-eot"]
     for name, each in runs.items():
@@ -58,7 +58,7 @@ def test_the_layout_is_one_attack_under_each_protocol() -> None:
 
 
 def test_transfer_is_laid_out_for_every_ordered_pair() -> None:
-    base = RobustnessSettings(**SUBJECT, **ATTACK)
+    base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
     runs = transfer_settings(base, seeds=(0, 1, 2))
     assert len(runs) == 6
     fixed = fixed_randomness_settings(base, seeds=(0, 1, 2))
@@ -164,9 +164,9 @@ def test_the_parts_are_runs_of_attack(whole: Path) -> None:
 
 
 def test_transfer_decides_as_a_run_of_its_own_would(whole: Path, tmp_path: Path) -> None:
-    base = RobustnessSettings(**SUBJECT, **ATTACK)
+    base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
     settings = transfer_settings(base, seeds=(0, 5))[0, 5]
-    measure_robustness(settings, out=tmp_path)
+    Robustness.run(settings, out=tmp_path)
     with RecordStore.read(tmp_path) as own, RecordStore.read(whole) as store:
         alone = own.rows(DECISIONS.table, {"stage": "adversarial"})
         here = store.rows("randomness_transfers", {"source": 0, "target": 5})
@@ -338,8 +338,8 @@ def test_two_runs_of_attack_are_correlated(tmp_path: Path) -> None:
         "a": {}, "b": {"seed": 3}, "early": {"stop": "success"}, "bare": {"random_start": False},
     }.items():  # fmt: skip
         options = {"steps": 1, "stop": "never", **more}
-        settings = RobustnessSettings(**SUBJECT, eps=0.3, attack_options=options)
-        measure_robustness(settings, out=tmp_path / name, keep_images=True)
+        settings = Robustness(randomness="fixed", **SUBJECT, eps=0.3, attack_options=options)
+        Robustness.run(settings, out=tmp_path / name, keep_images=True)
     own = perturbation_correlations(tmp_path / "a", tmp_path / "a")
     mean = own.cosine()
     assert mean is not None
@@ -352,8 +352,8 @@ def test_two_runs_of_attack_are_correlated(tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_be_correlated_are_refused(tmp_path: Path, whole: Path) -> None:
-    settings = RobustnessSettings(**SUBJECT, eps=0.3, attack_options={"steps": 1})
-    measure_robustness(settings, out=tmp_path / "bare")
+    settings = Robustness(randomness="fixed", **SUBJECT, eps=0.3, attack_options={"steps": 1})
+    Robustness.run(settings, out=tmp_path / "bare")
     with pytest.raises(BadInput, match="holds no images; attack with --save-images"):
         perturbation_correlations(tmp_path / "bare", whole / "fresh")
     with pytest.raises(BadInput, match="of randomness is no attack"):
@@ -361,8 +361,8 @@ def test_runs_that_cannot_be_correlated_are_refused(tmp_path: Path, whole: Path)
     with pytest.raises(BadInput, match="is no run folder"):
         perturbation_correlations(tmp_path / "nowhere", whole / "fresh")
     other = {**SUBJECT, "subset": "first-3", "n": 3}
-    settings = RobustnessSettings(**other, eps=0.3, attack_options={"steps": 1})
-    measure_robustness(settings, out=tmp_path / "other", keep_images=True)
+    settings = Robustness(randomness="fixed", **other, eps=0.3, attack_options={"steps": 1})
+    Robustness.run(settings, out=tmp_path / "other", keep_images=True)
     with pytest.raises(BadInput, match="runs of subset first-3 and test are not pairs"):
         perturbation_correlations(tmp_path / "other", whole / "fresh")
 

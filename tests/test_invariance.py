@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.robustness.study import Robustness
 from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import load_images
 from advpure.loading import load_purifier
@@ -22,13 +22,13 @@ Tables = tuple[list[Row], list[Row]]
 
 def attacked(folder: Path, batch_size: int, **settings: Any) -> Tables:
     """Run an attack and return all rows of both tables."""
-    measure_robustness(RobustnessSettings(**settings), out=folder, batch_size=batch_size)
+    Robustness.run(Robustness(randomness="fixed", **settings), out=folder, batch_size=batch_size)
     with RecordStore.read(folder) as store:
         return store.rows(DECISIONS.table), store.rows(ATTACKS.table)
 
 
 def compressed(folder: Path, batch_size: int, **settings: Any) -> list[Row]:
-    measure_compression(CompressionRun(**settings), out=folder, batch_size=batch_size)
+    Compression.run(Compression(**settings), out=folder, batch_size=batch_size)
     with RecordStore.read(folder) as store:
         return store.rows(store.schemas[0].table)
 

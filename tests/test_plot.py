@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.study import Compression
+from advpure.analysis.robustness.study import Robustness
 from advpure.base.errors import BadInput
 from advpure.cli import run as cli
 from advpure.plots.charts import Points, Words, dots, lines, scatter
@@ -70,12 +70,13 @@ def test_runs_are_drawn_from_their_records(
 ) -> None:
     cr, attack = tmp_path / "cr", tmp_path / "attack"
     base: dict[str, Any] = {"dataset": "digits", "n": 4, "tile": 4}
-    measure_compression(
-        CompressionRun(**base, defense="onestep-ddpm", perturbations=2), out=cr
+    Compression.run(
+        Compression(**base, defense="onestep-ddpm", perturbations=2), out=cr
     )  # fmt: skip
-    measure_robustness(
-        RobustnessSettings(**base, defense="none", attack_options={"steps": 1}), out=attack
-    )  # fmt: skip
+    Robustness.run(
+        Robustness(randomness="fixed", **base, defense="none", attack_options={"steps": 1}),
+        out=attack,
+    )
     monkeypatch.setattr("advpure.loading.load_purifier", None)  # from here on no network is loaded
     assert cli(["plot", str(cr), str(attack), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.prediction.files import predict_from
 from advpure.analysis.prediction.plan import grid, prepare_prediction
 from advpure.analysis.prediction.run import measure_prediction
 from advpure.analysis.prediction.settings import PredictionRun
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.runs import RUNS
 from advpure.analysis.survival.run import SurvivalRun, measure_survival
 from advpure.base.errors import BadInput
@@ -164,8 +164,8 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
     assert cli(["predict", str(tmp_path), "--json"]) == 0
     assert plain(json.loads(capsys.readouterr().out))["rows"] == found["rows"]
     other = tmp_path / "sigma"
-    measure_compression(
-        CompressionRun(**IMAGES, defense="onestep-edm", sigma=0.2, perturbations=1, eps=0.1),
+    Compression.run(
+        Compression(**IMAGES, defense="onestep-edm", sigma=0.2, perturbations=1, eps=0.1),
         out=other,
     )  # fmt: skip
     assert cli(["predict", *sources, str(other), "--json"]) == 0
@@ -267,8 +267,8 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     measure_survival(SurvivalRun(**IMAGES, **{**SEARCH, "bisections": 1}), out=other)
     refused("is a second survival run", [*folders, other])
     attack = tmp_path / "attack"
-    measure_robustness(
-        RobustnessSettings(
+    Robustness.run(
+        Robustness(randomness="fixed",
             **IMAGES, defense="onestep-ddpm", t=5, eps=0.1, attack_options={"steps": 1}
         ),
         out=attack,
@@ -277,10 +277,16 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     found = predict_from([*folders, attack], eps=0.15).to_json()
     assert any("1 runs of another radius" in note for note in found["notes"])
     twice = tmp_path / "twice"
-    measure_robustness(
-        RobustnessSettings(**IMAGES, defense="onestep-ddpm", t=5, attack_options={"steps": 1}),
+    Robustness.run(
+        Robustness(
+            randomness="fixed",
+            **IMAGES,
+            defense="onestep-ddpm",
+            t=5,
+            attack_options={"steps": 1},
+        ),
         out=twice,
-    )  # fmt: skip
+    )
     refused("is a second attack run of onestep-ddpm, t = 5, beside", [*folders, twice])
     refused("is no run folder", [tmp_path / "nothing"])
 
@@ -291,8 +297,8 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     for t in (5, 60, 7):  # runs that have only begun
         begun.append(tmp_path / f"begun-{t}")
         with pytest.raises(RuntimeError, match="stop"):
-            measure_compression(
-                CompressionRun(**IMAGES, defense="onestep-ddpm", t=t, eps=0.15),
+            Compression.run(
+                Compression(**IMAGES, defense="onestep-ddpm", t=t, eps=0.15),
                 out=begun[-1], progress=stop,
             )  # fmt: skip
     left = predict_from([*clean, *kinds["attack"], *kinds["cr"], begun[2]]).to_json()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from held import COMMAND
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.robustness.study import Robustness
 from advpure.base.errors import BadInput
 from advpure.cli import output, run
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore
@@ -85,7 +85,7 @@ def test_killed_at_ten_moments_a_run_ends_with_the_same_records(tmp_path: Path) 
     process = start(tmp_path, *JOB, "-n", str(COUNT))
     _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    measure_robustness(RobustnessSettings(n=COUNT, **SETTINGS), out=tmp_path / "whole")
+    Robustness.run(Robustness(randomness="fixed", n=COUNT, **SETTINGS), out=tmp_path / "whole")
     assert tables(folder) == tables(tmp_path / "whole")
 
 
@@ -102,7 +102,7 @@ def test_killed_before_the_first_row_a_run_begins_again(tmp_path: Path) -> None:
     process = start(tmp_path, *job)
     process.communicate()
     assert process.returncode == 0
-    measure_robustness(RobustnessSettings(n=3, **SETTINGS), out=tmp_path / "whole")
+    Robustness.run(Robustness(randomness="fixed", n=3, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
 
 
@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     process = start(tmp_path, *JOB, "-n", str(COUNT))
     _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    measure_robustness(RobustnessSettings(n=COUNT, **SETTINGS), out=tmp_path / "whole")
+    Robustness.run(Robustness(randomness="fixed", n=COUNT, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
 
 
@@ -134,7 +134,7 @@ def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
         _, err = process.communicate()
         assert process.returncode == 0
         assert err in ("", f"note: {ALREADY_COMPLETE}\n")  # one may end before the other begins
-    measure_robustness(RobustnessSettings(n=40, **SETTINGS), out=tmp_path / "whole")
+    Robustness.run(Robustness(randomness="fixed", n=40, **SETTINGS), out=tmp_path / "whole")
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
 
 
@@ -144,11 +144,11 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("randomness", ["fixed", "fresh"])
 def test_a_run_goes_on_with_another_batch_size(tmp_path: Path, randomness: Any) -> None:
-    settings = RobustnessSettings(
+    settings = Robustness(
         n=7, randomness=randomness, draws=None if randomness == "fixed" else 2,
         attack_options={"steps": 2},
     )  # fmt: skip
-    measure_robustness(settings, out=tmp_path / "whole")
+    Robustness.run(settings, out=tmp_path / "whole")
     done: list[int] = []
 
     def stop(count: int) -> None:
@@ -157,20 +157,20 @@ def test_a_run_goes_on_with_another_batch_size(tmp_path: Path, randomness: Any) 
             raise Stop
 
     with pytest.raises(Stop):
-        measure_robustness(settings, out=tmp_path / "mine", batch_size=2, progress=stop)
+        Robustness.run(settings, out=tmp_path / "mine", batch_size=2, progress=stop)
     assert done == [0, 2, 4]
     seen: list[int] = []
-    measure_robustness(settings, out=tmp_path / "mine", batch_size=5, progress=seen.append)
+    Robustness.run(settings, out=tmp_path / "mine", batch_size=5, progress=seen.append)
     assert seen == [4, 7]
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
     seen.clear()
-    measure_robustness(settings, out=tmp_path / "mine", progress=seen.append)
+    Robustness.run(settings, out=tmp_path / "mine", progress=seen.append)
     assert seen == [7]
 
 
 def test_a_compression_run_goes_on(tmp_path: Path) -> None:
-    settings = CompressionRun(n=20, perturbations=5, seeds=[0, 4])
-    whole = measure_compression(settings, out=tmp_path / "whole")
+    settings = Compression(n=20, perturbations=5, seeds=[0, 4])
+    whole = Compression.run(settings, out=tmp_path / "whole")
     done: list[int] = []
 
     def stop(count: int) -> None:
@@ -179,10 +179,10 @@ def test_a_compression_run_goes_on(tmp_path: Path) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        measure_compression(settings, out=tmp_path / "mine", batch_size=32, progress=stop)
+        Compression.run(settings, out=tmp_path / "mine", batch_size=32, progress=stop)
     assert 0 < done[-1] < 200
     seen: list[int] = []
-    again = measure_compression(settings, out=tmp_path / "mine", progress=seen.append)
+    again = Compression.run(settings, out=tmp_path / "mine", progress=seen.append)
     assert (seen[0], seen[-1]) == (done[-1], 200)
     assert tables(tmp_path / "mine") == tables(tmp_path / "whole")
     assert again.result.pooled == whole.result.pooled

@@ -8,15 +8,12 @@ import torch
 from torch import nn
 
 from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS, StageSummary, evaluate
-from advpure.analysis.robustness.run import (
+from advpure.analysis.robustness.study import (
     ADVERSARIAL,
+    Robustness,
     RobustnessReport,
-    RobustnessSettings,
     _notes,
-    measure_robustness,
     open_run,
-    prepare,
-    report_robustness,
 )
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
@@ -26,7 +23,7 @@ QUICK: dict[str, Any] = {"n": 6, "attack_options": {"steps": 3}}
 
 
 def test_settings_resolve_every_default() -> None:
-    prepared = prepare(RobustnessSettings(**QUICK, eps="8/255", t=None))
+    prepared = Robustness.load(Robustness(randomness="fixed", **QUICK, eps="8/255", t=None))
     known = prepared.settings
     assert known["threat_model"] == {"norm": "linf", "eps": 8 / 255}
     assert known["attack"]["steps"] == 3
@@ -58,16 +55,16 @@ def test_settings_resolve_every_default() -> None:
     ],
 )
 def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any], key: str) -> None:
-    base = prepare(RobustnessSettings(**QUICK)).settings
-    other = prepare(RobustnessSettings(**{**QUICK, **change})).settings
+    base = Robustness.load(Robustness(randomness="fixed", **QUICK)).settings
+    other = Robustness.load(Robustness(randomness="fixed", **{**QUICK, **change})).settings
     assert base[key] != other[key]
 
 
 def test_report_comes_from_the_records_alone(tmp_path: Path) -> None:
-    settings = RobustnessSettings(**QUICK, randomness="fresh", draws=4)
-    report = measure_robustness(settings, out=tmp_path / "run")
+    settings = Robustness(**QUICK, randomness="fresh", draws=4)
+    report = Robustness.run(settings, out=tmp_path / "run")
     with RecordStore.read(tmp_path / "run") as store:
-        assert report_robustness(store, report.seconds) == report
+        assert Robustness.report(store, report.seconds) == report
         rows = store.rows(DECISIONS.table, {"stage": ADVERSARIAL})
         assert len(store.rows(ATTACKS.table)) == 12
     stage = report.stages[ADVERSARIAL]
@@ -86,11 +83,11 @@ def test_report_comes_from_the_records_alone(tmp_path: Path) -> None:
 
 
 def test_transfer_equals_crafting_apart_and_deciding_apart(tmp_path: Path) -> None:
-    moved = RobustnessSettings(**QUICK, seed=1, source_seed=0)
-    measure_robustness(moved, out=tmp_path / "moved", keep_images=True)
-    own = RobustnessSettings(**QUICK, seed=0)
-    measure_robustness(own, out=tmp_path / "own", keep_images=True)
-    prepared = prepare(moved)
+    moved = Robustness(randomness="fixed", **QUICK, seed=1, source_seed=0)
+    Robustness.run(moved, out=tmp_path / "moved", keep_images=True)
+    own = Robustness(randomness="fixed", **QUICK, seed=0)
+    Robustness.run(own, out=tmp_path / "own", keep_images=True)
+    prepared = Robustness.load(moved)
     with RecordStore.read(tmp_path / "moved") as there, RecordStore.read(tmp_path / "own") as here:
         names = [f"adversarial/{i}" for i in range(6)]
         crafted = torch.stack([there.get_blob(name) for name in names])
@@ -99,7 +96,7 @@ def test_transfer_equals_crafting_apart_and_deciding_apart(tmp_path: Path) -> No
         rows = there.rows(DECISIONS.table, {"stage": ADVERSARIAL})
         assert [row["prediction"] for row in rows] == said
     with pytest.raises(BadInput, match="a source seed needs fixed randomness"):
-        prepare(RobustnessSettings(randomness="fresh", source_seed=0))
+        Robustness.load(Robustness(randomness="fresh", source_seed=0))
 
 
 class Blind(nn.Module):
@@ -117,7 +114,7 @@ class Blind(nn.Module):
 
 
 def test_zero_gradients_are_flagged_and_explained(tmp_path: Path) -> None:
-    prepared = prepare(RobustnessSettings(**QUICK))
+    prepared = Robustness.load(Robustness(randomness="fixed", **QUICK))
     prepared.defense.classifier = Blind(prepared.defense.classifier)
     with open_run(prepared, tmp_path) as store:
         with pytest.warns(UserWarning, match="the gradient is zero for all 6 undecided samples"):
@@ -125,7 +122,7 @@ def test_zero_gradients_are_flagged_and_explained(tmp_path: Path) -> None:
                 prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
                 batch_size=6,
             )  # fmt: skip
-        report = report_robustness(store)
+        report = Robustness.report(store)
     assert report.blind == report.to_json()["zero_gradient"] == 6
     assert "6 of 6 images had an exactly zero gradient" in report.notes[0]
     assert "no robustness" in report.notes[0]
@@ -134,8 +131,8 @@ def test_zero_gradients_are_flagged_and_explained(tmp_path: Path) -> None:
 def test_an_attack_below_noise_is_suspected(tmp_path: Path) -> None:
     # Steps of no length from the image itself leave it clean; noise in a wide ball does not.
     options = {"steps": 1, "step_size": 1e-9, "random_start": False, "stop": "never"}
-    settings = RobustnessSettings(n=20, eps=0.9, attack_options=options)
-    report = measure_robustness(settings, out=tmp_path / "run")
+    settings = Robustness(randomness="fixed", n=20, eps=0.9, attack_options=options)
+    report = Robustness.run(settings, out=tmp_path / "run")
     assert report.headline(ADVERSARIAL).value > report.headline("noise").value
     assert any("suspect the attack, not the defense" in note for note in report.notes)
 
@@ -162,26 +159,31 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
         if done:
             raise KeyboardInterrupt
 
-    settings = RobustnessSettings(**QUICK)
+    settings = Robustness(randomness="fixed", **QUICK)
     with pytest.raises(KeyboardInterrupt):
-        measure_robustness(settings, out=tmp_path, batch_size=2, progress=stop)
+        Robustness.run(settings, out=tmp_path, batch_size=2, progress=stop)
     with RecordStore.read(tmp_path) as store:
-        report = report_robustness(store)
+        report = Robustness.report(store)
     assert report.n == 2
     assert "2 of 6 images are done; the same command goes on" in report.notes
 
 
 def test_randomness_decides_how_often_to_draw() -> None:
     fresh: dict[str, Any] = {"randomness": "fresh"}
-    assert prepare(RobustnessSettings(**QUICK, **fresh)).decisions.draws == 10
-    assert prepare(RobustnessSettings(**QUICK, defense="none", **fresh)).decisions.draws == 1
-    assert prepare(RobustnessSettings(**QUICK)).decisions.draws == 1
+    assert Robustness.load(Robustness(randomness="fixed", **QUICK, **fresh)).decisions.draws == 10
+    assert (
+        Robustness.load(
+            Robustness(randomness="fixed", **QUICK, defense="none", **fresh)
+        ).decisions.draws
+        == 1
+    )
+    assert Robustness.load(Robustness(randomness="fixed", **QUICK)).decisions.draws == 1
 
 
 def test_kept_images_lie_in_ball_and_box(tmp_path: Path) -> None:
-    settings = RobustnessSettings(**QUICK, norm="l2", eps=0.4)
-    measure_robustness(settings, out=tmp_path, keep_images=True)
-    images = prepare(settings).images
+    settings = Robustness(randomness="fixed", **QUICK, norm="l2", eps=0.4)
+    Robustness.run(settings, out=tmp_path, keep_images=True)
+    images = Robustness.load(settings).images
     with RecordStore.read(tmp_path) as store:
         for i, clean in zip(images.ids.tolist(), images.images, strict=True):
             for stage in ("noise", "adversarial"):

@@ -18,7 +18,7 @@ from advpure.analysis.closed_forms.gaussian_field import gaussian_field_compress
 from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
 from advpure.analysis.closed_forms.two_point_run import TwoPointRun
 from advpure.analysis.compression.rates import CompressionSettings
-from advpure.analysis.compression.run import CompressionRun
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.distances.prepare import DistancesRun, prepare_distances
 from advpure.analysis.fixed_randomness.run import RandomnessStudy
 from advpure.analysis.gradient_noise.draws import DrawSettings
@@ -28,7 +28,7 @@ from advpure.analysis.metrics.frechet import frechet_distance
 from advpure.analysis.metrics.moments import Moments as FeatureMoments
 from advpure.analysis.perturbations import directions
 from advpure.analysis.prediction.settings import PredictionRun
-from advpure.analysis.robustness.run import RobustnessSettings
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.steps.divergence import ProbeSettings
 from advpure.analysis.steps.lanczos import LanczosSettings
 from advpure.analysis.steps.manifold import ManifoldSettings
@@ -38,8 +38,8 @@ from advpure.analysis.steps.singular import SingularSettings
 from advpure.analysis.survival.run import SurvivalRun
 from advpure.analysis.timesteps.run import TimestepStudy
 from advpure.analysis.transport.settings import TransportRun
-from advpure.analysis.variability.run import SnrRun
 from advpure.analysis.variability.settings import SnrSettings
+from advpure.analysis.variability.study import Snr
 from advpure.base.errors import BadInput
 from advpure.base.validation import LARGEST
 from advpure.core.randomness import RandomnessConfig, check_ids
@@ -51,13 +51,13 @@ READING = {
     "block": 100, "classes": 10,
 }  # fmt: skip
 CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
-    (CompressionRun, {}), (CompressionSettings, {}), (SnrRun, {}), (SnrSettings, {}),
+    (Compression, {}), (CompressionSettings, {}), (Snr, {}), (SnrSettings, {}),
     (StepsRun, {"singular": 5}), (StepSettings, {}), (FieldRun, {}), (FieldSettings, {}),
     (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
-    (RobustnessSettings, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
+    (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
 NUMBERS = [
@@ -120,10 +120,10 @@ def test_every_text_is_a_text_and_every_choice_one_of_the_known(
 def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
     for bad in (True, 2.5, float("nan"), "x", "²"):
         with pytest.raises(BadInput):
-            read_options(SnrRun, {"n": bad}, "snr")
-    assert read_options(SnrRun, {"n": "5", "clip": "true"}, "snr").n == 5
+            read_options(Snr, {"n": bad}, "snr")
+    assert read_options(Snr, {"n": "5", "clip": "true"}, "snr").n == 5
     with pytest.raises(BadInput, match="clip 1 of snr is neither true nor false"):
-        read_options(SnrRun, {"clip": 1}, "snr")
+        read_options(Snr, {"clip": 1}, "snr")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: PredictionRun(sigma="0.25,"), "have an empty entry"),
         (lambda: PredictionRun(defense=""), "defense|purifiers"),
         (lambda: CompressionSettings(seeds=[0, True]), "seed True is not a whole number"),
-        (lambda: RobustnessSettings(eps=True), "eps True"),
+        (lambda: Robustness(randomness="fixed", eps=True), "eps True"),
         (lambda: expected_cosine(1e308, 1e308), r"SNR 1e\+308 is not 1e\+100 or less"),
         (lambda: expected_cosine(0.5, 1e308), r"draws 1e\+308 is not 1e\+100 or less"),
         (lambda: enough_draws(1e-300, 0.9), r"SNR 1e-300 needs more than 2\*\*63 draws"),
@@ -175,7 +175,7 @@ def test_numbers_that_mean_nothing_are_refused(action: Callable[[], object], wor
 def test_a_whole_number_stays_one_where_it_is_ambiguous() -> None:
     assert SurvivalRun(top=np.int64(1)).top == 1
     assert isinstance(SurvivalRun(top=1).top, int)
-    assert isinstance(SnrRun(eps=np.float32(0.5)).eps, float)
+    assert isinstance(Snr(eps=np.float32(0.5)).eps, float)
 
 
 FEATURES = np.random.default_rng(0).normal(size=(8, 2))

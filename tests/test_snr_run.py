@@ -19,14 +19,7 @@ from advpure.analysis import signal_to_noise
 from advpure.analysis.runs import RUNS
 from advpure.analysis.variability.figure import snr_figure
 from advpure.analysis.variability.result import SNR_SCHEMA, SnrRow
-from advpure.analysis.variability.run import (
-    UNFINISHED,
-    SnrRun,
-    estimate_snr,
-    measure_snr,
-    prepare_snr,
-    report_snr,
-)
+from advpure.analysis.variability.study import UNFINISHED, Snr, estimate_snr
 from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
@@ -55,7 +48,7 @@ def everything(folder: Path) -> dict[str, Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("snr") / "whole"
-    measure_snr(SnrRun(**QUICK), out=folder)
+    Snr.run(Snr(**QUICK), out=folder)
     return folder
 
 
@@ -66,7 +59,7 @@ def test_the_run_gives_the_rows_of_the_function(whole: Path) -> None:
         configurations=7,
     )  # fmt: skip
     with RecordStore.read(whole) as store:
-        report = report_snr(store)
+        report = Snr.report(store)
         assert report.result.rows == direct.rows
         for row in direct.rows:
             distances = store.get_blob(f"distances/{row.id}").double().mean((1, 2))
@@ -79,7 +72,7 @@ def test_the_run_gives_the_rows_of_the_function(whole: Path) -> None:
 
 def test_json_is_flat_and_holds_intervals(whole: Path) -> None:
     with RecordStore.read(whole) as store:
-        found = report_snr(store).to_json()
+        found = Snr.report(store).to_json()
     assert json.loads(json.dumps(found)) == found
     for name in (
         "total", "input", "internal", "snr_mean_of_ratios", "snr_ratio_of_means", "initial",
@@ -101,7 +94,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("batch_size", [16, 80])
 def test_a_run_goes_on_within_an_image(tmp_path: Path, whole: Path, batch_size: int) -> None:
-    settings, done = SnrRun(**QUICK), []
+    settings, done = Snr(**QUICK), []
 
     def stop(count: int) -> None:
         done.append(count)
@@ -109,20 +102,18 @@ def test_a_run_goes_on_within_an_image(tmp_path: Path, whole: Path, batch_size: 
             raise Stop
 
     with pytest.raises(Stop):
-        measure_snr(settings, out=tmp_path / "mine", batch_size=16, progress=stop)
+        Snr.run(settings, out=tmp_path / "mine", batch_size=16, progress=stop)
     assert done == [0, 16, 32, 48, 64]
     assert [file.name for file in (tmp_path / "mine" / UNFINISHED).iterdir()] == ["1.rows"]
     seen: list[int] = []
-    report = measure_snr(
-        settings, out=tmp_path / "mine", batch_size=batch_size, progress=seen.append
-    )
+    report = Snr.run(settings, out=tmp_path / "mine", batch_size=batch_size, progress=seen.append)
     assert seen[0] == 42  # what is recorded
     assert seen[1] == 64 + batch_size
-    assert seen[-1] == prepare_snr(settings).total == 5 * 42
+    assert seen[-1] == Snr.load(settings).total == 5 * 42
     assert report.notes == ()
     assert everything(tmp_path / "mine") == everything(whole)
     assert not (tmp_path / "mine" / UNFINISHED).exists()
-    again = measure_snr(settings, out=tmp_path / "mine")
+    again = Snr.run(settings, out=tmp_path / "mine")
     assert again.notes == ("already complete, reported from records; nothing was computed",)
     assert again.result == report.result
 
@@ -142,8 +133,8 @@ def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path)
     settings = {**QUICK, "t": 30, "n": 3, "perturbations": 16, "configurations": 16}
     for attempt in range(4):
         code = (
-            "from advpure.analysis.variability.run import SnrRun, measure_snr\n"
-            f"measure_snr(SnrRun(**{settings!r}), out='mine', batch_size=16,\n"
+            "from advpure.analysis.variability.study import Snr, Snr.run\n"
+            f"Snr.run(Snr(**{settings!r}), out='mine', batch_size=16,\n"
             f"    progress={UP_TO.format(done=150 * (attempt + 1))})\n"  # of 3 x 272 cells
         )
         process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
@@ -158,7 +149,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path)
     process = start(tmp_path, *job)
     _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    measure_snr(SnrRun(**settings), out=tmp_path / "whole")
+    Snr.run(Snr(**settings), out=tmp_path / "whole")
     assert everything(tmp_path / "mine") == everything(tmp_path / "whole")
 
 
@@ -178,7 +169,7 @@ def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
         _, err = process.communicate()
         assert process.returncode == 0
         assert err in ("", f"note: {ALREADY_COMPLETE}\n")  # one may end before the other begins
-    measure_snr(SnrRun(**QUICK), out=tmp_path / "whole")
+    Snr.run(Snr(**QUICK), out=tmp_path / "whole")
     assert everything(tmp_path / "mine") == everything(tmp_path / "whole")
 
 
@@ -191,9 +182,9 @@ def test_two_processes_may_share_a_run(tmp_path: Path) -> None:
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_whatever_changes_a_number_changes_the_run(whole: Path, change: dict[str, Any]) -> None:
-    other = SnrRun(**{**QUICK, **change})
+    other = Snr(**{**QUICK, **change})
     with pytest.raises(BadInput, match="choose another --out"):
-        measure_snr(other, out=whole)
+        Snr.run(other, out=whole)
 
 
 @pytest.mark.parametrize(
@@ -211,15 +202,15 @@ def test_whatever_changes_a_number_changes_the_run(whole: Path, change: dict[str
 )
 def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        prepare_snr(SnrRun(**{**QUICK, **change}))
+        Snr.load(Snr(**{**QUICK, **change}))
 
 
 def test_the_registered_verb_counts_checks_and_estimates(whole: Path) -> None:
-    verb, settings = RUNS.get("snr"), SnrRun(**QUICK)
+    verb, settings = RUNS.get("snr"), Snr(**QUICK)
     assert verb.total is not None
     assert verb.report is not None
     assert verb.total(settings) == 5 * 42
-    cost = estimate_snr(prepare_snr(settings))
+    cost = estimate_snr(Snr.load(settings))
     assert cost.images == 5
     assert cost.evaluations == 4 * 14 * 16  # 210 cells fill 14 tiles
     assert cost.backwards == 0
@@ -272,7 +263,7 @@ def test_the_command_prints_a_table_with_intervals(cli: Cli, whole: Path) -> Non
 def test_json_of_the_command_is_the_report(cli: Cli, whole: Path) -> None:
     code, out, _ = cli(*LINE, "--out", str(whole), "--json")
     with RecordStore.read(whole) as store:
-        wanted = report_snr(store).to_json()
+        wanted = Snr.report(store).to_json()
     found = json.loads(out)
     assert code == 0
     changing = ("seconds", "notes")
@@ -328,13 +319,13 @@ def test_the_memory_of_a_run_does_not_grow_with_its_cells(monkeypatch: pytest.Mo
 def test_a_run_makes_the_network_calls_of_its_full_tiles_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SnrRun(**QUICK)
-    prepared = prepare_snr(settings)
+    settings = Snr(**QUICK)
+    prepared = Snr.load(settings)
     monkeypatch.setattr("advpure.analysis.variability.run.prepare_snr", lambda run: prepared)
     calls: list[int] = []
     denoiser: Any = prepared.purifier.denoiser
     handle = denoiser.network.register_forward_hook(lambda m, x, y: calls.append(len(x[0])))
-    measure_snr(settings, out=tmp_path)
+    Snr.run(settings, out=tmp_path)
     handle.remove()
     assert calls == [16] * (4 * 14)  # 210 cells fill 14 tiles of 16, four evaluations each
 
@@ -345,7 +336,7 @@ def test_internal_variance_that_is_lost_in_the_interaction_is_told(tmp_path: Pat
     rows = [lost, lost._replace(id=1, squares_columns=20.0)]
     with RecordStore.open(tmp_path, schemas=(SNR_SCHEMA,), settings={}, context={}) as store:
         store.append(SNR_SCHEMA.table, [row._asdict() for row in rows])
-        report = report_snr(store)
+        report = Snr.report(store)
     assert report.to_json()["snr_mean_of_ratios_unbiased_n"] == 1
     assert len(report.notes) == 1
     assert "internal variance of 1 of 2 images is not above 0" in report.notes[0]
@@ -358,9 +349,9 @@ def test_what_a_kill_left_of_a_finished_image_is_removed(tmp_path: Path, whole: 
     (left / "3.rows").write_bytes(b"rows of image 3")
     (left / "4.rows").write_bytes(b"rows of image 4")
     with RowFile(left / "4.rows", 4, "f4"):  # another process has it
-        measure_snr(SnrRun(**QUICK), out=tmp_path / "mine")
+        Snr.run(Snr(**QUICK), out=tmp_path / "mine")
         assert [path.name for path in left.iterdir()] == ["4.rows"]
-    measure_snr(SnrRun(**QUICK), out=tmp_path / "mine")
+    Snr.run(Snr(**QUICK), out=tmp_path / "mine")
     assert not left.exists()
 
 

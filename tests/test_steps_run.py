@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.runs import RUNS
 from advpure.analysis.steps.figure import draw_steps, steps_figure
 from advpure.analysis.steps.report import report_steps
@@ -64,8 +64,8 @@ def test_the_report_has_flat_rows_and_the_whole_chain(folder: Path) -> None:
 
 def test_the_whole_chain_is_what_cr_measures(folder: Path, tmp_path: Path) -> None:
     more = {name: QUICK[name] for name in ("dataset", "defense", "t", "n", "tile")}
-    wanted = measure_compression(
-        CompressionRun(**more, perturbations=2, eps="8/255"), out=tmp_path
+    wanted = Compression.run(
+        Compression(**more, perturbations=2, eps="8/255"), out=tmp_path
     ).to_json()
     whole = _read(folder)["whole"]["measured"]
     assert whole["value"] == pytest.approx(wanted["mean"], rel=1e-4)  # float32

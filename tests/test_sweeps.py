@@ -259,15 +259,15 @@ def test_every_point_is_checked_as_its_verb_checks_it(found: dict[str, Any], wor
 
 
 def test_points_are_named_as_the_verb_names_its_run_folder() -> None:
-    from advpure.analysis.compression.run import CompressionRun, prepare_compression
+    from advpure.analysis.compression.study import Compression
     from advpure.runs.header import default_run_folder
 
     (point,) = plan(sweep(verb="cr", base={**TINY, "defense": "none"}))
-    own = prepare_compression(CompressionRun(**TINY, defense="none")).settings
+    own = Compression.load(Compression(**TINY, defense="none")).settings
     assert point.run == default_run_folder("runs", "cr", own).name
     again = Point.from_json(point.to_json())
     assert again.run == point.run
-    assert prepare_compression(again.settings).settings == own
+    assert Compression.load(again.settings).settings == own
 
 
 def test_points_that_come_to_one_run_are_one() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.compression.run import CompressionRun, measure_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.runs import RUNS, Verb
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
@@ -42,14 +42,14 @@ def begin(root: Path, swept: Sweep, **how: Any) -> SweepRun:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[CompressionRun]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Compression]:
     """Note every run that is measured, and fail at epsilon 0.2 when told so."""
-    calls: list[CompressionRun] = []
+    calls: list[Compression] = []
     verb = RUNS.get("cr")
 
-    def measure(settings: CompressionRun, **how: Any) -> Any:
+    def measure(settings: Compression, **how: Any) -> Any:
         calls.append(settings)
-        return measure_compression(settings, **how)
+        return Compression.run(settings, **how)
 
     runs: Registry[Verb] = Registry("verb")
     runs.register("cr", dataclasses.replace(verb, measure=measure))
@@ -58,7 +58,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[CompressionRun]:
     return calls
 
 
-def test_a_sweep_computes_every_point_once(tmp_path: Path, counted: list[CompressionRun]) -> None:
+def test_a_sweep_computes_every_point_once(tmp_path: Path, counted: list[Compression]) -> None:
     first = begin(tmp_path, cheap())
     assert [run.eps for run in counted] == [0.1, 0.3, 0.2]
     assert not first.failed
@@ -72,18 +72,18 @@ def test_a_sweep_computes_every_point_once(tmp_path: Path, counted: list[Compres
 
 
 def test_a_wider_sweep_and_the_verb_itself_share_runs(
-    tmp_path: Path, counted: list[CompressionRun]
+    tmp_path: Path, counted: list[Compression]
 ) -> None:
     begin(tmp_path, cheap((0.1, 0.2)))
     wider = begin(tmp_path, cheap((0.1, 0.2, 0.4)))
     by_eps = {point.at["eps"]: wider.index.root / point.run for point in wider.points}
-    report = measure_compression(CompressionRun(**TINY, eps=0.4), out=by_eps[0.4])
+    report = Compression.run(Compression(**TINY, eps=0.4), out=by_eps[0.4])
     assert report.notes == (ALREADY_COMPLETE,)
     assert len(list(tmp_path.glob("cr-*"))) == 3
 
 
 def test_a_point_whose_records_are_gone_is_computed_again(
-    tmp_path: Path, counted: list[CompressionRun]
+    tmp_path: Path, counted: list[Compression]
 ) -> None:
     run = begin(tmp_path, cheap((0.1, 0.2)))
     (tmp_path / run.points[0].run / "records.sqlite").unlink()
@@ -92,13 +92,13 @@ def test_a_point_whose_records_are_gone_is_computed_again(
 
 
 def test_a_failing_point_is_noted_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[CompressionRun]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[Compression]
 ) -> None:
     from advpure.sweeps import worker
 
     verb = worker.RUNS.get("cr")
 
-    def measure(settings: CompressionRun, **how: Any) -> Any:
+    def measure(settings: Compression, **how: Any) -> Any:
         if settings.eps == 0.1:
             raise ArithmeticError("first line\nsecond line")
         if settings.eps == 0.2:
@@ -127,11 +127,11 @@ def test_a_failing_point_is_noted_and_the_others_go_on(
 def test_a_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from advpure.sweeps import worker
 
-    def full(settings: CompressionRun, **how: Any) -> Any:
+    def full(settings: Compression, **how: Any) -> Any:
         raise StorageFull("runs")
 
     runs: Registry[Verb] = Registry("verb")
-    runs.register("cr", Verb(CompressionRun, full))
+    runs.register("cr", Verb(Compression, full))
     monkeypatch.setattr(worker, "RUNS", runs)
     with pytest.raises(StorageFull):
         begin(tmp_path, cheap())
@@ -140,13 +140,13 @@ def test_a_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_interruption_keeps_what_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[CompressionRun]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[Compression]
 ) -> None:
     from advpure.sweeps import worker
 
     verb = worker.RUNS.get("cr")
 
-    def measure(settings: CompressionRun, **how: Any) -> Any:
+    def measure(settings: Compression, **how: Any) -> Any:
         if settings.eps == 0.3:
             raise KeyboardInterrupt
         return verb.measure(settings, **how)
@@ -163,7 +163,7 @@ def test_an_interruption_keeps_what_is_finished(
         assert not claims.living()
 
 
-def test_shards_are_disjoint_and_complete(tmp_path: Path, counted: list[CompressionRun]) -> None:
+def test_shards_are_disjoint_and_complete(tmp_path: Path, counted: list[Compression]) -> None:
     runs = [begin(tmp_path, cheap(), shard=(i, 2)) for i in (1, 2)]
     chosen = [{point.run for point in run.points} for run in runs]
     assert len(chosen[0] | chosen[1]) == len(chosen[0]) + len(chosen[1]) == 3
@@ -251,7 +251,7 @@ def test_a_silent_claim_of_another_machine_is_void(
 
 
 def test_what_another_process_has_is_left_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[CompressionRun]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[Compression]
 ) -> None:
     _, points = prepare_sweep(cheap(), Session(root=tmp_path))
     with Claims(tmp_path) as claims:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from advpure.analysis import expected_compression_rate
-from advpure.analysis.compression.run import CompressionRun, measure_compression
-from advpure.analysis.robustness.run import RobustnessSettings, measure_robustness
+from advpure.analysis.compression.study import Compression
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.runs import RUNS
 from advpure.analysis.timesteps.figure import timesteps_figure
 from advpure.analysis.timesteps.report import TIMES, Timestep, _rises, report_timesteps
@@ -51,14 +51,14 @@ def test_the_curve_is_that_of_runs_at_each_time_step(whole: Path, tmp_path: Path
         report = report_timesteps(store)
     assert [step.t for step in report.steps] == [1, 2, 6]
     for step in report.steps:
-        cr = CompressionRun(**SUBJECT, t=step.t, eps="8/255", perturbations=2, seeds=4)
-        (alone,) = measure_compression(cr, out=tmp_path / f"cr-{step.t}").result.pooled
+        cr = Compression(**SUBJECT, t=step.t, eps="8/255", perturbations=2, seeds=4)
+        (alone,) = Compression.run(cr, out=tmp_path / f"cr-{step.t}").result.pooled
         assert step.rate is not None
         assert (step.rate.value, step.rate.interval) == (alone.mean, alone.interval)
         options = {"attack": "pgd", "attack_options": {"steps": 2}} if step.t == 2 else {}
-        settings = RobustnessSettings(**SUBJECT, t=step.t, eps=0.3, seed=4, **options)
+        settings = Robustness(randomness="fixed", **SUBJECT, t=step.t, eps=0.3, seed=4, **options)
         if step.t == 2:
-            found = measure_robustness(settings, out=tmp_path / f"attack-{step.t}")
+            found = Robustness.run(settings, out=tmp_path / f"attack-{step.t}")
             assert step.clean == found.headline("clean")
             assert step.noise == found.headline("noise")
             assert step.attacked == found.headline("adversarial")

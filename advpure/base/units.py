@@ -4,7 +4,7 @@ A standard deviation or a distance s in [0, 1] units is 2 s in model units (spec
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,21 @@ def parse_number(text: str | float, what: str) -> float:
         0.031373
     """
     return number(text, what)
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number or fraction such as 8/255 as a float, None for anything else.
+
+    Example:
+        >>> as_number("1/4"), as_number("ddpm"), as_number(True)
+        (0.25, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return parse_number(value, "value")
+    except BadInput:
+        return None
 
 
 def parse_eps(text: str | float, norm: Norm = "linf") -> float:

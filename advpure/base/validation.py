@@ -16,7 +16,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ LARGEST = 2**63 - 1
 """The largest whole number that int64 tensors and SQLite hold."""
 
 _SHOWN = 60
+
+S = TypeVar("S")
 
 
 class Range(NamedTuple):
@@ -299,6 +301,43 @@ def validate(settings: Any) -> None:
         plain = check_value(value, hints[field.name], field.name.replace("_", " "))
         if plain is not value:
             object.__setattr__(settings, field.name, plain)
+
+
+def fields_of(kind: type[Any], settings: Any) -> dict[str, Any]:
+    """Return the fields that a settings class has, of an instance of it or of a class below it."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
+
+
+def resolved(kind: type[S], settings: S | None, changes: Mapping[str, Any], **defaults: Any) -> S:
+    """Return settings with some fields replaced.
+
+    Args:
+        kind: The settings class.
+        settings: An instance; None for the defaults of the class.
+        changes: Fields to replace.
+        defaults: Other defaults than those of the class.
+
+    Raises:
+        BadInput: for a name that is no field, settings of another class, and as the class does.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Settings:
+        ...     probes: int = 8
+        >>> resolved(Settings, None, {"probes": 2})
+        Settings(probes=2)
+        >>> resolved(Settings, Settings(), {"probe": 2})
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: setting 'probe' is not known; did you mean probes? known: probes
+    """
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in changes:
+        choose(name, names, "setting")
+    if settings is None:
+        return kind(**{**defaults, **changes})
+    instance(settings, kind, "settings", f"pass {kind.__name__}(...)")
+    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
 
 
 @functools.lru_cache(maxsize=256)

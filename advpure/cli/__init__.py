@@ -9,11 +9,9 @@ from typing import Any, TextIO
 import typer
 
 from advpure.base.stopping import STOPPED, stoppable
-from advpure.cli.attack import attack
 from advpure.cli.certified_accuracy import certified_accuracy
 from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
-from advpure.cli.cr import cr
 from advpure.cli.data import data
 from advpure.cli.distances import distances
 from advpure.cli.export import export
@@ -25,8 +23,8 @@ from advpure.cli.plot import plot
 from advpure.cli.predict import predict
 from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
-from advpure.cli.snr import snr
 from advpure.cli.steps import steps
+from advpure.cli.study_group import StudyGroup
 from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
@@ -45,10 +43,8 @@ app = Verbs(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=StudyGroup,
 )
-app.command()(attack)
-app.command()(cr)
-app.command()(snr)
 app.command()(distances)
 app.command()(survival)
 app.command()(predict)

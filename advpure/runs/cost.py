@@ -18,7 +18,7 @@ _FEW = 3
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Cost:
     """The most that a run can cost.
 
     Attributes:
@@ -42,7 +42,7 @@ class Estimate:
 
 def estimate(
     defense: Defense | Purifier, images: Tensor, count: int, forwards: int, backwards: int
-) -> Estimate:
+) -> Cost:
     """Time one forward and one forward-and-backward tile, and scale.
 
     A long chain is timed by its beginning, so that an estimate takes seconds for any chain.
@@ -64,7 +64,7 @@ def estimate(
     seconds = tiles * ((forwards - backwards) * plain + backwards * full)
     each = defense.evaluations if isinstance(defense, Defense) else defense.chain.evaluations
     total = count * forwards * each
-    return Estimate(count, total, count * backwards, seconds, peak_memory(tile.device))
+    return Cost(count, total, count * backwards, seconds, peak_memory(tile.device))
 
 
 def _seconds(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:

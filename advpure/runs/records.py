@@ -187,6 +187,12 @@ class RecordStore:
         """Whether the run once was complete; see `finish`."""
         return self._header.finished
 
+    @property
+    def batches(self) -> int:
+        """How many batches of rows and of tensors were added so far."""
+        with plain_errors(self._path):
+            return self._ledger.next() - 1
+
     def finish(self) -> None:
         """Note that nothing of what the run's settings ask for is missing.
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advpure.base.errors import BadInput
-from advpure.base.units import parse_number
+from advpure.base.units import as_number
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Axis:
         """Whether the values of its first option are three or more numbers."""
         first = self.options[0]
         return len(self.values) > 2 and all(
-            number(place[first]) is not None for place in self.values
+            as_number(place[first]) is not None for place in self.values
         )
 
     @property
@@ -59,21 +58,6 @@ class Axis:
             if rest and rest not in kept:
                 kept.append(rest)
         return Axis(tuple(kept)) if kept else None
-
-
-def number(value: Any) -> float | None:
-    """Return a number or fraction such as 8/255 as a float, None for anything else.
-
-    Example:
-        >>> number("1/4"), number("ddpm"), number(True)
-        (0.25, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return parse_number(value, "value")
-    except BadInput:
-        return None
 
 
 def product(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:

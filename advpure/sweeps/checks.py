@@ -24,9 +24,9 @@ from dataclasses import replace
 from typing import Any
 
 from advpure.base.errors import BadInput
+from advpure.base.units import as_number
 from advpure.base.validation import choose
 from advpure.statistics.rates import Interval
-from advpure.sweeps.axes import number
 from advpure.sweeps.comparisons import (
     FAILS,
     HOLDS,
@@ -222,10 +222,12 @@ def stable(
     claim += "" if upto is None else f", up to {upto}"
     place = list(evidence.table.keys).index(along)
     verdicts, changes = [], []
-    most = number(upto)
+    most = as_number(upto)
     table = evidence.table
     if most is not None:
-        near = tuple(row for row in table.rows if (number(row[place]) or 0.0) <= most * (1 + 1e-9))
+        near = tuple(
+            row for row in table.rows if (as_number(row[place]) or 0.0) <= most * (1 + 1e-9)
+        )
         evidence = Evidence(replace(table, rows=near), evidence.root)
     count = len(evidence.table.rows)
     for rows in _groups(evidence.table, along):
@@ -289,7 +291,7 @@ def _groups(table: Table, along: str) -> list[list[Key]]:
 
 def _numeric(row: Key, along: str, evidence: Evidence) -> float:
     value = row[list(evidence.table.keys).index(along)]
-    found = number(value)
+    found = as_number(value)
     if found is None:
         raise BadInput(f"{along} = {value!r}", "has no order", "name the order with check: order")
     return found

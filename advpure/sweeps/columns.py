@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from advpure.analysis.certification.radius import round_down
 from advpure.base.errors import BadInput
 from advpure.base.text import digits
+from advpure.base.units import as_number
 from advpure.base.validation import choose
 from advpure.statistics.rates import Interval
-from advpure.sweeps.axes import number
 
 Unit = Literal["percent", "number", "radius"]
 _PART = re.compile(r"([\w-]+)(?:\[([^\]]*)\])?(?:\.|$)")
@@ -187,7 +187,7 @@ def _choose_entry(entries: Any, conditions: str, path: str) -> Any:
 
 
 def _same(there: Any, wanted: str) -> bool:
-    left, right = number(there), number(wanted)
+    left, right = as_number(there), as_number(wanted)
     if left is not None and right is not None:
         return abs(left - right) <= 1e-9 * max(abs(left), abs(right))
     return str(there) == wanted

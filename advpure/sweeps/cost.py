@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advpure.analysis.runs import RUNS
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 
@@ -23,7 +23,7 @@ class SweepCost:
 
     points: int
     done: int
-    estimates: tuple[tuple[Point, Estimate | None], ...]
+    estimates: tuple[tuple[Point, Cost | None], ...]
     jobs: int
 
     @property

@@ -116,7 +116,7 @@ def _draw_sweep(index: Index, base: Path, ending: str) -> list[Path]:
 
 
 def _ordered(points: Sequence[Point], option: str) -> bool:
-    from advpure.sweeps.axes import number
+    from advpure.base.units import as_number
 
     values = {str(point.at[option]) for point in points}
-    return len(values) > 2 and all(number(point.at[option]) is not None for point in points)
+    return len(values) > 2 and all(as_number(point.at[option]) is not None for point in points)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advpure.base.units import as_number
 from advpure.statistics.rates import Interval
-from advpure.sweeps.axes import number
 from advpure.sweeps.comparisons import Difference, Verdict, subtract
 from advpure.sweeps.samples import Samples, samples_of
 from advpure.sweeps.sets import subtract_sets
@@ -90,7 +90,7 @@ def equal(left: Any, right: Any) -> bool:
         >>> equal("8/255", 8 / 255), equal("pgd", "bpda")
         (True, False)
     """
-    a, b = number(left), number(right)
+    a, b = as_number(left), as_number(right)
     if a is not None and b is not None:
         return math.isclose(a, b, rel_tol=1e-9)
     return bool(left == right)

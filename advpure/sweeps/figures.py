@@ -28,12 +28,12 @@ from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.runs import RUNS
 from advpure.analysis.transport.figure import draw_purified
 from advpure.base.errors import BadInput
+from advpure.base.units import as_number
 from advpure.base.validation import choose
 from advpure.options import read_options
 from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.runs.records import RecordStore
 from advpure.statistics.rates import mean_interval
-from advpure.sweeps.axes import number
 from advpure.sweeps.columns import Value
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
@@ -352,7 +352,7 @@ def _printed_along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
 
 
 def _place(table: Table, row: Key, key: str) -> float:
-    value = number(row[list(table.keys).index(key)])
+    value = as_number(row[list(table.keys).index(key)])
     if value is None:
         raise BadInput(f"row {row}", f"has no number for {key}", "draw along another key")
     return value

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advpure.base.errors import BadInput
+from advpure.base.units import as_number
 from advpure.base.validation import choose
-from advpure.sweeps.axes import number
 
 
 class Spread(BaseModel):
@@ -119,7 +119,7 @@ def published(seed: str) -> PublishedWork:
 
 
 def _agree(there: Any, here: Any) -> bool:
-    left, right = number(there), number(here)
+    left, right = as_number(there), as_number(here)
     if left is not None and right is not None:
         return abs(left - right) <= 1e-9 * max(abs(left), abs(right), 1e-12)
     return str(there) == str(here)

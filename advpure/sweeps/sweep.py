@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from advpure.base.errors import BadInput
+from advpure.base.units import as_number
 from advpure.base.validation import choose, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
-from advpure.sweeps.axes import Axis, number
+from advpure.sweeps.axes import Axis
 from advpure.sweeps.strict_yaml import read_yaml_file
 
 MOST_POINTS = 10_000
@@ -196,7 +197,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    meant = number(value)
+    meant = as_number(value)
     return value if meant is None else meant
 
 

@@ -38,14 +38,14 @@ from advpure.analysis.certification.settings import (
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.runs import Verb
 from advpure.base.errors import BadInput
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 
 _TILES = 4
 _BYTES = 2**20  # of noisy images: what is around a call of a small network costs less in bulk
 
 
-def estimate_certification(prepared: PreparedCertification) -> Estimate:
+def estimate_certification(prepared: PreparedCertification) -> Cost:
     """Estimate the cost of a run: counted evaluations (at most), calibrated seconds, memory."""
     n = len(prepared.images.ids)
     rows = n * _samples_per_image(prepared.reading)

@@ -22,7 +22,7 @@ from advpure.analysis.runs import Verb
 from advpure.analysis.steps.singular_result import mean_json
 from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural, Seed
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import (
     RecordStore,
     collect_context,
@@ -195,10 +195,10 @@ def report_field(store: RecordStore, seconds: float = 0.0) -> FieldReport:
     )  # fmt: skip
 
 
-def estimate_field(prepared: PreparedField) -> Estimate:
+def estimate_field(prepared: PreparedField) -> Cost:
     """Return the cost: no network is evaluated."""
     run = prepared.run
-    return Estimate(run.draws, 0, 0, 1e-8 * run.draws * run.dimension * run.steps, 0)
+    return Cost(run.draws, 0, 0, 1e-8 * run.draws * run.dimension * run.steps, 0)
 
 
 VERB = Verb(

@@ -17,7 +17,7 @@ from advpure.base.kinds import Seed, Several
 from advpure.base.text import several
 from advpure.base.validation import Range, number, validate
 from advpure.core.randomness import RandomnessConfig
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import (
     RecordStore,
     collect_context,
@@ -209,11 +209,11 @@ def _level(t: float, rows: Sequence[Row]) -> TwoPointLevel:
     )  # fmt: skip
 
 
-def estimate_two_point(prepared: PreparedTwoPoint) -> Estimate:
+def estimate_two_point(prepared: PreparedTwoPoint) -> Cost:
     """Return the cost: no network is evaluated."""
     run = prepared.run
     points = run.draws * len(run.levels())
-    return Estimate(points, 0, 0, 1e-6 * points * run.nodes, 0)
+    return Cost(points, 0, 0, 1e-6 * points * run.nodes, 0)
 
 
 VERB = Verb(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from advpure.analysis.compression.run import report_compression
+from advpure.analysis.compression.study import Compression
 from advpure.plots.figures import histogram
 from advpure.runs.records import RecordStore
 
@@ -21,7 +21,7 @@ def compression_figure(store: RecordStore, path: str | Path) -> Path:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.
     """
-    report = report_compression(store)
+    report = Compression.report(store)
     result, s = report.result, report.settings
     groups = {f"{255 * e:.3g}/255": list(result.image_means(e).values()) for e in result.eps}
     return histogram(

@@ -16,11 +16,10 @@ Source: seed 003, section 3 (spec 8.3; H4: the ratio of norms, not a normalised 
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 from advpure.analysis.compression.result import CompressionKey, CompressionResult, CompressionRow
@@ -42,7 +41,7 @@ from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural
 from advpure.base.text import read_seed, several
 from advpure.base.units import check_images, check_plain, parse_eps
-from advpure.base.validation import instance, validate, whole
+from advpure.base.validation import fields_of, instance, resolved, validate, whole
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
@@ -55,15 +54,15 @@ _SMALLER = "use float64 images and purifier, or infinitesimal_compression_rate"
 class CompressionSettings:
     """Which perturbations to measure.
 
-    Args:
-        eps: Strengths in [0, 1] units, numbers or text such as "8/255": one or several.
+    Attributes:
+        eps: Strengths in [0, 1] units, one or a list such as 2/255,8/255.
         distribution: ``uniform`` in [-eps, eps]; ``gaussian`` with standard deviation
             eps / sqrt(3), the root mean square of uniform; ``sign``: eps or -eps.
         perturbations: Perturbations per image, seed and strength.
         seeds: Base seeds, one or several. Each gives the purifier another noise and the images
             other perturbations.
-        clip: Clip x + eta to [0, 1] and divide by what is left of eta. The paper does not say
-            (spec Q7); clipping takes the outward half of eta at black and white pixels.
+        clip: Clip perturbed images to [0, 1]; realised norms count. It takes the outward half of a
+            perturbation at black and white pixels.
 
     Raises:
         BadInput: for values that make no sense, naming the rule.
@@ -166,15 +165,12 @@ def compression_rate(
 def expected_compression_rate(
     purifier: Purifier | Defense | ImageMap,
     images: Tensor,
+    settings: CompressionSettings | None = None,
     *,
-    eps: Strength | Sequence[Strength] = "8/255",
-    distribution: Distribution = "uniform",
-    perturbations: Annotated[int, Ge(1)] = 10,
-    seeds: int | Sequence[int] | None = None,
-    clip: bool = False,
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> CompressionResult:
     """Measure the expected compression rate over random perturbations.
 
@@ -184,16 +180,13 @@ def expected_compression_rate(
             network that was not loaded by name, answer two clean images twice, and are refused if
             the answers differ (`advpure.core.steady`).
         images: [B, C, H, W] in [0, 1].
-        eps: See CompressionSettings, as for all up to `clip`.
-        distribution: See there.
-        perturbations: See there.
-        seeds: See there; None for the seed of `xi`.
-        clip: See there.
+        settings: Which perturbations; None for the defaults, with the seed of `xi`.
         ids: Sample ids [B], all different; None for those the purifier is bound to, else
             0 .. B-1. They key noise and perturbations.
         xi: Scheme and scope of the randomness; its seed is replaced by each of `seeds`. None for
             the purifier's own, else RandomnessConfig(0).
         batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        changes: Fields of `CompressionSettings` to replace, such as ``eps="4/255"``.
 
     Returns:
         Rows and summaries. Neither batch size, order nor company of the images changes a row: to
@@ -214,16 +207,10 @@ def expected_compression_rate(
     target = as_target(purifier)
     xi = xi or target.xi or RandomnessConfig(0)
     refuse_fresh(xi)
-    settings = CompressionSettings(
-        eps=eps, distribution=distribution, perturbations=perturbations,
-        seeds=xi.seed if seeds is None else seeds, clip=clip,
-    )  # fmt: skip
-    rows = [
-        row
-        for batch in compression_rows(purifier, images, ids, settings, xi=xi, batch_size=batch_size)
-        for row in batch
-    ]
-    result = CompressionResult(tuple(rows), describe_compression(purifier, images, settings, xi))
+    chosen = resolved(CompressionSettings, settings, changes, seeds=xi.seed)
+    batches = compression_rows(purifier, images, ids, chosen, xi=xi, batch_size=batch_size)
+    rows = tuple(row for batch in batches for row in batch)
+    result = CompressionResult(rows, describe_compression(purifier, images, chosen, xi))
     for strength in result.eps:
         result.summary(strength)
     return result
@@ -312,7 +299,7 @@ def describe_compression(
     del randomness["seed"]
     return {
         **as_target(purifier).settings,
-        **asdict(settings),
+        **fields_of(CompressionSettings, settings),
         "eps": list(settings.strengths),
         "seeds": list(settings.base_seeds),
         "randomness": {**randomness, "path": list(xi.path)},

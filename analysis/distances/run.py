@@ -30,7 +30,7 @@ from advpure.analysis.perturbed import parse_perturbations
 from advpure.analysis.runs import Verb
 from advpure.analysis.target import as_target, batch_rows
 from advpure.data import dataset_info
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore, default_run_folder
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def estimate_distances(prepared: PreparedDistances) -> Estimate:
+def estimate_distances(prepared: PreparedDistances) -> Cost:
     """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
     passes = [each.passes for each in prepared.perturbers]
     forwards = len(passes) + sum(forward for forward, _ in passes)

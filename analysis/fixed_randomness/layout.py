@@ -1,4 +1,4 @@
-"""The runs behind the tables on fixed randomness, as settings of `measure_robustness`.
+"""The runs behind the tables on fixed randomness, as settings of `Robustness.run`.
 
 Seed 003, tables S2 and S3 (with and without fixed randomness), S4 (attacks crafted under one
 configuration, decided under another) and S5 (correlation of perturbations). Every attack takes all
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from advpure.analysis.robustness.run import RobustnessSettings
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import GradientSettings
@@ -31,12 +31,12 @@ def fixed_name(seed: int) -> str:
 
 
 def fixed_randomness_settings(
-    base: RobustnessSettings,
+    base: Robustness,
     *,
     seeds: Sequence[int] = (0, 1, 2),
     eot: int | None = 15,
     draws: int | None = None,
-) -> dict[str, RobustnessSettings]:
+) -> dict[str, Robustness]:
     """Lay out tables S2 and S3: one attack with fixed randomness, with fresh, and averaged.
 
     Args:
@@ -53,13 +53,13 @@ def fixed_randomness_settings(
         BadInput: for an attack without gradient or with an average of its own, or no seeds.
 
     Example:
-        >>> sorted(fixed_randomness_settings(RobustnessSettings(), seeds=(0, 7)))
+        >>> sorted(fixed_randomness_settings(Robustness(randomness="fixed", ), seeds=(0, 7)))
         ['fixed-0', 'fixed-7', 'fresh', 'fresh-eot']
     """
     _check(base, seeds)
     options = {"stop": "never", **base.attack_options}
 
-    def attacked(place: int, **more: Any) -> RobustnessSettings:
+    def attacked(place: int, **more: Any) -> Robustness:
         own = {**options, "seed": place, **more.pop("options", {})}
         return replace(base, attack_options=own, source_seed=None, **more)
 
@@ -75,8 +75,8 @@ def fixed_randomness_settings(
 
 
 def transfer_settings(
-    base: RobustnessSettings, *, seeds: Sequence[int] = (0, 1, 2)
-) -> dict[tuple[int, int], RobustnessSettings]:
+    base: Robustness, *, seeds: Sequence[int] = (0, 1, 2)
+) -> dict[tuple[int, int], Robustness]:
     """Lay out table S4: craft under one base seed, decide under another, for every ordered pair.
 
     The adversarial images are those of `fixed_randomness_settings`, crafted once for each pair;
@@ -93,7 +93,7 @@ def transfer_settings(
         BadInput: as `fixed_randomness_settings`, and for a single seed.
 
     Example:
-        >>> sorted(transfer_settings(RobustnessSettings(), seeds=(0, 7)))
+        >>> sorted(transfer_settings(Robustness(randomness="fixed", ), seeds=(0, 7)))
         [(0, 7), (7, 0)]
     """
     fixed = fixed_randomness_settings(base, seeds=seeds, eot=None)
@@ -107,13 +107,13 @@ def transfer_settings(
     }
 
 
-def of_subject(subject: JudgedSubject, **more: Any) -> RobustnessSettings:
+def of_subject(subject: JudgedSubject, **more: Any) -> Robustness:
     """Return robustness settings about the same purifier, classifier and images."""
     shared = {each.name: getattr(subject, each.name) for each in fields(JudgedSubject)}
-    return RobustnessSettings(**shared, **more)
+    return Robustness(**{"randomness": "fixed", **shared, **more})
 
 
-def _check(base: RobustnessSettings, seeds: Sequence[int]) -> None:
+def _check(base: Robustness, seeds: Sequence[int]) -> None:
     if not seeds or len(set(seeds)) != len(seeds):
         raise BadInput(f"seeds {list(seeds)}", "are not one or several different ones", "use 0,1,2")
     kind = settings_type(find(base.attack))

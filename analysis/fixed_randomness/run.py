@@ -34,15 +34,7 @@ from advpure.analysis.fixed_randomness.result import (
     pairs_of_runs,
 )
 from advpure.analysis.robustness.protocol import ATTACKS, CLEAN, DECISIONS
-from advpure.analysis.robustness.run import (
-    ADVERSARIAL,
-    NOISE,
-    Prepared,
-    RobustnessSettings,
-    estimate_robustness,
-    measure_robustness,
-    prepare,
-)
+from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
 from advpure.analysis.runs import Verb
 from advpure.analysis.subject import JudgedSubject
 from advpure.attacks.settings import Count
@@ -53,7 +45,7 @@ from advpure.base.units import Norm
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import check_batch_size
 from advpure.data import Images
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, default_run_folder
 from advpure.runs.schema import Row
 
@@ -94,8 +86,8 @@ class RandomnessStudy(JudgedSubject):
 class PreparedRandomness:
     """A comparison that is checked and loaded, and has computed nothing yet."""
 
-    runs: dict[str, RobustnessSettings]
-    first: Prepared
+    runs: dict[str, Robustness]
+    first: LoadedRobustness
     seeds: tuple[int, ...]
     settings: dict[str, Any]
 
@@ -121,7 +113,7 @@ def prepare_randomness(study: RandomnessStudy) -> PreparedRandomness:
     transfer_settings(base, seeds=seeds)
     for seed in seeds:
         RandomnessConfig(seed, study.scheme)
-    first = prepare(runs[fixed_name(seeds[0])])
+    first = Robustness.load(runs[fixed_name(seeds[0])])
     if not first.defense.is_random:
         raise BadInput(
             f"defense {study.defense}", "draws no noise that could be fixed", "use a random one"
@@ -140,9 +132,9 @@ def prepare_randomness(study: RandomnessStudy) -> PreparedRandomness:
     return PreparedRandomness(runs, first, seeds, identity)
 
 
-def estimate_randomness(prepared: PreparedRandomness) -> Estimate:
+def estimate_randomness(prepared: PreparedRandomness) -> Cost:
     """Estimate the cost of a comparison: that of one attack, times the gradients of all."""
-    one = estimate_robustness(prepared.first)
+    one = prepared.runs[fixed_name(prepared.seeds[0])].cost(prepared.first)
     times = len(prepared.seeds) + 1 + prepared.settings["eot"]
     return replace(
         one,
@@ -215,15 +207,13 @@ def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], No
 def _run(
     store: RecordStore,
     name: str,
-    settings: RobustnessSettings,
+    settings: Robustness,
     batch_size: int | None,
     progress: Callable[[int], None],
 ) -> None:
     """Attack, or go on with it, and copy what every image came to."""
     folder = store.folder / name
-    measure_robustness(
-        settings, out=folder, batch_size=batch_size, keep_images=True, progress=progress
-    )
+    Robustness.run(settings, out=folder, batch_size=batch_size, keep_images=True, progress=progress)
     with RecordStore.read(folder) as own:
         decisions = own.rows(DECISIONS.table)
         blind = {

@@ -39,7 +39,7 @@ from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images, dataset_info
 from advpure.loading import describe
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore, default_run_folder
 from advpure.statistics.quantiles import Quantile
 
@@ -187,7 +187,7 @@ def _start(study: GradientStudy) -> GradientSettings | None:
     return GradientSettings(eps=eps, norm=norm, steps=1)
 
 
-def estimate_gradients(prepared: PreparedGradients) -> Estimate:
+def estimate_gradients(prepared: PreparedGradients) -> Cost:
     """Estimate the cost of a study: counted evaluations, calibrated seconds and memory."""
     passes = prepared.draws.total
     view = prepared.defense.at(xi=sampled(prepared.defense.xi or RandomnessConfig(0)))

@@ -6,12 +6,12 @@ from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
-from advpure.analysis.compression.run import CompressionRun
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.prediction.parts import noise_strength
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
-from advpure.analysis.robustness.run import RobustnessSettings
-from advpure.analysis.runs import RUNS, Prepared
+from advpure.analysis.robustness.study import Robustness
+from advpure.analysis.runs import RUNS, LoadedRobustness
 from advpure.analysis.survival.run import SurvivalRun
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
@@ -30,11 +30,11 @@ class Part:
     verb: str
     run: Any
 
-    def load(self) -> Prepared:
+    def load(self) -> LoadedRobustness:
         """Check the settings and load everything."""
-        prepare = RUNS.get(self.verb).prepare
-        assert prepare is not None
-        return prepare(self.run)
+        Robustness.load = RUNS.get(self.verb).prepare
+        assert Robustness.load is not None
+        return Robustness.load(self.run)
 
     @cached_property
     def id(self) -> str:
@@ -193,12 +193,12 @@ def _point(
         **_subject(run), "defense": name, "t": t, "sigma": sigma, "options": run.options,
         "weights": run.weights,
     }  # fmt: skip
-    rates = CompressionRun(
+    rates = Compression(
         **own, eps=model.cr_eps, distribution=run.distribution, perturbations=run.perturbations,
         seeds=run.seed,
     )  # fmt: skip
     anchor = SurvivalRun(**own, **search, at="anchor", box=run.box, seed=run.seed)
-    attack = RobustnessSettings(
+    attack = Robustness(randomness="fixed",
         **own, classifier=run.classifier, outputs=run.outputs, gradient=run.gradient,
         attack=run.attack, eps=model.eps, norm=model.norm, attack_options=run.attack_options,
         seed=run.seed,

@@ -34,19 +34,19 @@ from advpure.analysis.prediction.report import PredictionReport, report_predicti
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.runs import RUNS, Verb
 from advpure.analysis.survival.run import SurvivalRun
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, collect_context, default_run_folder
 from advpure.runs.schema import Row
 
 
-def estimate_prediction(prepared: PreparedPrediction) -> Estimate:
+def estimate_prediction(prepared: PreparedPrediction) -> Cost:
     """Add up the estimates of all parts, as if none were measured already."""
     found = []
     for part in prepared.parts:
         estimate = RUNS.get(part.verb).estimate
         assert estimate is not None
         found.append(estimate(part.load()))
-    return Estimate(
+    return Cost(
         prepared.count, sum(e.evaluations for e in found), sum(e.backwards for e in found),
         sum(e.seconds for e in found), max(e.peak_memory for e in found),
     )  # fmt: skip

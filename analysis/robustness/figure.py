@@ -6,9 +6,13 @@ decision is wrong, and how far it lies from 0 says how much an attack achieved b
 
 from pathlib import Path
 
-from advpure.analysis.robustness.protocol import DECISIONS
-from advpure.analysis.robustness.run import report_robustness
-from advpure.plots.figures import histogram
+import torch
+
+from advpure.analysis.robustness.protocol import DECISIONS, Decisions
+from advpure.analysis.robustness.study import Robustness
+from advpure.core.defense import Defense
+from advpure.data import Images
+from advpure.plots.figures import Caption, histogram, image_grid
 from advpure.runs.records import RecordStore
 
 _STAGES = {"clean": "clean", "noise": "noise in the ball", "adversarial": "attacked"}
@@ -28,7 +32,7 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.
     """
-    report = report_robustness(store)
+    report = Robustness.report(store)
     s = report.settings
     groups = {}
     for stage, name in _STAGES.items():
@@ -43,3 +47,37 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
         f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, "
         f"{s['decisions']['randomness']} randomness, seed {s['randomness']['seed']}",
     )  # fmt: skip
+
+
+def attacked_images(
+    store: RecordStore, defense: Defense, images: Images, decisions: Decisions, columns: int = 8
+) -> Path:
+    """Draw the first images clean, attacked and purified, into the run folder.
+
+    Args:
+        store: The records of a run that kept its images.
+        defense: The defense, which purifies them.
+        images: Its images.
+        decisions: How it decides; the first decision is drawn.
+        columns: Images, at most.
+
+    Returns:
+        The path written.
+    """
+    ids = images.ids[:columns]
+    attacked = torch.stack([store.get_blob(f"adversarial/{i}") for i in ids.tolist()])
+    view = decisions.views(defense, ids)[0]
+    bound = {} if view.xi is None else {"xi": view.xi}
+    purifier = view.purifier.at(ids=ids, **bound)
+    moved = attacked.to(images.images.device)
+    with torch.no_grad():  # a picture, not a gradient
+        purified, answers = purifier(moved).cpu().clamp(0, 1), view(moved).argmax(1).tolist()
+    captions = [
+        Caption(f"{label} -> {answer}", correct=label == answer)
+        for label, answer in zip(images.labels[: len(ids)].tolist(), answers, strict=True)
+    ]
+    clean = images.images[: len(ids)].cpu()
+    rows = {"clean": clean, "adversarial": attacked, "purified": purified}
+    path = store.folder / "images.png"
+    image_grid(rows, path, captions=captions)
+    return path

@@ -31,7 +31,7 @@ from advpure.core.chain import Noise
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images
-from advpure.runs.cost import Estimate, peak_memory
+from advpure.runs.cost import Cost, peak_memory
 from advpure.runs.records import RecordStore, default_run_folder
 
 PARTS = 100
@@ -235,7 +235,7 @@ def _record(
     return True
 
 
-def estimate_steps(prepared: PreparedSteps) -> Estimate:
+def estimate_steps(prepared: PreparedSteps) -> Cost:
     """Estimate the cost of a run: counted evaluations, calibrated seconds and memory.
 
     One tile through the first step with a network is timed, plainly and with its derivative, and
@@ -266,7 +266,7 @@ def estimate_steps(prepared: PreparedSteps) -> Estimate:
         passes = products / own.block * tiles(own.block) + tiles(probes)
         seconds += derived * chain.evaluations * passes
     memory = peak_memory(prepared.images.images.device)
-    return Estimate(n, n * (forwards + backwards), n * backwards, seconds, memory)
+    return Cost(n, n * (forwards + backwards), n * backwards, seconds, memory)
 
 
 def _calibrate(prepared: PreparedSteps, tile: int) -> tuple[float, float]:

@@ -52,7 +52,7 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import check_batch_size
 from advpure.data import Images, dataset_info
 from advpure.loading import describe, load_defense
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore, default_run_folder
 
 Point = Literal["clean", "anchor"]
@@ -178,7 +178,7 @@ def _threat_model(run: SurvivalRun) -> tuple[Norm, float]:
     return norm, min(top, _WIDEST_L2) if norm == "l2" else top
 
 
-def estimate_survival(prepared: PreparedSurvival) -> Estimate:
+def estimate_survival(prepared: PreparedSurvival) -> Cost:
     """Estimate the most that a run can cost; images that are decided early take less."""
     passes, images = prepared.search.most_passes, prepared.images
     return estimate(

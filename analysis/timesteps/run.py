@@ -14,24 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA
-from advpure.analysis.compression.run import (
-    CompressionRun,
-    estimate_compression,
-    measure_compression,
-    prepare_compression,
-)
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.fixed_randomness.layout import of_subject
 from advpure.analysis.robustness.protocol import CLEAN, DECISIONS
-from advpure.analysis.robustness.run import (
-    ADVERSARIAL,
-    NOISE,
-    Prepared,
-    RobustnessSettings,
-    estimate_robustness,
-    measure_robustness,
-    prepare,
-)
+from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
 from advpure.analysis.runs import Verb
+from advpure.analysis.study import cost_of
 from advpure.analysis.subject import JudgedSubject, Subject
 from advpure.analysis.timesteps.report import (
     TIMES,
@@ -45,7 +33,7 @@ from advpure.base.text import read_natural, several
 from advpure.base.units import Norm
 from advpure.loading import make_recipe
 from advpure.options import purifier_options
-from advpure.runs.cost import Estimate
+from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, default_run_folder
 from advpure.statistics.repeated import means_by_image
 
@@ -96,14 +84,14 @@ class TimestepStudy(JudgedSubject):
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "attack_times", tuple(attacked))
 
-    def compression(self, t: int) -> CompressionRun:
+    def compression(self, t: int) -> Compression:
         """Return the settings of the compression run at one time step."""
         shared = {each.name: getattr(self, each.name) for each in fields(Subject)} | {"t": t}
-        return CompressionRun(
+        return Compression(
             **shared, eps=self.cr_eps, perturbations=self.perturbations, seeds=self.seed
         )
 
-    def robustness(self, t: int) -> RobustnessSettings:
+    def robustness(self, t: int) -> Robustness:
         """Return the settings of the robustness run at one time step."""
         attacked = t in self.attack_times
         settings = of_subject(
@@ -126,7 +114,7 @@ class PreparedTimesteps:
     """
 
     study: TimestepStudy
-    first: Prepared
+    first: LoadedRobustness
     evaluations: dict[int, int]
     settings: dict[str, Any]
 
@@ -144,9 +132,11 @@ def prepare_timesteps(study: TimestepStudy) -> PreparedTimesteps:
     """
     _check(study)
     start = study.times[0]
-    first = prepare(study.robustness(start))
-    attack = prepare(study.robustness(study.attack_times[0])) if study.attack_times else None
-    compression = prepare_compression(study.compression(start)).settings
+    first = Robustness.load(study.robustness(start))
+    attack = (
+        Robustness.load(study.robustness(study.attack_times[0])) if study.attack_times else None
+    )
+    compression = Compression.load(study.compression(start)).settings
     denoiser = first.defense.purifier.denoiser
     evaluations = {}
     for t in study.times:
@@ -175,7 +165,7 @@ def _check(study: TimestepStudy) -> None:
             raise BadInput(f"attack time {t}", "is not among the times", "add it to them")
 
 
-def estimate_timesteps(prepared: PreparedTimesteps) -> Estimate:
+def estimate_timesteps(prepared: PreparedTimesteps) -> Cost:
     """Estimate the cost of a curve from one calibrated time step, by network evaluations.
 
     The step that is timed is the shortest one with at least 10 evaluations, so that an estimate
@@ -185,12 +175,10 @@ def estimate_timesteps(prepared: PreparedTimesteps) -> Estimate:
     by_cost = sorted(cost, key=cost.__getitem__)
     timed = next((t for t in by_cost if cost[t] >= _CALIBRATED), by_cost[-1])
     plain = replace(study, attack="pgd", attack_options={}, gradient=None, attack_times=())
-    parts = {False: estimate_robustness(prepare(plain.robustness(timed)))}
+    parts = {False: cost_of(plain.robustness(timed))}
     if study.attack_times:
-        parts[True] = estimate_robustness(
-            prepare(replace(study, attack_times=(timed,)).robustness(timed))
-        )
-    rates = estimate_compression(prepare_compression(study.compression(timed)))
+        parts[True] = cost_of(replace(study, attack_times=(timed,)).robustness(timed))
+    rates = cost_of(study.compression(timed))
     evaluations, backwards, seconds = 0.0, 0, 0.0
     for t in study.times:
         part = parts[t in study.attack_times]
@@ -200,7 +188,7 @@ def estimate_timesteps(prepared: PreparedTimesteps) -> Estimate:
             seconds += each.seconds * scale
             backwards += each.backwards
     peak = max(each.peak_memory for each in (rates, *parts.values()))
-    return Estimate(len(prepared.first.images.ids), round(evaluations), backwards, seconds, peak)
+    return Cost(len(prepared.first.images.ids), round(evaluations), backwards, seconds, peak)
 
 
 def measure_timesteps(
@@ -266,10 +254,10 @@ def _measure(
         progress(done + n + count)
 
     rates, robust = store.folder / f"cr-{t}", store.folder / f"attack-{t}"
-    measure_compression(
+    Compression.run(
         study.compression(t), out=rates, batch_size=batch_size, progress=compressed
     )  # fmt: skip
-    measure_robustness(study.robustness(t), out=robust, batch_size=batch_size, progress=decided)
+    Robustness.run(study.robustness(t), out=robust, batch_size=batch_size, progress=decided)
     with RecordStore.read(rates) as own:
         found = own.rows(COMPRESSION_SCHEMA.table)
     by_image = means_by_image((row["id"], row["rate"]) for row in found)

@@ -29,7 +29,7 @@ from advpure.analysis.transport.settings import (
     prepare_transport,
 )
 from advpure.core.defense import Defense
-from advpure.runs.cost import Estimate, estimate
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore, default_run_folder
 from advpure.runs.schema import Row
 
@@ -70,7 +70,7 @@ class TransportReport(RunReport):
         }
 
 
-def estimate_transport(prepared: PreparedTransport) -> Estimate:
+def estimate_transport(prepared: PreparedTransport) -> Cost:
     """Estimate the cost of a run: counted evaluations, calibrated seconds and memory."""
     model, rows = prepared.model, len(prepared.images.ids) * prepared.draws
     judged = isinstance(model, Defense)

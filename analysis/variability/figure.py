@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advpure.analysis.variability.run import report_snr
+from advpure.analysis.variability.study import Snr
 from advpure.plots.figures import check_ending, draw_histogram, new_figure, save_figure
 from advpure.runs.records import RecordStore
 
@@ -37,7 +37,7 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
         StorageFull: when there is no room.
     """
     check_ending(path)
-    report = report_snr(store)
+    report = Snr.report(store)
     result, s = report.result, report.settings
     figure = new_figure(12.0, 3.6)
     grid = figure.add_gridspec(1, 3, width_ratios=(1.0, 1.0, 0.9), wspace=0.3)

@@ -20,6 +20,7 @@ from advpure.analysis.variability.variance import (
 )
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Row, Schema
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Mean, mean_interval
 from advpure.statistics.ratio import Ratio, ratio_of_means
 
@@ -195,18 +196,11 @@ class SnrResult:
         top, bottom = _known(RATIOS, name)
         return ratio_of_means([top(row) for row in self.rows], [bottom(row) for row in self.rows])
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every quantity with `_n`, `_interval` and, for means, `_std` over images."""
-        found: dict[str, Any] = {"n": self.n}
-        for name in (*MEANS, *RATIOS):
-            value = self.mean(name) if name in MEANS else self.ratio(name)
-            found[name] = None if value is None else value.value
-            found[f"{name}_n"] = 0 if value is None else value.n
-            interval = None if value is None else value.interval
-            found[f"{name}_interval"] = None if interval is None else list(interval)
-            if name in MEANS:
-                found[f"{name}_std"] = value.std if isinstance(value, Mean) else None
-        return found
+    def estimate(self, name: str) -> Estimate:
+        """Return a quantity of `MEANS`, with the value of each image, or of `RATIOS`."""
+        if name in RATIOS:
+            return Estimate.of(self.ratio(name), style="beside")
+        return Estimate.of(self.mean(name), self.of_images(name), style="beside", is_mean=True)
 
 
 def _within(name: str) -> tuple[float, float]:

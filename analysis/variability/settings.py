@@ -3,25 +3,26 @@
 from dataclasses import dataclass
 
 from advpure.analysis.perturbations import Distribution
+from advpure.analysis.subject import Seeded
 from advpure.base.budget import check_repeats
-from advpure.base.kinds import Seed, Several
+from advpure.base.kinds import Several, Strength
 from advpure.base.units import parse_eps
 from advpure.base.validation import validate
 from advpure.core.randomness import RandomnessConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SnrSettings:
+class SnrSettings(Seeded):
     """Which inputs and configurations to compare.
 
-    Args:
-        eps: Strength of the perturbations in [0, 1] units, a number or text such as "8/255".
+    Attributes:
+        eps: Strength of the perturbations in [0, 1] units, e.g. 8/255.
         distribution: ``uniform`` in [-eps, eps], ``gaussian`` of the same root mean square, or
             ``sign``.
-        perturbations: K, inputs per image, 2 or more.
-        configurations: S, base seeds of the purifier: seed, seed + 1, ...; 2 or more.
-        seed: The first base seed, and the seed of the perturbations.
-        clip: Clip inputs to [0, 1].
+        perturbations: K, perturbed inputs of every image.
+        configurations: S, base seeds of the purifier: seed, seed + 1, ...
+        seed: First base seed, and the seed of the perturbations.
+        clip: Clip perturbed images to [0, 1].
 
     Raises:
         BadInput: for values that make no sense, naming the rule.
@@ -31,11 +32,10 @@ class SnrSettings:
         range(5, 8)
     """
 
-    eps: str | float = "8/255"
+    eps: Strength = "8/255"
     distribution: Distribution = "uniform"
     perturbations: Several = 50
     configurations: Several = 50
-    seed: Seed = 0
     clip: bool = False
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import Tensor
 
-from advpure.analysis.perturbations import Distribution, check_strength
+from advpure.analysis.perturbations import check_strength
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.analysis.variability.cells import Cells, stream_tables
 from advpure.analysis.variability.mixed import purify_rows
@@ -27,6 +27,7 @@ from advpure.analysis.variability.result import SnrResult, SnrRow
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.two_way import TwoWay
 from advpure.base.units import check_images
+from advpure.base.validation import fields_of, resolved
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
@@ -35,33 +36,25 @@ from advpure.core.randomness import Ids, RandomnessConfig
 def signal_to_noise(
     purifier: Purifier | Defense | ImageMap,
     images: Tensor,
+    settings: SnrSettings | None = None,
     *,
-    eps: str | float = "8/255",
-    distribution: Distribution = "uniform",
-    perturbations: int = 50,
-    configurations: int = 50,
-    seed: int | None = None,
-    clip: bool = False,
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> SnrResult:
     """Measure how much of a purifier's variability is randomness.
 
     Args:
         purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
         images: [B, C, H, W] in [0, 1].
-        eps: See SnrSettings, as for all up to `clip`.
-        distribution: See there.
-        perturbations: See there.
-        configurations: See there.
-        seed: See there; None for the seed of `xi`.
-        clip: See there.
+        settings: Which inputs and configurations; None for the defaults, with the seed of `xi`.
         ids: Sample ids [B], all different; None for those the purifier is bound to, else
             0 .. B-1. They key noise and perturbations.
         xi: Scheme of the randomness; its seed is replaced. None for the purifier's own, else
             RandomnessConfig(0).
         batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        changes: Fields of `SnrSettings` to replace, such as ``perturbations=20``.
 
     Returns:
         Rows and summaries. Neither batch size, order nor company of the images changes a row: to
@@ -76,19 +69,16 @@ def signal_to_noise(
         >>> from advpure.loading import load_purifier
         >>> x = torch.full((2, 1, 8, 8), 0.5)
         >>> purifier = load_purifier("onestep-edm", "digits")
-        >>> found = signal_to_noise(purifier, x, perturbations=4, configurations=4)
-        >>> found.n, found.mean("snr_mean_of_ratios").value < 1
+        >>> snr = signal_to_noise(purifier, x, perturbations=4, configurations=4)
+        >>> snr.n, snr.mean("snr_mean_of_ratios").value < 1
         (2, True)
     """
     xi = xi or as_target(purifier).xi or RandomnessConfig(0)
     refuse_fresh(xi)
-    settings = SnrSettings(
-        eps=eps, distribution=distribution, perturbations=perturbations,
-        configurations=configurations, seed=xi.seed if seed is None else seed, clip=clip,
-    )  # fmt: skip
-    found = snr_tables(purifier, images, ids, settings, xi=xi, batch_size=batch_size)
-    rows = tuple(SnrRow.of(i, table) for i, table in found)
-    return SnrResult(rows, describe_snr(purifier, images, settings, xi))
+    chosen = resolved(SnrSettings, settings, changes, seed=xi.seed)
+    tables = snr_tables(purifier, images, ids, chosen, xi=xi, batch_size=batch_size)
+    rows = tuple(SnrRow.of(i, table) for i, table in tables)
+    return SnrResult(rows, describe_snr(purifier, images, chosen, xi))
 
 
 def snr_tables(
@@ -152,7 +142,7 @@ def describe_snr(
     del randomness["seed"]
     return {
         **as_target(purifier).settings,
-        **asdict(settings),
+        **fields_of(SnrSettings, settings),
         "randomness": {**randomness, "path": list(xi.path)},
         "dtype": str(images.dtype).removeprefix("torch."),
     }

@@ -1,0 +1,86 @@
+"""How a field of a settings class is written on the command line, where its name does not say.
+
+A field has its name, type, range and default where it is declared, and its help in the docstring of
+its class. These marks stand in its annotation, ``Annotated[int | None, Flag("--t")]``, and
+`advpure.cli.studies` makes the option from all of it.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_ENTRY = re.compile(r"^(\w+): (.*)$")
+
+
+@dataclass(frozen=True, init=False)
+class Flag:
+    """The names of an option, such as ``--defense`` and ``-d``; ``--on/--off`` for a truth."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, *names: str) -> None:
+        """Take the names, the longest first."""
+        object.__setattr__(self, "names", names)
+
+
+@dataclass(frozen=True)
+class Positional:
+    """The values are written without a flag."""
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The option may be given several times, once for each value."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """No record depends on the field: it says what to show or to keep of a run."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of a mapping of options: those that have a flag of their own.
+
+    Attributes:
+        kind: "module:class" of the settings that the options belong to.
+        flags: Flag to the name of the option.
+    """
+
+    kind: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+def documented(kind: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a class and of its bases say of each field.
+
+    The sections ``Attributes:`` and ``Args:`` of Google docstrings are read; of two entries for
+    one field the one of the nearer class counts.
+
+    Example:
+        >>> class Settings:
+        ...     '''Settings.
+        ...
+        ...     Attributes:
+        ...         steps: Gradient steps,
+        ...             in their order.
+        ...     '''
+        >>> documented(Settings)
+        {'steps': 'Gradient steps, in their order.'}
+    """
+    helps: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        name, within = "", False
+        for line in inspect.cleandoc(each.__dict__.get("__doc__") or "").splitlines():
+            if not line.startswith("    "):
+                within = line.rstrip() in ("Attributes:", "Args:") or (within and not line)
+                continue
+            entry = _ENTRY.match(line[4:])
+            if within and entry is not None:
+                name = entry[1]
+                helps[name] = entry[2]
+            elif within and name:
+                helps[name] += " " + line.strip()
+    return {name: text.replace("``", "") for name, text in helps.items()}

@@ -1,0 +1,21 @@
+"""The studies by name: what the command line, a sweep or a script can run, resume and report.
+
+A study is one class, see `advpure.analysis.study` and docs/new-study.md, and one line here; the
+line is read without importing the study.
+"""
+
+from typing import TYPE_CHECKING
+
+from advpure.base.registry import Registry
+
+if TYPE_CHECKING:
+    from advpure.analysis.study import Study
+
+STUDIES: "Registry[type[Study]]" = Registry("verb")
+_HERE = "advpure.analysis"
+
+STUDIES.register(
+    "attack", f"{_HERE}.robustness.study:Robustness", about="clean, noise and robust accuracy"
+)
+STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
+STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")

@@ -1,0 +1,355 @@
+"""How robust is a defense? Clean images, noise in the ball, an attack, all recorded."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
+from advpure.analysis.robustness.protocol import (
+    ATTACKS,
+    DECISIONS,
+    Attack,
+    Decisions,
+    Randomness,
+    StageSummary,
+    evaluate,
+    finished,
+    sampled,
+    summarize,
+)
+from advpure.analysis.runs import as_verb
+from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
+from advpure.analysis.subject import Attacked
+from advpure.attacks import transfer, uniform_noise
+from advpure.attacks.noise import NoiseSettings
+from advpure.attacks.outcome import AttackResult
+from advpure.attacks.registry import find
+from advpure.attacks.settings import AttackSettings, Count
+from advpure.base.display import Display, Table, percent_interval
+from advpure.base.errors import BadInput
+from advpure.base.flags import Beside, Flag
+from advpure.base.kinds import Seed
+from advpure.base.units import Norm
+from advpure.core.defense import Defense
+from advpure.core.randomness import RandomnessConfig
+from advpure.loading import describe
+from advpure.runs.cost import Cost, estimate
+from advpure.runs.records import RecordStore
+from advpure.runs.schema import Schema
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import Rate
+
+CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
+_RATES = ("one_shot", "mean", "worst", "majority")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessReport(Report):
+    """The result of a run, computed from its records.
+
+    Attributes:
+        n: Number of images.
+        stages: ``clean``, ``noise`` and ``adversarial`` accuracies.
+        blind: Images whose first gradient was exactly zero.
+        right: Of every stage the decisions of each image, whether they are right.
+        is_random: Whether the defense draws noise.
+    """
+
+    n: int
+    stages: dict[str, StageSummary]
+    blind: int
+    right: Mapping[str, Mapping[int, tuple[bool, ...]]]
+    is_random: bool = True
+
+    @property
+    def headline_rate(self) -> str:
+        """Which accuracy to quote: the one decision if fixed, the mean over draws if not."""
+        return "one_shot" if self.settings["decisions"]["randomness"] == "fixed" else "mean"
+
+    def headline(self, stage: str) -> Rate:
+        """Return the accuracy to quote."""
+        rate: Rate = getattr(self.stages[stage], self.headline_rate)
+        return rate
+
+    def estimate(self, stage: str, rate: str, **more: Any) -> Estimate:
+        """Return an accuracy of a stage with the images behind it; a majority has none."""
+        shares = {
+            "one_shot": lambda right: float(right[0]),
+            "mean": lambda right: sum(right) / len(right),
+            "worst": lambda right: float(all(right)),
+        }
+        by_image = None
+        if rate in shares:
+            by_image = {i: shares[rate](right) for i, right in self.right[stage].items()}
+        return Estimate.of(getattr(self.stages[stage], rate), by_image, **more)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the accuracies; the interval on top is that of the robust accuracy."""
+        clean, noise, robust = (
+            self.estimate(stage, self.headline_rate, style="alone")
+            for stage in (CLEAN, NOISE, ADVERSARIAL)
+        )
+        assert robust.interval is not None
+        return {
+            "clean_accuracy": clean,
+            "noise_accuracy": noise,
+            "robust_accuracy": robust,
+            "n": self.n,
+            "interval": list(robust.interval),
+            "stages": {
+                stage: {rate: self.estimate(stage, rate) for rate in _RATES}
+                for stage in self.stages
+            },
+            "zero_gradient": self.blind,
+        }
+
+    def display(self) -> Display:
+        """Return the accuracies of the three stages."""
+        s = self.settings
+        model, draws, seed = s["threat_model"], s["decisions"]["draws"], s["randomness"]["seed"]
+        how = f"fresh randomness (seed {seed}, {draws} decisions an image)"
+        if s["decisions"]["randomness"] == "fixed":
+            how = f"fixed randomness (seed {seed})"
+        if not self.is_random:
+            how = "no randomness"
+        headline = (
+            f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
+            f"{s['defense']['purifier']}, attack {s['attack']['name']}, {how}: robust accuracy "
+            f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images"
+        )
+        heads = {
+            "one_shot": "accuracy %" if draws == 1 else "one-shot %",
+            "mean": "mean over draws %",
+            "worst": f"worst of {draws} %",
+            "majority": "majority vote %",
+        }
+        names = _RATES[:1] if draws == 1 else _RATES
+        rows = [
+            [
+                stage,
+                *(percent_interval(getattr(self.stages[stage], name)) for name in names),
+                str(self.n),
+            ]
+            for stage in (CLEAN, NOISE, ADVERSARIAL)
+        ]
+        return Display(headline, (Table(("images", *(heads[n] for n in names), "n"), rows),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRobustness(LoadedModel):
+    """A run that is checked and loaded.
+
+    Attributes:
+        attacks: The stages beside clean images.
+        attack_settings: The resolved settings of the attack.
+        decisions: The protocol.
+    """
+
+    attacks: Mapping[str, Attack]
+    attack_settings: AttackSettings
+    decisions: Decisions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness(Attacked, DefenseStudy[RobustnessReport]):
+    """Attack a defense; print clean, noise-only and robust accuracy with 95 % intervals.
+
+    Records go into a run folder; the same command goes on where an interrupted run stopped.
+
+    Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
+
+    Attributes:
+        randomness: Attack and decide under one randomness configuration, or under disjoint draws.
+        draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
+        source_seed: Craft under this base seed, decide under --seed (needs --fix-random).
+        keep_images: Keep attacked images and draw RUN/images.png from them.
+    """
+
+    verb: ClassVar[str] = "attack"
+    doing: ClassVar[str] = "attacking"
+    tables: ClassVar[tuple[Schema, ...]] = (DECISIONS, ATTACKS)
+
+    randomness: Annotated[Randomness, Flag("--fix-random/--fresh-random")] = "fresh"
+    draws: Count | None = None
+    source_seed: Annotated[Seed | None, Flag("--transfer-from")] = None
+    keep_images: Annotated[bool, Flag("--save-images"), Beside()] = False
+
+    def load(self) -> LoadedRobustness:
+        """Load the defense and its images, and resolve threat model, attack and protocol."""
+        norm, eps = self.threat_model()
+        fixed = self.randomness == "fixed"
+        xi = self.xi
+        defense = self.load_defense(xi)
+        draws = self.draws or (1 if fixed or not defense.is_random else 10)
+        decisions = Decisions(randomness=self.randomness, draws=draws)
+        images = self.load_images()
+        run = find(self.attack)
+        chosen = attack_settings(
+            self.attack, self.attack_options, eps=eps, norm=norm, randomness=self.randomness
+        )
+        refuse_two_gradients(self.attack, chosen, self.gradient)
+        identity = {
+            **self.identity("attack", images),
+            "threat_model": {"norm": norm, "eps": eps},
+            "defense": describe(defense),
+            "attack": {"name": self.attack, **dataclasses.asdict(chosen)},
+            "source_seed": self.source_seed,
+            "decisions": dataclasses.asdict(decisions),
+            "randomness": {"seed": self.seed, "scheme": self.scheme},
+        }
+        return LoadedRobustness(
+            settings=identity,
+            context=self.context(defense, identity["defense"], run),
+            samples=images.ids.tolist(),
+            model=defense,
+            images=images,
+            xi=xi,
+            attacks=self._attacks(run, chosen, eps, norm),
+            attack_settings=chosen,
+            decisions=decisions,
+        )
+
+    def _attacks(
+        self, run: Any, chosen: AttackSettings, eps: float, norm: Norm
+    ) -> Mapping[str, Attack]:
+        """Return the attack, and uniform noise in the same ball."""
+        source = self._source()
+        noise = NoiseSettings(eps=eps, norm=norm, randomness=self.randomness)
+
+        def attack(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
+            if source is not None:
+                return transfer(run, model, x, y, chosen, source_xi=source, ids=ids)
+            result: AttackResult = run(model, x, y, chosen, ids=ids)
+            return result
+
+        def baseline(model: Defense, x: Tensor, y: Tensor, ids: Tensor) -> AttackResult:
+            return uniform_noise(model, x, y, noise, ids=ids)
+
+        return {NOISE: baseline, ADVERSARIAL: attack}
+
+    def _source(self) -> RandomnessConfig | None:
+        """Return the randomness under which a transferred attack is crafted."""
+        if self.source_seed is None:
+            return None
+        if self.randomness != "fixed":
+            raise BadInput("a source seed", "needs fixed randomness", "use --fix-random")
+        source = RandomnessConfig(self.source_seed, self.scheme)
+        if source == self.xi:
+            raise BadInput(
+                f"transfer from seed {self.source_seed}",
+                "is from the seed that decides, so nothing is transferred",
+                "choose another --transfer-from, or leave it out",
+            )
+        return source
+
+    def describe(self, model: Any, images: Any, xi: RandomnessConfig) -> dict[str, Any]:
+        """Return nothing: `load` resolves all at once."""
+        return {}
+
+    def cost(self, loaded: LoadedModel) -> Cost:
+        """Estimate the cost of attack and decisions."""
+        assert isinstance(loaded, LoadedRobustness)
+        passes, draws = loaded.attack_settings.most_passes, loaded.decisions.draws
+        return estimate(
+            loaded.defense.at(xi=sampled(loaded.xi)),
+            loaded.images.images[:8],
+            len(loaded.images.ids),
+            passes.forwards + 3 * draws + 1,
+            passes.backwards,
+        )
+
+    def measure(self, session: Session[LoadedModel]) -> None:
+        """Decide clean images, noise and attacked images, batch by batch."""
+        loaded, batch_size = session.loaded, session.batch_size
+        assert isinstance(loaded, LoadedRobustness)
+        with _told_in_notes():
+            evaluate(
+                loaded.defense,
+                loaded.images,
+                loaded.attacks,
+                loaded.decisions,
+                session.store,
+                batch_size=8 * (loaded.model.tile or 32) if batch_size is None else batch_size,
+                keep_images=self.keep_images,
+                progress=session.progress,
+            )
+
+    @classmethod
+    def report(cls, store: RecordStore) -> RobustnessReport:
+        """Compute the report of a run from its records alone."""
+        right: dict[str, dict[int, tuple[bool, ...]]] = {}
+        for row in store.rows(DECISIONS.table):
+            images = right.setdefault(row["stage"], {})
+            images[row["sample"]] = (*images.get(row["sample"], ()), row["correct"])
+        rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+        report = RobustnessReport(
+            run=store.folder,
+            settings=store.settings,
+            n=len(finished(store, [NOISE, ADVERSARIAL])),
+            stages=summarize(store),
+            blind=sum(row["zero_gradient"] for row in rows),
+            right=right,
+        )
+        return report.with_notes(*_notes(report))
+
+    def after(self, report: RobustnessReport, loaded: LoadedModel) -> RobustnessReport:
+        """Add whether the defense is random, for the headline."""
+        return dataclasses.replace(report, is_random=loaded.defense.is_random)
+
+    @classmethod
+    def draw(cls, store: RecordStore, path: Path) -> Path:
+        """Draw the margins of the decisions."""
+        from advpure.analysis.robustness.figure import robustness_figure
+
+        return robustness_figure(store, path)
+
+    def pictures(
+        self, report: RobustnessReport, loaded: LoadedModel, plot: Path | None
+    ) -> dict[str, Any]:
+        """Draw the margins, and the images where they are kept."""
+        drawn = super().pictures(report, loaded, plot)
+        if self.keep_images:
+            from advpure.analysis.robustness.figure import attacked_images
+
+            assert isinstance(loaded, LoadedRobustness)
+            with RecordStore.read(report.run) as store:
+                path = attacked_images(store, loaded.defense, loaded.images, loaded.decisions)
+            drawn["images"] = str(path)
+        return drawn
+
+
+@contextmanager
+def _told_in_notes() -> Iterator[None]:
+    """Hold back the warnings of zero gradients, of which the report says how many there were."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for other in caught:
+        if other.category.__name__ != "ZeroGradientWarning":
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _notes(report: RobustnessReport) -> Iterator[str]:
+    if report.blind:
+        yield (
+            f"{report.blind} of {report.n} images had an exactly zero gradient: the attack was "
+            "blind there, which is no robustness; try --loss margin or --gradient bpda"
+        )
+    robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
+    if robust.value >= noise.value > 0:
+        yield (
+            "the attack did no better than uniform noise in the ball: suspect the attack, not the "
+            "defense"
+        )
+    asked = report.settings["n"]
+    if report.n < asked:
+        yield f"{report.n} of {asked} images are done; the same command goes on"
+
+
+VERB = as_verb(Robustness)

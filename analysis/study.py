@@ -1,0 +1,315 @@
+"""A study: a question as a declaration, with one loop for all of them.
+
+A study is a frozen dataclass. Its fields are the settings; its methods say what to load, how to
+measure, and what the records tell. The rest is here and in `advpure.cli.studies`: the run folder,
+resuming, progress, the report of what was computed before, and the command line. A question that is
+added is one class and one line in `advpure.studies`; docs/new-study.md walks through one.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from advpure.analysis.subject import JudgedSubject, Seeded, Subject
+from advpure.base.display import Display
+from advpure.core.defense import Defense
+from advpure.core.purifier import Purifier
+from advpure.core.randomness import RandomnessConfig
+from advpure.data import Images
+from advpure.runs.cost import Cost
+from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
+from advpure.runs.schema import Schema
+from advpure.statistics.estimates import plain
+
+Progress = Callable[[int], None]
+
+
+def silent(done: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What a study computes with, checked and in memory.
+
+    Attributes:
+        settings: Everything that identifies the run, JSON values.
+        context: Where this session computes, for the records.
+        samples: Ids of the images; None for a run of no images.
+    """
+
+    settings: dict[str, Any]
+    context: Mapping[str, Any]
+    samples: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(Loaded):
+    """A purifier or a defense, and its images.
+
+    Attributes:
+        model: What is measured.
+        images: Images, labels and ids.
+        xi: The randomness that the model is bound to.
+    """
+
+    model: Purifier | Defense
+    images: Images
+    xi: RandomnessConfig
+
+    @property
+    def purifier(self) -> Purifier:
+        """The purifier, of a defense its own."""
+        return self.model.purifier if isinstance(self.model, Defense) else self.model
+
+    @property
+    def defense(self) -> Defense:
+        """The defense, where that is what was loaded."""
+        assert isinstance(self.model, Defense)
+        return self.model
+
+
+L = TypeVar("L", bound=Loaded)
+R = TypeVar("R", bound="Report")
+
+
+@dataclass(frozen=True)
+class Session(Generic[L]):
+    """One sitting of a run.
+
+    Attributes:
+        loaded: What the study loaded.
+        store: The records, open.
+        batch_size: Rows in memory at once, a matter of memory only; None for the study's choice.
+        progress: To be called with the number of finished units of `Study.total`.
+    """
+
+    loaded: L
+    store: RecordStore
+    batch_size: int | None
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(ABC):
+    """The result of a run, computed from its records; every study adds what it found.
+
+    Attributes:
+        run: The run folder.
+        settings: Everything that identifies the run.
+        seconds: Wall time of this session.
+        notes: What a careful reader should know, in sentences.
+    """
+
+    run: Path
+    settings: dict[str, Any]
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def tree(self) -> dict[str, Any]:
+        """Return the result: names to JSON values, estimates, and mappings and lists of them."""
+
+    @abstractmethod
+    def display(self) -> Display:
+        """Return what the command line prints."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one JSON object: the result, then notes, seconds, settings and run folder."""
+        return plain(self.tree()) | {
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "run": str(self.run),
+        }
+
+    def with_notes(self, *notes: str) -> Self:
+        """Return the report with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+class Study(ABC, Generic[L, R]):
+    """A question. A subclass is a frozen, keyword-only dataclass of the question's settings.
+
+    Its docstring is the help of its verb. Fields marked `Beside` say what to show or to keep; no
+    record depends on them.
+
+    Class attributes:
+        verb: Its name on the command line, of its run folders and in `advpure.studies`.
+        doing: What a progress bar says.
+        tables: Layouts of its records, the main one first.
+        of_defense: Whether its cost counts a classifier and backward passes.
+    """
+
+    verb: ClassVar[str]
+    doing: ClassVar[str] = "measuring"
+    tables: ClassVar[tuple[Schema, ...]]
+    of_defense: ClassVar[bool] = False
+
+    @abstractmethod
+    def load(self) -> L:
+        """Check every setting, and load networks and images.
+
+        Raises:
+            BadInput: for the first setting that cannot be used.
+        """
+
+    @abstractmethod
+    def total(self, loaded: L) -> int:
+        """Return the number of units of work, for progress."""
+
+    @abstractmethod
+    def cost(self, loaded: L) -> Cost:
+        """Estimate the most that a run costs: counted evaluations, calibrated seconds, memory."""
+
+    @abstractmethod
+    def measure(self, session: Session[L]) -> None:
+        """Compute what the records lack, and add it to them unit by unit."""
+
+    @classmethod
+    @abstractmethod
+    def report(cls, store: RecordStore) -> R:
+        """Compute the report of a run from its records alone; no network is loaded."""
+
+    @classmethod
+    def draw(cls, store: RecordStore, path: Path) -> Path:
+        """Draw the study's figure of a run from its records alone.
+
+        Raises:
+            BadInput: for a run without records, or another ending than .png, .svg and .pdf.
+            StorageFull: when there is no room.
+        """
+        raise NotImplementedError
+
+    def is_whole(self, loaded: L) -> bool:
+        """Return whether nothing is missing after `measure`; False for a shard."""
+        return True
+
+    def before(self, loaded: L) -> tuple[str, ...]:
+        """Return what a user should know before anything is computed, in sentences."""
+        return ()
+
+    def after(self, report: R, loaded: L) -> R:
+        """Add to a report what `Beside` settings ask for and no record depends on."""
+        return report
+
+    def pictures(self, report: R, loaded: L, plot: Path | None) -> dict[str, Any]:
+        """Draw what was asked for; return the files by the name that JSON has for them."""
+        if plot is None:
+            return {}
+        with RecordStore.read(report.run) as store:
+            self.draw(store, plot)
+        return {"plot": str(plot)}
+
+    def run(
+        self,
+        *,
+        out: str | Path | None = None,
+        batch_size: int | None = None,
+        progress: Progress = silent,
+        loaded: L | None = None,
+    ) -> R:
+        """Measure, going on with a run that was interrupted, and report.
+
+        Args:
+            out: Run folder; by default one named after the settings, under ``runs``.
+            batch_size: Rows in memory at once, 1 or more; a matter of memory only.
+            progress: Called with the number of finished units.
+            loaded: What `load` returned, where that was called before.
+
+        Returns:
+            The report. Its records are in the run folder.
+
+        Raises:
+            BadInput: for settings that cannot be used, or a run folder of other settings.
+            StorageFull: when the disk is full; what was stored is kept.
+        """
+        loaded = self.load() if loaded is None else loaded
+        folder = Path(out) if out else default_run_folder("runs", self.verb, loaded.settings)
+        start = time.perf_counter()
+        with RecordStore.open(
+            folder,
+            schemas=self.tables,
+            settings=loaded.settings,
+            context=loaded.context,
+            samples=loaded.samples,
+        ) as store:
+            before = store.batches
+            self.measure(Session(loaded, store, batch_size, progress))
+            if self.is_whole(loaded):
+                store.finish()
+            report = replace(self.report(store), seconds=time.perf_counter() - start)
+            if store.batches == before:
+                report = report.with_notes(ALREADY_COMPLETE)
+        return self.after(report, loaded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStudy(Subject, Study[LoadedModel, R]):
+    """A study of one purifier on images."""
+
+    sources: ClassVar[tuple[object, ...]] = ()
+    """Functions and classes whose files the records name, beside the purifier's."""
+
+    @property
+    @abstractmethod
+    def xi(self) -> RandomnessConfig:
+        """The randomness that the model is bound to."""
+
+    @abstractmethod
+    def describe(self, model: Any, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
+        """Return what identifies the run beside verb, images and device, as JSON values.
+
+        The networks' sha256 stand in it, at the top or in `defense`.
+        """
+
+    def load_model(self, xi: RandomnessConfig) -> Purifier | Defense:
+        """Load what is measured."""
+        return self.load_purifier(xi)
+
+    def load(self) -> LoadedModel:
+        """Load model and images, and resolve the settings."""
+        xi = self.xi
+        model, images = self.load_model(xi), self.load_images()
+        settings = {**self.identity(self.verb, images), **self.describe(model, images, xi)}
+        return LoadedModel(
+            settings=settings,
+            context=self.context(model, settings.get("defense", settings), *self.sources),
+            samples=images.ids.tolist(),
+            model=model,
+            images=images,
+            xi=xi,
+        )
+
+    def total(self, loaded: LoadedModel) -> int:
+        """Return the number of images."""
+        return len(loaded.images.ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurifierStudy(Seeded, ModelStudy[R]):
+    """A study of one purifier under one configuration of its randomness."""
+
+    @property
+    def xi(self) -> RandomnessConfig:
+        """The randomness of the seed."""
+        return RandomnessConfig(self.seed, self.scheme)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseStudy(JudgedSubject, PurifierStudy[R]):
+    """A study of one purifier in front of a classifier, under one configuration."""
+
+    of_defense: ClassVar[bool] = True
+
+    def load_model(self, xi: RandomnessConfig) -> Defense:
+        """Load the defense."""
+        return self.load_defense(xi)
+
+
+def cost_of(study: Study[Any, Any]) -> Cost:
+    """Estimate the cost of a study that is not loaded yet."""
+    return study.cost(study.load())
