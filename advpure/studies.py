@@ -4,14 +4,14 @@ A study is one class, see `advpure.analysis.study` and docs/new-study.md, and on
 line is read without importing the study.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advpure.base.registry import Registry
 
 if TYPE_CHECKING:
     from advpure.analysis.study import Study
 
-STUDIES: "Registry[type[Study]]" = Registry("verb")
+STUDIES: "Registry[type[Study[Any, Any]]]" = Registry("verb")
 _HERE = "advpure.analysis"
 
 STUDIES.register(

@@ -119,7 +119,8 @@ class Report(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object: the result, then notes, seconds, settings and run folder."""
-        return plain(self.tree()) | {
+        values: dict[str, Any] = plain(self.tree())
+        return values | {
             "notes": list(self.notes),
             "seconds": self.seconds,
             "settings": self.settings,

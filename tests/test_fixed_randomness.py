@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +340,7 @@ def test_two_runs_of_attack_are_correlated(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         options = {"steps": 1, "stop": "never", **more}
         settings = Robustness(randomness="fixed", **SUBJECT, eps=0.3, attack_options=options)
-        Robustness.run(settings, out=tmp_path / name, keep_images=True)
+        replace(settings, keep_images=True).run(out=tmp_path / name)
     own = perturbation_correlations(tmp_path / "a", tmp_path / "a")
     mean = own.cosine()
     assert mean is not None
@@ -362,7 +363,7 @@ def test_runs_that_cannot_be_correlated_are_refused(tmp_path: Path, whole: Path)
         perturbation_correlations(tmp_path / "nowhere", whole / "fresh")
     other = {**SUBJECT, "subset": "first-3", "n": 3}
     settings = Robustness(randomness="fixed", **other, eps=0.3, attack_options={"steps": 1})
-    Robustness.run(settings, out=tmp_path / "other", keep_images=True)
+    replace(settings, keep_images=True).run(out=tmp_path / "other")
     with pytest.raises(BadInput, match="runs of subset first-3 and test are not pairs"):
         perturbation_correlations(tmp_path / "other", whole / "fresh")
 

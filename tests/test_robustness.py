@@ -1,5 +1,6 @@
 """A robustness run by name: what identifies it, what it reports, what it warns of."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,9 @@ def test_report_comes_from_the_records_alone(tmp_path: Path) -> None:
 
 def test_transfer_equals_crafting_apart_and_deciding_apart(tmp_path: Path) -> None:
     moved = Robustness(randomness="fixed", **QUICK, seed=1, source_seed=0)
-    Robustness.run(moved, out=tmp_path / "moved", keep_images=True)
+    replace(moved, keep_images=True).run(out=tmp_path / "moved")
     own = Robustness(randomness="fixed", **QUICK, seed=0)
-    Robustness.run(own, out=tmp_path / "own", keep_images=True)
+    replace(own, keep_images=True).run(out=tmp_path / "own")
     prepared = Robustness.load(moved)
     with RecordStore.read(tmp_path / "moved") as there, RecordStore.read(tmp_path / "own") as here:
         names = [f"adversarial/{i}" for i in range(6)]
@@ -182,7 +183,7 @@ def test_randomness_decides_how_often_to_draw() -> None:
 
 def test_kept_images_lie_in_ball_and_box(tmp_path: Path) -> None:
     settings = Robustness(randomness="fixed", **QUICK, norm="l2", eps=0.4)
-    Robustness.run(settings, out=tmp_path, keep_images=True)
+    replace(settings, keep_images=True).run(out=tmp_path)
     images = Robustness.load(settings).images
     with RecordStore.read(tmp_path) as store:
         for i, clean in zip(images.ids.tolist(), images.images, strict=True):

@@ -125,7 +125,10 @@ def _named(name: str, leaf: Any) -> dict[str, Any]:
         return {name: plain(leaf)}
     if leaf.style == "alone":
         return {name: leaf.value}
-    beside = {"n": leaf.n, "interval": None if leaf.interval is None else list(leaf.interval)}
+    beside: dict[str, Any] = {
+        "n": leaf.n,
+        "interval": None if leaf.interval is None else list(leaf.interval),
+    }
     if leaf.is_mean:
         beside["std"] = leaf.std
     return {name: leaf.value, **{f"{name}_{part}": value for part, value in beside.items()}}

@@ -82,9 +82,9 @@ class CompressionReport(Report):
             f"{s['purifier']}, {how}: compression rate {first.value:.4f} "
             f"{ends(first, '.4f')} over {first.n} images"
         )
-        keys = [(eps, None) for eps in result.eps]
+        keys: list[tuple[float, int | None]] = [(eps, None) for eps in result.eps]
         if len(result.seeds) > 1:
-            keys = [(e, s) for e in result.eps for s in result.seeds] + keys  # type: ignore[misc]
+            keys = [*((e, s) for e in result.eps for s in result.seeds), *keys]
         rows = []
         for eps, seed in keys:
             rate = self._estimate(eps, seed)

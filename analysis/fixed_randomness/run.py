@@ -213,7 +213,7 @@ def _run(
 ) -> None:
     """Attack, or go on with it, and copy what every image came to."""
     folder = store.folder / name
-    Robustness.run(settings, out=folder, batch_size=batch_size, keep_images=True, progress=progress)
+    replace(settings, keep_images=True).run(out=folder, batch_size=batch_size, progress=progress)
     with RecordStore.read(folder) as own:
         decisions = own.rows(DECISIONS.table)
         blind = {

@@ -11,7 +11,7 @@ from advpure.analysis.prediction.parts import noise_strength
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.runs import RUNS, LoadedRobustness
+from advpure.analysis.runs import RUNS, Prepared
 from advpure.analysis.survival.run import SurvivalRun
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
@@ -30,11 +30,11 @@ class Part:
     verb: str
     run: Any
 
-    def load(self) -> LoadedRobustness:
+    def load(self) -> Prepared:
         """Check the settings and load everything."""
-        Robustness.load = RUNS.get(self.verb).prepare
-        assert Robustness.load is not None
-        return Robustness.load(self.run)
+        prepare = RUNS.get(self.verb).prepare
+        assert prepare is not None
+        return prepare(self.run)
 
     @cached_property
     def id(self) -> str:

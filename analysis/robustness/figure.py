@@ -67,8 +67,9 @@ def attacked_images(
     ids = images.ids[:columns]
     attacked = torch.stack([store.get_blob(f"adversarial/{i}") for i in ids.tolist()])
     view = decisions.views(defense, ids)[0]
-    bound = {} if view.xi is None else {"xi": view.xi}
-    purifier = view.purifier.at(ids=ids, **bound)
+    purifier = (
+        view.purifier.at(ids=ids) if view.xi is None else view.purifier.at(ids=ids, xi=view.xi)
+    )
     moved = attacked.to(images.images.device)
     with torch.no_grad():  # a picture, not a gradient
         purified, answers = purifier(moved).cpu().clamp(0, 1), view(moved).argmax(1).tolist()
