@@ -26,7 +26,7 @@ published: T2
 keys: {purifier: defense, t: t}
 columns:
   cr: {block: cr, at: rows.0, about: compression rate}
-  pgd_fix: {block: attack, at: robust_accuracy, interval: interval, n: n, unit: percent}
+  pgd_fix: {block: attack, at: robust_accuracy, unit: percent}
 checks:
   - {check: monotone, column: cr, along: t, direction: falls}
   - {check: rank-correlation, columns: [cr, pgd_fix], at_most: -0.9}

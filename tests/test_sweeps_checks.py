@@ -1,5 +1,6 @@
 """Columns, comparisons and checks: read from reports, paired on images, with honest verdicts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,43 +9,39 @@ import pytest
 from scipy.stats import binomtest, spearmanr, ttest_rel
 
 from advpure.base.errors import BadInput
+from advpure.statistics.estimates import ByImage, Estimate
 from advpure.statistics.rates import Interval
-from advpure.sweeps import evidence as evidence_module
 from advpure.sweeps.checks import run_check
-from advpure.sweeps.columns import Column, Value, follow
+from advpure.sweeps.columns import Column
 from advpure.sweeps.comparisons import subtract, together
 from advpure.sweeps.evidence import Evidence
 from advpure.sweeps.points import Point
 from advpure.sweeps.rank_correlation import rank_correlation
-from advpure.sweeps.samples import Samples
 from advpure.sweeps.table import Cell, Key, Table, tabulate
 
+ROW = Estimate(value=0.4, n=9, std=0.1, interval=Interval(0.3, 0.5), extra={"eps": 8 / 255})
 REPORT = {
-    "mean": 0.5,
-    "rows": [{"eps": 8 / 255, "mean": 0.4, "std": 0.1, "n": 9, "interval": [0.3, 0.5]}],
-    "stages": {"clean": {"one_shot": {"value": 0.9, "n": 8, "low": 0.8, "high": 0.95}}},
-    "robust": 0.3, "n": 12, "interval": [0.2, 0.4], "snr": 2.0, "snr_n": 7, "snr_std": 0.5,
-    "snr_interval": [1.0, 3.0], "absent": None, "empty": {"value": None}, "flag": True,
-}  # fmt: skip
+    "rows": [ROW],
+    "stages": {"clean": {"one_shot": Estimate(value=0.9, n=8)}},
+    "robust": 0.3,
+    "absent": None,
+    "flag": True,
+}
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
+    ("at", "value"),
     [
-        ({"at": "rows.0"}, Value(0.4, 0.1, 9, Interval(0.3, 0.5))),
-        ({"at": "rows[eps=8/255]"}, Value(0.4, 0.1, 9, Interval(0.3, 0.5))),
-        ({"at": "stages.clean.one_shot"}, Value(0.9, None, 8, Interval(0.8, 0.95))),
-        (
-            {"at": "robust", "interval": "interval", "n": "n"},
-            Value(0.3, None, 12, Interval(0.2, 0.4)),
-        ),
-        ({"at": "snr"}, Value(2.0, 0.5, 7, Interval(1.0, 3.0))),
-        ({"at": ""}, Value(0.5, None, 12, Interval(0.2, 0.4))),
-        ({"at": "absent"}, None), ({"at": "empty"}, None),
+        ("rows.0", ROW),
+        ("rows[eps=8/255]", ROW),
+        ("rows.0.eps", Estimate(value=8 / 255)),
+        ("stages.clean.one_shot", Estimate(value=0.9, n=8)),
+        ("robust", Estimate(value=0.3)),
+        ("absent", None),
     ],
-)  # fmt: skip
-def test_columns_read_estimates(column: dict[str, Any], value: Value | None) -> None:
-    assert Column(block="b", **column).read(REPORT) == value
+)
+def test_columns_read_estimates(at: str, value: Estimate | None) -> None:
+    assert Column(block="b", at=at).read(REPORT) == value
 
 
 @pytest.mark.parametrize(
@@ -54,7 +51,7 @@ def test_columns_read_estimates(column: dict[str, Any], value: Value | None) -> 
         ("rows.3", "has no place '3'; there are 1 entries"),
         ("rows[eps=0.5]", "fits no entry; choose by eps"),
         ("robust.more", "goes on with 'more' below 0.3"),
-        ("stages", "has neither value nor mean"),
+        ("stages", "has neither"),
         ("flag", "ends at True"),
         ("?", "is no path"),
     ],
@@ -67,50 +64,52 @@ def test_a_path_that_leads_nowhere_is_refused(path: str, words: str) -> None:
 
 def test_units_are_checked() -> None:
     with pytest.raises(BadInput, match="unit 'percents' is not known; did you mean percent"):
-        Column(block="b", unit="percents")  # type: ignore[arg-type]
-    assert follow(REPORT, "") is REPORT
+        Column(block="b", at="x", unit="percents")  # type: ignore[arg-type]
 
 
 def test_paired_means_are_compared_as_by_the_t_test() -> None:
     generator = np.random.default_rng(0)
     left = generator.normal(0.5, 0.1, 40)
     right = left - 0.01 + generator.normal(0, 0.01, 40)
-    a, b = dict(enumerate(left)), dict(enumerate(right))
-    found = subtract(Value(left.mean()), Value(right.mean()), a, b, 0.99)
+    a = Estimate(value=left.mean(), by_image=dict(enumerate(left)))
+    b = Estimate(value=right.mean(), by_image=dict(enumerate(right)))
+    found = subtract(a, b, 0.99)
     oracle = ttest_rel(left, right).confidence_interval(0.99)
     assert found.interval == pytest.approx((oracle.low, oracle.high))
     assert found.n == 40
-    swapped = subtract(Value(right.mean()), Value(left.mean()), b, a, 0.99)
+    swapped = subtract(b, a, 0.99)
     assert (found.verdict, swapped.verdict) == ("holds", "does not hold")
 
 
 def test_rates_are_compared_by_tangos_interval_on_shared_images() -> None:
     a = {i: float(i < 8) for i in range(10)} | {99: 1.0}
     b = {i: float(i < 2) for i in range(10)} | {98: 0.0}
-    found = subtract(Value(0.8), Value(0.2), a, b, 0.95)
+    found = subtract(Estimate(value=0.8, by_image=a), Estimate(value=0.2, by_image=b), 0.95)
     assert found.value == pytest.approx(0.6)
     assert found.n == 10
     assert found.verdict == "holds"
-    same = subtract(Value(0.0), Value(0.0), {0: 0.0, 1: 0.0}, {0: 0.0, 1: 0.0}, 0.95)
+    none = Estimate(value=0.0, by_image={0: 0.0, 1: 0.0})
+    same = subtract(none, none, 0.95)
     assert same.verdict == "undecided"
 
 
 def test_shares_that_differ_alike_for_all_of_few_images_decide_nothing() -> None:
     left, right = {0: 0.5, 1: 1.0, 2: 0.75}, {0: 0.25, 1: 0.75, 2: 0.5}
-    found = subtract(Value(0.75), Value(0.5), left, right, 0.95)
+    found = subtract(Estimate(value=0.75, by_image=left), Estimate(value=0.5, by_image=right), 0.95)
     assert (found.value, found.interval, found.n) == (0.25, None, 3)
     assert found.verdict == "undecided"
 
 
 def test_without_images_intervals_are_put_together() -> None:
-    a, b = Value(0.5, interval=Interval(0.4, 0.7)), Value(0.2, interval=Interval(0.1, 0.24))
-    found = subtract(a, b, None, None, 0.95)
+    a = Estimate(value=0.5, interval=Interval(0.4, 0.7))
+    b = Estimate(value=0.2, interval=Interval(0.1, 0.24))
+    found = subtract(a, b, 0.95)
     assert found.interval == pytest.approx((0.3 - np.hypot(0.1, 0.04), 0.3 + np.hypot(0.2, 0.1)))
-    wider = subtract(a, b, None, None, 0.999).interval
+    wider = subtract(a, b, 0.999).interval
     assert wider is not None
     assert found.interval is not None
     assert wider.low < found.interval.low
-    assert subtract(Value(1.0), Value(0.0), None, None, 0.95).verdict == "undecided"
+    assert subtract(Estimate(value=1.0), Estimate(value=0.0), 0.95).verdict == "undecided"
 
 
 def test_verdicts_join() -> None:
@@ -129,11 +128,11 @@ def test_rank_correlation_is_spearmans_with_ties() -> None:
 
 
 def test_the_bootstrap_is_narrow_for_many_images_and_wide_for_few() -> None:
-    def spread(count: int, column: int) -> tuple[list[float], list[Samples | None]]:
+    def spread(count: int, column: int) -> tuple[list[float], list[ByImage | None]]:
         generator = np.random.default_rng(column)
         rates = np.linspace(0.2, 0.8, 6)[:: 1 if column else -1]
         drawn = generator.random((6, count)) < rates[:, None]
-        samples: list[Samples | None] = [dict(enumerate(map(float, row))) for row in drawn]
+        samples: list[ByImage | None] = [dict(enumerate(map(float, row))) for row in drawn]
         return list(drawn.mean(1)), samples
 
     widths = []
@@ -179,7 +178,7 @@ def test_enough_images_deny_an_order_that_is_not_there() -> None:
     rates, compression = np.array([0.3, 0.7, 0.4, 0.6, 0.35, 0.65]), np.linspace(0.2, 0.6, 6)
     right = (generator.random((6, 400)) < rates[:, None]).astype(float)
     each = compression[:, None] + 0.02 * generator.standard_normal((6, 400))
-    samples: list[list[Samples | None]] = [
+    samples: list[list[ByImage | None]] = [
         [dict(enumerate(row)) for row in values.tolist()] for values in (each, right)
     ]
     found = rank_correlation(list(each.mean(1)), list(right.mean(1)), *samples)
@@ -189,19 +188,18 @@ def test_enough_images_deny_an_order_that_is_not_there() -> None:
 
 
 def table(
-    monkeypatch: pytest.MonkeyPatch, values: dict[tuple[str, int], float], spread: float = 0.0,
+    values: dict[tuple[str, int], float],
+    spread: float = 0.0,
     second: dict[tuple[str, int], float] | None = None,
-) -> Evidence:  # fmt: skip
+) -> Evidence:
     """Make a table by purifier and t, with twenty images around each value."""
-    columns = {"x": Column(block="b"), "y": Column(block="b")}
-    cells, images = {}, {}
+    columns = {name: Column(block="b", at=name) for name in "xy"}
+    cells = {}
     for row, value in values.items():
         for name, found in (("x", value), ("y", (second or values)[row])):
             each = {i: found + spread * ((i * 7919 + row[1]) % 20 - 9.5) for i in range(20)}
             point = Point("b", "cr", {}, None, f"{row}-{name}")
-            cells[row, name] = Cell(Value(found, n=20), point)
-            images[point.run] = each
-    monkeypatch.setattr(evidence_module, "samples_of", lambda _, cell: images[cell.point.run])
+            cells[row, name] = Cell(Estimate(value=found, n=20, by_image=each), point)
     keys = {"purifier": "defense", "t": "t"}
     return Evidence(Table(keys, columns, tuple(values), cells), Path())
 
@@ -213,10 +211,8 @@ LAW = {("a", 10): 0.9, ("a", 20): 0.5, ("b", 10): 0.8, ("b", 20): 0.4}
     ("spread", "direction", "verdict"),
     [(0.001, "falls", "holds"), (0.001, "rises", "does not hold"), (0.5, "falls", "undecided")],
 )
-def test_monotone_is_decided_by_the_images(
-    monkeypatch: pytest.MonkeyPatch, spread: float, direction: str, verdict: str
-) -> None:
-    evidence = table(monkeypatch, LAW, spread)
+def test_monotone_is_decided_by_the_images(spread: float, direction: str, verdict: str) -> None:
+    evidence = table(LAW, spread)
     spec = {"check": "monotone", "column": "x", "along": "t", "direction": direction}
     found = run_check(spec, evidence)
     assert found.verdict == verdict
@@ -224,15 +220,15 @@ def test_monotone_is_decided_by_the_images(
     assert f"{2 if direction == 'falls' else 0} of 2 steps" in found.detail
 
 
-def test_order_goes_through_listed_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = table(monkeypatch, LAW, 0.001)
+def test_order_goes_through_listed_values() -> None:
+    evidence = table(LAW, 0.001)
     spec = {"check": "order", "column": "x", "along": "purifier", "values": ["a", "b"]}
     assert run_check({**spec, "direction": "falls"}, evidence).verdict == "holds"
     assert run_check({**spec, "direction": "rises"}, evidence).verdict == "does not hold"
 
 
-def test_a_missing_row_leaves_a_claim_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = table(monkeypatch, LAW, 0.001)
+def test_a_missing_row_leaves_a_claim_undecided() -> None:
+    evidence = table(LAW, 0.001)
     cells = {key: cell for key, cell in evidence.table.cells.items() if key[0] != ("b", 20)}
     partial = Table(evidence.table.keys, evidence.table.columns, evidence.table.rows, cells)
     spec = {"check": "monotone", "column": "x", "along": "t", "direction": "falls"}
@@ -240,11 +236,9 @@ def test_a_missing_row_leaves_a_claim_undecided(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("at_most", "verdict"), [(-0.9, "holds"), (-1.1, "does not hold")])
-def test_correlation_is_held_against_its_interval(
-    monkeypatch: pytest.MonkeyPatch, at_most: float, verdict: str
-) -> None:
+def test_correlation_is_held_against_its_interval(at_most: float, verdict: str) -> None:
     inverse = {row: 1 - value for row, value in LAW.items()}
-    evidence = table(monkeypatch, LAW, 0.0001, second=inverse)
+    evidence = table(LAW, 0.0001, second=inverse)
     spec = {"check": "rank-correlation", "columns": ["x", "y"], "at_most": at_most}
     found = run_check(spec, evidence)
     assert found.value == pytest.approx(-1.0)
@@ -252,8 +246,8 @@ def test_correlation_is_held_against_its_interval(
     assert found.to_json()["interval"] == pytest.approx([-1.0, -1.0])
 
 
-def test_a_correlation_of_some_rows_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = table(monkeypatch, LAW, 0.0001, second={row: 1 - v for row, v in LAW.items()})
+def test_a_correlation_of_some_rows_decides_nothing() -> None:
+    evidence = table(LAW, 0.0001, second={row: 1 - v for row, v in LAW.items()})
     cells = {key: cell for key, cell in evidence.table.cells.items() if key != (("b", 20), "y")}
     partial = Table(evidence.table.keys, evidence.table.columns, evidence.table.rows, cells)
     spec = {"check": "rank-correlation", "columns": ["x", "y"], "at_most": -0.9}
@@ -262,11 +256,9 @@ def test_a_correlation_of_some_rows_decides_nothing(monkeypatch: pytest.MonkeyPa
     assert "over 3 of 4 rows" in found.detail
 
 
-def test_an_order_through_a_value_without_rows_is_undecided(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_order_through_a_value_without_rows_is_undecided() -> None:
     spec = {"check": "order", "column": "x", "along": "purifier", "direction": "falls"}
-    found = run_check({**spec, "values": ["a", "b", "c"]}, table(monkeypatch, LAW, 0.001))
+    found = run_check({**spec, "values": ["a", "b", "c"]}, table(LAW, 0.001))
     assert found.verdict == "undecided"
     assert found.detail.endswith("no row of c")
 
@@ -283,33 +275,31 @@ def test_an_order_through_a_value_without_rows_is_undecided(
         ({"check": "ratio", "of": "x", "over": "y", "at_least": 0.66}, "undecided"),
     ],
 )
-def test_several_rows_widen_their_intervals(
-    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], verdict: str
-) -> None:
-    evidence = table(monkeypatch, LAW, second=dict.fromkeys(LAW, 0.4))
+def test_several_rows_widen_their_intervals(spec: dict[str, Any], verdict: str) -> None:
+    evidence = table(LAW, second=dict.fromkeys(LAW, 0.4))
     for (row, name), cell in list(evidence.table.cells.items()):
         assert cell.value is not None
         value = cell.value.value
         ends = Interval(value - 0.1, value + 0.1) if name == "x" else Interval(value, value)
-        evidence.table.cells[row, name] = Cell(cell.value._replace(interval=ends), cell.point)  # type: ignore[index]
+        evidence.table.cells[row, name] = Cell(replace(cell.value, interval=ends), cell.point)  # type: ignore[index]
     assert run_check(spec, evidence).verdict == verdict
 
 
-def test_a_change_of_nothing_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = table(monkeypatch, {("a", 10): 0.0, ("a", 20): 0.5}, 0.001)
+def test_a_change_of_nothing_has_no_share() -> None:
+    evidence = table({("a", 10): 0.0, ("a", 20): 0.5}, 0.001)
     spec = {"check": "stable", "column": "x", "along": "t", "reference": 10, "within": 0.1}
     assert run_check(spec, evidence).verdict == "undecided"
-    one = table(monkeypatch, {("a", 10): 0.5, ("a", 20): 0.5, ("b", 20): 0.4}, 0.0001)
+    one = table({("a", 10): 0.5, ("a", 20): 0.5, ("b", 20): 0.4}, 0.0001)
     assert run_check(spec, one).verdict == "undecided"
 
 
-def test_ratio_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratio_and_stable() -> None:
     tenth = {row: value / 10 for row, value in LAW.items()}
-    evidence = table(monkeypatch, LAW, 0.0001, second=tenth)
+    evidence = table(LAW, 0.0001, second=tenth)
     for (row, name), cell in list(evidence.table.cells.items()):
         assert cell.value is not None
         value, reach = cell.value.value, 0.001 * cell.value.value
-        narrow = cell.value._replace(interval=Interval(value - reach, value + reach))
+        narrow = replace(cell.value, interval=Interval(value - reach, value + reach))
         evidence.table.cells[row, name] = Cell(narrow, cell.point)  # type: ignore[index]
     ratio = {"check": "ratio", "of": "x", "over": "y"}
     for at_least, verdict in ((9.0, "holds"), (10.0, "undecided"), (11.0, "does not hold")):
@@ -336,17 +326,15 @@ def test_ratio_and_stable(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_check_that_cannot_be_made_is_refused(
-    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], words: str
-) -> None:
+def test_a_check_that_cannot_be_made_is_refused(spec: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput) as caught:
-        run_check(spec, table(monkeypatch, LAW))
+        run_check(spec, table(LAW))
     assert words in str(caught.value)
 
 
 class _Reports:
     def of(self, point: Point) -> dict[str, Any]:
-        return {"value": float(len(point.run)), "n": 3}
+        return {"x": Estimate(value=float(len(point.run)), n=3)}
 
 
 def test_a_table_gathers_points_by_their_keys() -> None:
@@ -356,15 +344,14 @@ def test_a_table_gathers_points_by_their_keys() -> None:
     ]
     shared = Point("c", "attack", {"defense": "x"}, None, "long name", 0)
     keys = {"purifier": "defense", "t": "t"}
-    columns = {"own": Column(block="b"), "common": Column(block="c")}
+    columns = {"own": Column(block="b", at="x"), "common": Column(block="c", at="x")}
     finished = {point.run for point in points[:3]} | {shared.run}
     found = tabulate([*points[::-1], shared], finished, _Reports(), keys, columns)  # type: ignore[arg-type]
     rows: tuple[Key, ...] = (("x", 1), ("x", 20), ("yy", 1), ("yy", 20))
     assert found.rows == rows
-    assert [found.value(row, "own") for row in rows] == [
-        Value(2.0, n=3), Value(3.0, n=3), Value(3.0, n=3), None,
-    ]  # fmt: skip
-    assert [found.value(row, "common") for row in rows] == [Value(9.0, n=3)] * 2 + [None] * 2
+    two, three, nine = (Estimate(value=value, n=3) for value in (2.0, 3.0, 9.0))
+    assert [found.value(row, "own") for row in rows] == [two, three, three, None]
+    assert [found.value(row, "common") for row in rows] == [nine, nine, None, None]
     with pytest.raises(BadInput, match="has two values"):
         tabulate(points, finished, _Reports(), {"purifier": "defense"}, {"own": columns["own"]})  # type: ignore[arg-type]
 
@@ -372,8 +359,8 @@ def test_a_table_gathers_points_by_their_keys() -> None:
 def test_rows_within_a_report_are_put_into_the_paths() -> None:
     class Inner:
         def of(self, point: Point) -> dict[str, Any]:
-            rows = [{"who": w, "rate": {"value": k}} for k, w in enumerate(("a", "b"))]
-            return {"rows": rows, "x_rate": {"value": point.at["t"]}, "y_rate": {"value": None}}
+            rows = [{"who": w, "rate": Estimate(value=k)} for k, w in enumerate(("a", "b"))]
+            return {"rows": rows, "x_rate": Estimate(value=point.at["t"]), "y_rate": None}
 
     points = [Point("b", "cr", {"t": t}, None, f"run-{t}", t) for t in (1, 2)]
     keys = {"who": ["a", "b"], "t": "t", "what": {"first": "x", "second": "y"}}
@@ -384,7 +371,7 @@ def test_rows_within_a_report_are_put_into_the_paths() -> None:
     found = tabulate(points, {"run-1", "run-2"}, Inner(), keys, columns)  # type: ignore[arg-type]
     assert found.rows[:2] == (("a", 1, "first"), ("a", 1, "second"))
     assert len(found.rows) == 8
-    assert found.value(("b", 2, "first"), "rate") == Value(1.0)
-    assert found.value(("b", 2, "first"), "named") == Value(2.0)
+    assert found.value(("b", 2, "first"), "rate") == Estimate(value=1)
+    assert found.value(("b", 2, "first"), "named") == Estimate(value=2)
     assert found.value(("b", 2, "second"), "named") is None
     assert found.cells[("a", 1, "first"), "rate"].at == "rows[who=a].rate"

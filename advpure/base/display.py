@@ -68,14 +68,14 @@ def ends(estimate: Any, form: str = ".4g", *, scale: float = 1.0) -> str:
     return f"[{low}, {high}]"
 
 
-def number(value: float | None, form: str = ".4g") -> str:
+def number(value: float | None, form: str = ".4g", *, scale: float = 1.0) -> str:
     """Write a number, an empty text for None.
 
     Example:
         >>> number(0.25, ".3f"), number(None)
         ('0.250', '')
     """
-    return "" if value is None else f"{value:{form}}"
+    return "" if value is None else f"{scale * value:{form}}"
 
 
 def percent(value: float) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from advpure.sweeps.columns import Column, Unit, Value
+    from advpure.statistics.estimates import Estimate
+    from advpure.sweeps.columns import Column, Unit
     from advpure.sweeps.index import Index
     from advpure.sweeps.points import Point
     from advpure.sweeps.status import Status
@@ -161,15 +162,15 @@ def describe(point: "Point") -> str:
     return " ".join(f"{option}={value}" for option, value in point.at.items())
 
 
-def write_value(value: "Value", unit: "Unit") -> str:
+def write_value(value: "Estimate", unit: "Unit") -> str:
     """Write a value with its interval, a share in per cent; ends are rounded outwards.
 
     Example:
-        >>> from advpure.sweeps.columns import Value
+        >>> from advpure.statistics.estimates import Estimate
         >>> from advpure.statistics.rates import Interval
-        >>> write_value(Value(0.25, None, 8, Interval(0.1234, 0.4321)), "percent")
+        >>> write_value(Estimate(value=0.25, interval=Interval(0.1234, 0.4321)), "percent")
         '25.0 [12.3, 43.3] %'
-        >>> write_value(Value(0.123456), "number")
+        >>> write_value(Estimate(value=0.123456), "number")
         '0.1235'
     """
     from advpure.cli import output

@@ -70,7 +70,7 @@ def sweep(
     from advpure.base.text import read_shard
     from advpure.cli import output
     from advpure.cli.live import describe, live_table, write_value
-    from advpure.sweeps.columns import Value
+    from advpure.statistics.estimates import Estimate
     from advpure.sweeps.overview import overview, shown_columns
     from advpure.sweeps.session import prepare_sweep, run_sweep
     from advpure.sweeps.sweep import load_sweep
@@ -98,7 +98,7 @@ def sweep(
         rows = []
         for entry in found["points"]:
             values = {
-                k: write_value(Value(**v), units[k]) for k, v in entry.get("values", {}).items()
+                k: write_value(Estimate(**v), units[k]) for k, v in entry.get("values", {}).items()
             }
             at = describe(by_run[entry["block"], entry["run"]])
             cells = [values.get(name, "") for name in names]

@@ -8,7 +8,7 @@ means over images.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, final, overload
 
 from advpure.base.errors import BadInput
 from advpure.base.text import digits
@@ -19,12 +19,25 @@ ByImage = Mapping[int, float]
 _PART = re.compile(r"([\w-]+)(?:\[([^\]]*)\])?(?:\.|$)")
 
 
+class Statistic(Protocol):
+    """What the functions of `advpure.statistics` return."""
+
+    @property
+    def value(self) -> float:
+        """The value."""
+
+    @property
+    def n(self) -> int:
+        """Number of cases."""
+
+
+@final
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A value that was measured.
 
     Attributes:
-        value: The value; a rate is a share in [0, 1]. None where there is none.
+        value: The value; a rate is a share in [0, 1]. Where there is none, there is no estimate.
         n: Number of independent cases, most often images; None where that is not known.
         interval: 95 % interval; None where there is none.
         std: Standard deviation over the cases; None where there is none.
@@ -37,7 +50,7 @@ class Estimate:
         extra: What else stands in a nested object.
     """
 
-    value: float | None
+    value: float
     n: int | None = None
     interval: Interval | None = None
     std: float | None = None
@@ -47,13 +60,19 @@ class Estimate:
     is_mean: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @overload
+    @classmethod
+    def of(cls, statistic: None, by_image: Any = None, **more: Any) -> None: ...
+    @overload
+    @classmethod
+    def of(cls, statistic: Statistic, by_image: Any = None, **more: Any) -> "Estimate": ...
     @classmethod
     def of(
         cls,
-        statistic: Any,
+        statistic: Statistic | None,
         by_image: ByImage | Callable[[], ByImage | None] | None = None,
         **more: Any,
-    ) -> "Estimate":
+    ) -> "Estimate | None":
         """Take over a statistic of `advpure.statistics`: a mean, a rate, a ratio; None for none.
 
         Args:
@@ -65,14 +84,15 @@ class Estimate:
             >>> from advpure.statistics.rates import mean_interval, wilson
             >>> Estimate.of(wilson(1, 2)).interval == wilson(1, 2)[2:4]
             True
-            >>> Estimate.of(None).value is None
+            >>> Estimate.of(None) is None
             True
         """
         if statistic is None:
-            return cls(value=None, n=0, by_image=by_image, **more)
+            return None
         interval = getattr(statistic, "interval", None)
-        if interval is None and getattr(statistic, "low", None) is not None:
-            interval = Interval(statistic.low, statistic.high)
+        low, high = (getattr(statistic, end, None) for end in ("low", "high"))
+        if interval is None and low is not None and high is not None:
+            interval = Interval(low, high)
         more = {"is_mean": hasattr(statistic, "std"), **more}
         return cls(
             value=statistic.value,

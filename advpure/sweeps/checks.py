@@ -148,8 +148,13 @@ def less(evidence: Evidence, *, column: str, than: str) -> Finding:
         if a is None or b is None:
             found.append(None)
             continue
-        samples = evidence.samples(row, than), evidence.samples(row, column)
-        found.append(subtract(a, b, *samples, level))
+        found.append(
+            subtract(
+                replace(a, by_image=evidence.samples(row, than)),
+                replace(b, by_image=evidence.samples(row, column)),
+                level,
+            )
+        )
     return _decided(found, f"{column} is less than {than}", "rows")
 
 

@@ -11,9 +11,8 @@ from typing import Literal, NamedTuple
 
 from scipy.special import ndtri
 
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Interval, mean_interval, paired_difference
-from advpure.sweeps.columns import Value
-from advpure.sweeps.samples import Samples
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 HOLDS: Verdict = "holds"
@@ -46,10 +45,8 @@ class Difference(NamedTuple):
 
 
 def subtract(
-    first: Value,
-    second: Value,
-    first_samples: Samples | None,
-    second_samples: Samples | None,
+    first: Estimate,
+    second: Estimate,
     level: float,
 ) -> Difference:
     """Compare two values.
@@ -57,21 +54,20 @@ def subtract(
     Args:
         first: A value with its 95 % interval.
         second: Another.
-        first_samples: Its values by sample id, where there are any.
-        second_samples: Likewise.
         level: Confidence level of the interval in (0, 1).
 
     Example:
-        >>> a, b = {0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.7}
-        >>> found = subtract(Value(0.6), Value(0.8), a, b, 0.95)
-        >>> round(found.value, 4), found.n, found.verdict
+        >>> a = Estimate(value=0.6, by_image={0: 0.5, 1: 0.6, 2: 0.7})
+        >>> b = Estimate(value=0.8, by_image={0: 0.4, 1: 0.5, 2: 0.7})
+        >>> difference = subtract(a, b, 0.95)
+        >>> round(difference.value, 4), difference.n, difference.verdict
         (0.0667, 3, 'undecided')
     """
-    if first_samples and second_samples:
-        shared = sorted(first_samples.keys() & second_samples.keys())
+    one, two = first.images(), second.images()
+    if one and two:
+        shared = sorted(one.keys() & two.keys())
         if len(shared) > 1:
-            left, right = ([each[i] for i in shared] for each in (first_samples, second_samples))
-            return _paired(left, right, level)
+            return _paired([one[i] for i in shared], [two[i] for i in shared], level)
     return Difference(first.value - second.value, _mover(first, second, level), first.n)
 
 
@@ -96,13 +92,14 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)
 
 
-def widened(value: Value, level: float) -> Interval | None:
+def widened(value: Estimate, level: float) -> Interval | None:
     """Return a value's interval at another level than the 95 % at which it is reported.
 
     The arms grow with the normal quantile of the level.
 
     Example:
-        >>> [round(end, 3) for end in widened(Value(0.5, interval=Interval(0.4, 0.6)), 0.99)]
+        >>> rate = Estimate(value=0.5, interval=Interval(0.4, 0.6))
+        >>> [round(end, 3) for end in widened(rate, 0.99)]
         [0.369, 0.631]
     """
     if value.interval is None:
@@ -114,7 +111,7 @@ def widened(value: Value, level: float) -> Interval | None:
     )
 
 
-def _mover(first: Value, second: Value, level: float) -> Interval | None:
+def _mover(first: Estimate, second: Estimate, level: float) -> Interval | None:
     left, right = widened(first, level), widened(second, level)
     if left is None or right is None:
         return None

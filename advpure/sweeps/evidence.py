@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from advpure.base.units import as_number
+from advpure.statistics.estimates import ByImage
 from advpure.statistics.rates import Interval
 from advpure.sweeps.comparisons import Difference, Verdict, subtract
-from advpure.sweeps.samples import Samples, samples_of
+from advpure.sweeps.samples import samples_of
 from advpure.sweeps.sets import subtract_sets
 from advpure.sweeps.table import Cell, Key, Table
 
@@ -61,10 +62,12 @@ class Evidence:
         )
         return Evidence(replace(self.table, rows=rows), self.root)
 
-    def samples(self, row: Key, column: str) -> Samples | None:
+    def samples(self, row: Key, column: str) -> ByImage | None:
         """Return the values of single images, None where there are none."""
         cell = self.cell(row, column)
-        return None if cell is None else samples_of(self.root, cell)
+        if cell is None or cell.value is None:
+            return None
+        return cell.value.images() or samples_of(self.root, cell)
 
     def difference(self, first: Key, second: Key, column: str, level: float) -> Difference | None:
         """Compare two rows; None where one has no value."""
@@ -73,10 +76,10 @@ class Evidence:
             return None
         left, right = self.samples(first, column), self.samples(second, column)
         if left is None and right is None:
-            found = subtract_sets(self.root, a, b, level)
-            if found is not None:
-                return found
-        return subtract(a.value, b.value, left, right, level)
+            difference = subtract_sets(self.root, a, b, level)
+            if difference is not None:
+                return difference
+        return subtract(replace(a.value, by_image=left), replace(b.value, by_image=right), level)
 
 
 def _one_of(there: Any, wanted: Any) -> bool:

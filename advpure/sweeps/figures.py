@@ -33,8 +33,8 @@ from advpure.base.validation import choose
 from advpure.options import read_options
 from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import mean_interval
-from advpure.sweeps.columns import Value
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
 from advpure.sweeps.run_figures import JOINT_FIGURES, RUN_FIGURES
@@ -330,7 +330,7 @@ def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
     )  # fmt: skip
 
 
-def _ends(values: Sequence[Value], end: int, scale: float) -> list[float]:
+def _ends(values: Sequence[Estimate], end: int, scale: float) -> list[float]:
     return [math.nan if v.interval is None else scale * v.interval[end] for v in values]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
-from advpure.sweeps.columns import Column, Value, headlines
+from advpure.statistics.estimates import Estimate
+from advpure.sweeps.columns import Column, headlines
 from advpure.sweeps.points import Point
 from advpure.sweeps.session import SweepRun
 from advpure.sweeps.status import Status, statuses
@@ -19,7 +20,7 @@ def shown_columns(points: Sequence[Point]) -> dict[str, dict[str, Column]]:
 
 def values_of(
     point: Point, columns: Mapping[str, Mapping[str, Column]], reports: Reports
-) -> dict[str, Value]:
+) -> dict[str, Estimate]:
     """Read the shown values of a finished point; those that it does not report are left out.
 
     Raises:
@@ -79,7 +80,12 @@ def _point(
     if status.state == "done":
         values = values_of(point, columns, reports)
         found["values"] = {
-            name: {**value._asdict(), "interval": list(value.interval) if value.interval else None}
+            name: {
+                "value": value.value,
+                "std": value.std,
+                "n": value.n,
+                "interval": None if value.interval is None else list(value.interval),
+            }
             for name, value in values.items()
         }
     return found

@@ -26,8 +26,8 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from advpure.core.randomness import RandomnessConfig
+from advpure.statistics.estimates import ByImage
 from advpure.statistics.rates import Interval, clopper_pearson, mean_interval
-from advpure.sweeps.samples import Samples
 
 DRAWS = 2000
 Array = npt.NDArray[np.float64]
@@ -51,8 +51,8 @@ class RankCorrelation(NamedTuple):
 def rank_correlation(
     first: Sequence[float],
     second: Sequence[float],
-    first_samples: Sequence[Samples | None] = (None,),
-    second_samples: Sequence[Samples | None] = (None,),
+    first_samples: Sequence[ByImage | None] = (None,),
+    second_samples: Sequence[ByImage | None] = (None,),
 ) -> RankCorrelation | None:
     """Correlate the ranks of two columns.
 
@@ -145,7 +145,7 @@ def _weights(n: int, stream: int) -> Array:
 
 
 def _matrix(
-    samples: Sequence[Samples | None],
+    samples: Sequence[ByImage | None],
 ) -> tuple[Array, list[int]] | None:
     """Return values [rows, images] and the ids; None if a row lacks an image."""
     if not samples or any(not each for each in samples):

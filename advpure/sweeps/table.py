@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
-from advpure.sweeps.columns import Column, Value
+from advpure.statistics.estimates import Estimate
+from advpure.sweeps.columns import Column
 from advpure.sweeps.points import Point
 
 Key = tuple[Any, ...]
@@ -71,7 +72,7 @@ def options_of(stands: str | Sequence[Any] | Mapping[Any, Any]) -> Options | Non
 class Cell(NamedTuple):
     """One value of a table, the point that it comes from, and its path in that report."""
 
-    value: Value | None
+    value: Estimate | None
     point: Point
     at: str = ""
 
@@ -92,7 +93,7 @@ class Table:
     rows: tuple[Key, ...]
     cells: Mapping[tuple[Key, str], Cell] = field(default_factory=dict)
 
-    def value(self, row: Key, column: str) -> Value | None:
+    def value(self, row: Key, column: str) -> Estimate | None:
         """Return a value, None where there is none (yet)."""
         cell = self.cells.get((row, column))
         return None if cell is None else cell.value
@@ -111,7 +112,7 @@ class Reports:
         self._found: dict[str, dict[str, Any]] = {}
 
     def of(self, point: Point) -> dict[str, Any]:
-        """Return the report of a finished point as JSON values.
+        """Return the tree of the report of a finished point.
 
         Raises:
             BadInput: for a verb that cannot report from its records alone.
@@ -122,7 +123,7 @@ class Reports:
 
 
 def report_of(folder: Path, verb: str) -> dict[str, Any]:
-    """Compute the report of a run folder from its records alone.
+    """Compute the tree of the report of a run folder from its records alone.
 
     Raises:
         BadInput: for a folder without records, or a verb that needs more than records.
@@ -131,7 +132,8 @@ def report_of(folder: Path, verb: str) -> dict[str, Any]:
     if make is None:
         raise BadInput(f"a run of {verb}", "cannot be reported from its records", "run the verb")
     with RecordStore.read(folder) as store:
-        return make(store).to_json()
+        report = make(store)
+        return report.tree() if hasattr(report, "tree") else report.to_json()
 
 
 def tabulate(
@@ -222,10 +224,7 @@ def _placed(column: Column, row: Key, keys: Keys) -> Column:
             path = path.replace(name, text)
         return path
 
-    return replace(
-        column, at=written(column.at), interval=column.interval and written(column.interval),
-        n=column.n and written(column.n),
-    )  # fmt: skip
+    return replace(column, at=written(column.at))
 
 
 def _read(point: Point, option: str) -> Any:

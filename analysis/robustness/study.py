@@ -87,7 +87,8 @@ class RobustnessReport(Report):
         by_image = None
         if rate in shares:
             by_image = {i: shares[rate](right) for i, right in self.right[stage].items()}
-        return Estimate.of(getattr(self.stages[stage], rate), by_image, **more)
+        accuracy: Rate = getattr(self.stages[stage], rate)
+        return Estimate.of(accuracy, by_image, **more)
 
     def tree(self) -> dict[str, Any]:
         """Return the accuracies; the interval on top is that of the robust accuracy."""

@@ -196,11 +196,11 @@ class SnrResult:
         top, bottom = _known(RATIOS, name)
         return ratio_of_means([top(row) for row in self.rows], [bottom(row) for row in self.rows])
 
-    def estimate(self, name: str) -> Estimate:
+    def estimate(self, name: str) -> Estimate | None:
         """Return a quantity of `MEANS`, with the value of each image, or of `RATIOS`."""
         if name in RATIOS:
             return Estimate.of(self.ratio(name), style="beside")
-        return Estimate.of(self.mean(name), self.of_images(name), style="beside", is_mean=True)
+        return Estimate.of(self.mean(name), self.of_images(name), style="beside")
 
 
 def _within(name: str) -> tuple[float, float]:

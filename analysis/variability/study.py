@@ -27,7 +27,6 @@ from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.row_file import remove_leftover
 from advpure.runs.schema import Schema
-from advpure.statistics.estimates import Estimate
 
 # Label, quantity, the factor that is printed, and the quantity without bias.
 _SHOWN = (
@@ -74,28 +73,27 @@ class SnrReport(Report):
         """Return the variances, distances and correlations, plain and without bias."""
         s, first = self.settings, self.result.rows[0]
         shown = {name: self.result.estimate(name) for name in (*MEANS, *RATIOS)}
-        ratio, times = shown["snr_mean_of_ratios"], shown["internal_to_input"].value
+        ratio, times = shown["snr_mean_of_ratios"], shown["internal_to_input"]
         headline = (
             f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}, "
             f"{self.result.n} images x {first.perturbations} perturbations x "
-            f"{first.configurations} configurations: SNR {number(ratio.value) or 'absent'}"
+            f"{first.configurations} configurations: SNR {written(ratio) or 'absent'}"
         )
-        if times:
-            headline += f" {ends(ratio)}, internal variance {times:.4g} times the input variance"
+        if times is not None:
+            headline += f", internal variance {times.value:.4g} times the input variance"
         rows = []
         for label, name, scale, without_bias in _SHOWN:
-            absent = Estimate(value=None)
-            plain = shown[name] if name else absent
-            unbiased = shown[without_bias] if without_bias else absent
+            plain, unbiased = (shown.get(each) if each else None for each in (name, without_bias))
+            one = plain or unbiased
             rows.append(
                 [
                     label,
-                    number(None if plain.value is None else scale * plain.value),
-                    number(None if plain.std is None else scale * plain.std),
+                    number(plain and plain.value, scale=scale),
+                    number(plain and plain.std, scale=scale),
                     ends(plain, scale=scale),
-                    written(replace(unbiased, interval=None), scale=scale),
+                    number(unbiased and unbiased.value, scale=scale),
                     ends(unbiased, scale=scale),
-                    str((plain if name else unbiased).n),
+                    str(one.n if one else 0),
                 ]
             )
         bias = (
