@@ -8,23 +8,32 @@ added is one class and one line in `advpure.studies`; docs/new-study.md walks th
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
+
+import torch
 
 from advpure.analysis.subject import JudgedSubject, Seeded, Subject
-from advpure.base.display import Display
+from advpure.analysis.target import as_target
+from advpure.base.display import Display, written
+from advpure.base.flags import is_beside
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
+from advpure.core.tiling import check_rows
 from advpure.data import Images
-from advpure.runs.cost import Cost
+from advpure.loading import describe
+from advpure.plots.figures import histogram
+from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 from advpure.runs.schema import Schema
-from advpure.statistics.estimates import plain
+from advpure.statistics.estimates import Estimate, find, plain
 
 Progress = Callable[[int], None]
+Columns = Mapping[str, Mapping[str, str]]
+"""Name of a value to its path in the report, `at`, and its `unit`."""
 
 
 def silent(done: int) -> None:
@@ -92,6 +101,23 @@ class Session(Generic[L]):
     batch_size: int | None
     progress: Progress
 
+    def batches(self, images: Images, schema: Schema, size: int) -> Iterator[Images]:
+        """Yield the images that have no row yet, and show progress by images.
+
+        Args:
+            images: Images, labels and ids.
+            schema: The table of the rows; its first key is the id of an image.
+            size: Images at once where the session does not say.
+        """
+        done = {i for (i,) in self.store.done(schema.table, next(iter(schema.keys)))}
+        todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
+        size = check_rows(size if self.batch_size is None else self.batch_size)
+        self.progress(len(images.ids) - len(todo))
+        for start in range(0, len(todo), size):
+            rows = torch.tensor(todo[start : start + size], dtype=torch.int64, device="cpu")
+            yield Images(*(part[rows] for part in images))
+            self.progress(len(images.ids) - len(todo) + start + len(rows))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
@@ -113,9 +139,10 @@ class Report(ABC):
     def tree(self) -> dict[str, Any]:
         """Return the result: names to JSON values, estimates, and mappings and lists of them."""
 
-    @abstractmethod
     def display(self) -> Display:
-        """Return what the command line prints."""
+        """Return what the command line prints; here every estimate on top, in one line."""
+        estimates = {k: e for k, e in self.tree().items() if isinstance(e, Estimate)}
+        return Display(", ".join(f"{k} {written(e)} (n = {e.n})" for k, e in estimates.items()))
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object: the result, then notes, seconds, settings and run folder."""
@@ -142,12 +169,15 @@ class Study(ABC, Generic[L, R]):
         verb: Its name on the command line, of its run folders and in `advpure.studies`.
         doing: What a progress bar says.
         tables: Layouts of its records, the main one first.
+        columns: What a sweep shows of it, and its figure draws: name to path and unit, see
+            `advpure.sweeps.columns`.
         of_defense: Whether its cost counts a classifier and backward passes.
     """
 
     verb: ClassVar[str]
     doing: ClassVar[str] = "measuring"
     tables: ClassVar[tuple[Schema, ...]]
+    columns: ClassVar[Columns] = {}
     of_defense: ClassVar[bool] = False
 
     @abstractmethod
@@ -179,11 +209,18 @@ class Study(ABC, Generic[L, R]):
     def draw(cls, store: RecordStore, path: Path) -> Path:
         """Draw the study's figure of a run from its records alone.
 
+        Where a study has no figure of its own, that is the distribution over images of the means
+        among its `columns`.
+
         Raises:
             BadInput: for a run without records, or another ending than .png, .svg and .pdf.
             StorageFull: when there is no room.
         """
-        raise NotImplementedError
+        report = cls.report(store)
+        estimates = {name: find(report.tree(), at["at"]) for name, at in cls.columns.items()}
+        groups = {name: list(each.images().values()) for name, each in estimates.items()}
+        label = ", ".join(groups)
+        return histogram(groups, path, xlabel=label, title=report.display().headline)
 
     def is_whole(self, loaded: L) -> bool:
         """Return whether nothing is missing after `measure`; False for a shard."""
@@ -254,18 +291,32 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
 
     sources: ClassVar[tuple[object, ...]] = ()
     """Functions and classes whose files the records name, beside the purifier's."""
+    passes: ClassVar[tuple[int, int]] = (1, 0)
+    """Forward and backward passes through the model, per image, for the cost."""
 
     @property
     @abstractmethod
     def xi(self) -> RandomnessConfig:
         """The randomness that the model is bound to."""
 
-    @abstractmethod
     def describe(self, model: Any, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
         """Return what identifies the run beside verb, images and device, as JSON values.
 
-        The networks' sha256 stand in it, at the top or in `defense`.
+        By default the model, with the sha256 of its networks, in `defense`; its randomness; and
+        the fields that the study declares itself, without those marked `Beside`.
         """
+        shared = {each.name for each in fields(JudgedSubject)} | {"seed"}
+        hints = get_type_hints(type(self), include_extras=True)
+        own = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in shared and not is_beside(hints[each.name])
+        }
+        return {
+            "defense": describe(model) if isinstance(model, Defense) else as_target(model).settings,
+            "randomness": {"seed": xi.seed, "scheme": xi.scheme},
+            **own,
+        }
 
     def load_model(self, xi: RandomnessConfig) -> Purifier | Defense:
         """Load what is measured."""
@@ -288,6 +339,11 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
     def total(self, loaded: LoadedModel) -> int:
         """Return the number of images."""
         return len(loaded.images.ids)
+
+    def cost(self, loaded: LoadedModel) -> Cost:
+        """Estimate the cost of `passes` through the model."""
+        view = loaded.model.at(xi=loaded.xi)
+        return estimate(view, loaded.images.images[:8], len(loaded.images.ids), *self.passes)
 
 
 @dataclass(frozen=True, kw_only=True)

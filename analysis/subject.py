@@ -173,7 +173,7 @@ class Seeded:
     """One configuration of the defense's randomness.
 
     Attributes:
-        seed: Base seed of the defense's randomness, 0 to 2^32 - 1.
+        seed: Base seed of the defense's randomness.
     """
 
     seed: Seed = 0

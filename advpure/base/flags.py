@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 _ENTRY = re.compile(r"^(\w+): (.*)$")
 
@@ -51,6 +51,16 @@ class Keys:
 
     kind: str
     flags: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_beside(annotation: Any) -> bool:
+    """Return whether no record depends on a field of this annotation.
+
+    Example:
+        >>> is_beside(Annotated[bool, Beside()]), is_beside(bool)
+        (True, False)
+    """
+    return any(isinstance(mark, Beside) for mark in get_args(annotation))
 
 
 def documented(kind: type[Any]) -> dict[str, str]:

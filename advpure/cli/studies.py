@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 
 from advpure.base.display import Display, Table
-from advpure.base.flags import Beside, Flag, Keys, Positional, Repeats, documented
+from advpure.base.flags import Flag, Keys, Positional, Repeats, documented
 from advpure.base.text import several
 from advpure.base.validation import Range, range_of
 from advpure.cli import output
@@ -263,10 +263,14 @@ def _range(within: Range) -> str:
     if low is not None and high is not None:
         return f"{_plain(low)} to {_plain(high)}"
     if within.above is not None and within.below is not None:
-        return f"between {within.above:g} and {within.below:g}"
-    if low is not None and within.below is None:
-        return f"{low:g} or more"
-    return "" if within.above is None else f"above {within.above:g}"
+        return f"between {_plain(within.above)} and {_plain(within.below)}"
+    parts = [] if low is None else [f"{_plain(low)} or more"]
+    parts += [] if within.above is None else [f"above {_plain(within.above)}"]
+    if high is not None and high != float("inf"):
+        parts.append(f"at most {_plain(high)}")
+    if within.below is not None and within.below < 2**32:
+        parts.append(f"below {_plain(within.below)}")
+    return ", ".join(parts)
 
 
 def _plain(number: float) -> str:
@@ -335,9 +339,3 @@ def show(display: Display) -> None:
             output.print_table(part.columns, part.rows, title=part.title)
         else:
             print(part)
-
-
-def is_beside(kind: type[Any], name: str) -> bool:
-    """Return whether no record depends on a field."""
-    hints = get_type_hints(kind, include_extras=True)
-    return any(isinstance(mark, Beside) for mark in _parts(hints[name])[1])

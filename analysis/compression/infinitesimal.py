@@ -98,7 +98,7 @@ def infinitesimal_compression_rate(
     images: Tensor,
     *,
     probes: int = 10,
-    distribution: Distribution = "uniform",
+    distribution: Distribution = CompressionSettings.distribution,
     seeds: int | Sequence[int] | None = None,
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,

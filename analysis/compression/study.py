@@ -17,7 +17,7 @@ from advpure.analysis.compression.result import (
     CompressionResult,
 )
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import LoadedModel, ModelStudy, Report, Session
+from advpure.analysis.study import Columns, LoadedModel, ModelStudy, Report, Session
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.flags import Beside
 from advpure.core.purifier import Purifier
@@ -123,6 +123,7 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
     verb: ClassVar[str] = "cr"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (COMPRESSION_SCHEMA,)
+    columns: ClassVar[Columns] = {"compression rate": {"at": "rows.0"}}
 
     limit: Annotated[bool, Beside()] = False
 

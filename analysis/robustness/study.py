@@ -24,7 +24,7 @@ from advpure.analysis.robustness.protocol import (
     summarize,
 )
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
+from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.noise import NoiseSettings
@@ -175,6 +175,10 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
     verb: ClassVar[str] = "attack"
     doing: ClassVar[str] = "attacking"
     tables: ClassVar[tuple[Schema, ...]] = (DECISIONS, ATTACKS)
+    columns: ClassVar[Columns] = {
+        "clean": {"at": "clean_accuracy", "unit": "percent"},
+        "robust": {"at": "robust_accuracy", "unit": "percent"},
+    }
 
     randomness: Annotated[Randomness, Flag("--fix-random/--fresh-random")] = "fresh"
     draws: Count | None = None

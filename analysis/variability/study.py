@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import LoadedModel, PurifierStudy, Report, Session
+from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session
 from advpure.analysis.variability.cells import rows_path
 from advpure.analysis.variability.result import MEANS, RATIOS, SNR_SCHEMA, SnrResult, SnrRow
 from advpure.analysis.variability.settings import SnrSettings
@@ -115,6 +115,7 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
     verb: ClassVar[str] = "snr"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (SNR_SCHEMA,)
+    columns: ClassVar[Columns] = {"internal / input": {"at": "internal_to_input_unbiased"}}
     sources: ClassVar[tuple[object, ...]] = (snr_tables, table_statistics)
 
     def describe(self, model: Purifier, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
