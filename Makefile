@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of one thread each: threads of small networks only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: setup run test quick lint bench build clean
+.PHONY: setup run test quick lint bench build site clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,9 @@ bench: setup
 
 build: setup
 	$(BIN)/python -m build
+
+site: setup
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
