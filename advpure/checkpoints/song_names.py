@@ -108,9 +108,13 @@ def _in_order(network: SongUNet) -> Iterator[tuple[str, nn.Module]]:
 
 
 _SCORE_BLOCK = {
-    "norm0": "GroupNorm_0", "conv0": "Conv_0", "affine": "Dense_0", "norm1": "GroupNorm_1",
-    "conv1": "Conv_1", "skip": "Conv_2",
-}  # fmt: skip
+    "norm0": "GroupNorm_0",
+    "conv0": "Conv_0",
+    "affine": "Dense_0",
+    "norm1": "GroupNorm_1",
+    "conv1": "Conv_1",
+    "skip": "Conv_2",
+}
 _SCORE_ATTENTION = {"query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "out": "NIN_3"}
 
 

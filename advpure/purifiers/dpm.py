@@ -146,6 +146,12 @@ def solver_step(
         kappa, pull = there.alpha / here.alpha, there.sigma * math.expm1(h)
         form = NoiseForm(kappa=kappa, gamma=pull / kappa, epsilon=lambda x: epsilon(x, snr))
     return Step(
-        name=f"dpm-{order}", phase="reverse", time=number, move=move, evaluations=order,
-        scale=there.alpha, sigma=there.sigma / there.alpha, form=form,
-    )  # fmt: skip
+        name=f"dpm-{order}",
+        phase="reverse",
+        time=number,
+        move=move,
+        evaluations=order,
+        scale=there.alpha,
+        sigma=there.sigma / there.alpha,
+        form=form,
+    )

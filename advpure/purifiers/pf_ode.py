@@ -62,6 +62,11 @@ def heun_step(denoiser: Denoiser, here: float, there: float, number: int) -> Ste
 
     form = None if there else noise_form(denoiser, state=0.0, estimate=1.0, level=here)
     return Step(
-        name="heun" if there else "euler", phase="reverse", time=number, move=move,
-        evaluations=2 if there else 1, sigma=there, form=form,
-    )  # fmt: skip
+        name="heun" if there else "euler",
+        phase="reverse",
+        time=number,
+        move=move,
+        evaluations=2 if there else 1,
+        sigma=there,
+        form=form,
+    )

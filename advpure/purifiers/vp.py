@@ -45,9 +45,15 @@ def _noising(signal: float, variance: float, time: int, abar: float) -> Step:
 
     sigma = math.sqrt((1 - abar) / abar)
     return Step(
-        name="noise", phase="forward", time=time, move=move, noisy=True,
-        scale=math.sqrt(abar), sigma=sigma, gain=gain,
-    )  # fmt: skip
+        name="noise",
+        phase="forward",
+        time=time,
+        move=move,
+        noisy=True,
+        scale=math.sqrt(abar),
+        sigma=sigma,
+        gain=gain,
+    )
 
 
 def kept_indices(index: int, stride: int) -> list[int]:
@@ -118,10 +124,16 @@ def _ancestral(
     # A learned variance is that of the state: then the noise term has a derivative too.
     plain = not clip and (variance != "learned" or prev < 0)
     return Step(
-        name="ancestral", phase="reverse", time=i + 1, move=move, noisy=prev >= 0, evaluations=1,
-        scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
+        name="ancestral",
+        phase="reverse",
+        time=i + 1,
+        move=move,
+        noisy=prev >= 0,
+        evaluations=1,
+        scale=math.sqrt(before),
+        sigma=math.sqrt((1 - before) / before),
         form=noise_form(denoiser, state=c1, estimate=c0, level=sigma, root=root) if plain else None,
-    )  # fmt: skip
+    )
 
 
 def implicit_steps(
@@ -170,6 +182,13 @@ def _implicit(
         state, share = along / math.sqrt(1 - abar), math.sqrt(before) - along * sigma**-1
         form = noise_form(denoiser, state=state, estimate=share, level=sigma, root=root)
     return Step(
-        name="implicit", phase="reverse", time=i + 1, move=move, evaluations=1, form=form,
-        noisy=spread > 0, scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
-    )  # fmt: skip
+        name="implicit",
+        phase="reverse",
+        time=i + 1,
+        move=move,
+        evaluations=1,
+        form=form,
+        noisy=spread > 0,
+        scale=math.sqrt(before),
+        sigma=math.sqrt((1 - before) / before),
+    )

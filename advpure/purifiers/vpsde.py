@@ -86,11 +86,21 @@ class VPSDE(TimeStrength):
         pull = factor * beta * dt / math.sqrt(1 - abar)
         share = pull / math.sqrt(1 - seen)
         form = noise_form(
-            denoiser, state=1.0 + 0.5 * beta * dt - share, estimate=share * root, level=sigma,
+            denoiser,
+            state=1.0 + 0.5 * beta * dt - share,
+            estimate=share * root,
+            level=sigma,
             root=root,
-        )  # fmt: skip
+        )
         scale = math.sqrt(vp_abar(after))
         return Step(
-            name="euler", phase="reverse", time=number, move=move, noisy=self.kind == "sde",
-            evaluations=1, scale=scale, sigma=math.sqrt(1 - scale**2) / scale, form=form,
-        )  # fmt: skip
+            name="euler",
+            phase="reverse",
+            time=number,
+            move=move,
+            noisy=self.kind == "sde",
+            evaluations=1,
+            scale=scale,
+            sigma=math.sqrt(1 - scale**2) / scale,
+            form=form,
+        )

@@ -159,10 +159,15 @@ def fit_zero_inflated(
     matrix = (covariance * np.outer(units, units)).tolist()
     n, positive = len(low), int((~zero).sum())
     return ZeroInflatedGaussian(
-        plateau=model.plateau(best), mean=mean, std=std, n=n, positive=positive,
+        plateau=model.plateau(best),
+        mean=mean,
+        std=std,
+        n=n,
+        positive=positive,
         covariance=(tuple(matrix[0]), tuple(matrix[1])),
-        log_likelihood=model(best), level=level,
-    )  # fmt: skip
+        log_likelihood=model(best),
+        level=level,
+    )
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,13 @@ class CalibrationTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return the noise range, what was drawn, and the guide."""
         return {
-            **self.range, "task": "edm", "trained_sigma": str(self.levels), "guide": self.name,
-            "guide_sha256": state_sha256(self.guide), "derivation": "re-derived",
-        }  # fmt: skip
+            **self.range,
+            "task": "edm",
+            "trained_sigma": str(self.levels),
+            "guide": self.name,
+            "guide_sha256": state_sha256(self.guide),
+            "derivation": "re-derived",
+        }
 
 
 def _load_guide(name: str, dataset: str) -> nn.Module:

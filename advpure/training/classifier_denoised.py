@@ -90,9 +90,11 @@ class DenoisedClassifierTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return which denoiser stands in front, and at which noise."""
         return {
-            "task": "classifier", "denoiser": self.name, "denoiser_sha256": self.sum,
+            "task": "classifier",
+            "denoiser": self.name,
+            "denoiser_sha256": self.sum,
             "trained_sigma": str(self.levels),
-        }  # fmt: skip
+        }
 
 
 def _load(name: str) -> tuple[Denoiser, str]:

@@ -49,9 +49,10 @@ class UnconditionalTask(ConsistencyTask):
         started = noise_range(teacher, "consistency")
         if started != self.range:
             raise BadInput(
-                f"denoiser {self.name}", f"has another noise range than the teacher, {started}",
+                f"denoiser {self.name}",
+                f"has another noise range than the teacher, {started}",
                 "use the denoiser that it was distilled from",
-            )  # fmt: skip
+            )
 
     def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
         """Return the teacher's network, with the mean of its tokens whatever the labels."""
@@ -60,6 +61,8 @@ class UnconditionalTask(ConsistencyTask):
     def facts(self) -> dict[str, Any]:
         """Return the facts of a distilled model, and the denoiser."""
         return {
-            **super().facts(), "task": "consistency", "denoiser": self.name,
+            **super().facts(),
+            "task": "consistency",
+            "denoiser": self.name,
             "denoiser_sha256": self.sum,
-        }  # fmt: skip
+        }

@@ -104,11 +104,13 @@ class SelectorTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return at which noise it chooses, and between whom."""
         return {
-            "task": "selector", "trained_sigma": str(self.levels),
+            "task": "selector",
+            "trained_sigma": str(self.levels),
             "noise_sigmas": list(self.levels.values) or [self.levels.high],
-            "certified": self.name, "certified_sha256": state_sha256(self.certified),
+            "certified": self.name,
+            "certified_sha256": state_sha256(self.certified),
             "derivation": "re-derived",
-        }  # fmt: skip
+        }
 
 
 def _load_certified(name: str, dataset: str) -> nn.Module:
