@@ -1,7 +1,7 @@
 """The official checkpoints, as data: one entry each.
 
-Numbers of parameters and tensors, key layouts and published qualities are those of spec 11; a
-checksum or size that no source states is left out, never guessed.
+Numbers of parameters and tensors and key layouts are those of the released files, qualities those
+that were published; a checksum or size that no source states is left out, never guessed.
 """
 
 from dataclasses import replace

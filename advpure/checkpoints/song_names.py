@@ -1,7 +1,7 @@
 """The names of DDPM++ and NCSN++ in three code bases: EDM, Score-SDE and its JAX original.
 
 EDM names blocks by resolution, Score-SDE numbers modules in the order in which they run, flax
-numbers them kind by kind and keeps the output channels last (spec 11.4 to 11.6).
+numbers them kind by kind and keeps the output channels last.
 """
 
 from collections.abc import Iterator

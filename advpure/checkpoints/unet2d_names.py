@@ -1,7 +1,7 @@
 """The names of diffusers' U-Net in four code bases: OpenAI's, the port of DDPM, EDM, diffusers.
 
 A walk lists the parts of the network with their official prefixes; a table per code base says what
-the tensors inside a part are called (spec 11.1 to 11.4).
+the tensors inside a part are called.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """Classifiers whose networks torchvision and timm have: ResNet-50, ViT-B/16 and BEiT-L.
 
-Source: spec 11.7 and 11.8.
+Source: the files that torchvision, timm and the robustness library of MadryLab publish.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 With lambda = log(alpha / sigma) the probability-flow ODE is solved exactly in its linear part;
 order p uses p evaluations a step and converges at order p. Order 1 is DDIM.
 
-Source: DPM-Solver (2206.00927); spec 3.8.
+Source: [Lu2022].
 """
 
 import math

@@ -85,7 +85,7 @@ def ancestral_steps(
         variance: Variance of the reverse noise.
         clip_x0: Clip the estimate of x0 to [-1, 1]; where it clips, no gradient passes x0.
 
-    Source: seed 003, equation 4; spec 2.1, 2.3 and 3.3.
+    Source: [Wei2025], equation 4; [Nichol2021] for the learned variance.
     """
     return [
         _ancestral(denoiser, schedule, i, prev, variance, clip_x0)
@@ -150,7 +150,7 @@ def implicit_steps(
     s = eta sqrt((1 - abar_prev) / (1 - abar)) sqrt(1 - abar / abar_prev); eta = 0 is deterministic
     and eta = 1 has the posterior variance of DDPM.
 
-    Source: spec 3.4.
+    Source: [Song2021a].
     """
     if not 0 <= eta <= 1:
         raise BadInput(f"eta {eta}", "is outside [0, 1]", "0 is deterministic, 1 is ancestral")

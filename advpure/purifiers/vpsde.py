@@ -29,7 +29,7 @@ class VPSDE(TimeStrength):
         label: Time given to the network: ``continuous``, or ``floor`` to the index below, which
             discrete networks need (guided-diffusion in DiffPure).
 
-    Cost: t network evaluations at the default step. Source: spec 2.4, 3.7.
+    Cost: t network evaluations at the default step. Source: [Song2021b], [Nie2022].
     """
 
     kind: Literal["sde", "ode"] = "sde"

@@ -1,10 +1,10 @@
 """The survival function of right-censored values, without assumptions about its shape.
 
-Kaplan and Meier's estimate S(t) = prod_{t_j <= t} (1 - d_j / n_j), with d_j events at t_j among n_j
-values that are still at risk, estimates P(T > t). Without censoring before t it is the share of
-values above t. Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them
-within [0, 1] (Kalbfleisch and Prentice 1980). That scale has no value at S = 1 and S = 0; there
-`scipy.stats.ecdf`, which gives the rest, has NaN, and the band is
+S(t) = prod_{t_j <= t} (1 - d_j / n_j) of [Kaplan1958], with d_j events at t_j among n_j values that
+are still at risk, estimates P(T > t). Without censoring before t it is the share of values above t.
+Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them within [0, 1]
+[Kalbfleisch1980]. That scale has no value at S = 1 and S = 0; there `scipy.stats.ecdf`, which gives
+the rest, has NaN, and the band is
 
 * before the first event [((1 - level) / 2)^(1 / n), 1], exact (Clopper and Pearson) for the n
   values still at risk;

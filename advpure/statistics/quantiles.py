@@ -4,7 +4,7 @@ The j-th smallest of n values lies below the q-quantile with probability P(Binom
 two order statistics enclose the quantile at a level that is exact for continuous distributions and
 larger for others. Infinite values (more than was measured) take part like any others.
 
-Source: Thompson 1936.
+Source: [Thompson1936].
 """
 
 import math

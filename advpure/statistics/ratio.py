@@ -1,7 +1,7 @@
 """A ratio of two means over images, with a bootstrap interval.
 
 Images are drawn again with replacement, numerator and denominator together; the interval is the
-bias-corrected and accelerated one (BCa; Efron 1987), second-order accurate. With few images (below
+bias-corrected and accelerated one (BCa [Efron1987]), second-order accurate. With few images (below
 about 15) every bootstrap covers less than its level; Student's intervals of the two means say more.
 """
 

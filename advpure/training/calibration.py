@@ -16,7 +16,7 @@ Re-derived: the paper names both ideas and its training code is not public. The 
 term, its weight, the optimiser and the number of steps are our own, and results with it are no
 reproduction.
 
-Source: after Jeong & Shin 2023 (2310.16779), a baseline of seed 000 (tables 2 and 6); spec 6.5.
+Source: after [Jeong2023], a baseline of [Li2024] (tables 2 and 6).
 """
 
 import math

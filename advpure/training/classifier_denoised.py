@@ -3,7 +3,7 @@
 Each visit of an image draws new noise: minimise the cross-entropy of the classifier on
 clip(D(2 x - 1 + 2 sigma z; 2 sigma)), in [0, 1]. The denoiser is fixed.
 
-Source: seed 001 (Diffusion Denoised Smoothing), table 1, "finetuned"; spec 5.
+Source: [Carlini2023], table 1, "finetuned".
 """
 
 from collections.abc import Mapping

@@ -9,8 +9,7 @@ m = 1 and lambda = eta = 0 is Gaussian augmentation, the baseline of Cohen; m = 
 lambda = 20 (sigma 0.25) or 10 (0.5 and 1) is consistency regularisation. The noisy images are not
 clipped, as those of the certificate are not.
 
-Source: Cohen, Rosenfeld & Kolter 2019, section 3.3; Jeong & Shin 2020, section 3; spec 4.8 and
-10.4.
+Source: [Cohen2019], section 3.3; [Jeong2020], section 3.
 """
 
 import math

@@ -7,7 +7,7 @@ trajectories are those of an EDM denoiser, of a conditional one with the mean of
 What the paper leaves open: whether it went on by distillation or by consistency training, and with
 what teacher. Distillation from the EDM denoiser that has the same kind of token is our choice.
 
-Source: seed 000 (Consistency Purification), appendix C; spec 6.3. Distillation: see `consistency`.
+Source: [Li2024], appendix C. Distillation: see `consistency`.
 """
 
 from collections.abc import Mapping

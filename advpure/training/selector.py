@@ -10,7 +10,7 @@ w_1 = 1. It learns from the images that f was trained on, which f knows better t
 1 and a large w_0 make up for some of that. None of it touches the guarantee: a composition is
 certified for whatever its selector answers, see `advpure.analysis.certification.composition`.
 
-Source: in the spirit of ACES (Horvath, Mueller, Fischer & Vechev 2022), whose selection network
+Source: in the spirit of ACES ([Horvath2022]), whose selection network
 nobody published: target, weights and network are ours (re-derived).
 """
 
