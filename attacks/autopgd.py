@@ -9,7 +9,7 @@ checkpoints w_j of `checkpoints` a sample halves its eta and goes back to its be
 
 All of this state belongs to one sample. After such a return "rose" compares with the loss of the
 best point, from which the step was taken, as in the paper's algorithm; the official code compares
-with the loss of the point that was left. Source: Croce and Hein 2020, algorithm 1.
+with the loss of the point that was left. Source: [Croce2020], algorithm 1.
 """
 
 import math

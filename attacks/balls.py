@@ -1,7 +1,7 @@
 """Geometry of the threat model: l-inf and l2 balls around an image, cut with the [0, 1] box.
 
 Rounding differs with the shape of a batch in sums over pixels only, so callers run the l2 parts on
-fixed tiles (`advpure.core.tiling`). Source of the conventions: spec 8.5 and 14.19.
+fixed tiles (`advpure.core.tiling`). The conventions are those of foolbox.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Transfer between randomness configurations: craft under one, report under another.
 
-Source: seed 003, table S4; spec 8.5.
+Source: [Wei2025], table S4.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ With z the logits, y the label and pi_k the k-th largest logit:
 * dlr: the margin divided by pi_1 - pi_3, so that it does not change when the logits are shifted or
   scaled; targeted: divided by pi_1 - (pi_3 + pi_4) / 2.
 
-Source: Carlini and Wagner 2017 (margin); Croce and Hein 2020, equations 6 and 7 (dlr). The targeted
+Source: [Carlini2017] (margin); [Croce2020], equations 6 and 7 (dlr). The targeted
 dlr there subtracts the logit of the true class, which a caller that names only targets does not
 know; here the largest other logit takes its place, the same number while the true class leads.
 """

@@ -1,4 +1,4 @@
-"""Projected gradient descent, the attack of the paper's protocol.
+"""Projected gradient descent, the attack of the protocol of [Wei2025].
 
     x_{k+1} = P(x_k + a s(grad L(x_k)))
 
@@ -6,7 +6,7 @@ with s the sign (l-inf) or the unit direction (l2), P the projection to the ball
 the step. The defaults, 40 steps of epsilon / 30 from a uniform start, last iterate, are foolbox's
 and the paper's; they travel 1.33 epsilon, a weak attack, so also try `step_size` 2/255.
 
-Source: Madry et al. 2018; spec 8.5 and 12-H7.
+Source: [Madry2018].
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """PGD under other defaults: averaged over randomness, or through an approximated purifier.
 
-* `pgd_eot`: fresh randomness and the mean gradient of 15 passes (seed 003, spec 8.5).
+* `pgd_eot`: fresh randomness and the mean gradient of 15 passes [Wei2025].
 * `bpda`: the purifier runs forward as it is, its backward pass is replaced by the defense's
-  surrogate, the identity by default (Athalye et al. 2018).
+  surrogate, the identity by default [Athalye2018].
 * `bpda_eot`: both.
 """
 

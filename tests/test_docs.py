@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pages import blocks, copy_sources, environment
+from sources import modules
 
 from advpure.runs.records import RecordStore
 
@@ -111,3 +112,12 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "README.md", ROOT / "experiments" / "README.md"]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_work_that_a_source_cites_is_in_the_bibliography() -> None:
+    key = re.compile(r"\[([A-Z][A-Za-z]+(?:18|19|20)\d\d[a-z]?)\]")
+    listed = re.findall(rf"^\| {key.pattern}", (ROOT / "docs/bibliography.md").read_text(), re.M)
+    assert listed == sorted(set(listed))
+    cited = {name: set(key.findall(path.read_text())) for name, path in modules().items()}
+    assert set().union(*cited.values())
+    assert {name: keys - set(listed) for name, keys in cited.items() if keys - set(listed)} == {}

@@ -20,12 +20,14 @@ WITHOUT_IMPORT = {"ray": "reserved for sweeps over several machines; nothing imp
 """Declared packages that no source imports, each with the reason."""
 
 DISTRIBUTIONS = {
-    "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "open_clip": "open-clip-torch",
-}  # fmt: skip
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "ruamel": "ruamel.yaml",
+    "open_clip": "open-clip-torch",
+}
 """Where the distribution has another name than the package."""
 
-TOOLS = {"build", "mypy", "pytest-cov", "pytest-xdist", "ruff", "scipy-stubs", "setuptools",
-         "types-pyyaml"}  # fmt: skip
+TOOLS = {"build", "mypy", "pytest-cov", "pytest-xdist", "ruff", "scipy-stubs", "setuptools"}
 """What dev brings to be run, not imported."""
 
 
@@ -130,11 +132,11 @@ def test_foreign_imports_are_found_wherever_they_hide() -> None:
         "if TYPE_CHECKING:\n    from ray import Actor\n"
         "def f():\n    from PIL import Image\n    importlib.import_module('pyarrow.parquet')\n"
         "    importlib.import_module(f'lpips.{x}' if x else 'lpips')\n"
-        "try:\n    import yaml\nexcept ImportError:\n    pass\n"
+        "try:\n    import tomli\nexcept ImportError:\n    pass\n"
     )
     assert [(one.package, one.at_once) for one in foreign_imports(source)] == [
         ("numpy", True), ("ray", False), ("PIL", False), ("pyarrow", False), ("lpips", False),
-        ("lpips", False), ("yaml", True),
+        ("lpips", False), ("tomli", True),
     ]  # fmt: skip
     assert named_extras("raise MissingExtra('open_clip', 'metrics')") == {
         ("open-clip-torch", "metrics")

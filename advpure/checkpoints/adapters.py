@@ -1,7 +1,7 @@
 """From an official network to the contract it is used by: D(x; sigma) or logits of images.
 
-Source: spec 2.7 (what each network takes for time) and 11.7 (what each classifier takes for an
-image).
+Source: the released code of each network (what it takes for time) and of each classifier (what it
+takes for an image).
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class ContinuousDenoiser(Denoiser):
     Args:
         network: Maps a scaled state [B, C, H, W] and a time [B] to epsilon [B, C, H, W].
 
-    Source: Score-SDE (2011.13456), appendix C; spec 2.4, 2.7.
+    Source: [Song2021b], appendix C.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -115,7 +115,7 @@ class NormalisedClassifier(nn.Module):
         network: Maps normalised images to logits.
         settings: What to do to images in [0, 1] first.
 
-    Source: spec 5 (bicubic, in floating point).
+    Source: [Carlini2023] (bicubic, in floating point).
     """
 
     def __init__(self, network: nn.Module, settings: AsClassifier) -> None:

@@ -1,7 +1,7 @@
 """The official checkpoints, as data: one entry each.
 
-Numbers of parameters and tensors, key layouts and published qualities are those of spec 11; a
-checksum or size that no source states is left out, never guessed.
+Numbers of parameters and tensors and key layouts are those of the released files, qualities those
+that were published; a checksum or size that no source states is left out, never guessed.
 """
 
 from dataclasses import replace
@@ -27,9 +27,15 @@ _DDPM = UNet2DConfig(
     image_size=32, channels=(128, 256, 256, 256), layers=2, attention=(1,), adm=False
 )
 _ADM64 = UNet2DConfig(
-    image_size=64, channels=(192, 384, 576, 768), layers=3, attention=(1, 2, 3), head_channels=64,
-    resample_blocks=True, classes=1000, order="parts",
-)  # fmt: skip
+    image_size=64,
+    channels=(192, 384, 576, 768),
+    layers=3,
+    attention=(1, 2, 3),
+    head_channels=64,
+    resample_blocks=True,
+    classes=1000,
+    order="parts",
+)
 _EPSILON = AsDenoiser(kind="epsilon")
 _NCSNPP = SongConfig(fourier=True, fir=True, residual_input=True)
 
@@ -90,11 +96,13 @@ _add(
         adapt=_EPSILON,
         proof="ddpm-diffusers",
         aliases=(
-            (r"\.query\.", ".to_q."), (r"\.key\.", ".to_k."), (r"\.value\.", ".to_v."),
+            (r"\.query\.", ".to_q."),
+            (r"\.key\.", ".to_k."),
+            (r"\.value\.", ".to_v."),
             (r"\.proj_attn\.", ".to_out.0."),
         ),
     )
-)  # fmt: skip
+)
 _add(
     _unet(
         name="iddpm-cifar10",
@@ -106,7 +114,11 @@ _add(
         tensors=446,
         quality="one-shot accuracy 84.9 / 71.6 / 50.8 % at sigma 0.25 / 0.5 / 1 before the ViT",
         config=UNet2DConfig(
-            image_size=32, channels=(128, 256, 256, 256), layers=3, attention=(1, 2), heads=4,
+            image_size=32,
+            channels=(128, 256, 256, 256),
+            layers=3,
+            attention=(1, 2),
+            heads=4,
             out_channels=6,
         ),
         adapt=AsDenoiser(
@@ -114,7 +126,7 @@ _add(
         ),
         proof="iddpm-cifar10",
     )
-)  # fmt: skip
+)
 _add(
     _unet(
         name="iddpm-imagenet64",
@@ -126,7 +138,11 @@ _add(
         tensors=450,
         quality="FID 19.2 (published)",
         config=UNet2DConfig(
-            image_size=64, channels=(128, 256, 384, 512), layers=3, attention=(2, 3), heads=4,
+            image_size=64,
+            channels=(128, 256, 384, 512),
+            layers=3,
+            attention=(2, 3),
+            heads=4,
             out_channels=6,
         ),
         adapt=AsDenoiser(
@@ -134,7 +150,7 @@ _add(
         ),
         proof="iddpm-imagenet64",
     )
-)  # fmt: skip
+)
 _add(
     _unet(
         name="adm-imagenet256",
@@ -146,13 +162,18 @@ _add(
         tensors=566,
         quality="FID 26.2 (published)",
         config=UNet2DConfig(
-            image_size=256, channels=(256, 256, 512, 512, 1024, 1024), layers=2,
-            attention=(3, 4, 5), head_channels=64, out_channels=6, resample_blocks=True,
+            image_size=256,
+            channels=(256, 256, 512, 512, 1024, 1024),
+            layers=2,
+            attention=(3, 4, 5),
+            head_channels=64,
+            out_channels=6,
+            resample_blocks=True,
         ),
         adapt=AsDenoiser(kind="epsilon", learned_variance=True),
         proof="adm-imagenet256",
     )
-)  # fmt: skip
+)
 _add(
     _unet(
         name="adm-imagenet64-cond",
@@ -238,11 +259,19 @@ _add(_jcm)
 for _short, _what, _place, _quality in (
     ("cd-l2", "consistency distillation (l2)", "cd-l2/checkpoints/checkpoint_80", "not tabulated"),
     ("cd-l1", "consistency distillation (l1)", "cd-l1/checkpoints/checkpoint_80", "not tabulated"),
-    ("ct-lpips", "consistency training (LPIPS)", "ct-lpips/checkpoints/checkpoint_74",
-     "FID 8.70 in one step, 5.83 in two (published)"),
-    ("edm", "EDM teacher of the consistency models", "edm_cifar10_ema",
-     "FID 2.04 with 35 evaluations (published)"),
-):  # fmt: skip
+    (
+        "ct-lpips",
+        "consistency training (LPIPS)",
+        "ct-lpips/checkpoints/checkpoint_74",
+        "FID 8.70 in one step, 5.83 in two (published)",
+    ),
+    (
+        "edm",
+        "EDM teacher of the consistency models",
+        "edm_cifar10_ema",
+        "FID 2.04 with 35 evaluations (published)",
+    ),
+):
     _add(
         replace(
             _jcm,
@@ -438,13 +467,16 @@ _add(
         quality="97.9 % of the test set (published; check its label order by this)",
         accuracy=97.9,
         config=VisionConfig(
-            library="timm", model="vit_base_patch16_224", classes=10, epsilon=1e-12,
+            library="timm",
+            model="vit_base_patch16_224",
+            classes=10,
+            epsilon=1e-12,
             names="transformers",
         ),
         adapt=AsClassifier(mean=_HALF, std=_HALF, size=224),
         proof="vit-cifar10",
     )
-)  # fmt: skip
+)
 _add(
     _vision(
         name="vit-b16-imagenet",

@@ -2,8 +2,8 @@
 
 Their module names are the official ones, so a layout is the identity.
 
-Source: He et al. (1512.03385), section 4.2 (shortcut A: strided copy, zero channels);
-Zagoruyko & Komodakis (1605.07146), as RobustBench names its parts; spec 11.7.
+Source: [He2016], section 4.2 (shortcut A: strided copy, zero channels); [Zagoruyko2016], as
+RobustBench names its parts.
 """
 
 from dataclasses import dataclass

@@ -19,8 +19,8 @@ from advpure.base.errors import BadInput
 from advpure.checkpoints.adapters import AsClassifier, Resample
 from advpure.checkpoints.choices import Choices, read_preprocessor, split_choices
 from advpure.checkpoints.entry import Checkpoint
+from advpure.checkpoints.flax import load_flax
 from advpure.checkpoints.layout import Layout, assemble
-from advpure.checkpoints.msgpack import load_flax
 from advpure.checkpoints.pickles import load_edm_pickle
 from advpure.networks.named_tensors import (
     NamedTensors,

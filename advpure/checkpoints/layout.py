@@ -119,10 +119,12 @@ def assemble(layout: Layout, state: Mapping[str, Tensor], owner: str) -> dict[st
     report = compare(layout, state)
     faults = [
         *[(f"tensor {name!r}", f"of {owner} is missing from the file") for name in report.missing],
-        *[(f"tensor {line.partition(':')[0]!r}", f"has shape{line.partition(':')[2]}, in {owner}")
-          for line in report.misshapen],
+        *[
+            (f"tensor {line.partition(':')[0]!r}", f"has shape{line.partition(':')[2]}, in {owner}")
+            for line in report.misshapen
+        ],
         *[(f"tensor {name!r}", f"is unknown to {owner}") for name in report.unexpected],
-    ]  # fmt: skip
+    ]
     if faults:
         subject, rule = faults[0]
         more = f" ({len(faults) - 1} more differ)" if len(faults) > 1 else ""

@@ -4,7 +4,7 @@ EDM's files carry the source of their classes and execute it on loading. Here ev
 pickle asks for is either on the short list below, which only puts tensors, arrays and plain
 containers together, or the file is refused. The recorded source is skipped unread.
 
-Source: the persistence format of NVlabs/edm; spec 11.4.
+Source: the persistence format of NVlabs/edm [Karras2022].
 """
 
 import collections

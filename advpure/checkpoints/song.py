@@ -2,9 +2,9 @@
 
 One network covers EDM's two CIFAR-10 models, the JAX networks of the CIFAR-10 consistency models
 and Score-SDE's DDPM++: they differ in the noise features, in the resampling filter, in a residual
-path of the input, and in the names of their files (spec 2.7, 11.4 to 11.6).
+path of the input, and in the names of their files.
 
-Source: Score-SDE (2011.13456), appendix H; EDM (2206.00364), appendix F.
+Source: [Song2021b], appendix H; [Karras2022], appendix F.
 """
 
 import math

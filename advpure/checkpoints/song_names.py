@@ -1,7 +1,7 @@
 """The names of DDPM++ and NCSN++ in three code bases: EDM, Score-SDE and its JAX original.
 
 EDM names blocks by resolution, Score-SDE numbers modules in the order in which they run, flax
-numbers them kind by kind and keeps the output channels last (spec 11.4 to 11.6).
+numbers them kind by kind and keeps the output channels last.
 """
 
 from collections.abc import Iterator
@@ -108,9 +108,13 @@ def _in_order(network: SongUNet) -> Iterator[tuple[str, nn.Module]]:
 
 
 _SCORE_BLOCK = {
-    "norm0": "GroupNorm_0", "conv0": "Conv_0", "affine": "Dense_0", "norm1": "GroupNorm_1",
-    "conv1": "Conv_1", "skip": "Conv_2",
-}  # fmt: skip
+    "norm0": "GroupNorm_0",
+    "conv0": "Conv_0",
+    "affine": "Dense_0",
+    "norm1": "GroupNorm_1",
+    "conv1": "Conv_1",
+    "skip": "Conv_2",
+}
 _SCORE_ATTENTION = {"query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "out": "NIN_3"}
 
 

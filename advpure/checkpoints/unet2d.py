@@ -1,11 +1,11 @@
 """The U-Nets that diffusers has: DDPM, improved diffusion, ADM, and consistency models.
 
 One class of diffusers serves five published code bases, which differ in the order of the joint
-attention projection, in the scalar that the time embedding is made from (spec 2.7), and in their
-names (`advpure.checkpoints.unet2d_names`).
+attention projection, in the scalar that the time embedding is made from, and in their names
+(`advpure.checkpoints.unet2d_names`).
 
-Source: DDPM (2006.11239), improved DDPM (2102.09672), ADM (2105.05233), EDM (2206.00364),
-consistency models (2303.01469).
+Source: DDPM [Ho2020], improved DDPM [Nichol2021], ADM [Dhariwal2021], EDM [Karras2022], consistency
+models [Song2023].
 """
 
 from collections.abc import Callable

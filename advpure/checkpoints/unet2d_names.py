@@ -1,7 +1,7 @@
 """The names of diffusers' U-Net in four code bases: OpenAI's, the port of DDPM, EDM, diffusers.
 
 A walk lists the parts of the network with their official prefixes; a table per code base says what
-the tensors inside a part are called (spec 11.1 to 11.4).
+the tensors inside a part are called.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,35 +59,61 @@ def _source(name: str, tensor: Tensor, inner: str, module: _Module, config: UNet
 _QKV = ["to_q", "to_k", "to_v"]
 _CONVOLUTION = {"": ""}
 _OPENAI = {
-    "plain": _CONVOLUTION, "classes": _CONVOLUTION,
+    "plain": _CONVOLUTION,
+    "classes": _CONVOLUTION,
     "block": {
-        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
-        "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "time_emb_proj": "emb_layers.1",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "conv_shortcut": "skip_connection",
     },
     "attention": {
-        "group_norm": "norm", "to_q": "qkv", "to_k": "qkv", "to_v": "qkv", "to_out.0": "proj_out",
+        "group_norm": "norm",
+        "to_q": "qkv",
+        "to_k": "qkv",
+        "to_v": "qkv",
+        "to_out.0": "proj_out",
     },
-}  # fmt: skip
+}
 _DDPM = {
     "plain": _CONVOLUTION,
     "block": {
-        "norm1": "norm1", "conv1": "conv1", "time_emb_proj": "temb_proj", "norm2": "norm2",
-        "conv2": "conv2", "conv_shortcut": "nin_shortcut",
+        "norm1": "norm1",
+        "conv1": "conv1",
+        "time_emb_proj": "temb_proj",
+        "norm2": "norm2",
+        "conv2": "conv2",
+        "conv_shortcut": "nin_shortcut",
     },
     "attention": {
-        "group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out",
+        "group_norm": "norm",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+        "to_out.0": "proj_out",
     },
-}  # fmt: skip
+}
 _EDM = {
-    "plain": _CONVOLUTION, "classes": _CONVOLUTION,
+    "plain": _CONVOLUTION,
+    "classes": _CONVOLUTION,
     "block": {
-        "norm1": "norm0", "conv1": "conv0", "time_emb_proj": "affine", "norm2": "norm1",
-        "conv2": "conv1", "conv_shortcut": "skip",
+        "norm1": "norm0",
+        "conv1": "conv0",
+        "time_emb_proj": "affine",
+        "norm2": "norm1",
+        "conv2": "conv1",
+        "conv_shortcut": "skip",
     },
     "attention": {
-        "group_norm": "norm2", "to_q": "qkv", "to_k": "qkv", "to_v": "qkv", "to_out.0": "proj",
+        "group_norm": "norm2",
+        "to_q": "qkv",
+        "to_k": "qkv",
+        "to_v": "qkv",
+        "to_out.0": "proj",
     },
-}  # fmt: skip
+}
 _SUFFIXES: dict[str, dict[str, dict[str, str]]] = {"openai": _OPENAI, "ddpm": _DDPM, "edm": _EDM}
 
 
@@ -140,9 +166,11 @@ def _walk_openai(config: UNet2DConfig) -> Iterator[_Module]:
             if j == config.layers and level:
                 inner = "" if config.resample_blocks else ".conv"
                 yield _Module(
-                    f"up_blocks.{k}.upsamplers.0{inner}", resized, level,
+                    f"up_blocks.{k}.upsamplers.0{inner}",
+                    resized,
+                    level,
                     f"output_blocks.{block}.{1 + attends}{inner}",
-                )  # fmt: skip
+                )
             block += 1
     yield _Module("conv_norm_out", "plain", 0, "out.0")
     yield _Module("conv_out", "plain", 0, "out.2")
@@ -208,8 +236,10 @@ def _walk_edm(config: UNet2DConfig) -> Iterator[_Module]:
 
 
 _WALKS: dict[str, Callable[[UNet2DConfig], Iterator[_Module]]] = {
-    "openai": _walk_openai, "ddpm": _walk_ddpm, "edm": _walk_edm,
-}  # fmt: skip
+    "openai": _walk_openai,
+    "ddpm": _walk_ddpm,
+    "edm": _walk_edm,
+}
 
 
 def _edm_unused(config: UNet2DConfig) -> dict[str, Shape]:

@@ -1,6 +1,6 @@
 """Classifiers whose networks torchvision and timm have: ResNet-50, ViT-B/16 and BEiT-L.
 
-Source: spec 11.7 and 11.8.
+Source: the files that torchvision, timm and the robustness library of MadryLab publish.
 """
 
 from dataclasses import dataclass
@@ -59,14 +59,19 @@ def build(config: VisionConfig) -> nn.Module:
 
 
 _TRANSFORMERS = {
-    "norm1": "layernorm_before", "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
-}  # fmt: skip
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
 _OUTER = {
-    "cls_token": "vit.embeddings.cls_token", "pos_embed": "vit.embeddings.position_embeddings",
-    "patch_embed.proj": "vit.embeddings.patch_embeddings.projection", "norm": "vit.layernorm",
+    "cls_token": "vit.embeddings.cls_token",
+    "pos_embed": "vit.embeddings.position_embeddings",
+    "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+    "norm": "vit.layernorm",
     "head": "classifier",
-}  # fmt: skip
+}
 
 
 def layout(network: nn.Module, config: VisionConfig) -> Layout:

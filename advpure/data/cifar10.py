@@ -7,7 +7,7 @@ The folder is `$ADVPURE_DATA/cifar10` or else `~/.cache/advpure/cifar10`. Six fi
 records, each a label byte and 3,072 bytes in channel, row, column order. Their SHA1 sums are
 checked when they are first read by this user and whenever a file changes.
 
-Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
+Source: [Krizhevsky2009], "Learning multiple layers of features from tiny images".
 """
 
 import contextlib

@@ -45,8 +45,9 @@ def find_arrays(files: Files) -> Source | None:
     arrow = _arrow()
 
     def load(split: Split) -> Records:
-        tables = [_table(arrow, files.read(path), f"{path} in {files.where}")
-                  for path in paths[split]]  # fmt: skip
+        tables = [
+            _table(arrow, files.read(path), f"{path} in {files.where}") for path in paths[split]
+        ]
         return np.concatenate(tables)
 
     return Source("Parquet files", in_blocks(load), frozenset(paths))

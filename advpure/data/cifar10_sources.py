@@ -24,9 +24,10 @@ def find_source(files: Files) -> Source:
     if "test_batch.bin" in files or "data_batch_1.bin" in files:
         return Source("binary version", lambda name: _binary(files, name))
     if "test_batch" in files or "data_batch_1" in files:
-        return Source("python version", lambda name: read_batch(
-            files.read(_stem(name)), f"{_stem(name)} in {files.where}"
-        ))  # fmt: skip
+        return Source(
+            "python version",
+            lambda name: read_batch(files.read(_stem(name)), f"{_stem(name)} in {files.where}"),
+        )
     if "test_batch.png" in files or "data_batch_1.png" in files:
         return Source("strips of PNG", lambda name: _strip(files, name))
     found = find_arrays(files) or find_pictures(files)

@@ -2,7 +2,7 @@
 
 Every fourth image (position % 4 == 0) is a test image, the others are for training.
 
-Source: Alpaydin & Kaynak 1998, "Optical recognition of handwritten digits" (UCI), test part.
+Source: [Alpaydin1998], "Optical recognition of handwritten digits" (UCI), test part.
 """
 
 import torch

@@ -7,10 +7,10 @@ unpacked development kit (`ILSVRC2012_validation_ground_truth.txt` and `meta.mat
 Labels are places in the sorted list of the 1,000 WordNet ids; folders with numbers for names need
 `map_clsloc.txt` of the development kit beside `val`, see `advpure.data.wordnet`. Images are ordered
 by label, then by file name, in both layouts, so that `every-50th` is the same choice in either and
-takes one image of each class, as in Carlini et al. 2023. Resize to 256 on the shorter side
+takes one image of each class, as in [Carlini2023]. Resize to 256 on the shorter side
 (bilinear, antialiased), crop 224.
 
-Source: Russakovsky et al. 2015; spec 5.
+Source: [Russakovsky2015].
 """
 
 import os

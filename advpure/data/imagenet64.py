@@ -6,7 +6,7 @@ column order, and `labels` from 1 in the order of the development kit. `map_clsl
 (WordNet id, number, name on each line) must lie beside them: it turns the numbers into the labels
 that classifiers use, places in the sorted list of the WordNet ids.
 
-Source: Chrabaszcz et al. 2017 (1707.08819).
+Source: [Chrabaszcz2017].
 """
 
 from collections.abc import Iterator, Mapping

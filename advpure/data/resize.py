@@ -1,6 +1,6 @@
 """Let a network of one resolution work on images of another.
 
-Source: the ImageNet wrapper of DiffPure, which purifies 224x224 images at 256x256; spec 3.5.
+Source: the ImageNet wrapper of DiffPure [Nie2022], which purifies 224x224 images at 256x256.
 """
 
 from torch import Tensor, nn

@@ -3,7 +3,7 @@
 A fixed layer whitens small patches of the normalised image; three or more blocks follow, each two
 3x3 convolutions with a pooling between them; the largest value of every channel is classified.
 
-Source: Page 2018, "How to train your ResNet" (patch whitening); Jordan 2024 (2404.00498), from
+Source: [Page2018], "How to train your ResNet" (patch whitening); [Jordan2024], from
 which the proportions and the initial identity filters are taken.
 """
 

@@ -3,8 +3,8 @@
 d(a, b) = sum over five layers of mean over positions of w . (a / |a| - b / |b|)^2, with a and b the
 features of the layer, |.| over channels, and w >= 0.
 
-Source: Zhang et al. 2018 (1801.03924), version 0.1; spec 9.5. The root is taken of |a|^2 + 1e-8, as
-in torchmetrics: its gradient stays finite where a pixel has no active feature.
+Source: [Zhang2018], version 0.1 of the weights. The root is taken of |a|^2 + 1e-8, as in
+torchmetrics: its gradient stays finite where a pixel has no active feature.
 """
 
 from collections.abc import Mapping, Sequence

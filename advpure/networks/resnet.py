@@ -1,6 +1,6 @@
 """A small residual classifier on images in [0, 1], its normalisation inside.
 
-Source: He et al. 2016 (basic blocks, batch normalisation), sized for 8 to 32 pixels.
+Source: [He2016] (basic blocks, batch normalisation), sized for 8 to 32 pixels.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ One embedding of the noise level gives every block its scale and shift through a
 layer, because on small images the number of operations costs more than the arithmetic. `patch`
 folds patch x patch pixels into channels first, for the same reason.
 
-Source: the raw network F of Karras et al. 2022 (table 1); blocks after Dhariwal & Nichol 2021.
+Source: the raw network F of [Karras2022] (table 1); blocks after [Dhariwal2021].
 """
 
 from dataclasses import dataclass

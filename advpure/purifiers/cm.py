@@ -13,10 +13,10 @@ from advpure.purifiers.oneshot import TimeRule, grid_of, told_level
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyPurification(NoiseStrength):
-    """Add noise sigma and map the state to the origin of its trajectory (seed 000, section 3).
+    """Add noise sigma and map the state to the origin of its trajectory ([Li2024], section 3).
 
     Several steps add noise again, sqrt(tau^2 - sigma_min^2) z, at lower and lower nodes tau and
-    map it again (Consistency models, algorithm 1).
+    map it again ([Song2023], algorithm 1).
 
     Attributes:
         steps: Network evaluations; later nodes are spread evenly between the first and the last
@@ -57,7 +57,7 @@ class ConsistencyPurification(NoiseStrength):
 
 @dataclass(frozen=True, kw_only=True)
 class TunedConsistencyPurification(ConsistencyPurification):
-    """Consistency purification with a model that was fine-tuned to purify (seed 000, section 3.3).
+    """Consistency purification with a model that was fine-tuned to purify ([Li2024], section 3.3).
 
     Attributes: those of ConsistencyPurification.
     """

@@ -43,10 +43,10 @@ class Strided(TimeStrength):
 
 @dataclass(frozen=True, kw_only=True)
 class DDPM(Strided):
-    """Noise for t steps, then ancestral reverse steps (seed 003, equations 3-4; DiffPure).
+    """Noise for t steps, then ancestral reverse steps ([Wei2025], equations 3-4; [Nie2022]).
 
     Attributes:
-        forward: ``stepwise`` (t draws, seed 003) or ``oneshot`` (one draw, DiffPure).
+        forward: ``stepwise`` (t draws, [Wei2025]) or ``oneshot`` (one draw, [Nie2022]).
         variance: ``large`` (beta), ``small`` (posterior) or ``learned``.
     """
 
@@ -63,10 +63,10 @@ class DDPM(Strided):
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseOnly(Strided):
-    """Take the image itself as the noisy state, then ancestral reverse steps (seed 003).
+    """Take the image itself as the noisy state, then ancestral reverse steps [Wei2025].
 
     Attributes:
-        prescale: Multiply the image by sqrt(abar) first, as DensePure does and seed 003 does not
+        prescale: Multiply the image by sqrt(abar) first, as [Xiao2023] does and [Wei2025] does not
             say.
         variance: See DDPM.
     """
@@ -87,7 +87,7 @@ class ReverseOnly(Strided):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Strided):
-    """Noise for t steps, then implicit reverse steps (spec 3.4).
+    """Noise for t steps, then implicit reverse steps [Song2021a].
 
     Attributes:
         forward: See DDPM.

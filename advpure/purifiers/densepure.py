@@ -13,7 +13,7 @@ from advpure.purifiers.vp import Variance, ancestral_steps
 
 @dataclass(frozen=True, kw_only=True)
 class DensePure(TimeStrength):
-    """DensePure's purifier (2211.00322; spec 3.10): a respaced reverse chain on the noisy image.
+    """DensePure's purifier [Xiao2023]: a respaced reverse chain on the noisy image.
 
     The image gets noise sigma and the scale 1 / sqrt(1 + 4 sigma^2), then walks down the indices
     round(t - k t / b), k = 0 .. b - 1, of the closed form t. One step takes x0 itself.

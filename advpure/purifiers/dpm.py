@@ -3,7 +3,7 @@
 With lambda = log(alpha / sigma) the probability-flow ODE is solved exactly in its linear part;
 order p uses p evaluations a step and converges at order p. Order 1 is DDIM.
 
-Source: DPM-Solver (2206.00927); spec 3.8.
+Source: [Lu2022].
 """
 
 import math
@@ -146,6 +146,12 @@ def solver_step(
         kappa, pull = there.alpha / here.alpha, there.sigma * math.expm1(h)
         form = NoiseForm(kappa=kappa, gamma=pull / kappa, epsilon=lambda x: epsilon(x, snr))
     return Step(
-        name=f"dpm-{order}", phase="reverse", time=number, move=move, evaluations=order,
-        scale=there.alpha, sigma=there.sigma / there.alpha, form=form,
-    )  # fmt: skip
+        name=f"dpm-{order}",
+        phase="reverse",
+        time=number,
+        move=move,
+        evaluations=order,
+        scale=there.alpha,
+        sigma=there.sigma / there.alpha,
+        form=form,
+    )

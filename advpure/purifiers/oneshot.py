@@ -40,13 +40,13 @@ class OneStepDDPM(TimeStrength):
     """Noise to an index and take the network's estimate of x0 (diffusion denoised smoothing).
 
     The three published pipelines differ in the index of a given sigma and in where the noise
-    comes from (spec 2.6 and 12, J1):
+    comes from; published accuracies differ by a point or less:
 
     * ``dds``: first index with s_i >= 2 sigma; the state is drawn at that index, so the noise is
-      s_i / 2, slightly above sigma (seed 001).
+      s_i / 2, slightly above sigma [Carlini2023].
     * ``densepure``: rounded closed form; the image gets noise sigma, then the scale
-      1 / sqrt(1 + 4 sigma^2) (DensePure).
-    * ``nearest``: the nearest index, noise and scale as for ``densepure`` (seed 000's rule).
+      1 / sqrt(1 + 4 sigma^2) [Xiao2023].
+    * ``nearest``: the nearest index, noise and scale as for ``densepure`` [Li2024].
 
     Attributes:
         clip_x0: Clip the estimate to [-1, 1], as all three do.
@@ -77,7 +77,8 @@ class OneStepEDM(NoiseStrength):
 
     Attributes:
         time_rule: Noise level told to the network: ``nearest`` node of the grid to 2 sigma,
-            ``paper`` (the node nearest sigma, erratum A1) or ``exact`` (2 sigma itself).
+            ``paper`` (the node nearest sigma, as in the text of [Li2024], unlike its code) or
+            ``exact`` (2 sigma itself).
         nodes: Nodes of the grid.
         clip: Clip the result to [-1, 1].
     """
@@ -95,7 +96,7 @@ class OneStepEDM(NoiseStrength):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated(OneStepEDM):
-    """Denoise once with a network that was fine-tuned through a classifier (spec 6.5).
+    """Denoise once with a network that was fine-tuned through a classifier.
 
     Re-derived, see `advpure.training.calibration`. The network was trained at the level itself.
 

@@ -15,12 +15,12 @@ from advpure.purifiers.oneshot import grid_of
 
 @dataclass(frozen=True, kw_only=True)
 class PFODE(NoiseStrength):
-    """EDM's deterministic sampler, started from the noisy image (spec 3.9).
+    """EDM's deterministic sampler, started from the noisy image [Karras2022].
 
     Attributes:
-        recipe: ``full``: the grid starts at 2 sigma itself, 2 nodes - 1 = 35 evaluations (seed
-            001, table 5). ``truncated``: starts at the node of the fixed grid nearest 2 sigma,
-            13, 15 or 17 evaluations at sigma 0.25, 0.5, 1 (seed 000).
+        recipe: ``full``: the grid starts at 2 sigma itself, 2 nodes - 1 = 35 evaluations
+            ([Carlini2023], table 5). ``truncated``: starts at the node of the fixed grid nearest
+            2 sigma, 13, 15 or 17 evaluations at sigma 0.25, 0.5, 1 [Li2024].
         nodes: Nodes of the grid.
     """
 
@@ -62,6 +62,11 @@ def heun_step(denoiser: Denoiser, here: float, there: float, number: int) -> Ste
 
     form = None if there else noise_form(denoiser, state=0.0, estimate=1.0, level=here)
     return Step(
-        name="heun" if there else "euler", phase="reverse", time=number, move=move,
-        evaluations=2 if there else 1, sigma=there, form=form,
-    )  # fmt: skip
+        name="heun" if there else "euler",
+        phase="reverse",
+        time=number,
+        move=move,
+        evaluations=2 if there else 1,
+        sigma=there,
+        form=form,
+    )

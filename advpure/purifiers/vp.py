@@ -45,9 +45,15 @@ def _noising(signal: float, variance: float, time: int, abar: float) -> Step:
 
     sigma = math.sqrt((1 - abar) / abar)
     return Step(
-        name="noise", phase="forward", time=time, move=move, noisy=True,
-        scale=math.sqrt(abar), sigma=sigma, gain=gain,
-    )  # fmt: skip
+        name="noise",
+        phase="forward",
+        time=time,
+        move=move,
+        noisy=True,
+        scale=math.sqrt(abar),
+        sigma=sigma,
+        gain=gain,
+    )
 
 
 def kept_indices(index: int, stride: int) -> list[int]:
@@ -79,7 +85,7 @@ def ancestral_steps(
         variance: Variance of the reverse noise.
         clip_x0: Clip the estimate of x0 to [-1, 1]; where it clips, no gradient passes x0.
 
-    Source: seed 003, equation 4; spec 2.1, 2.3 and 3.3.
+    Source: [Wei2025], equation 4; [Nichol2021] for the learned variance.
     """
     return [
         _ancestral(denoiser, schedule, i, prev, variance, clip_x0)
@@ -118,10 +124,16 @@ def _ancestral(
     # A learned variance is that of the state: then the noise term has a derivative too.
     plain = not clip and (variance != "learned" or prev < 0)
     return Step(
-        name="ancestral", phase="reverse", time=i + 1, move=move, noisy=prev >= 0, evaluations=1,
-        scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
+        name="ancestral",
+        phase="reverse",
+        time=i + 1,
+        move=move,
+        noisy=prev >= 0,
+        evaluations=1,
+        scale=math.sqrt(before),
+        sigma=math.sqrt((1 - before) / before),
         form=noise_form(denoiser, state=c1, estimate=c0, level=sigma, root=root) if plain else None,
-    )  # fmt: skip
+    )
 
 
 def implicit_steps(
@@ -138,7 +150,7 @@ def implicit_steps(
     s = eta sqrt((1 - abar_prev) / (1 - abar)) sqrt(1 - abar / abar_prev); eta = 0 is deterministic
     and eta = 1 has the posterior variance of DDPM.
 
-    Source: spec 3.4.
+    Source: [Song2021a].
     """
     if not 0 <= eta <= 1:
         raise BadInput(f"eta {eta}", "is outside [0, 1]", "0 is deterministic, 1 is ancestral")
@@ -170,6 +182,13 @@ def _implicit(
         state, share = along / math.sqrt(1 - abar), math.sqrt(before) - along * sigma**-1
         form = noise_form(denoiser, state=state, estimate=share, level=sigma, root=root)
     return Step(
-        name="implicit", phase="reverse", time=i + 1, move=move, evaluations=1, form=form,
-        noisy=spread > 0, scale=math.sqrt(before), sigma=math.sqrt((1 - before) / before),
-    )  # fmt: skip
+        name="implicit",
+        phase="reverse",
+        time=i + 1,
+        move=move,
+        evaluations=1,
+        form=form,
+        noisy=spread > 0,
+        scale=math.sqrt(before),
+        sigma=math.sqrt((1 - before) / before),
+    )

@@ -29,7 +29,7 @@ class VPSDE(TimeStrength):
         label: Time given to the network: ``continuous``, or ``floor`` to the index below, which
             discrete networks need (guided-diffusion in DiffPure).
 
-    Cost: t network evaluations at the default step. Source: spec 2.4, 3.7.
+    Cost: t network evaluations at the default step. Source: [Song2021b], [Nie2022].
     """
 
     kind: Literal["sde", "ode"] = "sde"
@@ -86,11 +86,21 @@ class VPSDE(TimeStrength):
         pull = factor * beta * dt / math.sqrt(1 - abar)
         share = pull / math.sqrt(1 - seen)
         form = noise_form(
-            denoiser, state=1.0 + 0.5 * beta * dt - share, estimate=share * root, level=sigma,
+            denoiser,
+            state=1.0 + 0.5 * beta * dt - share,
+            estimate=share * root,
+            level=sigma,
             root=root,
-        )  # fmt: skip
+        )
         scale = math.sqrt(vp_abar(after))
         return Step(
-            name="euler", phase="reverse", time=number, move=move, noisy=self.kind == "sde",
-            evaluations=1, scale=scale, sigma=math.sqrt(1 - scale**2) / scale, form=form,
-        )  # fmt: skip
+            name="euler",
+            phase="reverse",
+            time=number,
+            move=move,
+            noisy=self.kind == "sde",
+            evaluations=1,
+            scale=scale,
+            sigma=math.sqrt(1 - scale**2) / scale,
+            form=form,
+        )

@@ -117,8 +117,12 @@ class Estimate:
         spread = {"std": self.std} if self.is_mean else {}
         interval = None if self.interval is None else list(self.interval)
         return {
-            **plain(self.extra), self.key: self.value, "n": self.n, **spread, "interval": interval
-        }  # fmt: skip
+            **plain(self.extra),
+            self.key: self.value,
+            "n": self.n,
+            **spread,
+            "interval": interval,
+        }
 
 
 def plain(tree: Any) -> Any:

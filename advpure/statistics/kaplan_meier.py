@@ -1,10 +1,10 @@
 """The survival function of right-censored values, without assumptions about its shape.
 
-Kaplan and Meier's estimate S(t) = prod_{t_j <= t} (1 - d_j / n_j), with d_j events at t_j among n_j
-values that are still at risk, estimates P(T > t). Without censoring before t it is the share of
-values above t. Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them
-within [0, 1] (Kalbfleisch and Prentice 1980). That scale has no value at S = 1 and S = 0; there the
-band is
+S(t) = prod_{t_j <= t} (1 - d_j / n_j) of [Kaplan1958], with d_j events at t_j among n_j values that
+are still at risk, estimates P(T > t). Without censoring before t it is the share of values above t.
+Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them within [0, 1]
+[Kalbfleisch1980]. That scale has no value at S = 1 and S = 0; there `scipy.stats.ecdf`, which gives
+the rest, has NaN, and the band is
 
 * before the first event [((1 - level) / 2)^(1 / n), 1], exact (Clopper and Pearson) for the n
   values still at risk;
@@ -12,13 +12,14 @@ band is
   1 - ((1 - level) / 2)^(1 / n), exact for n values none of which is larger.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.stats import CensoredData, ecdf
 
 from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number
@@ -41,44 +42,19 @@ class KaplanMeier:
 
     Attributes:
         times: Distinct values [k], ascending, events and censorings.
-        at_risk: Values that are not smaller, [k].
-        events: Events at each, [k].
-        last: The largest value.
-        ends: Whether the largest value is an event, so that nothing survives it.
+        survival: The share that survives each, [k] in [0, 1].
+        low: Lower ends of the pointwise bands, [k] in [0, 1].
+        high: Upper ends, [k] in [0, 1].
+        n: The number of values.
         level: Confidence level of the bands.
     """
 
     times: Array
-    at_risk: Array
-    events: Array
+    survival: Array
+    low: Array
+    high: Array
+    n: int
     level: float = 0.95
-    survival: Array = field(init=False)
-    _low: Array = field(init=False, repr=False)
-    _high: Array = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Multiply the steps, and put the bands beside them."""
-        left = self.at_risk - self.events
-        survival = np.cumprod(left / self.at_risk)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            hazard = np.cumsum(self.events / (self.at_risk * left))
-            reach = float(ndtri((1.0 + self.level) / 2.0)) * np.sqrt(hazard) / -np.log(survival)
-            low, high = survival ** np.exp(reach), survival ** np.exp(-reach)
-        before, after = survival == 1.0, left == 0
-        known = np.append(self.at_risk[1:], left[-1:])  # larger for certain, up to the next time
-        low[before] = ((1.0 - self.level) / 2.0) ** (1.0 / known[before])
-        high[before] = 1.0
-        low[after] = 0.0
-        whole = self.events.sum() == self.at_risk[0]
-        rest = 1.0 - ((1.0 - self.level) / 2.0) ** (1.0 / self.at_risk[0]) if whole else 1.0
-        high[after] = high[~after].min(initial=rest)
-        for name, values in (("survival", survival), ("_low", low), ("_high", high)):
-            object.__setattr__(self, name, values)
-
-    @property
-    def n(self) -> int:
-        """The number of values."""
-        return int(self.at_risk[0])
 
     @property
     def last(self) -> float:
@@ -105,11 +81,9 @@ class KaplanMeier:
             )
         place = int(np.searchsorted(self.times, eps, side="right")) - 1
         if place < 0:
-            low = ((1.0 - self.level) / 2.0) ** (1.0 / self.n)
-            return Survival(eps, 1.0, low, 1.0)
-        return Survival(
-            eps, float(self.survival[place]), float(self._low[place]), float(self._high[place])
-        )
+            return Survival(eps, 1.0, float(_least_share(self.n, self.level)), 1.0)
+        columns = (self.survival, self.low, self.high)
+        return Survival(eps, *(float(column[place]) for column in columns))
 
 
 def kaplan_meier(
@@ -141,7 +115,21 @@ def kaplan_meier(
     if not (np.isfinite(data).all() and data.min() >= 0.0):
         raise BadInput("a value", "is negative or not finite", "mark it as censored instead")
     level = number(level, "level", Range(above=0.0, below=1.0), "write 0.95")
-    times, places = np.unique(data, return_inverse=True)
-    counts = np.bincount(places, minlength=len(times)).astype(np.float64)
-    events = np.bincount(places, weights=seen, minlength=len(times)).astype(np.float64)
-    return KaplanMeier(times, len(data) - np.cumsum(counts) + counts, events, level)
+    steps = ecdf(CensoredData(uncensored=data[seen], right=data[~seen])).sf
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of the NaN
+        bands: Any = steps.confidence_interval(level, method="log-log")
+    times, survival, n = steps.quantiles, steps.probabilities, len(data)
+    low, high = bands.low.probabilities, bands.high.probabilities
+    larger = n - np.searchsorted(np.sort(data), times, side="right")
+    larger[-1] = (~seen[data == times[-1]]).sum()
+    before, after = survival == 1.0, survival == 0.0
+    low[before], high[before] = _least_share(larger[before], level), 1.0
+    rest = 1.0 - float(_least_share(n, level)) if seen.all() else 1.0
+    low[after], high[after] = 0.0, high[~after].min(initial=rest)
+    return KaplanMeier(times, survival, low, high, n, level)
+
+
+def _least_share(n: npt.ArrayLike, level: float) -> Array:
+    """Bound a share from below (Clopper and Pearson) where all of `n` count."""
+    bound: Array = ((1.0 - level) / 2.0) ** (1.0 / np.asarray(n, dtype=np.float64))
+    return bound

@@ -4,7 +4,7 @@ The j-th smallest of n values lies below the q-quantile with probability P(Binom
 two order statistics enclose the quantile at a level that is exact for continuous distributions and
 larger for others. Infinite values (more than was measured) take part like any others.
 
-Source: Thompson 1936.
+Source: [Thompson1936].
 """
 
 import math
@@ -58,7 +58,8 @@ def quantile(values: Sequence[float], q: float = 0.5, level: float = 0.95) -> Qu
     tail = (1.0 - level) / 2.0
     below, above = int(binom.ppf(tail, n, q)), int(binom.isf(tail, n, q)) + 1
     return Quantile(
-        ordered[max(0, math.ceil(q * n * (1 - 1e-12)) - 1)], n,
+        ordered[max(0, math.ceil(q * n * (1 - 1e-12)) - 1)],
+        n,
         ordered[below - 1] if below >= 1 else None,
         ordered[above - 1] if above <= n else None,
-    )  # fmt: skip
+    )

@@ -1,8 +1,12 @@
 """Rates and means with their n and their interval: absent is absent, never 0.0.
 
-Sources: Wilson 1927 (score interval); Clopper & Pearson 1934 (exact interval, as beta
-quantiles); Tango 1998 (score interval for a difference of paired proportions); McNemar 1947 in
-its exact, binomial form. Levels are two-sided and 0.95 unless said otherwise.
+Sources: [Wilson1927] (score interval); [Clopper1934] (exact interval, as beta quantiles);
+[Tango1998] (score interval for a difference of paired proportions); [McNemar1947] in its exact,
+binomial form. Levels are two-sided and 0.95 unless said otherwise.
+
+`scipy.stats.binomtest(...).proportion_ci` does not replace the two intervals of a rate: it refuses
+shares of draws, which are no whole number of successes, and its exact bounds are good to 2e-12
+absolutely (0.5 % too high for 1 success among 10^7), not rounded outwards.
 """
 
 import math

@@ -10,7 +10,7 @@ found below) or only as larger than where the search ended; each has its probabi
 likelihood. For given m and s the best a is p / Phi(m / s), with p the share of values above 0, at
 most 1; the other two are found by a simplex search and a Newton step.
 
-Source: seed 003, section 5.2 and figure 3b; spec 8.6.
+Source: [Wei2025], section 5.2 and figure 3b.
 """
 
 import math
@@ -159,10 +159,15 @@ def fit_zero_inflated(
     matrix = (covariance * np.outer(units, units)).tolist()
     n, positive = len(low), int((~zero).sum())
     return ZeroInflatedGaussian(
-        plateau=model.plateau(best), mean=mean, std=std, n=n, positive=positive,
+        plateau=model.plateau(best),
+        mean=mean,
+        std=std,
+        n=n,
+        positive=positive,
         covariance=(tuple(matrix[0]), tuple(matrix[1])),
-        log_likelihood=model(best), level=level,
-    )  # fmt: skip
+        log_likelihood=model(best),
+        level=level,
+    )
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Axis:
 
 
 def product(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-    """Walk over the grid of the axes in the order of the file, the last axis fastest.
+    """Yield the grid of the axes in the order of the file, the last axis fastest.
+
+    scikit-learn's `ParameterGrid` sorts the options by name, and varies each of them alone.
 
     Yields:
         (largest level, sum of levels) and the options that the point sets. Without axes there is

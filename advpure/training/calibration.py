@@ -16,7 +16,7 @@ Re-derived: the paper names both ideas and its training code is not public. The 
 term, its weight, the optimiser and the number of steps are our own, and results with it are no
 reproduction.
 
-Source: after Jeong & Shin 2023 (2310.16779), a baseline of seed 000 (tables 2 and 6); spec 6.5.
+Source: after [Jeong2023], a baseline of [Li2024] (tables 2 and 6).
 """
 
 import math
@@ -129,9 +129,13 @@ class CalibrationTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return the noise range, what was drawn, and the guide."""
         return {
-            **self.range, "task": "edm", "trained_sigma": str(self.levels), "guide": self.name,
-            "guide_sha256": state_sha256(self.guide), "derivation": "re-derived",
-        }  # fmt: skip
+            **self.range,
+            "task": "edm",
+            "trained_sigma": str(self.levels),
+            "guide": self.name,
+            "guide_sha256": state_sha256(self.guide),
+            "derivation": "re-derived",
+        }
 
 
 def _load_guide(name: str, dataset: str) -> nn.Module:

@@ -3,7 +3,7 @@
 Each visit of an image draws new noise: minimise the cross-entropy of the classifier on
 clip(D(2 x - 1 + 2 sigma z; 2 sigma)), in [0, 1]. The denoiser is fixed.
 
-Source: seed 001 (Diffusion Denoised Smoothing), table 1, "finetuned"; spec 5.
+Source: [Carlini2023], table 1, "finetuned".
 """
 
 from collections.abc import Mapping
@@ -90,9 +90,11 @@ class DenoisedClassifierTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return which denoiser stands in front, and at which noise."""
         return {
-            "task": "classifier", "denoiser": self.name, "denoiser_sha256": self.sum,
+            "task": "classifier",
+            "denoiser": self.name,
+            "denoiser_sha256": self.sum,
             "trained_sigma": str(self.levels),
-        }  # fmt: skip
+        }
 
 
 def _load(name: str) -> tuple[Denoiser, str]:

@@ -9,8 +9,7 @@ m = 1 and lambda = eta = 0 is Gaussian augmentation, the baseline of Cohen; m = 
 lambda = 20 (sigma 0.25) or 10 (0.5 and 1) is consistency regularisation. The noisy images are not
 clipped, as those of the certificate are not.
 
-Source: Cohen, Rosenfeld & Kolter 2019, section 3.3; Jeong & Shin 2020, section 3; spec 4.8 and
-10.4.
+Source: [Cohen2019], section 3.3; [Jeong2020], section 3.
 """
 
 import math
@@ -57,9 +56,11 @@ def consistency_losses(
     """
     draws, rows, classes = logits.shape
     each = F.cross_entropy(
-        logits.reshape(draws * rows, classes), labels.repeat(draws), reduction="none",
+        logits.reshape(draws * rows, classes),
+        labels.repeat(draws),
+        reduction="none",
         label_smoothing=label_smoothing,
-    ).reshape(draws, rows)  # fmt: skip
+    ).reshape(draws, rows)
     lost = each.mean(0)
     if not (consistency or entropy):
         return lost
@@ -108,9 +109,12 @@ class SmoothedClassifierTask(Task):
         """Return the loss of each image, [B]; one network call for all its noises."""
         logits = network(self.noisy(batch.images, generator, self.noises))
         return consistency_losses(
-            logits.reshape(self.noises, len(batch.labels), -1), batch.labels,
-            consistency=self.consistency, entropy=self.entropy, label_smoothing=self.smoothing,
-        )  # fmt: skip
+            logits.reshape(self.noises, len(batch.labels), -1),
+            batch.labels,
+            consistency=self.consistency,
+            entropy=self.entropy,
+            label_smoothing=self.smoothing,
+        )
 
     def metric(self, network: nn.Module) -> float:
         """Return the accuracy on up to 1,000 held-out images under fixed noise."""
@@ -123,6 +127,7 @@ class SmoothedClassifierTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return at which noise it answers."""
         return {
-            "task": "classifier", "trained_sigma": str(self.levels),
+            "task": "classifier",
+            "trained_sigma": str(self.levels),
             "noise_sigmas": list(self.levels.values) or [self.levels.high],
-        }  # fmt: skip
+        }

@@ -4,7 +4,7 @@ Pick neighbouring nodes t > s of the Karras grid, x_t = x + t z, one Heun step o
 probability-flow ODE to x_s, and minimise d(f(x_t, t), stop_gradient f(x_s, s)). The target uses
 the current parameters and, where there is dropout, the same mask.
 
-Source: Song et al. 2023, algorithm 2; the released JAX code's stop-gradient target; spec 9.2.
+Source: [Song2023], algorithm 2; the stop-gradient target of its released JAX code.
 """
 
 from collections.abc import Mapping

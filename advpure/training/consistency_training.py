@@ -5,7 +5,7 @@ neighbouring nodes t > s of a grid that is refined while training goes on. Origi
 average with decay mu(k), nodes are drawn uniformly, w = 1. Improved: f- is a copy of the current
 network (mu = 0), nodes follow a lognormal, w = 1 / (t - s). Both sides see the same dropout mask.
 
-Source: Song et al. 2023, algorithm 3; Song & Dhariwal 2023 (2310.14189); spec 9.3 and 9.4.
+Source: [Song2023], algorithm 3; [Song2024].
 """
 
 import copy

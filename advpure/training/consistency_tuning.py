@@ -3,7 +3,7 @@
 Minimise E d(x, f(x + t0 z, t*)) with t0 = 2 sigma, sigma drawn for each image from a short list or
 uniformly from an interval, and t* the node of the grid nearest to t0. Only f itself is trained.
 
-Source: seed 000 (Consistency Purification), section 3.3 and its released code; spec 6.2.
+Source: [Li2024], section 3.3 and its released code.
 """
 
 from collections.abc import Mapping

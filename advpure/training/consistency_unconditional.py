@@ -7,7 +7,7 @@ trajectories are those of an EDM denoiser, of a conditional one with the mean of
 What the paper leaves open: whether it went on by distillation or by consistency training, and with
 what teacher. Distillation from the EDM denoiser that has the same kind of token is our choice.
 
-Source: seed 000 (Consistency Purification), appendix C; spec 6.3. Distillation: see `consistency`.
+Source: [Li2024], appendix C. Distillation: see `consistency`.
 """
 
 from collections.abc import Mapping
@@ -49,9 +49,10 @@ class UnconditionalTask(ConsistencyTask):
         started = noise_range(teacher, "consistency")
         if started != self.range:
             raise BadInput(
-                f"denoiser {self.name}", f"has another noise range than the teacher, {started}",
+                f"denoiser {self.name}",
+                f"has another noise range than the teacher, {started}",
                 "use the denoiser that it was distilled from",
-            )  # fmt: skip
+            )
 
     def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
         """Return the teacher's network, with the mean of its tokens whatever the labels."""
@@ -60,6 +61,8 @@ class UnconditionalTask(ConsistencyTask):
     def facts(self) -> dict[str, Any]:
         """Return the facts of a distilled model, and the denoiser."""
         return {
-            **super().facts(), "task": "consistency", "denoiser": self.name,
+            **super().facts(),
+            "task": "consistency",
+            "denoiser": self.name,
             "denoiser_sha256": self.sum,
-        }  # fmt: skip
+        }

@@ -3,7 +3,7 @@
 Original: N(k) = ceil(sqrt(k/K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1, mu(k) = exp(s0 ln mu0 / N(k)).
 Improved: N(k) = min(s0 2^floor(k / K'), s1) + 1, K' = floor(K / (log2 floor(s1 / s0) + 1)), mu = 0.
 
-Source: Song et al. 2023, appendix C; Song & Dhariwal 2023 (2310.14189), section 3.4; spec 9.3, 9.4.
+Source: [Song2023], appendix C; [Song2024], section 3.4.
 """
 
 import math

@@ -3,7 +3,7 @@
 lpips, l1 (mean absolute error), l2 (mean squared error), huber (sqrt(|a - b|^2 + c^2) - c over the
 whole image, c = 0.00054 sqrt(d)).
 
-Source: Song et al. 2023 (the first three), Song & Dhariwal 2023 (pseudo-Huber); spec 9.2 and 9.4.
+Source: [Song2023] (the first three), [Song2024] (pseudo-Huber).
 """
 
 import math

@@ -5,8 +5,8 @@ lambda(s) = (s^2 + s_data^2) / (s s_data)^2, in model units. Restricted to a few
 interval of them, s is drawn from there instead. Label dropout hides the class of some images, so
 that a class-conditional network learns to denoise without labels too.
 
-Source: Karras et al. 2022, table 1; label dropout: Ho & Salimans 2022, algorithm 1. Restricted
-noise: Carlini et al. 2023, table 4.
+Source: [Karras2022], table 1; label dropout: [Ho2022], algorithm 1. Restricted
+noise: [Carlini2023], table 4.
 """
 
 from collections.abc import Mapping

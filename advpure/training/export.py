@@ -99,10 +99,23 @@ def _card(
         f"{metadata['images_seen']:,} images seen",
     ]
     names = (
-        "sigma_data", "sigma_min", "sigma_max", "nodes", "distance", "trained_sigma", "teacher",
-        "teacher_sha256", "denoiser", "denoiser_sha256", "guide", "guide_sha256", "certified",
-        "certified_sha256", "derivation", "optimizer_restarted_at_step",
-    )  # fmt: skip
+        "sigma_data",
+        "sigma_min",
+        "sigma_max",
+        "nodes",
+        "distance",
+        "trained_sigma",
+        "teacher",
+        "teacher_sha256",
+        "denoiser",
+        "denoiser_sha256",
+        "guide",
+        "guide_sha256",
+        "certified",
+        "certified_sha256",
+        "derivation",
+        "optimizer_restarted_at_step",
+    )
     lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
     lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]
     lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]

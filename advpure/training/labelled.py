@@ -4,7 +4,7 @@ A network with class tokens adds the token of an image's class to the embedding 
 Without labels it uses the mean of its tokens. An unconditional network is made from it by putting
 that mean in the place of the table, as one learnable token, and training on.
 
-Source: seed 000 (Consistency Purification), appendix C; spec 6.3.
+Source: [Li2024], appendix C.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ def epoch_batch(seed: int, step: int, batch: int, size: int) -> Place:
     Raises:
         BadInput: when a batch is larger than the split.
 
-    Source: alternating flips, Jordan 2024 (2404.00498), section 3.6.
+    Source: alternating flips, [Jordan2024], section 3.6.
 
     Example:
         >>> first, second = (epoch_batch(0, step, 2, 4).positions for step in (0, 1))

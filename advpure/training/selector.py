@@ -10,7 +10,7 @@ w_1 = 1. It learns from the images that f was trained on, which f knows better t
 1 and a large w_0 make up for some of that. None of it touches the guarantee: a composition is
 certified for whatever its selector answers, see `advpure.analysis.certification.composition`.
 
-Source: in the spirit of ACES (Horvath, Mueller, Fischer & Vechev 2022), whose selection network
+Source: in the spirit of ACES ([Horvath2022]), whose selection network
 nobody published: target, weights and network are ours (re-derived).
 """
 
@@ -104,11 +104,13 @@ class SelectorTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return at which noise it chooses, and between whom."""
         return {
-            "task": "selector", "trained_sigma": str(self.levels),
+            "task": "selector",
+            "trained_sigma": str(self.levels),
             "noise_sigmas": list(self.levels.values) or [self.levels.high],
-            "certified": self.name, "certified_sha256": state_sha256(self.certified),
+            "certified": self.name,
+            "certified_sha256": state_sha256(self.certified),
             "derivation": "re-derived",
-        }  # fmt: skip
+        }
 
 
 def _load_certified(name: str, dataset: str) -> nn.Module:

@@ -192,9 +192,12 @@ TASKS.register(
     about="denoiser fine-tuned through a classifier (re-derived)",
 )
 NEEDS_TEACHER = {
-    "consistency", "consistency-tuning", "consistency-unconditional", "classifier-denoised",
+    "consistency",
+    "consistency-tuning",
+    "consistency-unconditional",
+    "classifier-denoised",
     "calibration",
-}  # fmt: skip
+}
 """Tasks that start from a trained network."""
 
 

@@ -2,8 +2,9 @@
 
 SSIM = (2 mu_a mu_b + C1)(2 s_ab + C2) / ((mu_a^2 + mu_b^2 + C1)(s_a^2 + s_b^2 + C2)), with means,
 variances and covariance under a Gaussian window, C = (K L)^2 and L = 1 the range of the data; mean
-over all places where the window fits, and over channels. Only this valid region counts;
-torchmetrics averages a padded border with it, and so gives other numbers.
+over all places where the window fits, and over channels. Only this valid region counts, and a
+window of any size keeps its standard deviation; torchmetrics averages a padded border too, and
+derives the size from the standard deviation, so that its window never fits 8 x 8 digits.
 
 Source: Wang et al. 2004: window 11 x 11 of standard deviation 1.5, K = (0.01, 0.03). Images smaller
 than the window get the largest odd one that fits (7 x 7 for 8 x 8 digits).
