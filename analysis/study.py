@@ -242,6 +242,16 @@ class Study(ABC, Generic[L, R]):
             self.draw(store, plot)
         return {"plot": str(plot)}
 
+    def open(self, loaded: L, folder: Path) -> RecordStore:
+        """Open the records of a run, to begin it or go on with it; see `RecordStore.open`."""
+        return RecordStore.open(
+            folder,
+            schemas=self.tables,
+            settings=loaded.settings,
+            context=loaded.context,
+            samples=loaded.samples,
+        )
+
     def run(
         self,
         *,
@@ -268,13 +278,7 @@ class Study(ABC, Generic[L, R]):
         loaded = self.load() if loaded is None else loaded
         folder = Path(out) if out else default_run_folder("runs", self.verb, loaded.settings)
         start = time.perf_counter()
-        with RecordStore.open(
-            folder,
-            schemas=self.tables,
-            settings=loaded.settings,
-            context=loaded.context,
-            samples=loaded.samples,
-        ) as store:
+        with self.open(loaded, folder) as store:
             before = store.batches
             self.measure(Session(loaded, store, batch_size, progress))
             if self.is_whole(loaded):

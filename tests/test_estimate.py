@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.compression.study import Compression, estimate_compression
+from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ATTACKS, DECISIONS
-from advpure.analysis.robustness.study import Robustness, estimate_robustness
+from advpure.analysis.robustness.study import Robustness
+from advpure.analysis.study import cost_of
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info
 from advpure.loading import load_defense, load_purifier
@@ -38,9 +39,9 @@ CASES: list[dict[str, Any]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_counted_passes_bound_those_that_happen(tmp_path: Path, case: dict[str, Any]) -> None:
-    settings = Robustness(randomness="fixed", n=5, **case)
+    settings = Robustness(**{"randomness": "fixed", "n": 5, **case})
     prepared = Robustness.load(settings)
-    most = estimate_robustness(prepared)
+    most = settings.cost(prepared)
     Robustness.run(settings, out=tmp_path)
     with RecordStore.read(tmp_path) as store:
         attacks = store.rows(ATTACKS.table)
@@ -86,7 +87,7 @@ def test_evaluations_are_what_the_network_sees(name: str, evaluations: int) -> N
 
 def test_a_compression_run_costs_what_was_counted(tmp_path: Path) -> None:
     run = Compression(n=5, eps=["2/255", "8/255"], perturbations=3, seeds=[0, 1])
-    most = estimate_compression(Compression.load(run))
+    most = cost_of(run)
     report = Compression.run(run, out=tmp_path)
     rates = len(report.result.rows)
     assert rates == 5 * 2 * 3 * 2

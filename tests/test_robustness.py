@@ -14,7 +14,6 @@ from advpure.analysis.robustness.study import (
     Robustness,
     RobustnessReport,
     _notes,
-    open_run,
 )
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
@@ -57,7 +56,7 @@ def test_settings_resolve_every_default() -> None:
 )
 def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any], key: str) -> None:
     base = Robustness.load(Robustness(randomness="fixed", **QUICK)).settings
-    other = Robustness.load(Robustness(randomness="fixed", **{**QUICK, **change})).settings
+    other = Robustness.load(Robustness(**{"randomness": "fixed", **QUICK, **change})).settings
     assert base[key] != other[key]
 
 
@@ -65,7 +64,8 @@ def test_report_comes_from_the_records_alone(tmp_path: Path) -> None:
     settings = Robustness(**QUICK, randomness="fresh", draws=4)
     report = Robustness.run(settings, out=tmp_path / "run")
     with RecordStore.read(tmp_path / "run") as store:
-        assert Robustness.report(store, report.seconds) == report
+        recorded = Robustness.report(store)
+        assert replace(recorded, seconds=report.seconds) == report
         rows = store.rows(DECISIONS.table, {"stage": ADVERSARIAL})
         assert len(store.rows(ATTACKS.table)) == 12
     stage = report.stages[ADVERSARIAL]
@@ -115,9 +115,10 @@ class Blind(nn.Module):
 
 
 def test_zero_gradients_are_flagged_and_explained(tmp_path: Path) -> None:
-    prepared = Robustness.load(Robustness(randomness="fixed", **QUICK))
+    study = Robustness(randomness="fixed", **QUICK)
+    prepared = study.load()
     prepared.defense.classifier = Blind(prepared.defense.classifier)
-    with open_run(prepared, tmp_path) as store:
+    with study.open(prepared, tmp_path) as store:
         with pytest.warns(UserWarning, match="the gradient is zero for all 6 undecided samples"):
             evaluate(
                 prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
@@ -151,7 +152,9 @@ def test_an_attack_as_weak_as_noise_is_suspected_unless_both_fool_all(
 
     stages = {"clean": stage(1.0), "noise": stage(noise), ADVERSARIAL: stage(robust)}
     settings = {"decisions": {"randomness": "fixed"}, "n": 10}
-    notes = _notes(RobustnessReport(run=Path(), settings=settings, n=10, stages=stages, blind=0))
+    notes = _notes(
+        RobustnessReport(run=Path(), settings=settings, n=10, stages=stages, blind=0, right={})
+    )
     assert any("suspect the attack" in note for note in notes) is suspected
 
 
@@ -170,15 +173,9 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
 
 def test_randomness_decides_how_often_to_draw() -> None:
-    fresh: dict[str, Any] = {"randomness": "fresh"}
-    assert Robustness.load(Robustness(randomness="fixed", **QUICK, **fresh)).decisions.draws == 10
-    assert (
-        Robustness.load(
-            Robustness(randomness="fixed", **QUICK, defense="none", **fresh)
-        ).decisions.draws
-        == 1
-    )
-    assert Robustness.load(Robustness(randomness="fixed", **QUICK)).decisions.draws == 1
+    assert Robustness(**QUICK).load().decisions.draws == 10
+    assert Robustness(**QUICK, defense="none").load().decisions.draws == 1
+    assert Robustness(**QUICK, randomness="fixed").load().decisions.draws == 1
 
 
 def test_kept_images_lie_in_ball_and_box(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from quick_studies import QUICK, quick
 
 from advpure.analysis.study import Report, Study
+from advpure.analysis.subject import JudgedSubject
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, documented, is_beside
 from advpure.base.validation import range_of
@@ -160,6 +161,34 @@ def test_a_picture_of_another_ending_is_refused_before_anything_is_loaded(
     ]
     assert run([verb, *positional, "--plot", "figure.gif"]) == 2
     assert "figure.gif is no picture" in capsys.readouterr().err
+
+
+OTHER: dict[str, Any] = {  # where the next number or the other word does not fit
+    "eps": "0.07",
+    "scheme": "counter",
+    "seeds": [2, 3],
+}
+
+
+@every_study
+def test_whatever_a_record_depends_on_is_in_the_name_of_the_run(verb: str) -> None:
+    """Every field of the study's own, moved a little, gives a run of another name."""
+    shared = {each.name for each in dataclasses.fields(JudgedSubject)} - {"scheme"}
+    hints = get_type_hints(STUDIES.get(verb), include_extras=True)
+    base = quick(verb).load().settings
+    for name in _fields(verb):
+        value, hint = getattr(quick(verb), name), hints[name]
+        if name in OTHER:
+            other = OTHER[name]
+        elif name in shared or value is None or isinstance(value, dict | list | tuple | str):
+            continue
+        else:
+            other = (not value) if isinstance(value, bool) else value + 1
+        try:
+            moved = quick(verb, **{name: other})
+        except BadInput:
+            continue
+        assert moved.load().settings != base, (name, hint)
 
 
 @pytest.mark.slow

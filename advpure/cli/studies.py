@@ -324,7 +324,11 @@ def _run(
         if text not in before:
             output.note(text)
     written = [each for value in pictures.values() for each in _paths(value)]
-    print(f"records: {report.run}" + "".join(f", {path}" for path in written))
+    print(f"records: {report.run}" + "".join(f", {_named(path)}" for path in written))
+
+
+def _named(path: str) -> str:
+    return f"picture: {path}" if path.endswith((".png", ".svg", ".pdf")) else path
 
 
 def _paths(value: Any) -> list[str]:
