@@ -390,8 +390,8 @@ class DefenseStudy(JudgedSubject, PurifierStudy[R]):
 
     of_defense: ClassVar[bool] = True
 
-    def load_model(self, xi: RandomnessConfig) -> Defense:
-        """Load the defense."""
+    def load_model(self, xi: RandomnessConfig) -> Purifier | Defense:
+        """Load the defense; a study that can do without a classifier may load the purifier."""
         return self.load_defense(xi)
 
 

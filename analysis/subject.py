@@ -160,6 +160,11 @@ class JudgedSubject(Subject):
     gradient: GradientMode | None = None
     policy: Policy | str | None = None
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a classifier, given or of the data set."""
+        return bool(self.classifier or dataset_info(self.dataset).classifier)
+
     def load_defense(self, xi: RandomnessConfig) -> Defense:
         """Load purifier and classifier onto the device.
 

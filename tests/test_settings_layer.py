@@ -37,7 +37,7 @@ from advpure.analysis.steps.settings import StepSettings
 from advpure.analysis.steps.singular import SingularSettings
 from advpure.analysis.survival.run import SurvivalRun
 from advpure.analysis.timesteps.run import TimestepStudy
-from advpure.analysis.transport.settings import TransportRun
+from advpure.analysis.transport.study import Transport
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.study import Snr
 from advpure.base.errors import BadInput
@@ -56,7 +56,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
-    (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
+    (RandomnessStudy, {}), (TimestepStudy, {}), (Transport, {}), (DistancesRun, {}),
     (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
@@ -216,7 +216,7 @@ def test_settings_that_change_nothing_are_refused(action: Callable[[], object], 
         (TwoPointRun, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
         (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
         (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
-        (SingularSettings, {"probes": 10**12}), (TransportRun, {"draws": 10**12}),
+        (SingularSettings, {"probes": 10**12}), (Transport, {"draws": 10**12}),
     ],
 )  # fmt: skip
 def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:

@@ -29,7 +29,6 @@ from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
-from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
 
@@ -56,7 +55,6 @@ app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
 app.command()(field)
-app.command()(transport)
 app.command("two-point")(two_point)
 app.command("check-grad")(check_grad)
 app.command()(train)
