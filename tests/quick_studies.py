@@ -10,6 +10,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
+    "transport": {**DIGITS, "sigmas": "0.25,0.5", "draws": 2},
 }
 
 

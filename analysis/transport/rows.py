@@ -81,7 +81,6 @@ def purified_batches(
     classifier: nn.Module | None = None,
     tile: int | None = None,
     batch_size: int | None = None,
-    device: torch.device | str = "cpu",
     skip: Set[Key] = frozenset(),
 ) -> Iterator[Purified]:
     """Purify noisy versions of images, level by level.
@@ -90,13 +89,12 @@ def purified_batches(
 
     Args:
         chains: Noise level to the steps that follow the noise, see `chains_at`.
-        images: Images, labels, ids.
+        images: Images, labels, ids; networks compute where the images are.
         draws: Noisy versions of every image.
         xi: Configuration of the noise.
         classifier: Images [B, C, H, W] in [0, 1] to logits, if classes are wanted.
         tile: Compute tile.
         batch_size: Noisy images in memory at once; four tiles by default. No result depends on it.
-        device: Where networks compute.
         skip: (sigma, image, draw) that are done.
 
     Yields:
@@ -116,7 +114,7 @@ def purified_batches(
         ]
         for start in range(0, len(todo), step):
             keys = torch.tensor(todo[start : start + step], dtype=torch.int64, device="cpu")
-            yield _purify(sigma, chain, keys, images, xi, classifier, tile, device)
+            yield _purify(sigma, chain, keys, images, xi, classifier, tile)
 
 
 def _purify(
@@ -127,12 +125,11 @@ def _purify(
     xi: RandomnessConfig,
     classifier: nn.Module | None,
     tile: int | None,
-    device: torch.device | str,
 ) -> Purified:
     places, rows = todo[:, 0], todo[:, 1:]
     clean = images.images[places].cpu()
     noise = sample_rows(xi, rows, "forward", 0, clean.shape[1:])
-    noisy = (clean + sigma * noise).to(device)
+    noisy = (clean + sigma * noise).to(images.images.device)
 
     def run(x: Tensor, keys: Tensor) -> Tensor:
         if not len(chain):

@@ -204,7 +204,6 @@ class Transport(DefenseStudy[TransportReport]):
             classifier=loaded.model.classifier if isinstance(loaded.model, Defense) else None,
             tile=loaded.model.tile,
             batch_size=session.batch_size,
-            device=self.device,
             skip=done,
         ):
             with store.batch():
