@@ -22,3 +22,6 @@ STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected
 STUDIES.register(
     "transport", f"{_HERE}.transport.study:Transport", about="distance to purified images"
 )
+STUDIES.register(
+    "distances", f"{_HERE}.distances.study:Distances", about="distances along the chain"
+)

@@ -102,7 +102,7 @@ RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every st
 RUNS.register(
     "field", f"{_HERE}.closed_forms.field_run:VERB", about="Gaussian score field, simulated"
 )
-RUNS.register("distances", f"{_HERE}.distances.run:VERB", about="distances along the chain")
+RUNS.register("distances", f"{_HERE}.distances.study:VERB", about="distances along the chain")
 RUNS.register("gradients", f"{_HERE}.gradient_noise.run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
 RUNS.register(

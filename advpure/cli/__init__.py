@@ -13,7 +13,6 @@ from advpure.cli.certified_accuracy import certified_accuracy
 from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
-from advpure.cli.distances import distances
 from advpure.cli.export import export
 from advpure.cli.field import field
 from advpure.cli.gradients import gradients
@@ -44,7 +43,6 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=StudyGroup,
 )
-app.command()(distances)
 app.command()(survival)
 app.command()(predict)
 app.command()(gradients)

@@ -102,7 +102,7 @@ class Transport(DefenseStudy[TransportReport]):
         draws: Noisy versions of every image at every sigma.
         multiples: Radii of the Markov bound, in multiples of the transport, above 0.
         kept: Purified images to keep for --grid, the first ones.
-        seed: Base seed of all noise, 0 to 2^64 - 1 (hash: 2^32 - 1).
+        seed: Base seed of all noise.
         tile: Images per network call, 1 or more; 0: batches as they come. Default: four times the
             data set's.
         against: Folder of another transport run, to be drawn beside this one; repeats.
