@@ -19,3 +19,9 @@ STUDIES.register(
 )
 STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")
+STUDIES.register(
+    "transport", f"{_HERE}.transport.study:Transport", about="distance to purified images"
+)
+STUDIES.register(
+    "distances", f"{_HERE}.distances.study:Distances", about="distances along the chain"
+)

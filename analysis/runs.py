@@ -102,7 +102,7 @@ RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every st
 RUNS.register(
     "field", f"{_HERE}.closed_forms.field_run:VERB", about="Gaussian score field, simulated"
 )
-RUNS.register("distances", f"{_HERE}.distances.run:VERB", about="distances along the chain")
+RUNS.register("distances", f"{_HERE}.distances.study:VERB", about="distances along the chain")
 RUNS.register("gradients", f"{_HERE}.gradient_noise.run:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
 RUNS.register(
@@ -111,7 +111,7 @@ RUNS.register(
 RUNS.register("timesteps", f"{_HERE}.timesteps.run:VERB", about="accuracy and compression over t")
 RUNS.register("survival", f"{_HERE}.survival.run:VERB", about="smallest perturbations that fool")
 RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
-RUNS.register("transport", f"{_HERE}.transport.run:VERB", about="distance to purified images")
+RUNS.register("transport", f"{_HERE}.transport.study:VERB", about="distance to purified images")
 RUNS.register(
     "two-point", f"{_HERE}.closed_forms.two_point_run:VERB", about="two points, in closed form"
 )

@@ -18,6 +18,7 @@ import torch
 from advpure.analysis.subject import JudgedSubject, Seeded, Subject
 from advpure.analysis.target import as_target
 from advpure.base.display import Display, written
+from advpure.base.errors import BadInput
 from advpure.base.flags import is_beside
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
@@ -25,7 +26,7 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import check_rows
 from advpure.data import Images
 from advpure.loading import describe
-from advpure.plots.figures import histogram
+from advpure.plots.figures import check_ending, histogram
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 from advpure.runs.schema import Schema
@@ -135,6 +136,11 @@ class Report(ABC):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    @property
+    def exit_code(self) -> int:
+        """How the command ends: 0, or 1 for a check that failed."""
+        return 0
+
     @abstractmethod
     def tree(self) -> dict[str, Any]:
         """Return the result: names to JSON values, estimates, and mappings and lists of them."""
@@ -222,6 +228,19 @@ class Study(ABC, Generic[L, R]):
         label = ", ".join(groups)
         return histogram(groups, path, xlabel=label, title=report.display().headline)
 
+    @classmethod
+    def records(cls, folder: str | Path) -> RecordStore:
+        """Open the records of a run of this study, for reading.
+
+        Raises:
+            BadInput: for a folder that holds no run, or one of another study.
+        """
+        store = RecordStore.read(folder)
+        if store.settings.get("verb") != cls.verb:
+            store.close()
+            raise BadInput(str(folder), f"holds no {cls.verb} run", f"name one of {cls.verb}")
+        return store
+
     def is_whole(self, loaded: L) -> bool:
         """Return whether nothing is missing after `measure`; False for a shard."""
         return True
@@ -233,6 +252,15 @@ class Study(ABC, Generic[L, R]):
     def after(self, report: R, loaded: L) -> R:
         """Add to a report what `Beside` settings ask for and no record depends on."""
         return report
+
+    def check_pictures(self, plot: Path | None) -> None:
+        """Refuse pictures that cannot be drawn, before anything is loaded.
+
+        Raises:
+            BadInput: for a file of another ending, or settings of a picture that is not asked for.
+        """
+        if plot is not None:
+            check_ending(plot)
 
     def pictures(self, report: R, loaded: L, plot: Path | None) -> dict[str, Any]:
         """Draw what was asked for; return the files by the name that JSON has for them."""
@@ -366,8 +394,8 @@ class DefenseStudy(JudgedSubject, PurifierStudy[R]):
 
     of_defense: ClassVar[bool] = True
 
-    def load_model(self, xi: RandomnessConfig) -> Defense:
-        """Load the defense."""
+    def load_model(self, xi: RandomnessConfig) -> Purifier | Defense:
+        """Load the defense; a study that can do without a classifier may load the purifier."""
         return self.load_defense(xi)
 
 

@@ -12,6 +12,7 @@ from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, Keys
+from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
 from advpure.base.units import Norm, parse_eps
 from advpure.base.validation import validate
@@ -47,6 +48,8 @@ class Subject:
     """
 
     panel: ClassVar[str] = "Purifier and images"
+    unused: ClassVar[Mapping[str, str]] = {}
+    """Fields that mean nothing to a question, to what to do instead: no flags, and refused."""
     first: ClassVar[int] = 0
     """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
 
@@ -65,6 +68,8 @@ class Subject:
     def __post_init__(self) -> None:
         """Check every field, those of the run that inherits them too, by its annotation."""
         validate(self)
+        for name, instead in self.unused.items():
+            refuse_idle(self, (name,), "means nothing here", instead)
 
     def load_purifier(
         self, xi: RandomnessConfig, *, gradient: GradientMode | None = None
@@ -154,6 +159,11 @@ class JudgedSubject(Subject):
     outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     policy: Policy | str | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a classifier, given or of the data set."""
+        return bool(self.classifier or dataset_info(self.dataset).classifier)
 
     def load_defense(self, xi: RandomnessConfig) -> Defense:
         """Load purifier and classifier onto the device.

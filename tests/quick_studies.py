@@ -9,7 +9,14 @@ DIGITS: dict[str, Any] = {"dataset": "digits", "n": 3}
 QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
+    "distances": {
+        **DIGITS,
+        "defense": "onestep-edm",
+        "perturb": ["none", "sign:8/255"],
+        "metrics": ["ssim", "frechet-classifier"],
+    },
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
+    "transport": {**DIGITS, "sigmas": "0.25,0.5", "draws": 2},
 }
 
 

@@ -1,10 +1,9 @@
-"""A recorded distances run: resumed, batched, reported, compared, drawn, and on the command line.
+"""Distances along the chain and between sets: records, reports, comparisons, the command.
 
 Metrics here are SSIM and those over the classifier, which are there on every machine.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,19 @@ import torch
 
 from advpure.analysis.compression.rates import compression_rate
 from advpure.analysis.distances.compare import compare_distances, frechet_difference
-from advpure.analysis.distances.figure import distances_figure
-from advpure.analysis.distances.report import report_distances
-from advpure.analysis.distances.result import SCHEMAS, DistancesResult
-from advpure.analysis.distances.run import (
-    VERB,
-    DistancesRun,
-    estimate_distances,
-    measure_distances,
-    prepare_distances,
-)
+from advpure.analysis.distances.result import DistancesResult
+from advpure.analysis.distances.study import Distances
 from advpure.analysis.distances.trajectory import walk
 from advpure.analysis.metrics.frechet import frechet_distance, frechet_estimate
 from advpure.analysis.metrics.ssim import ssim
 from advpure.analysis.perturbed import parse_perturbations, perturbers
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
 from advpure.loading import load_purifier
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 
 METRICS = (
     "compression,compression-linf,ssim,frechet-classifier,classifier-score,"
@@ -46,61 +37,25 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def quick(**change: Any) -> DistancesRun:
+def quick(**change: Any) -> Distances:
     """Return the quick run with other settings; options of attacks only where there is one."""
     settings = {**QUICK, **change}
     if "attack_options" not in change and "attack" not in "".join(settings["perturb"]):
         del settings["attack_options"]
-    return DistancesRun(**settings)
-
-
-class Stopped(Exception):
-    """What a test raises in the middle of a run."""
-
-
-def stop_at(count: int) -> Callable[[int], None]:
-    def watch(done: int) -> None:
-        if done >= count:
-            raise Stopped
-
-    return watch
-
-
-def dump(folder: Path) -> dict[str, Any]:
-    with RecordStore.read(folder) as store:
-        return {schema.table: store.rows(schema.table) for schema in SCHEMAS}
+    return Distances(**settings)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    measure_distances(quick(), out=folder)
+    quick().run(out=folder)
     return folder
-
-
-def test_a_run_that_was_stopped_goes_on_to_the_same_records(whole: Path, tmp_path: Path) -> None:
-    first = quick(tile=2)
-    for stop in (1, 5, 9):
-        with pytest.raises(Stopped):
-            measure_distances(first, out=tmp_path / "a", batch_size=2, progress=stop_at(stop))
-    seen: list[int] = []
-    measure_distances(first, out=tmp_path / "a", batch_size=2, progress=seen.append)
-    assert seen[0] > 0
-    assert seen[-1] == 18
-    measure_distances(first, out=tmp_path / "b", batch_size=64)
-    assert dump(tmp_path / "a") == dump(tmp_path / "b")
-    again = measure_distances(first, out=tmp_path / "a")
-    assert "already complete" in again.notes[-1]
-    # Another tile rounds otherwise, and is another run.
-    assert prepare_distances(first).settings != prepare_distances(quick()).settings
 
 
 def test_the_report_is_computed_from_records_alone(whole: Path) -> None:
     with RecordStore.read(whole) as store:
-        report = report_distances(store)
+        report = Distances.report(store)
         result = DistancesResult(store)
-        assert VERB.report is not None
-        assert VERB.report(store).to_json()["rows"] == report.to_json()["rows"]
         ids, l2, linf = result.states("uniform:32/255")
     found = report.to_json()
     assert [row["perturbation"] for row in found["rows"]] == [
@@ -142,7 +97,7 @@ def test_records_hold_what_the_functions_give(whole: Path) -> None:
     expected = ssim(direct.purified.clamp(0, 1), images)
     assert [after for _, after in pairs.values()] == pytest.approx(expected.tolist(), rel=1e-9)
     with RecordStore.read(whole) as store:
-        report = report_distances(store).to_json()
+        report = Distances.report(store).to_json()
     assert report["frechet_classifier_after"] == frechet_distance(sets["clean"], sets["after"])
 
 
@@ -163,7 +118,7 @@ def test_the_rate_along_a_perturbation_is_that_of_the_function(whole: Path) -> N
         found = result.pairs("uniform:32/255", "compression")
         linf = result.pairs("uniform:32/255", "compression-linf")
         none = result.pairs("none", "compression")
-        report = report_distances(store).to_json()
+        report = Distances.report(store).to_json()
     assert list(found) == ids.tolist()
     assert {before for before, _ in (*found.values(), *linf.values())} == {1.0}
     assert [after for _, after in found.values()] == pytest.approx(expected.tolist(), rel=1e-6)
@@ -177,7 +132,7 @@ def test_the_rate_along_a_perturbation_is_that_of_the_function(whole: Path) -> N
 
 def test_leaving_the_image_leaves_everything(tmp_path: Path) -> None:
     run = quick(defense="none", perturb=["none", "sign:16/255"])
-    still, moved = measure_distances(run, out=tmp_path).to_json()["rows"]
+    still, moved = run.run(out=tmp_path).to_json()["rows"]
     for name in ("l2_initial", "l2_largest", "l2_final", "linf_final"):
         assert still[name] == 0.0
     assert still["ssim_after"] == 1.0
@@ -187,21 +142,6 @@ def test_leaving_the_image_leaves_everything(tmp_path: Path) -> None:
     assert moved["l2_final"] == pytest.approx(16 / 255 * 8, rel=1e-6)
     for name in ("ssim", "frechet_classifier", "classifier_score", "recall_classifier"):
         assert moved[f"{name}_before"] == moved[f"{name}_after"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"perturb": "none"}, {"metrics": "ssim"}, {"clip": True}, {"seed": 1}, {"sigma": 0.3},
-        {"attack_options": {"steps": 3}}, {"scheme": "counter"}, {"n": 5},
-        {"norm": "l2", "perturb": "attack:pgd:0.15"},  # the default radius of the other norm
-    ],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
-def test_whatever_changes_a_value_changes_the_run(change: dict[str, Any]) -> None:
-    base = prepare_distances(quick()).settings
-    assert prepare_distances(quick(**change)).settings != base
-    json.dumps(base)
 
 
 @pytest.mark.parametrize(
@@ -224,24 +164,43 @@ def test_whatever_changes_a_value_changes_the_run(change: dict[str, Any]) -> Non
 )
 def test_what_cannot_be_measured_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        prepare_distances(quick(**change))
+        quick(**change).load()
 
 
 def test_the_cost_is_counted_before_the_run() -> None:
-    prepared = prepare_distances(quick())
-    assert prepared.total == 18
-    found = estimate_distances(prepared)
+    study = quick()
+    loaded = study.load()
+    assert study.total(loaded) == 18
+    cost = study.cost(loaded)
     # Three purifications, one of the image itself; PGD: 2 gradients, at most 3 more passes.
-    assert found.backwards == 6 * 2
-    assert found.evaluations == 6 * (4 + 5) * 2
-    assert found.seconds > 0
-    assert RUNS.get("distances") is VERB
-    assert VERB.total is not None
-    assert VERB.total(quick()) == 18
+    assert cost.backwards == 6 * 2
+    assert cost.evaluations == 6 * (4 + 5) * 2
+    assert cost.seconds > 0
+
+
+def test_every_mean_has_the_images_that_it_is_the_mean_of(whole: Path) -> None:
+    with RecordStore.read(whole) as store:
+        tree, result = Distances.report(store).tree(), DistancesResult(store)
+        ids, l2, linf = result.states("uniform:32/255")
+        pairs = result.pairs("uniform:32/255", "ssim")
+    row = "rows[perturbation=uniform:32/255]"
+    for path, values in (
+        ("l2_initial", l2[:, 0]),
+        ("l2_largest", l2.max(axis=1)),
+        ("linf_final", linf[:, -1]),
+        ("ssim_before", [before for before, _ in pairs.values()]),
+        ("compression_after", None),
+    ):
+        estimate = find(tree, f"{row}.{path}")
+        by_image = estimate.images()
+        assert list(by_image) == ids
+        assert np.mean(list(by_image.values())) == pytest.approx(estimate.value)
+        assert values is None or list(by_image.values()) == list(values)
+    assert find(tree, f"{row}.frechet_classifier_after").images() is None
 
 
 def test_few_images_lack_what_few_images_lack(tmp_path: Path) -> None:
-    report = measure_distances(quick(n=1, perturb="uniform:8/255"), out=tmp_path)
+    report = quick(n=1, perturb="uniform:8/255").run(out=tmp_path)
     row = report.to_json()
     assert row["n"] == 1
     assert row["l2_final_interval"] is None
@@ -265,7 +224,7 @@ def test_a_run_compared_with_itself_differs_in_nothing(whole: Path) -> None:
 
 
 def test_two_runs_are_compared_image_by_image(whole: Path, tmp_path: Path) -> None:
-    measure_distances(quick(sigma=0.5, perturb="none,uniform:8/255"), out=tmp_path)
+    quick(sigma=0.5, perturb="none,uniform:8/255").run(out=tmp_path)
     counted: list[int] = []
     with RecordStore.read(whole) as first, RecordStore.read(tmp_path) as second:
         found = {each.name: each for each in compare_distances(first, second)}
@@ -281,12 +240,13 @@ def test_two_runs_are_compared_image_by_image(whole: Path, tmp_path: Path) -> No
     assert resampled["frechet-classifier"].difference == frechet.difference
     assert resampled["frechet-classifier"].method == "paired bootstrap, 20"
     assert counted == list(range(1, 21))
-    assert json.loads(json.dumps(far.to_json()))["n"] == 6
+    assert far.estimate().to_json()["n"] == 6
+    assert far.by_image == pytest.approx(dict(enumerate((a - b).tolist())))
 
 
 def test_runs_that_have_nothing_in_common_are_refused(whole: Path, tmp_path: Path) -> None:
-    measure_distances(quick(perturb="uniform:1/255"), out=tmp_path / "a")
-    measure_distances(quick(perturb="none", subset="train"), out=tmp_path / "b")
+    quick(perturb="uniform:1/255").run(out=tmp_path / "a")
+    quick(perturb="none", subset="train").run(out=tmp_path / "b")
     with RecordStore.read(whole) as first:
         for folder, words in (("a", "share no perturbation"), ("b", "are not of the same images")):
             with (
@@ -323,17 +283,6 @@ def test_the_difference_of_frechet_distances_has_a_paired_error() -> None:
     assert frechet_difference(x[:2], one[:2], two[:2])[2] is None
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_the_picture_is_drawn_from_records(whole: Path, tmp_path: Path, ending: str) -> None:
-    with RecordStore.read(whole) as store:
-        path = distances_figure(store, tmp_path / f"a.{ending}")
-        first = path.read_bytes()
-        assert len(first) > 5000
-        assert distances_figure(store, path).read_bytes() == first
-        with pytest.raises(BadInput, match="is no picture"):
-            distances_figure(store, tmp_path / "a.txt")
-
-
 BASE = [
     "distances", "--dataset", "digits", "-d", "onestep-edm", "-n", "5", "-q",
     "--metrics", "ssim,frechet-classifier",
@@ -365,15 +314,12 @@ def test_the_command_prints_tables_and_json(
     }  # fmt: skip
 
 
-def test_the_command_estimates_and_refuses_in_one_line(
+def test_the_command_refuses_in_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run([*BASE, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 5
     for more, words in (
         (["--perturb", "uniform"], "write uniform:8/255"),
         (["--metrics", "clipp"], "metric 'clipp' is not known; did you mean clip?"),
-        (["--plot", "a.doc"], "is no picture"),
         (["--against", str(tmp_path)], "is no run folder"),
     ):
         folder = str(tmp_path / "run")
@@ -381,9 +327,3 @@ def test_the_command_estimates_and_refuses_in_one_line(
         line = capsys.readouterr().err
         assert words in line
         assert line.count("\n") == 1
-
-
-def test_torch_is_left_as_it_was(whole: Path) -> None:
-    state = torch.random.get_rng_state()
-    prepare_distances(quick())
-    assert torch.equal(torch.random.get_rng_state(), state)

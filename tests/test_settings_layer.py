@@ -19,7 +19,7 @@ from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
 from advpure.analysis.closed_forms.two_point_run import TwoPointRun
 from advpure.analysis.compression.rates import CompressionSettings
 from advpure.analysis.compression.study import Compression
-from advpure.analysis.distances.prepare import DistancesRun, prepare_distances
+from advpure.analysis.distances.study import Distances
 from advpure.analysis.fixed_randomness.run import RandomnessStudy
 from advpure.analysis.gradient_noise.draws import DrawSettings
 from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
@@ -37,7 +37,7 @@ from advpure.analysis.steps.settings import StepSettings
 from advpure.analysis.steps.singular import SingularSettings
 from advpure.analysis.survival.run import SurvivalRun
 from advpure.analysis.timesteps.run import TimestepStudy
-from advpure.analysis.transport.settings import TransportRun
+from advpure.analysis.transport.study import Transport
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.study import Snr
 from advpure.base.errors import BadInput
@@ -56,7 +56,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
-    (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
+    (RandomnessStudy, {}), (TimestepStudy, {}), (Transport, {}), (Distances, {}),
     (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
@@ -194,9 +194,9 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
     (lambda: TimestepStudy(attack="apgd"), "attack 'apgd' means nothing without attack times"),
     (lambda: TimestepStudy(attack_options={"steps": 3}), "means nothing without attack times"),
-    (lambda: prepare_distances(DistancesRun(norm="l2", dataset="digits")), "norm 'l2' means"),
+    (lambda: Distances(norm="l2", dataset="digits").load(), "norm 'l2' means"),
     (
-        lambda: prepare_distances(DistancesRun(perturb="none", clip=True, dataset="digits")),
+        lambda: Distances(perturb="none", clip=True, dataset="digits").load(),
         "clip means nothing without random perturbations",
     ),
 ]
@@ -216,7 +216,7 @@ def test_settings_that_change_nothing_are_refused(action: Callable[[], object], 
         (TwoPointRun, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
         (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
         (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
-        (SingularSettings, {"probes": 10**12}), (TransportRun, {"draws": 10**12}),
+        (SingularSettings, {"probes": 10**12}), (Transport, {"draws": 10**12}),
     ],
 )  # fmt: skip
 def test_more_numbers_than_can_be_kept_are_refused(kind: Any, more: dict[str, int]) -> None:

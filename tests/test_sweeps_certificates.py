@@ -8,12 +8,12 @@ import pytest
 from advpure.analysis.certification.accuracy import certified_accuracy
 from advpure.analysis.certification.run import CertificationRun, measure_certification
 from advpure.analysis.distances.compare import compare_distances
-from advpure.analysis.distances.run import measure_distances
-from advpure.analysis.transport.run import TransportRun, measure_transport
+from advpure.analysis.transport.study import Transport
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 from advpure.sweeps.checks import run_check
-from advpure.sweeps.columns import Column, follow
+from advpure.sweeps.columns import Column
 from advpure.sweeps.evidence import Evidence
 from advpure.sweeps.experiment import load_experiment, summaries
 from advpure.sweeps.figures import FIGURES, Drawn
@@ -54,8 +54,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], Pat
     )  # fmt: skip
     points = plan(sweep)
     for point in points:
-        measure = measure_certification if point.verb == "certify" else measure_transport
-        assert isinstance(point.settings, CertificationRun | TransportRun)
+        measure = measure_certification if point.verb == "certify" else Transport.run
+        assert isinstance(point.settings, CertificationRun | Transport)
         measure(point.settings, out=root / point.run)  # type: ignore[arg-type]
     return points, root
 
@@ -101,7 +101,7 @@ def test_samples_of_certificates_have_the_mean_of_the_table(
     at = "curves[sigma=0.25].average_certified_radius"
     radius = samples_of(root, Cell(None, certify, at))
     assert radius is not None
-    mean = follow(report.to_json(), at)["value"]
+    mean = find(report.to_json(), at)["value"]
     assert np.mean(list(radius.values())) == pytest.approx(mean)
     assert certified_accuracy(report.curves[1].images).n == 8
     clean = samples_of(root, Cell(None, certify, "best[radius=0.2].clean"))
@@ -111,31 +111,9 @@ def test_samples_of_certificates_have_the_mean_of_the_table(
     assert value.n == 8
     assert value.interval is not None
     assert np.mean(list(clean.values())) == pytest.approx(value.value)
-    assert value.value >= follow(report.to_json(), "best[radius=0.2].value")
+    assert value.value >= find(report.to_json(), "best[radius=0.2].value")
     for other in ("", "samples", "curves[sigma=0.7].average_certified_radius", "rows[sigma=1].n"):
         assert samples_of(root, Cell(None, certify, other)) is None
-
-
-def test_samples_of_transports_have_the_mean_of_the_report(
-    finished: tuple[list[Point], Path],
-) -> None:
-    points, root = finished
-    point = next(p for p in points if p.block == "transport" and p.at["defense"] == "cm")
-    report = Reports(root).of(point)
-    base = "rows[sigma=0.25]."
-    for at in (
-        "transport",
-        "accuracy",
-        "markov[multiple=1.25].exceeds",
-        "markov[multiple=2].bound",
-    ):
-        found = samples_of(root, Cell(None, point, base + at))
-        assert found is not None
-        assert len(found) == 8
-        mean = follow(report, base + at)["value"]
-        assert np.mean(list(found.values())) == pytest.approx(mean)
-    assert samples_of(root, Cell(None, point, "rows[sigma=0.25].n")) is None
-    assert samples_of(root, Cell(None, point, "markov_holds")) is None
 
 
 def test_a_check_keeps_the_rows_with_any_of_several_values(
@@ -183,7 +161,7 @@ def test_frechet_distances_are_compared_with_their_images_in_common(tmp_path: Pa
     )  # fmt: skip
     points = plan(sweep)
     for point in points:
-        measure_distances(point.settings, out=tmp_path / point.run)
+        point.settings.run(out=tmp_path / point.run)
     at = "rows.0.frechet_classifier_after"
     columns = {"frechet": Column(block="distances", at=at)}
     table = tabulate(

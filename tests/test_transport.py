@@ -22,16 +22,9 @@ from advpure.analysis.closed_forms.two_point_run import (
     prepare_two_point,
 )
 from advpure.analysis.transport.figure import draw_purified
-from advpure.analysis.transport.result import PICTURES, TRANSPORT, TransportResult
-from advpure.analysis.transport.rows import purified_batches
-from advpure.analysis.transport.run import (
-    TransportRun,
-    estimate_transport,
-    measure_transport,
-    prepare_transport,
-    report_transport,
-)
-from advpure.analysis.transport.settings import chains_at
+from advpure.analysis.transport.result import PICTURES, TransportResult
+from advpure.analysis.transport.rows import chains_at, purified_batches
+from advpure.analysis.transport.study import Transport
 from advpure.base.errors import BadInput
 from advpure.cli import run as cli
 from advpure.core.analytic import GaussianDenoiser
@@ -43,6 +36,7 @@ from advpure.plots.figures import image_grid
 from advpure.purifiers.oneshot import OneStepEDM
 from advpure.purifiers.pf_ode import PFODE
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 
 SHAPE, STD = (1, 4, 4), 0.6  # standard deviation of the data in model units
 Z = 4.4172  # two-sided, alpha = 1e-5
@@ -93,8 +87,8 @@ def test_the_transport_of_gaussian_data_is_the_closed_form(kind: str, sigma: flo
 
 
 def test_without_a_purifier_the_transport_is_the_length_of_the_noise(tmp_path: Path) -> None:
-    run = TransportRun(defense="none", dataset="digits", n=100, sigmas="0.25,0.5", draws=4)
-    low, high = measure_transport(run, out=tmp_path / "run").levels
+    run = Transport(defense="none", dataset="digits", n=100, sigmas="0.25,0.5", draws=4)
+    low, high = run.run(out=tmp_path / "run").levels
     assert low.sigma == 0.25
     for level in (low, high):
         assert level.transport.std is not None
@@ -117,7 +111,7 @@ def rows_of(distances: list[list[float]]) -> list[dict[str, object]]:
 
 def test_both_sides_of_the_markov_bound_are_those_of_the_measured_distances() -> None:
     result = TransportResult(rows_of([[1.0, 1.0], [0.0, 4.0], [0.0, 0.0]]), (0.5, 1.0, 2.0, 4.0))
-    found = result.summary(0.5)
+    found = result.level(0.5)
     assert found.transport.value == pytest.approx(1.0)
     assert found.accuracy is not None
     assert found.accuracy.value == pytest.approx(5 / 6)
@@ -131,7 +125,7 @@ def test_both_sides_of_the_markov_bound_are_those_of_the_measured_distances() ->
 def test_the_markov_bound_is_reached_where_distances_are_0_or_r() -> None:
     """The worst case of the inequality: a share p at distance just above r, the rest at 0."""
     result = TransportResult(rows_of([[1.0], [0.0], [0.0], [0.0]]), (3.999,))
-    (only,) = result.summary(0.5).markov
+    (only,) = result.level(0.5).markov
     assert only.exceeds.value == 0.25
     assert only.bound.value == pytest.approx(0.25, rel=1e-3)
     assert only.holds
@@ -142,19 +136,19 @@ def test_random_distances_never_break_the_markov_bound() -> None:
     for heavy in (1.0, 3.0):
         distances = (heavy * z).exp().tolist()
         result = TransportResult(rows_of(distances), tuple(np.linspace(0.1, 5, 50).tolist()))
-        assert all(each.holds for each in result.summary(0.5).markov)
+        assert all(each.holds for each in result.level(0.5).markov)
 
 
 def test_an_identity_moves_nothing_and_holds_the_bound() -> None:
-    found = TransportResult(rows_of([[0.0], [0.0]]), (1.0,)).summary(0.5)
+    found = TransportResult(rows_of([[0.0], [0.0]]), (1.0,)).level(0.5)
     assert found.transport.value == 0.0
     assert found.markov[0].holds
     with pytest.raises(BadInput, match="has no rows yet"):
         TransportResult([])
 
 
-SETTINGS = TransportRun(
-    defense="cm", dataset="digits", n=6, sigmas="0.25,0.75", draws=3, pictures=4, tile=8
+SETTINGS = Transport(
+    defense="cm", dataset="digits", n=6, sigmas="0.25,0.75", draws=3, kept=4, tile=8
 )
 
 
@@ -162,34 +156,27 @@ class Stopped(Exception):
     """A run that is interrupted."""
 
 
-def test_resumed_is_uninterrupted_and_the_batch_size_changes_nothing(tmp_path: Path) -> None:
+def test_the_first_pictures_are_kept_and_an_unfinished_run_says_so(tmp_path: Path) -> None:
     def stop(done: int) -> None:
-        if done >= 10:
+        if done >= 25:
             raise Stopped
 
-    whole = measure_transport(SETTINGS, out=tmp_path / "whole")
     with pytest.raises(Stopped):
-        measure_transport(SETTINGS, out=tmp_path / "cut", batch_size=5, progress=stop)
-    with RecordStore.read(tmp_path / "cut") as store:
-        assert 0 < len(store.rows(TRANSPORT.table)) < 36
-        assert "the same command goes on" in report_transport(store).notes[0]
-    again = measure_transport(SETTINGS, out=tmp_path / "cut", batch_size=1)
-    assert again.levels == whole.levels
-    with RecordStore.read(tmp_path / "cut") as one, RecordStore.read(tmp_path / "whole") as two:
-        for schema in (TRANSPORT, PICTURES):
-            assert one.rows(schema.table) == two.rows(schema.table)
-        assert len(one.rows(PICTURES.table)) == 2 * 4
-        assert report_transport(one).levels == whole.levels
-    notes = measure_transport(SETTINGS, out=tmp_path / "cut").notes
-    assert notes == ("already complete, reported from records; nothing was computed",)
+        SETTINGS.run(out=tmp_path, batch_size=5, progress=stop)
+    with Transport.records(tmp_path) as store:
+        assert "the same command goes on" in Transport.report(store).notes[0]
+    assert SETTINGS.run(out=tmp_path).notes == ()
+    with Transport.records(tmp_path) as store:
+        keys = {(row["sigma"], row["sample"]) for row in store.rows(PICTURES.table)}
+    assert keys == {(sigma, i) for sigma in (0.25, 0.75) for i in range(4)}
 
 
 def test_an_image_has_the_same_noise_for_every_purifier_level_and_subset(tmp_path: Path) -> None:
     for name, run in (
-        ("a", TransportRun(defense="onestep-edm", dataset="digits", n=4, sigmas="0.25")),
-        ("b", TransportRun(defense="cm", dataset="digits", subset="2:4", sigmas="0.25,0.5")),
+        ("a", Transport(defense="onestep-edm", dataset="digits", n=4, sigmas="0.25")),
+        ("b", Transport(defense="cm", dataset="digits", subset="2:4", sigmas="0.25,0.5")),
     ):
-        measure_transport(run, out=tmp_path / name)
+        run.run(out=tmp_path / name)
     with RecordStore.read(tmp_path / "a") as one, RecordStore.read(tmp_path / "b") as two:
         first = {row["sample"]: row for row in one.rows(PICTURES.table)}
         second = {row["sample"]: row for row in two.rows(PICTURES.table, {"sigma": 0.25})}
@@ -201,32 +188,52 @@ def test_an_image_has_the_same_noise_for_every_purifier_level_and_subset(tmp_pat
 
 
 def test_an_estimate_counts_evaluations() -> None:
-    run = TransportRun(defense="pf-ode", dataset="digits", n=5, sigmas="0.25,1.0", draws=2,
-                       options={"recipe": "truncated"})  # fmt: skip
-    prepared = prepare_transport(run)
-    assert prepared.total == 20
+    study = Transport(
+        defense="pf-ode",
+        dataset="digits",
+        n=5,
+        sigmas="0.25,1.0",
+        draws=2,
+        options={"recipe": "truncated"},
+    )
+    loaded = study.load()
+    assert study.total(loaded) == 20
     # 13 and 17 evaluations of the denoiser, one of the classifier
-    assert estimate_transport(prepared).evaluations == 5 * 2 * (13 + 1 + 17 + 1)
+    assert study.cost(loaded).evaluations == 5 * 2 * (13 + 1 + 17 + 1)
+
+
+def test_every_value_has_the_images_that_it_is_the_mean_of(tmp_path: Path) -> None:
+    study = Transport(dataset="digits", n=8, sigmas="0.25", draws=2, multiples="1.25,2", tile=8)
+    report = study.run(out=tmp_path)
+    for at in (
+        "transport",
+        "accuracy",
+        "markov[multiple=1.25].exceeds",
+        "markov[multiple=2].bound",
+    ):
+        estimate = find(report.tree(), f"rows[sigma=0.25].{at}")
+        assert sorted(estimate.images()) == list(range(8))
+        assert np.mean(list(estimate.images().values())) == pytest.approx(estimate.value)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"draws": 0}, "draws 0 is not a whole number of 1 or more"),
-        ({"pictures": -1}, "pictures -1 is not a whole number of 0 or more"),
+        ({"kept": -1}, "kept -1 is not a whole number of 0 or more"),
         ({"sigmas": "0.25,-1"}, "-1"),
-        ({"sigma": 0.5}, "names noise levels twice"),
-        ({"t": 5, "sigmas": None}, "t 5 is not a strength of its own here"),
+        ({"sigma": 0.5}, "sigma 0.5 means nothing here; give sigmas"),
+        ({"t": 5}, "t 5 means nothing here; leave it out: sigma is the strength"),
         ({"multiples": "0.5,x"}, "x"),
         ({"multiples": "0"}, "multiples 0"),
-        ({"policy": "majority:3"}, "has several purified images an answer"),
+        ({"policy": "majority:3"}, "policy 'majority:3' means nothing here"),
         ({"sigmas": "1000"}, "1000"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, object], words: str) -> None:
     given: dict[str, object] = {"defense": "cm", "dataset": "digits", "n": 2, "sigmas": "0.25"}
     with pytest.raises(BadInput) as caught:
-        prepare_transport(TransportRun(**(given | change)))  # type: ignore[arg-type]
+        Transport(**(given | change)).load()  # type: ignore[arg-type]
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -279,8 +286,8 @@ def test_borders_are_green_where_right_and_red_where_wrong(tmp_path: Path) -> No
 
 def test_pictures_of_unlike_runs_are_refused(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
-        run = TransportRun(defense="none", dataset="digits", n=2, sigmas="0.25", seed=seed)
-        measure_transport(run, out=tmp_path / name)
+        run = Transport(defense="none", dataset="digits", n=2, sigmas="0.25", seed=seed)
+        run.run(out=tmp_path / name)
     with RecordStore.read(tmp_path / "a") as one, RecordStore.read(tmp_path / "b") as two:
         with pytest.raises(BadInput, match="run b has other noisy images"):
             draw_purified({"a": one, "b": two}, tmp_path / "x.png")

@@ -13,7 +13,6 @@ from advpure.cli.certified_accuracy import certified_accuracy
 from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
-from advpure.cli.distances import distances
 from advpure.cli.export import export
 from advpure.cli.field import field
 from advpure.cli.gradients import gradients
@@ -29,7 +28,6 @@ from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
-from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
 
@@ -45,7 +43,6 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=StudyGroup,
 )
-app.command()(distances)
 app.command()(survival)
 app.command()(predict)
 app.command()(gradients)
@@ -56,7 +53,6 @@ app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
 app.command()(field)
-app.command()(transport)
 app.command("two-point")(two_point)
 app.command("check-grad")(check_grad)
 app.command()(train)

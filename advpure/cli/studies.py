@@ -117,7 +117,8 @@ def options_of(kind: type[Any]) -> Iterator[Option]:
     hints, helps = get_type_hints(kind, include_extras=True), documented(kind)
     fields = dataclasses.fields(kind)
     taken = {each.name for each in fields}
-    for each in fields:
+    unused = getattr(kind, "unused", ())
+    for each in (field for field in fields if field.name not in unused):
         hint, marks = _parts(hints[each.name])
         panel = _panel(kind, each.name)
         yield _option(each, hint, marks, helps.get(each.name, ""), panel)
@@ -300,11 +301,8 @@ def _run(
     quiet: bool,
 ) -> None:
     """Check, load, then estimate or measure, draw and print."""
-    from advpure.plots.figures import check_ending
-
-    study = kind(**settings)
-    if plot is not None:
-        check_ending(plot)
+    study, picture = kind(**settings), None if plot is None else Path(plot)
+    study.check_pictures(picture)
     loaded = study.load()
     if dry_run:
         output.print_estimate(study.cost(loaded), as_json, study.of_defense)
@@ -315,16 +313,18 @@ def _run(
     shown = not (quiet or as_json)
     with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
         report = study.run(out=out, batch_size=batch_size, progress=bar, loaded=loaded)
-    pictures = study.pictures(report, loaded, None if plot is None else Path(plot))
+    pictures = study.pictures(report, loaded, picture)
     if as_json:
         output.print_json(report.to_json() | pictures)
-        return
-    show(report.display())
-    for text in report.notes:
-        if text not in before:
-            output.note(text)
-    written = [each for value in pictures.values() for each in _paths(value)]
-    print(f"records: {report.run}" + "".join(f", {_named(path)}" for path in written))
+    else:
+        show(report.display())
+        for text in report.notes:
+            if text not in before:
+                output.note(text)
+        written = [each for value in pictures.values() for each in _paths(value)]
+        print(f"records: {report.run}" + "".join(f", {_named(path)}" for path in written))
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 def _named(path: str) -> str:

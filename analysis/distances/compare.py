@@ -5,7 +5,7 @@ distances have the infinitesimal jackknife of the difference, in which an image 
 sets at once; or the paired bootstrap where resamples are asked for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +16,11 @@ from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.metrics.choice import METRICS
 from advpure.analysis.metrics.frechet import frechet_influence, standard_error
 from advpure.analysis.metrics.resampling import bootstrap_distances, centred_interval
+from advpure.base.display import ends
 from advpure.base.errors import BadInput
 from advpure.base.validation import whole
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Interval, mean_interval
 
 Array = npt.NDArray[np.float64]
@@ -36,6 +38,7 @@ class Contrast(NamedTuple):
         n: Images that both have.
         interval: 95 % interval of the difference; None for too few images.
         method: How the interval was made.
+        by_image: The difference of each image, where the quantity is a mean over images.
     """
 
     perturbation: str
@@ -46,12 +49,25 @@ class Contrast(NamedTuple):
     n: int
     interval: Interval | None
     method: str
+    by_image: Mapping[int, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        found = self._asdict()
-        found["interval"] = None if self.interval is None else list(self.interval)
-        return found
+    def estimate(self) -> Estimate:
+        """Return the difference as an estimate, with all else that is known of it."""
+        names = ("perturbation", "name", "first", "second", "method")
+        return Estimate(
+            value=self.difference,
+            n=self.n,
+            interval=self.interval,
+            by_image=self.by_image,
+            key="difference",
+            extra={name: getattr(self, name) for name in names},
+        )
+
+    def cells(self) -> list[str]:
+        """Return the fields as a table has them."""
+        sides = [f"{each:.5g}" for each in (self.first, self.second)]
+        difference = [f"{self.difference:.4g}", ends(self), str(self.n), self.method]
+        return [self.perturbation, self.name, *sides, *difference]
 
 
 def compare_distances(
@@ -101,26 +117,31 @@ def compare_distances(
     def advance(count: int) -> None:
         progress(done + count)
 
-    found: list[Contrast] = []
+    contrasts: list[Contrast] = []
     for label in labels:
-        found += _states(label, a, b)
+        contrasts += _states(label, a, b)
         for metric in first.settings["metrics"]:
             if metric not in second.settings["metrics"]:
                 continue
             _check_network(metric, first, second)
             kind = METRICS[metric].kind
             if kind in ("pair", "response", "cosine"):
-                found += _pairs(label, metric, a, b)
+                contrasts += _pairs(label, metric, a, b)
             elif kind == "frechet":
-                found.append(_sets(label, metric, a, b, resamples, advance))
+                contrasts.append(_sets(label, metric, a, b, resamples, advance))
                 done += resamples
-    return found
+    return contrasts
 
 
 def frechet_difference(
-    clean: Array, first: Array, second: Array, *, resamples: int = 0, level: float = 0.95,
+    clean: Array,
+    first: Array,
+    second: Array,
+    *,
+    resamples: int = 0,
+    level: float = 0.95,
     progress: Callable[[int], None] = lambda done: None,
-) -> tuple[float, float, Interval | None]:  # fmt: skip
+) -> tuple[float, float, Interval | None]:
     """Compare the Frechet distances of two purified sets to the same originals.
 
     Args:
@@ -157,35 +178,37 @@ def frechet_difference(
 def _states(label: str, a: DistancesResult, b: DistancesResult) -> Iterator[Contrast]:
     (ids_a, *norms_a), (ids_b, *norms_b) = a.states(label), b.states(label)
     for name, left, right in zip(("l2_final", "linf_final"), norms_a, norms_b, strict=True):
-        yield _of_values(
-            label, name, dict(zip(ids_a, left[:, -1], strict=True)),
+        last = (
+            dict(zip(ids_a, left[:, -1], strict=True)),
             dict(zip(ids_b, right[:, -1], strict=True)),
-        )  # fmt: skip
+        )
+        yield _of_values(label, name, *last)
 
 
 def _pairs(label: str, metric: str, a: DistancesResult, b: DistancesResult) -> Iterator[Contrast]:
     left, right = a.pairs(label, metric), b.pairs(label, metric)
     if not left or not right:  # no perturbation, no rate
         return
-    yield _of_values(
-        label, metric, {i: after for i, (_, after) in left.items()},
-        {i: after for i, (_, after) in right.items()},
-    )  # fmt: skip
+    after = ({i: pair[1] for i, pair in each.items()} for each in (left, right))
+    yield _of_values(label, metric, *after)
 
 
 def _of_values(label: str, name: str, left: dict[int, float], right: dict[int, float]) -> Contrast:
     ids = _common(left, right)
     x, y = (np.array([each[i] for i in ids], dtype=np.float64) for each in (left, right))
-    mean = mean_interval(x - y)
-    return Contrast(
-        label, name, float(x.mean()), float(y.mean()), mean.value, mean.n, mean.interval, "student"
-    )
+    mean, by_image = mean_interval(x - y), dict(zip(ids, (x - y).tolist(), strict=True))
+    sides = float(x.mean()), float(y.mean())
+    return Contrast(label, name, *sides, mean.value, mean.n, mean.interval, "student", by_image)
 
 
 def _sets(
-    label: str, metric: str, a: DistancesResult, b: DistancesResult, resamples: int,
+    label: str,
+    metric: str,
+    a: DistancesResult,
+    b: DistancesResult,
+    resamples: int,
     progress: Callable[[int], None],
-) -> Contrast:  # fmt: skip
+) -> Contrast:
     name = METRICS[metric].features
     left, right = (each.features(name, label, "after") for each in (a, b))
     clean_a, clean_b = (each.features(name, "clean", "clean") for each in (a, b))

@@ -1,4 +1,4 @@
-"""The picture of distances along the chain, from the records of a run alone (seed 003, figure 1c).
+"""The picture of distances along the chain, from the records of a run alone ([Wei2025], figure 1c).
 
 Above l2, below l-inf: the mean over images after every step, with a band of one standard deviation
 over images; the forward phase is shaded. One line a perturbation.
@@ -52,12 +52,20 @@ def distances_figure(store: RecordStore, path: str | Path) -> Path:
         for axes, values in zip(panels, norms, strict=True):
             steps = np.arange(values.shape[1])
             mean = values.mean(axis=0)
-            axes.plot(steps, mean, color=color, linestyle=style, linewidth=1.6, label=label,
-                      marker="o" if len(steps) < 12 else None, markersize=3.5)  # fmt: skip
+            axes.plot(
+                steps,
+                mean,
+                color=color,
+                linestyle=style,
+                linewidth=1.6,
+                label=label,
+                marker="o" if len(steps) < 12 else None,
+                markersize=3.5,
+            )
             if len(ids) > 1:
                 spread = values.std(axis=0, ddof=1)
-                axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.13,
-                                  linewidth=0)  # fmt: skip
+                low, high = mean - spread, mean + spread
+                axes.fill_between(steps, low, high, color=color, alpha=0.13, linewidth=0)
     for axes, name in zip(panels, _NAMES, strict=True):
         axes.set_ylabel(f"{_NAMES[name]} distance to the\nclean image, [0, 1] units")
         axes.set_ylim(bottom=0.0)
@@ -73,9 +81,14 @@ def distances_figure(store: RecordStore, path: str | Path) -> Path:
     panels[1].annotate(
         f"mean over {n} images, band: one standard deviation over images; seed "
         f"{s['randomness']['seed']}",
-        xy=(0.5, 0.0), xycoords="axes fraction", xytext=(0, -44), textcoords="offset points",
-        ha="center", fontsize=7, color="#444444",
-    )  # fmt: skip
+        xy=(0.5, 0.0),
+        xycoords="axes fraction",
+        xytext=(0, -44),
+        textcoords="offset points",
+        ha="center",
+        fontsize=7,
+        color="#444444",
+    )
     return save_figure(figure, path)
 
 

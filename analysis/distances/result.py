@@ -20,7 +20,8 @@ from advpure.analysis.metrics.precision_recall import precision_recall
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Count, Schema
-from advpure.statistics.rates import Interval, Mean, mean_interval
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import Interval, mean_interval
 
 STATES = Schema(
     "states", {"perturbation": str, "sample": Count, "step": Count}, {"l2": float, "linf": float}
@@ -38,18 +39,20 @@ PAIRS = Schema(
 """Metrics of an image and its original, before and after purification."""
 
 FEATURES = Schema(
-    "features", {"features": str, "perturbation": str, "stage": str, "sample": Count},
+    "features",
+    {"features": str, "perturbation": str, "stage": str, "sample": Count},
     {"vector": bytes},
-)  # fmt: skip
+)
 """Feature vectors, float32 little-endian; stage is before or after, of clean images clean."""
 
 SCHEMAS = (STATES, STEPS, PAIRS, FEATURES)
 CLEAN = "clean"
 NEIGHBOUR = 3
 Array = npt.NDArray[np.float64]
+_ANYWHERE = (-math.inf, math.inf)
 
 
-class Distances(NamedTuple):
+class AlongChain(NamedTuple):
     """Distances along the chain of one perturbation, over images.
 
     Attributes:
@@ -59,19 +62,10 @@ class Distances(NamedTuple):
         noised: After the last forward step; None where there is none.
     """
 
-    initial: Mean
-    largest: Mean
-    final: Mean
-    noised: Mean | None
-
-
-class Estimate(NamedTuple):
-    """A value over images, with its n and, where there is one, its 95 % interval and deviation."""
-
-    value: float
-    n: int
-    interval: Interval | None
-    std: float | None = None
+    initial: Estimate
+    largest: Estimate
+    final: Estimate
+    noised: Estimate | None
 
 
 class Measured(NamedTuple):
@@ -125,18 +119,22 @@ class DistancesResult:
         return ids, l2, linf
 
     @cached_property
-    def distances(self) -> dict[str, dict[str, Distances]]:
+    def distances(self) -> dict[str, dict[str, AlongChain]]:
         """Norm to perturbation to its distances; norms are ``l2`` and ``linf``."""
-        found: dict[str, dict[str, Distances]] = {"l2": {}, "linf": {}}
+        distances: dict[str, dict[str, AlongChain]] = {"l2": {}, "linf": {}}
         forward = [row["step"] for row in self.store.rows(STEPS.table, {"phase": "forward"})]
         for label in self.labels:
-            _, *norms = self.states(label)
-            for name, values in zip(found, norms, strict=True):
-                columns = (values[:, 0], values.max(axis=1), values[:, -1])
-                noised = mean_interval(values[:, max(forward)]) if forward else None
-                initial, largest, final = map(mean_interval, columns)
-                found[name][label] = Distances(initial, largest, final, noised)
-        return found
+            ids, *norms = self.states(label)
+            for name, values in zip(distances, norms, strict=True):
+                initial, largest, final = (
+                    _mean(dict(zip(ids, column.tolist(), strict=True)))
+                    for column in (values[:, 0], values.max(axis=1), values[:, -1])
+                )
+                noised = None
+                if forward:
+                    noised = _mean(dict(zip(ids, values[:, max(forward)].tolist(), strict=True)))
+                distances[name][label] = AlongChain(initial, largest, final, noised)
+        return distances
 
     @cached_property
     def measured(self) -> list[Measured]:
@@ -155,6 +153,10 @@ class DistancesResult:
         )
         return {row["sample"]: np.frombuffer(row["vector"], "<f4") for row in rows}
 
+    def dimensions(self, name: str) -> int:
+        """Return the length of the feature vectors, 0 where there are none."""
+        return len(next(iter(self.features(name, CLEAN, CLEAN).values()), ()))
+
     def paired_features(self, name: str, label: str) -> dict[str, Array]:
         """Return the features of the same images, stage (clean, before, after) to [n, d]."""
         sets = {
@@ -163,8 +165,8 @@ class DistancesResult:
         }
         ids = [i for i in sets["after"] if i in sets[CLEAN] and i in sets["before"]]
         return {
-            stage: np.array([found[i] for i in ids], dtype=np.float64)
-            for stage, found in sets.items()
+            stage: np.array([vectors[i] for i in ids], dtype=np.float64)
+            for stage, vectors in sets.items()
         }
 
     def pairs(self, label: str, metric: str) -> dict[int, tuple[float, float]]:
@@ -180,15 +182,15 @@ class DistancesResult:
     def _measure(self, label: str, metric: str) -> Iterator[Measured]:
         kind = METRICS[metric].kind
         if kind in ("pair", "response", "cosine"):
-            values = np.array(list(self.pairs(label, metric).values()))
-            if not len(values):  # no perturbation, no rate
+            pairs = self.pairs(label, metric)
+            if not pairs:  # no perturbation, no rate
                 yield Measured(label, metric, None, None, None)
                 return
             # A distance is at least 0, and similarities are at most 1.
             within = (-1.0, 1.0) if metric == "ssim" else (0.0, math.inf)
-            before, after = (_of_mean(mean_interval(each, within=within)) for each in values.T)
-            less = _of_mean(mean_interval(values[:, 0] - values[:, 1]))
-            yield Measured(label, metric, before, after, less)
+            before, after = ({i: pair[k] for i, pair in pairs.items()} for k in (0, 1))
+            less = _mean({i: one - two for i, (one, two) in pairs.items()})
+            yield Measured(label, metric, _mean(before, within), _mean(after, within), less)
             return
         sets = self.paired_features(METRICS[metric].features, label)
         stages = [_compare(kind, sets[CLEAN], sets[stage]) for stage in ("before", "after")]
@@ -206,26 +208,31 @@ def _compare(kind: str, clean: Array, other: Array) -> dict[str, Estimate]:
         if n < 2:
             return {}
         score = inception_score(other)
-        return {"": Estimate(score.value, n, score.interval)}
+        return {"": _of_set(score.value, n, score.interval)}
     if kind == "frechet":
         if n < 2:
             return {}
-        found = frechet_estimate(clean, other)
-        return {"": Estimate(found.value, n, found.interval)}
+        frechet = frechet_estimate(clean, other)
+        return {"": _of_set(frechet.value, n, frechet.interval)}
     if n <= NEIGHBOUR:
         return {}
     rates = precision_recall(clean, other, NEIGHBOUR)
     return {
-        name: Estimate(rate.value, n, Interval(rate.low, rate.high))
+        name: _of_set(rate.value, n, Interval(rate.low, rate.high))
         for name, rate in (("precision", rates.precision), ("recall", rates.recall))
     }
 
 
-def _of_mean(mean: Mean) -> Estimate:
-    return Estimate(mean.value, mean.n, mean.interval, mean.std)
+def _mean(by_image: dict[int, float], within: tuple[float, float] = _ANYWHERE) -> Estimate:
+    mean = mean_interval(list(by_image.values()), within=within)
+    return Estimate.of(mean, by_image, style="beside")
+
+
+def _of_set(value: float, n: int, interval: Interval | None) -> Estimate:
+    return Estimate(value=value, n=n, interval=interval, style="beside", is_mean=True)
 
 
 def _cosine_distance(a: Array, b: Array) -> Array:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    found: Array = 1.0 - (a * b).sum(axis=1) / lengths
-    return found
+    distances: Array = 1.0 - (a * b).sum(axis=1) / lengths
+    return distances

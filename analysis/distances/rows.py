@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from advpure.analysis.distances.prepare import PreparedDistances
 from advpure.analysis.distances.result import CLEAN, FEATURES, PAIRS, STATES, STEPS
 from advpure.analysis.distances.trajectory import Walk, walk
-from advpure.analysis.metrics.choice import METRICS
+from advpure.analysis.metrics.choice import METRICS, Chosen
 from advpure.analysis.perturbed import Perturber
+from advpure.analysis.study import LoadedModel
 from advpure.analysis.target import as_target, batch_rows
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
@@ -19,6 +20,19 @@ from advpure.core.tiling import tiled
 from advpure.data import Images
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedDistances(LoadedModel):
+    """A run that is checked and loaded; the model is a purifier where there is no classifier.
+
+    Attributes:
+        perturbers: The perturbations.
+        chosen: The metrics.
+    """
+
+    perturbers: tuple[Perturber, ...]
+    chosen: Chosen
 
 
 class Batch(NamedTuple):
@@ -36,30 +50,28 @@ class Batch(NamedTuple):
 
 
 def batches_left(
-    prepared: PreparedDistances, done: set[tuple[str, int]], batch_size: int | None
+    loaded: LoadedDistances, done: set[tuple[str, int]], batch_size: int | None
 ) -> Iterator[Batch]:
     """Walk over the images, and over the perturbations that each of them lacks.
 
     The images themselves are purified once for all perturbations, where a metric asks for it.
     """
-    for rows in _chunks(list(range(len(prepared.images.ids))), prepared.model, batch_size):
-        images = Images(*(part[rows] for part in prepared.images))
+    for rows in _chunks(list(range(len(loaded.images.ids))), loaded.model, batch_size):
+        images = Images(*(part[rows] for part in loaded.images))
         ids, clean = images.ids.tolist(), None
-        for perturber in prepared.perturbers:
+        for perturber in loaded.perturbers:
             todo = [k for k, i in enumerate(ids) if (perturber.label, i) not in done]
             if not todo:
                 continue
-            if prepared.chosen.responses and clean is None:
-                clean = _walk(prepared, images, images.images).purified
-            yield Batch(
-                perturber, Images(*(part[todo] for part in images)),
-                None if clean is None else clean[todo],
-            )  # fmt: skip
+            if loaded.chosen.responses and clean is None:
+                clean = _walk(loaded, images, images.images).purified
+            chosen = Images(*(part[todo] for part in images))
+            yield Batch(perturber, chosen, None if clean is None else clean[todo])
 
 
-def _walk(prepared: PreparedDistances, batch: Images, moved: Tensor) -> Walk:
-    tile = prepared.model.tile
-    return walk(prepared.purifier, batch.images, moved, batch.ids, prepared.xi, tile)
+def _walk(loaded: LoadedDistances, batch: Images, moved: Tensor) -> Walk:
+    tile = loaded.model.tile
+    return walk(loaded.purifier, batch.images, moved, batch.ids, loaded.xi, tile)
 
 
 def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) -> Iterator[Tensor]:
@@ -69,7 +81,9 @@ def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) 
 
 
 def record_steps(store: RecordStore, purifier: Purifier) -> None:
-    """Store what the steps of the chain are."""
+    """Store what the steps of the chain are, once."""
+    if store.count(STEPS.table) == len(purifier.chain):
+        return
     store.append(
         STEPS.table,
         [
@@ -79,43 +93,43 @@ def record_steps(store: RecordStore, purifier: Purifier) -> None:
     )
 
 
-def record_clean(store: RecordStore, prepared: PreparedDistances, batch_size: int | None) -> None:
+def record_clean(store: RecordStore, loaded: LoadedDistances, batch_size: int | None) -> None:
     """Store the features of the clean images."""
-    if not prepared.chosen.networks:
+    if not loaded.chosen.networks:
         return
-    listed = prepared.images.ids.tolist()
+    listed = loaded.images.ids.tolist()
     done = store.done(FEATURES.table, "perturbation", "sample")
     todo = [k for k, i in enumerate(listed) if (CLEAN, i) not in done]
-    for rows in _chunks(todo, prepared.model, batch_size):
-        ids = prepared.images.ids[rows].tolist()
+    for rows in _chunks(todo, loaded.model, batch_size):
+        ids = loaded.images.ids[rows].tolist()
         store.append(
             FEATURES.table,
-            _features(prepared, CLEAN, CLEAN, prepared.images.images[rows], ids),
+            _features(loaded, CLEAN, CLEAN, loaded.images.images[rows], ids),
         )
 
 
-def record_batch(store: RecordStore, prepared: PreparedDistances, left: Batch) -> None:
+def record_batch(store: RecordStore, loaded: LoadedDistances, left: Batch) -> None:
     """Perturb, purify and measure one batch, and store all of it or nothing."""
     perturber, batch, clean = left
     label, ids = perturber.label, batch.ids.tolist()
-    defense = prepared.model if isinstance(prepared.model, Defense) else None
-    moved = perturber.make(batch.images, batch.labels, batch.ids, defense, prepared.xi)
-    tile, found = prepared.model.tile, _walk(prepared, batch, moved)
+    defense = loaded.model if isinstance(loaded.model, Defense) else None
+    moved = perturber.make(batch.images, batch.labels, batch.ids, defense, loaded.xi)
+    tile, walked = loaded.model.tile, _walk(loaded, batch, moved)
     states = [
         {"perturbation": label, "sample": i, "step": step, "l2": far, "linf": peak}
-        for i, lengths, peaks in zip(ids, found.l2.tolist(), found.linf.tolist(), strict=True)
+        for i, lengths, peaks in zip(ids, walked.l2.tolist(), walked.linf.tolist(), strict=True)
         for step, (far, peak) in enumerate(zip(lengths, peaks, strict=True))
     ]
     pairs = []
-    for metric, pair in prepared.chosen.pairs.items():
-        before, after = (pair_values(pair, x, batch.images, tile) for x in (moved, found.purified))
+    for metric, pair in loaded.chosen.pairs.items():
+        before, after = (pair_values(pair, x, batch.images, tile) for x in (moved, walked.purified))
         pairs += [
             {"perturbation": label, "metric": metric, "sample": i, "before": b, "after": a}
             for i, b, a in zip(ids, before, after, strict=True)
         ]
-    for metric, response in prepared.chosen.responses.items():
+    for metric, response in loaded.chosen.responses.items():
         assert clean is not None
-        rates = response(found.purified - clean, moved - batch.images).tolist()
+        rates = response(walked.purified - clean, moved - batch.images).tolist()
         pairs += [
             {"perturbation": label, "metric": metric, "sample": i, "before": 1.0, "after": rate}
             for i, rate in zip(ids, rates, strict=True)
@@ -123,8 +137,8 @@ def record_batch(store: RecordStore, prepared: PreparedDistances, left: Batch) -
         ]
     features = [
         row
-        for stage, x in (("before", moved), ("after", found.purified))
-        for row in _features(prepared, label, stage, x, ids)
+        for stage, x in (("before", moved), ("after", walked.purified))
+        for row in _features(loaded, label, stage, x, ids)
     ]
     with store.batch():
         store.append(STATES.table, states)
@@ -142,16 +156,19 @@ def pair_values(
 
 
 def _features(
-    prepared: PreparedDistances, label: str, stage: str, images: Tensor, ids: list[int]
+    loaded: LoadedDistances, label: str, stage: str, images: Tensor, ids: list[int]
 ) -> list[Row]:
-    wanted = {METRICS[metric].features for metric in prepared.chosen.metrics}
+    wanted = {METRICS[metric].features for metric in loaded.chosen.metrics}
     return [
         {
-            "features": name, "perturbation": label, "stage": stage, "sample": i,
+            "features": name,
+            "perturbation": label,
+            "stage": stage,
+            "sample": i,
             "vector": vector.astype("<f4").tobytes(),
         }
-        for network in prepared.chosen.networks.values()
+        for network in loaded.chosen.networks.values()
         for name, vectors in network(images).items()
         if name in wanted
         for i, vector in zip(ids, vectors, strict=True)
-    ]  # fmt: skip
+    ]

@@ -1,8 +1,8 @@
 """Distances to the clean image along a purification: before it, and after every step of the chain.
 
 States are mapped to [0, 1] units by (x + 1) / 2 and nothing else: not clipped, and not divided by
-the scale of a variance-preserving state, so that shrinkage counts as distance (seed 003, figure 1c
-and tables S7 to S9; the metric `distance` undoes the scale).
+the scale of a variance-preserving state, so that shrinkage counts as distance ([Wei2025], figure
+1c and tables S7 to S9; the metric `distance` undoes the scale).
 """
 
 from collections.abc import Iterable, Iterator
@@ -61,8 +61,8 @@ def walk(
     Example:
         >>> from advpure.loading import load_purifier
         >>> x = torch.full((1, 1, 8, 8), 0.5)
-        >>> found = walk(load_purifier("none"), x, x + 0.25, torch.tensor([0]), None)
-        >>> found.l2.tolist(), found.linf.tolist()
+        >>> walked = walk(load_purifier("none"), x, x + 0.25, torch.tensor([0]), None)
+        >>> walked.l2.tolist(), walked.linf.tolist()
         ([[2.0]], [[0.25]])
     """
 
@@ -77,9 +77,9 @@ def walk(
         return Walk(torch.stack(lengths, 1), torch.stack(peaks, 1), last)
 
     with torch.no_grad():  # a measurement, not a gradient
-        found: Walk = tiled(run, tile)(images, moved, ids)
-    check_result(found.purified, images, ids.tolist())
-    return found
+        walked: Walk = tiled(run, tile)(images, moved, ids)
+    check_result(walked.purified, images, ids.tolist())
+    return walked
 
 
 def _units(start: Tensor, places: Iterable[tuple[Step, Tensor]]) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Figures of transport runs: transport against sigma (figure 2), purified images (4 and 5)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.transport.result import PICTURES, TRANSPORT
-from advpure.analysis.transport.run import TransportReport, report_transport
+from advpure.analysis.transport.study import Transport, TransportReport
 from advpure.base.errors import BadInput
 from advpure.plots.charts import Points, Words, lines
 from advpure.plots.figures import image_grid
 from advpure.runs.records import RecordStore
-from advpure.statistics.rates import Mean
+from advpure.statistics.estimates import Estimate
 
 
 def draw_transport(reports: Sequence[TransportReport], path: str | Path) -> Path:
@@ -29,9 +30,11 @@ def draw_transport(reports: Sequence[TransportReport], path: str | Path) -> Path
         means = [level.transport for level in report.levels]
         name = _name(report.settings)
         groups[name if name not in groups else f"{name} ({report.run.name})"] = Points(
-            x=[level.sigma for level in report.levels], y=[mean.value for mean in means],
-            y_low=[_end(mean, 0) for mean in means], y_high=[_end(mean, 1) for mean in means],
-        )  # fmt: skip
+            x=[level.sigma for level in report.levels],
+            y=[math.nan if mean.value is None else mean.value for mean in means],
+            y_low=[_end(mean, 0) for mean in means],
+            y_high=[_end(mean, 1) for mean in means],
+        )
     s = reports[0].settings
     words = Words(
         x="noise level sigma, [0, 1] units",
@@ -44,13 +47,16 @@ def draw_transport(reports: Sequence[TransportReport], path: str | Path) -> Path
 
 def transport_figure(store: RecordStore, path: Path) -> Path:
     """Draw the transport of one run from its records."""
-    return draw_transport([report_transport(store)], path)
+    return draw_transport([Transport.report(store)], path)
 
 
 def draw_purified(
-    stores: Mapping[str, RecordStore], path: str | Path, *, sigma: float | None = None,
+    stores: Mapping[str, RecordStore],
+    path: str | Path,
+    *,
+    sigma: float | None = None,
     columns: int = 16,
-) -> Path:  # fmt: skip
+) -> Path:
     """Draw purified images of several runs below the clean and the noisy ones.
 
     A solid green border means that the classifier is right, a dashed red one that it is wrong.
@@ -93,6 +99,15 @@ def draw_purified(
     return image_grid(pictures, path, borders=borders)
 
 
+def named(stores: Sequence[RecordStore]) -> dict[str, RecordStore]:
+    """Return the records of several runs by the names of their purifiers, which stay apart."""
+    rows: dict[str, RecordStore] = {}
+    for store in stores:
+        name = _name(store.settings)
+        rows[name if name not in rows else f"{name} {store.folder.name[-6:]}"] = store
+    return rows
+
+
 def _images(rows: Mapping[int, dict[str, object]], ids: Sequence[int], part: str) -> Tensor:
     shape = [int(each) for each in str(rows[ids[0]]["shape"]).split("x")]
     arrays = [np.frombuffer(rows[i][part], "<f4").reshape(shape) for i in ids]  # type: ignore[call-overload]
@@ -101,11 +116,11 @@ def _images(rows: Mapping[int, dict[str, object]], ids: Sequence[int], part: str
 
 def _right(store: RecordStore, level: float, ids: Sequence[int]) -> list[bool | None]:
     rows = store.rows(TRANSPORT.table, {"sigma": level, "draw": 0})
-    found = {
+    right = {
         row["sample"]: None if row["predicted"] is None else row["predicted"] == row["label"]
         for row in rows
     }
-    return [found[i] for i in ids]
+    return [right[i] for i in ids]
 
 
 def _name(settings: Mapping[str, object]) -> str:
@@ -114,5 +129,5 @@ def _name(settings: Mapping[str, object]) -> str:
     return str(defense["purifier"])
 
 
-def _end(mean: Mean, end: int) -> float:
-    return float("nan") if mean.interval is None else mean.interval[end]
+def _end(mean: Estimate, end: int) -> float:
+    return math.nan if mean.interval is None else mean.interval[end]

@@ -1,7 +1,7 @@
 """What transport rows say: the transport, the Markov bound, and single-draw accuracy.
 
 The transport of a purifier pi at noise level sigma is T = E ||x - pi(x + sigma z)||_2 over images x
-and noise z (seed 000, definition 3.2). Theorem 3.3 is Markov's inequality: for every r > 0,
+and noise z ([Li2024], definition 3.2). Theorem 3.3 is Markov's inequality: for every r > 0,
 
     P(||x - pi(x + sigma z)|| > r) <= T / r,
 
@@ -9,31 +9,29 @@ and it holds exactly, without an interval, for the empirical measure that T is t
 over draws come first; the images are the independent cases, so n is their number.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Row, Schema
-from advpure.statistics.rates import Interval, Mean, Rate, mean_interval, rate_of_means
-
-Floats = npt.NDArray[np.float64]
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import Interval, Mean, mean_interval, rate_of_means
 
 TRANSPORT = Schema(
-    "transport", {"sigma": float, "sample": Count, "draw": Count},
+    "transport",
+    {"sigma": float, "sample": Count, "draw": Count},
     {"distance": float, "label": Count, "predicted": Count | None},
-)  # fmt: skip
+)
 """Distance from image to purified image, [0, 1] units, and the class that the classifier gives."""
 
 PICTURES = Schema(
-    "pictures", {"sigma": float, "sample": Count},
+    "pictures",
+    {"sigma": float, "sample": Count},
     {"clean": bytes, "noisy": bytes, "purified": bytes, "shape": str},
-)  # fmt: skip
+)
 """Images of the first draw, float32 little-endian."""
-
-SCHEMAS = (TRANSPORT, PICTURES)
 
 
 class MarkovBound(NamedTuple):
@@ -49,16 +47,17 @@ class MarkovBound(NamedTuple):
 
     multiple: float
     radius: float
-    exceeds: Rate
-    bound: Mean
+    exceeds: Estimate
+    bound: Estimate
     holds: bool
 
 
-class LevelSummary(NamedTuple):
+class Level(NamedTuple):
     """One noise level, over images.
 
     Attributes:
         sigma: The noise level, [0, 1] units.
+        n: Number of images.
         transport: Mean distance.
         accuracy: Share of purified images that are classified right, single draws; None without a
             classifier.
@@ -66,8 +65,9 @@ class LevelSummary(NamedTuple):
     """
 
     sigma: float
-    transport: Mean
-    accuracy: Rate | None
+    n: int
+    transport: Estimate
+    accuracy: Estimate | None
     markov: tuple[MarkovBound, ...]
 
 
@@ -92,86 +92,63 @@ class TransportResult:
             self._of.setdefault(row["sigma"], {}).setdefault(row["sample"], []).append(row)
 
     @property
-    def sigmas(self) -> tuple[float, ...]:
-        """Noise levels, increasing."""
-        return tuple(sorted(self._of))
-
-    def images(self, sigma: float) -> tuple[int, ...]:
-        """Return the ids of the images that have rows at a level, ascending."""
-        return tuple(sorted(self._of[sigma]))
+    def levels(self) -> tuple[Level, ...]:
+        """The noise levels, increasing."""
+        return tuple(self.level(sigma) for sigma in sorted(self._of))
 
     def distances(self, sigma: float) -> dict[int, float]:
         """Return the mean distance of every image at a level."""
-        return {
-            i: float(np.mean([row["distance"] for row in self._of[sigma][i]]))
-            for i in self.images(sigma)
-        }
+        return self._means(sigma, lambda row: row["distance"])
 
     def right(self, sigma: float) -> dict[int, float] | None:
         """Return the share of right classes of every image; None without a classifier."""
-        rows = self._of[sigma]
-        if any(row["predicted"] is None for own in rows.values() for row in own):
+        if any(row["predicted"] is None for own in self._of[sigma].values() for row in own):
             return None
-        return {
-            i: float(np.mean([row["predicted"] == row["label"] for row in rows[i]]))
-            for i in self.images(sigma)
-        }
+        return self._means(sigma, lambda row: row["predicted"] == row["label"])
 
     def beyond(self, sigma: float, radius: float) -> dict[int, float]:
         """Return the share of every image's purified versions that are further than a radius."""
-        return {
-            i: float(np.mean([row["distance"] > radius for row in self._of[sigma][i]]))
-            for i in self.images(sigma)
-        }
+        return self._means(sigma, lambda row: row["distance"] > radius)
 
     def radius(self, sigma: float, multiple: float) -> float:
         """Return a multiple of the transport."""
         return multiple * float(np.mean(list(self.distances(sigma).values())))
 
-    def summary(self, sigma: float) -> LevelSummary:
+    def _means(self, sigma: float, value: Callable[[Row], float]) -> dict[int, float]:
+        images = sorted(self._of[sigma].items())
+        return {i: float(np.mean([value(row) for row in rows])) for i, rows in images}
+
+    def level(self, sigma: float) -> Level:
         """Summarise one level over images."""
-        transport = mean_interval(list(self.distances(sigma).values()))
-        right = self.right(sigma)
-        return LevelSummary(
-            sigma, transport, None if right is None else rate_of_means(list(right.values())),
+        distances, right = self.distances(sigma), self.right(sigma)
+        transport = mean_interval(list(distances.values()))
+        return Level(
+            sigma,
+            transport.n,
+            Estimate.of(transport, distances),
+            None if right is None else _share(right),
             tuple(self._bound(sigma, each, transport) for each in self.multiples),
-        )  # fmt: skip
+        )
 
     def _bound(self, sigma: float, multiple: float, transport: Mean) -> MarkovBound:
         radius = multiple * transport.value
-        exceeds = rate_of_means(list(self.beyond(sigma, radius).values()))
+        exceeds = _share(self.beyond(sigma, radius))
+        assert exceeds.value is not None
         if radius <= 0.0:  # an identity: nothing moves, nothing is beyond
-            zero = Mean(0.0, transport.n, None, None)
+            zero = Estimate.of(Mean(0.0, transport.n, None, None))
             return MarkovBound(multiple, radius, exceeds, zero, exceeds.value == 0.0)
-        ends = transport.interval
-        bound = transport._replace(
-            value=transport.value / radius,
-            std=None if transport.std is None else transport.std / radius,
-            interval=None if ends is None else Interval(ends.low / radius, ends.high / radius),
+        ends, std, bound = transport.interval, transport.std, transport.value / radius
+        scaled = Mean(
+            bound,
+            transport.n,
+            None if std is None else std / radius,
+            None if ends is None else Interval(ends.low / radius, ends.high / radius),
         )
-        return MarkovBound(multiple, radius, exceeds, bound, exceeds.value <= bound.value)
+        parts = {i: away / radius for i, away in self.distances(sigma).items()}
+        return MarkovBound(
+            multiple, radius, exceeds, Estimate.of(scaled, parts), exceeds.value <= bound
+        )
 
 
-def level_json(found: LevelSummary) -> dict[str, Any]:
-    """Return a level as JSON values; estimates have value, n and interval."""
-    return {
-        "sigma": found.sigma,
-        "n": found.transport.n,
-        "transport": _mean(found.transport),
-        "accuracy": None if found.accuracy is None else _rate(found.accuracy),
-        "markov": [
-            {
-                "multiple": each.multiple, "radius": each.radius, "exceeds": _rate(each.exceeds),
-                "bound": _mean(each.bound), "holds": each.holds,
-            }
-            for each in found.markov
-        ],
-    }  # fmt: skip
-
-
-def _mean(mean: Mean) -> dict[str, Any]:
-    return {**mean._asdict(), "interval": mean.interval and list(mean.interval)}
-
-
-def _rate(rate: Rate) -> dict[str, Any]:
-    return {"value": rate.value, "n": rate.n, "interval": [rate.low, rate.high]}
+def _share(by_image: dict[int, float]) -> Estimate:
+    return Estimate.of(rate_of_means(list(by_image.values())), by_image)

@@ -5,20 +5,23 @@ and what the classifier makes of pi(x + sigma z). The purified image is neither 
 as under randomized smoothing.
 """
 
-from collections.abc import Iterator, Mapping, Set
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.certification.base_classifier import RowNoise
+from advpure.analysis.certification.base_classifier import RowNoise, chain_on_noisy, check_covered
 from advpure.analysis.certification.noise import sample_rows
 from advpure.analysis.target import check_result
 from advpure.base.units import to_model, to_unit
 from advpure.core.chain import Chain
+from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import tiled
 from advpure.data import Images
+from advpure.runs.schema import Row
 
 Key = tuple[float, int, int]
 _TILES = 4
@@ -46,6 +49,29 @@ class Purified(NamedTuple):
     classes: Tensor | None
 
 
+def chains_at(purifier: Purifier, levels: Sequence[float]) -> dict[float, Chain]:
+    """Return the steps of a purifier that follow the smoothing noise, for every noise level.
+
+    Args:
+        purifier: A purifier; one whose recipe has no noise level is the same at all of them.
+        levels: Standard deviations of the noise, [0, 1] units.
+
+    Raises:
+        BadInput: for a level that its denoiser does not cover.
+    """
+    name = (purifier.settings.get("denoiser") or {}).get("name", "network")
+    recipe: Any = purifier.recipe
+    names = {each.name for each in dataclasses.fields(recipe)} if recipe is not None else set()
+    chains = {}
+    for sigma in levels:
+        check_covered(purifier.denoiser, name, sigma)
+        whole = purifier.chain
+        if "sigma" in names:
+            whole = dataclasses.replace(recipe, sigma=sigma).chain(purifier.denoiser)
+        chains[sigma] = chain_on_noisy(whole, sigma)
+    return chains
+
+
 def purified_batches(
     chains: Mapping[float, Chain],
     images: Images,
@@ -55,7 +81,6 @@ def purified_batches(
     classifier: nn.Module | None = None,
     tile: int | None = None,
     batch_size: int | None = None,
-    device: torch.device | str = "cpu",
     skip: Set[Key] = frozenset(),
 ) -> Iterator[Purified]:
     """Purify noisy versions of images, level by level.
@@ -64,13 +89,12 @@ def purified_batches(
 
     Args:
         chains: Noise level to the steps that follow the noise, see `chains_at`.
-        images: Images, labels, ids.
+        images: Images, labels, ids; networks compute where the images are.
         draws: Noisy versions of every image.
         xi: Configuration of the noise.
         classifier: Images [B, C, H, W] in [0, 1] to logits, if classes are wanted.
         tile: Compute tile.
         batch_size: Noisy images in memory at once; four tiles by default. No result depends on it.
-        device: Where networks compute.
         skip: (sigma, image, draw) that are done.
 
     Yields:
@@ -89,18 +113,23 @@ def purified_batches(
             if (sigma, i, k) not in skip
         ]
         for start in range(0, len(todo), step):
-            found = torch.tensor(todo[start : start + step], dtype=torch.int64, device="cpu")
-            yield _purify(sigma, chain, found, images, xi, classifier, tile, device)
+            keys = torch.tensor(todo[start : start + step], dtype=torch.int64, device="cpu")
+            yield _purify(sigma, chain, keys, images, xi, classifier, tile)
 
 
 def _purify(
-    sigma: float, chain: Chain, todo: Tensor, images: Images, xi: RandomnessConfig,
-    classifier: nn.Module | None, tile: int | None, device: torch.device | str,
-) -> Purified:  # fmt: skip
+    sigma: float,
+    chain: Chain,
+    todo: Tensor,
+    images: Images,
+    xi: RandomnessConfig,
+    classifier: nn.Module | None,
+    tile: int | None,
+) -> Purified:
     places, rows = todo[:, 0], todo[:, 1:]
-    clean = images.images[places]
+    clean = images.images[places].cpu()
     noise = sample_rows(xi, rows, "forward", 0, clean.shape[1:])
-    noisy = (clean + sigma * noise).to(device)
+    noisy = (clean + sigma * noise).to(images.images.device)
 
     def run(x: Tensor, keys: Tensor) -> Tensor:
         if not len(chain):
@@ -111,6 +140,37 @@ def _purify(
         purified = check_result(tiled(run, tile)(noisy, rows), noisy, rows[:, 0].tolist())
         classes = None if classifier is None else tiled(classifier, tile)(purified).argmax(1).cpu()
     away = (purified.cpu().double() - clean.double()).flatten(1)
-    return Purified(
-        sigma, rows, places, noisy, purified, away.square().sum(1).sqrt(), classes
-    )  # fmt: skip
+    distances = away.square().sum(1).sqrt()
+    return Purified(sigma, rows, places, noisy, purified, distances, classes)
+
+
+def transport_rows(batch: Purified, images: Images) -> list[Row]:
+    """Return the distances and classes of a batch as they are stored."""
+    labels = images.labels[batch.places].tolist()
+    classes = [None] * len(labels) if batch.classes is None else batch.classes.tolist()
+    names = ("sigma", "sample", "draw", "distance", "label", "predicted")
+    parts = zip(batch.rows.tolist(), batch.distances.tolist(), labels, classes, strict=True)
+    return [
+        dict(zip(names, (batch.sigma, i, k, away, label, answer), strict=True))
+        for (i, k), away, label, answer in parts
+    ]
+
+
+def picture_rows(batch: Purified, images: Images, shown: Set[int]) -> Iterator[Row]:
+    """Yield the pictures of a batch as they are stored: first draws of the images to show."""
+    for row, (i, k) in enumerate(batch.rows.tolist()):
+        if k == 0 and i in shown:
+            clean = images.images[batch.places[row]]
+            yield {
+                "sigma": batch.sigma,
+                "sample": i,
+                "clean": _stored(clean),
+                "noisy": _stored(batch.noisy[row]),
+                "purified": _stored(batch.purified[row]),
+                "shape": "x".join(map(str, clean.shape)),
+            }
+
+
+def _stored(image: Tensor) -> bytes:
+    data: bytes = image.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+    return data
