@@ -19,3 +19,11 @@ STUDIES.register(
 )
 STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")
+STUDIES.register(
+    "field", f"{_HERE}.closed_forms.field_study:ScoreField", about="Gaussian score field, simulated"
+)
+STUDIES.register(
+    "two-point",
+    f"{_HERE}.closed_forms.two_point_study:TwoPoint",
+    about="two points, in closed form",
+)

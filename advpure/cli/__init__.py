@@ -15,7 +15,6 @@ from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.distances import distances
 from advpure.cli.export import export
-from advpure.cli.field import field
 from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
@@ -30,7 +29,6 @@ from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 from advpure.cli.transport import transport
-from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -55,9 +53,7 @@ app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
-app.command()(field)
 app.command()(transport)
-app.command("two-point")(two_point)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
