@@ -27,3 +27,6 @@ STUDIES.register(
     f"{_HERE}.closed_forms.two_point_study:TwoPoint",
     about="two points, in closed form",
 )
+STUDIES.register(
+    "gradients", f"{_HERE}.gradient_noise.study:GradientNoise", about="noise of the gradient"
+)

@@ -103,7 +103,7 @@ RUNS.register(
     "field", f"{_HERE}.closed_forms.field_study:VERB", about="Gaussian score field, simulated"
 )
 RUNS.register("distances", f"{_HERE}.distances.run:VERB", about="distances along the chain")
-RUNS.register("gradients", f"{_HERE}.gradient_noise.run:VERB", about="noise of the gradient")
+RUNS.register("gradients", f"{_HERE}.gradient_noise.study:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
 RUNS.register(
     "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"

@@ -10,6 +10,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
+    "field": {"dimension": 60, "draws": 2, "steps": 5},
+    "two-point": {"noise": "0.5,1", "draws": 20},
+    "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
 }
 
 

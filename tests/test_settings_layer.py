@@ -23,7 +23,7 @@ from advpure.analysis.distances.prepare import DistancesRun, prepare_distances
 from advpure.analysis.fixed_randomness.run import RandomnessStudy
 from advpure.analysis.gradient_noise.draws import DrawSettings
 from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
-from advpure.analysis.gradient_noise.run import GradientStudy
+from advpure.analysis.gradient_noise.study import GradientNoise
 from advpure.analysis.metrics.frechet import frechet_distance
 from advpure.analysis.metrics.moments import Moments as FeatureMoments
 from advpure.analysis.perturbations import directions
@@ -55,7 +55,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (StepsRun, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
     (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
-    (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
+    (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
     (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),

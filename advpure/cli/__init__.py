@@ -15,7 +15,6 @@ from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.distances import distances
 from advpure.cli.export import export
-from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
@@ -46,7 +45,6 @@ app = Verbs(
 app.command()(distances)
 app.command()(survival)
 app.command()(predict)
-app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)

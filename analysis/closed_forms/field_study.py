@@ -20,7 +20,7 @@ from advpure.analysis.closed_forms.gaussian_field_table import (
     variance_reading,
 )
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import Loaded, Report, Session, Study
+from advpure.analysis.study import Columns, Loaded, Report, Session, Study
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.errors import BadInput
 from advpure.base.validation import fields_of
@@ -121,6 +121,7 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
     verb: ClassVar[str] = "field"
     doing: ClassVar[str] = "simulating"
     tables: ClassVar[tuple[Schema, ...]] = (FIELD,)
+    columns: ClassVar[Columns] = {"first step": {"at": "first"}, "last step": {"at": "last"}}
 
     reading: Literal["printed", "variance", "small_step"] = "variance"
 
@@ -157,23 +158,26 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
         return Cost(self.draws, 0, 0, 1e-8 * self.draws * self.dimension * self.steps, 0)
 
     def measure(self, session: Session[Loaded]) -> None:
-        """Follow all perturbations together."""
-        if not session.store.done(FIELD.table):
-            own = SimulationSettings(**fields_of(SimulationSettings, self))
-            rates = np.ndenumerate(simulate_rates(self.simulated, own).rates)
-            rows = [{"draw": draw, "step": step, "rate": rate} for (draw, step), rate in rates]
-            session.store.append(FIELD.table, rows)
-        session.progress(self.draws)
+        """Follow all perturbations together, and record one after the other."""
+        done = session.store.done(FIELD.table, "draw")
+        session.progress(len(done))
+        if len(done) == self.draws:
+            return
+        own = SimulationSettings(**fields_of(SimulationSettings, self))
+        for draw, rates in enumerate(simulate_rates(self.simulated, own).rates.tolist()):
+            if (draw,) not in done:
+                rows = [{"draw": draw, "step": k, "rate": rate} for k, rate in enumerate(rates)]
+                session.store.append(FIELD.table, rows)
+                session.progress(draw + 1)
 
     @classmethod
     def report(cls, store: RecordStore) -> FieldReport:
         """Compute the report of a run from its records alone."""
         study = cls(**{name: value for name, value in store.settings.items() if name != "verb"})
-        rates, rows = np.empty((study.draws, study.steps)), store.rows(FIELD.table)
+        rows = store.rows(FIELD.table)
         if not rows:
             raise BadInput(str(store.folder), "has no rows yet", "run it first")
-        for row in rows:
-            rates[row["draw"], row["step"]] = row["rate"]
+        rates = np.reshape([row["rate"] for row in rows], (-1, study.steps))
         table = field_table(study.printed)
         diverges = (
             "as printed the field diverges across the data, and equation 13 gives a negative rate; "

@@ -9,7 +9,7 @@ import numpy as np
 
 from advpure.analysis.closed_forms.two_point import TwoPointLaw, simulate_two_points, two_point_law
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import Loaded, Report, Session, Study
+from advpure.analysis.study import Columns, Loaded, Report, Session, Study
 from advpure.base.budget import PATH_NODES, check_repeats
 from advpure.base.display import Display, Table, written
 from advpure.base.errors import BadInput
@@ -127,6 +127,10 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
     verb: ClassVar[str] = "two-point"
     doing: ClassVar[str] = "purifying points"
     tables: ClassVar[tuple[Schema, ...]] = (TWO_POINT,)
+    columns: ClassVar[Columns] = {
+        "one-shot": {"at": "rows.0.one_shot"},
+        "PF-ODE": {"at": "rows.0.ode"},
+    }
 
     noise: str | float | Sequence[str | float] = "0.25,0.5,1,2"
     draws: Several = 10_000
@@ -172,18 +176,20 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
     def measure(self, session: Session[Loaded]) -> None:
         """Purify all points of a level together, and record every answer."""
         done = {t for (t,) in session.store.done(TWO_POINT.table, "t")}
+        session.progress(len(done) * self.draws)
         for t in self.levels():
-            if t not in done:
-                answers = simulate_two_points(
-                    t, self.draws, RandomnessConfig(self.seed), nodes=self.nodes
-                )
-                columns = zip(*(each.tolist() for each in answers), strict=True)
-                rows = [
-                    {"t": t, "draw": k, "x": x, "one_shot": one, "ode": ode}
-                    for k, (x, one, ode) in enumerate(columns)
-                ]
-                session.store.append(TWO_POINT.table, rows)
-                done.add(t)
+            if t in done:
+                continue
+            answers = simulate_two_points(
+                t, self.draws, RandomnessConfig(self.seed), nodes=self.nodes
+            )
+            columns = zip(*(each.tolist() for each in answers), strict=True)
+            rows = [
+                {"t": t, "draw": k, "x": x, "one_shot": one, "ode": ode}
+                for k, (x, one, ode) in enumerate(columns)
+            ]
+            session.store.append(TWO_POINT.table, rows)
+            done.add(t)
             session.progress(len(done) * self.draws)
 
     @classmethod
