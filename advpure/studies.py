@@ -25,3 +25,14 @@ STUDIES.register(
 STUDIES.register(
     "distances", f"{_HERE}.distances.study:Distances", about="distances along the chain"
 )
+STUDIES.register(
+    "field", f"{_HERE}.closed_forms.field_study:ScoreField", about="Gaussian score field, simulated"
+)
+STUDIES.register(
+    "two-point",
+    f"{_HERE}.closed_forms.two_point_study:TwoPoint",
+    about="two points, in closed form",
+)
+STUDIES.register(
+    "gradients", f"{_HERE}.gradient_noise.study:GradientNoise", about="noise of the gradient"
+)

@@ -100,10 +100,10 @@ RUNS.register("cr", f"{_HERE}.compression.study:VERB", about="expected compressi
 RUNS.register("snr", f"{_HERE}.variability.study:VERB", about="randomness against input")
 RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every step")
 RUNS.register(
-    "field", f"{_HERE}.closed_forms.field_run:VERB", about="Gaussian score field, simulated"
+    "field", f"{_HERE}.closed_forms.field_study:VERB", about="Gaussian score field, simulated"
 )
 RUNS.register("distances", f"{_HERE}.distances.study:VERB", about="distances along the chain")
-RUNS.register("gradients", f"{_HERE}.gradient_noise.run:VERB", about="noise of the gradient")
+RUNS.register("gradients", f"{_HERE}.gradient_noise.study:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
 RUNS.register(
     "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
@@ -113,5 +113,5 @@ RUNS.register("survival", f"{_HERE}.survival.run:VERB", about="smallest perturba
 RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
 RUNS.register("transport", f"{_HERE}.transport.study:VERB", about="distance to purified images")
 RUNS.register(
-    "two-point", f"{_HERE}.closed_forms.two_point_run:VERB", about="two points, in closed form"
+    "two-point", f"{_HERE}.closed_forms.two_point_study:VERB", about="two points, in closed form"
 )

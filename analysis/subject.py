@@ -190,36 +190,17 @@ class Seeded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked(Subject):
-    """An attack and its threat model.
+class Ball(Subject):
+    """Where perturbed images may lie.
 
     Attributes:
-        attack: Attack; `advpure models` lists them.
         eps: Radius in [0, 1] units, above 0, e.g. 8/255. Default: the data set's.
         norm: linf or l2. Default: the data set's.
-        attack_options: Other setting of the attack, KEY=VALUE.
     """
 
     panel: ClassVar[str] = "Attack"
-    attack: Annotated[str, Flag("--attack", "-a")] = "pgd"
     eps: Strength | None = None
     norm: Norm | None = None
-    attack_options: Annotated[
-        Mapping[str, Any],
-        Flag("--attack-option"),
-        Keys(
-            "advpure.attacks.projected:PGDSettings",
-            {
-                "steps": "steps",
-                "step_size": "step_size",
-                "loss": "loss",
-                "eot": "eot",
-                "iterate": "iterate",
-                "stop": "stop",
-                "attack_seed": "seed",
-            },
-        ),
-    ] = field(default_factory=dict)
 
     def threat_model(self) -> tuple[Norm, float]:
         """Return the norm and the radius of the ball, those of the data set where not given.
@@ -236,3 +217,32 @@ class Attacked(Subject):
                 "give one with --eps, such as 0.5",
             )
         return norm, info.eps if self.eps is None else parse_eps(self.eps, norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked(Ball):
+    """An attack and its threat model.
+
+    Attributes:
+        attack: Attack; `advpure models` lists them.
+        attack_options: Other setting of the attack, KEY=VALUE.
+    """
+
+    panel: ClassVar[str] = "Attack"
+    attack: Annotated[str, Flag("--attack", "-a")] = "pgd"
+    attack_options: Annotated[
+        Mapping[str, Any],
+        Flag("--attack-option"),
+        Keys(
+            "advpure.attacks.projected:PGDSettings",
+            {
+                "steps": "steps",
+                "step_size": "step_size",
+                "loss": "loss",
+                "eot": "eot",
+                "iterate": "iterate",
+                "stop": "stop",
+                "attack_seed": "seed",
+            },
+        ),
+    ] = field(default_factory=dict)

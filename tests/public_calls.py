@@ -128,7 +128,8 @@ def _table() -> analysis.Table:
     return analysis.Table.of_arrays(rows[0], rows)
 
 
-FIELD: Given = lambda: {"dimension": 4, "intrinsic_dimension": 2, "steps": 3}  # noqa: E731
+FIELD_SETTINGS = {"dimension": 4, "intrinsic_dimension": 2, "steps": 3, "std_off_manifold": 0.1}
+FIELD: Given = lambda: dict(FIELD_SETTINGS)  # noqa: E731
 COUNTS = [80, 20, 0]
 
 ADVPURE: Calls = {

@@ -17,6 +17,9 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
     "transport": {**DIGITS, "sigmas": "0.25,0.5", "draws": 2},
+    "field": {"dimension": 60, "draws": 2, "steps": 5},
+    "two-point": {"noise": "0.5,1", "draws": 20},
+    "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
 }
 
 

@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from advpure import cli
-from advpure.analysis.closed_forms.two_point_run import TwoPointRun
+from advpure.analysis.closed_forms.two_point_study import TwoPoint
 from advpure.analysis.runs import RUNS
 from advpure.analysis.subject import JudgedSubject as JudgedSettings
 from advpure.analysis.subject import Subject as SubjectSettings
@@ -323,7 +323,7 @@ def test_every_verb_of_a_subject_offers_all_its_options(name: str) -> None:
 def recorded(folder: Path, **running: Any) -> Ready:
     """Return a small run of a verb that needs no network."""
     options = g.Running(out=str(folder), **running)
-    return prepare("two-point", TwoPointRun(noise="0.5,1", draws=20), options)
+    return prepare("two-point", TwoPoint(noise="0.5,1", draws=20), options)
 
 
 def test_a_picture_of_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

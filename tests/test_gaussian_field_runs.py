@@ -1,6 +1,6 @@
 """Table S1 of seed 003 and the simulated field against closed forms."""
 
-import json
+import dataclasses
 import math
 import warnings
 from pathlib import Path
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from advpure.analysis import DivergingStep
-from advpure.analysis.closed_forms.field_figure import draw_field, field_figure
-from advpure.analysis.closed_forms.field_run import FieldRun, measure_field
+from advpure.analysis.closed_forms.field_figure import draw_field
+from advpure.analysis.closed_forms.field_study import ScoreField
 from advpure.analysis.closed_forms.gaussian_field_paths import simulate_paths, simulate_rates
 from advpure.analysis.closed_forms.gaussian_field_table import (
     FieldSettings,
@@ -20,16 +20,21 @@ from advpure.analysis.closed_forms.gaussian_field_table import (
     variance_reading,
 )
 from advpure.base.errors import BadInput
-from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
+from advpure.sweeps.published import published
 
-FILE = Path(__file__).parents[1] / "experiments" / "published" / "003.json"
-PRINTED = FieldSettings.from_rows(json.loads(FILE.read_text())["tables"]["S1"]["rows"])
+PRINTED = FieldSettings()
 
 
 def _table() -> dict[str, dict[str, Any]]:
     with pytest.warns(DivergingStep, match=r"factor -9"):
         table = field_table(PRINTED)
     return {row["quantity"]: row for row in table.rows()}
+
+
+def test_the_defaults_are_the_published_settings() -> None:
+    rows = published("003").tables["S1"].rows
+    assert {row["name"]: row["value"] for row in rows} == dataclasses.asdict(PRINTED)
 
 
 def test_the_printed_field_cannot_be_right() -> None:
@@ -84,7 +89,10 @@ def test_simulated_rates_are_the_closed_form(reading: Any) -> None:
 
 def test_pooled_rates_are_the_closed_form_in_few_dimensions_too() -> None:
     draws = 2000
-    found = simulate_rates(FieldSettings(dimension=5, steps=12), draws=draws)
+    found = simulate_rates(
+        FieldSettings(dimension=5, intrinsic_dimension=1, std_off_manifold=0.1, steps=12),
+        draws=draws,
+    )
     energies = np.cumprod(np.square(found.rates), axis=1)
     for k in (1, 6, 11):
         # Delta method of the ratio of two means; alpha 1e-5 over three comparisons.
@@ -107,7 +115,7 @@ def test_paths_follow_the_factors() -> None:
 
 
 def test_a_field_that_leaves_the_range_of_numbers_says_so() -> None:
-    settings = FieldSettings(dimension=5, std_off_manifold=0.01, step=1e3, steps=100)
+    settings = FieldSettings(dimension=5, intrinsic_dimension=1, step=1e3)
     with pytest.raises(BadInput, match="leave the range of numbers"), np.errstate(all="ignore"):
         simulate_rates(settings)
 
@@ -116,7 +124,7 @@ def test_a_field_that_leaves_the_range_of_numbers_says_so() -> None:
     ("more", "words"),
     [
         ({"dimension": 0}, "not a whole number of 2 or more"),
-        ({"intrinsic_dimension": 3}, "leaves nothing across"),
+        ({"dimension": 3, "intrinsic_dimension": 3}, "leaves nothing across"),
         ({"step": 0.0}, "step 0 is not 1e-50 or more"),
         ({"std_on_manifold": math.nan}, "is not finite"),
         ({"reading": "spread"}, "known: printed, variance, small_step"),
@@ -127,40 +135,31 @@ def test_a_field_that_leaves_the_range_of_numbers_says_so() -> None:
 )
 def test_settings_that_make_no_field_are_refused(more: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        FieldRun(**more)
+        ScoreField(**more)
 
 
-def test_an_unknown_setting_is_named() -> None:
-    with pytest.raises(BadInput, match="setting 'speed' is not known"):
-        FieldSettings.from_rows([{"name": "speed", "value": 1}])
+def test_simulations_of_nothing_are_refused() -> None:
     for call, words in (
-        (lambda: simulate_rates(PRINTED, draws=0), "draws 0 is not a whole number from 1"),
+        (lambda: simulate_rates(PRINTED, draws=0), "draws 0 is not a whole number of 1 or more"),
         (lambda: simulate_paths(PRINTED, paths=0), "paths 0 is not a whole number from 1"),
     ):
         with pytest.raises(BadInput, match=words):
             call()
 
 
-def test_a_recorded_run_reports_and_draws_from_its_records(tmp_path: Path) -> None:
-    run = FieldRun(dimension=30, intrinsic_dimension=3, std_off_manifold=0.01, steps=10, draws=3)
+def test_a_run_reports_and_draws_from_its_records(tmp_path: Path) -> None:
+    study = ScoreField(dimension=30, intrinsic_dimension=3, steps=10, draws=3)
     with pytest.warns(DivergingStep):
-        report = measure_field(run, out=tmp_path / "run")
-    with pytest.warns(DivergingStep):
-        again = measure_field(run, out=tmp_path / "run")
-    assert "already complete" in again.notes[-1]
+        report = study.run(out=tmp_path / "run")
     assert "reading 'variance'" in report.notes[0]
-    found, repeated = report.to_json(), again.to_json()
-    assert found["rows"] == repeated["rows"]
-    assert found["n"] == 3
-    assert [row["step"] for row in found["rows"]] == list(range(10))
-    assert found["first"] == found["rows"][0]["rate"]
-    assert found["on_manifold"] == pytest.approx(0.999)
-    assert {row["quantity"]: row for row in found["table"]}["converges"]["printed"] is False
-    json.dumps(found)
-    with RecordStore.read(tmp_path / "run") as store, pytest.warns(DivergingStep):
-        assert field_figure(store, tmp_path / "a.svg").stat().st_size > 1000
+    direct = simulate_rates(study.simulated, draws=3)
+    assert np.array_equal(report.result.rates, direct.rates)
+    tree = report.tree()
+    assert [row["step"] for row in tree["rows"]] == list(range(10))
+    assert tree["first"].value == pytest.approx(direct.rates[:, 0].mean())
+    assert find(tree, "rows[step=9].rate") == tree["last"]
+    assert (tree["n"], tree["last"].n) == (3, 3)
+    assert tree["on_manifold"] == pytest.approx(0.999)
+    assert find(tree, "table[quantity=converges].printed") is False
+    assert "factor off manifold" in str(report.display())
     assert draw_field(report.result, tmp_path / "b.png").stat().st_size > 1000
-    with pytest.raises(BadInput, match="is no picture"):
-        draw_field(report.result, tmp_path / "b.txt")
-    with pytest.raises(BadInput, match="choose another --out"):
-        measure_field(FieldRun(draws=3), out=tmp_path / "run")

@@ -204,7 +204,7 @@ def test_a_gradient_that_ignores_the_randomness_has_no_ratio() -> None:
         assert point.expected_cosine == 1.0
         assert point.agreement is not None
         assert point.agreement.value == pytest.approx(1.0)
-    answer = found.enough()
+    answer = found.enough(0.9)
     assert (answer.expected, answer.low, answer.high, answer.measured) == (1, 1, 1, 1)
 
 
@@ -252,7 +252,7 @@ def test_pure_noise_is_never_called_resolved_for_free() -> None:
     # ||mean||^2 D / s^2 is chi-square: 4 times its expected noise needs a ratio of 5.
     assert found.unresolved == 200
     assert _within(list(found.snrs.values()), 0.0)
-    answer = found.enough()
+    answer = found.enough(0.9)
     assert (answer.expected, answer.measured) == (None, None)
     assert answer.median is not None
     assert answer.median.value == math.inf

@@ -13,17 +13,17 @@ from advpure.analysis.certification.procedures import Anytime, Fixed
 from advpure.analysis.certification.radius import bound_for, radius_of, samples_needed
 from advpure.analysis.certification.settings import CertificationRun
 from advpure.analysis.certification.two_stage import certify
-from advpure.analysis.closed_forms.field_run import FieldRun
+from advpure.analysis.closed_forms.field_study import ScoreField
 from advpure.analysis.closed_forms.gaussian_field import gaussian_field_compression
 from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
-from advpure.analysis.closed_forms.two_point_run import TwoPointRun
+from advpure.analysis.closed_forms.two_point_study import TwoPoint
 from advpure.analysis.compression.rates import CompressionSettings
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.distances.study import Distances
 from advpure.analysis.fixed_randomness.run import RandomnessStudy
 from advpure.analysis.gradient_noise.draws import DrawSettings
 from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
-from advpure.analysis.gradient_noise.run import GradientStudy
+from advpure.analysis.gradient_noise.study import GradientNoise
 from advpure.analysis.metrics.frechet import frechet_distance
 from advpure.analysis.metrics.moments import Moments as FeatureMoments
 from advpure.analysis.perturbations import directions
@@ -52,10 +52,10 @@ READING = {
 }  # fmt: skip
 CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Compression, {}), (CompressionSettings, {}), (Snr, {}), (SnrSettings, {}),
-    (StepsRun, {"singular": 5}), (StepSettings, {}), (FieldRun, {}), (FieldSettings, {}),
-    (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
+    (StepsRun, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
+    (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
-    (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
+    (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (RandomnessStudy, {}), (TimestepStudy, {}), (Transport, {}), (Distances, {}),
     (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
@@ -211,9 +211,9 @@ def test_settings_that_change_nothing_are_refused(action: Callable[[], object], 
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
-        (FieldRun, {"draws": 10**12}), (FieldRun, {"steps": 10**12}),
-        (FieldRun, {"dimension": 10**6}), (TwoPointRun, {"draws": 10**12}),
-        (TwoPointRun, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
+        (ScoreField, {"draws": 10**12}), (ScoreField, {"steps": 10**12}),
+        (ScoreField, {"dimension": 10**6}), (TwoPoint, {"draws": 10**12}),
+        (TwoPoint, {"nodes": 10**12}), (SnrSettings, {"perturbations": 10**9}),
         (SnrSettings, {"configurations": 2**31}), (StepSettings, {"probes": 10**12}),
         (CompressionSettings, {"perturbations": 10**12}), (ProbeSettings, {"probes": 10**12}),
         (SingularSettings, {"probes": 10**12}), (Transport, {"draws": 10**12}),

@@ -274,18 +274,6 @@ def test_the_command_estimates_and_refuses(call: Callable[..., tuple[int, str, s
     assert "is no picture" in err
 
 
-def test_the_field_command(call: Callable[..., tuple[int, str, str]]) -> None:
-    line = "field --dimension 40 --intrinsic-dimension 4 --draws 2 --steps 10"
-    code, out, err = call(f"{line} --plot field.svg")
-    assert code == 0
-    assert "factor off manifold" in out
-    assert "factor -9" in err
-    assert Path("field.svg").is_file()
-    code, out, _ = call(f"{line} --json")
-    assert json.loads(out)["settings"]["dimension"] == 40
-    assert call(f"{line} --dry-run")[1].startswith("at most 0 network evaluations")
-
-
 def test_directions_are_stored_as_float32(folder: Path) -> None:
     with RecordStore.read(folder) as store:
         names = store.blobs()

@@ -16,11 +16,7 @@ from advpure.analysis.closed_forms.two_point import (
     two_point_denoiser,
     two_point_law,
 )
-from advpure.analysis.closed_forms.two_point_run import (
-    TwoPointRun,
-    measure_two_point,
-    prepare_two_point,
-)
+from advpure.analysis.closed_forms.two_point_study import TwoPoint
 from advpure.analysis.transport.figure import draw_purified
 from advpure.analysis.transport.result import PICTURES, TransportResult
 from advpure.analysis.transport.rows import chains_at, purified_batches
@@ -328,7 +324,7 @@ def test_the_exact_denoiser_of_two_points_is_tanh_and_its_ode_the_sign() -> None
 
 
 def test_simulated_points_follow_the_law(tmp_path: Path) -> None:
-    report = measure_two_point(TwoPointRun(noise="0.5,1,2", draws=4000), out=tmp_path / "run")
+    report = TwoPoint(noise="0.5,1,2", draws=4000).run(out=tmp_path)
     for level in report.levels:
         for mean, exact in (
             (level.one_shot, level.law.one_shot),
@@ -340,10 +336,10 @@ def test_simulated_points_follow_the_law(tmp_path: Path) -> None:
         assert level.off_ode.value < 1e-3
         spread = math.sqrt(level.law.wrong * (1 - level.law.wrong) / 4000)
         assert abs(level.wrong.value - level.law.wrong) < Z * spread
-    again = measure_two_point(TwoPointRun(noise="2,1,0.5", draws=4000), out=tmp_path / "run")
-    assert again.levels == report.levels
-    assert again.notes
-    draws = simulate_two_points(0.5, 10, RandomnessConfig(0))
+    assert TwoPoint(noise="2,1,0.5", draws=4000).load().settings == report.settings
+    assert find(report.tree(), "rows[t=0.5].exact.ode") == report.levels[0].law.ode
+    assert "closed form" in str(report.display())
+    draws = simulate_two_points(0.5, 10, RandomnessConfig(0), nodes=18)
     assert draws.x.sum() == 0
 
 
@@ -358,20 +354,6 @@ def test_simulated_points_follow_the_law(tmp_path: Path) -> None:
 )
 def test_bad_two_point_settings_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words.replace(",", "[,]")):
-        prepare_two_point(TwoPointRun(**change))  # type: ignore[arg-type]
+        TwoPoint(**change)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="is no noise"):
         two_point_law(0.0)
-
-
-@pytest.mark.slow
-def test_the_two_point_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = ["two-point", "--noise", "1", "--draws", "50", "--quiet"]
-    assert cli([*line, "--plot", "two.png"]) == 0
-    assert "closed form" in capsys.readouterr().out
-    assert (tmp_path / "two.png").stat().st_size > 10_000
-    assert cli([*line, "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
-    assert row["exact"]["ode"] == pytest.approx(2 * 0.15865525, rel=1e-6)

@@ -14,8 +14,6 @@ from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.export import export
-from advpure.cli.field import field
-from advpure.cli.gradients import gradients
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
@@ -28,7 +26,6 @@ from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
-from advpure.cli.two_point import two_point
 from advpure.cli.values import Verbs
 
 DONE, BROKEN, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -45,15 +42,12 @@ app = Verbs(
 )
 app.command()(survival)
 app.command()(predict)
-app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
-app.command()(field)
-app.command("two-point")(two_point)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")

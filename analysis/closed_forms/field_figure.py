@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advpure.analysis.closed_forms.field_run import report_field
+from advpure.analysis.closed_forms.field_study import ScoreField
 from advpure.analysis.closed_forms.gaussian_field_paths import FieldRates, simulate_paths
 from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -29,14 +29,14 @@ def field_figure(store: RecordStore, path: str | Path) -> Path:
         BadInput: for another ending.
         StorageFull: when there is no room.
     """
-    return draw_field(report_field(store).result, path)
+    return draw_field(ScoreField.report(store).result, path)
 
 
-def draw_field(found: FieldRates, path: str | Path, *, paths: int = 12) -> Path:
+def draw_field(rates: FieldRates, path: str | Path, *, paths: int = 12) -> Path:
     """Draw both figures of a simulated field.
 
     Args:
-        found: What was simulated.
+        rates: What was simulated.
         path: The file; .png, .svg or .pdf.
         paths: Simulated paths in the plane of figure 4a.
 
@@ -46,9 +46,9 @@ def draw_field(found: FieldRates, path: str | Path, *, paths: int = 12) -> Path:
     check_ending(path)
     figure = new_figure(11.5, 3.8)
     left, right = figure.subplots(1, 2)
-    draw_field_paths(left, found.settings, paths=paths)
-    draw_field_rates(right, found)
-    s = found.settings
+    draw_field_paths(left, rates.settings, paths=paths)
+    draw_field_rates(right, rates)
+    s = rates.settings
     figure.suptitle(
         f"Gaussian score field: d = {s.dimension}, {s.intrinsic_dimension} along the data, "
         f"variances {s.variances[0]:g} and {s.variances[-1]:.3g}, {s.steps} steps of {s.step:g}",
@@ -67,8 +67,8 @@ def draw_field_paths(axes: "Axes", settings: FieldSettings, *, paths: int = 12) 
         settings: The field.
         paths: Number of paths.
     """
-    found = simulate_paths(settings, paths=paths)
-    reach = 1.15 * np.abs(found[:, 0]).max(axis=0)
+    simulated = simulate_paths(settings, paths=paths)
+    reach = 1.15 * np.abs(simulated[:, 0]).max(axis=0)
     grid = np.meshgrid(*(np.linspace(-r, r, n) for r, n in zip(reach, (19, 11), strict=True)))
     variances = np.square([settings.std_on_manifold, settings.std_off_manifold])
     u, v = (-side / variance for side, variance in zip(grid, variances, strict=True))
@@ -76,26 +76,44 @@ def draw_field_paths(axes: "Axes", settings: FieldSettings, *, paths: int = 12) 
     known = length > 0
     logs = np.log10(length[known])
     axes.quiver(
-        *(side[known] for side in grid), u[known] / length[known], v[known] / length[known], logs,
-        cmap="Greys", pivot="mid", scale=32, width=0.0025, clim=(logs.min() - 1.0, logs.max()),
-    )  # fmt: skip
+        *(side[known] for side in grid),
+        u[known] / length[known],
+        v[known] / length[known],
+        logs,
+        cmap="Greys",
+        pivot="mid",
+        scale=32,
+        width=0.0025,
+        clim=(logs.min() - 1.0, logs.max()),
+    )
     angles = np.linspace(0.0, 2.0 * np.pi, 200)
     for deviations, style in ((1.0, "-"), (2.0, "--")):
         axes.plot(
             deviations * settings.std_on_manifold * np.cos(angles),
             deviations * settings.std_off_manifold * np.sin(angles),
-            color=PALETTE[6], linewidth=0.9, linestyle=style,
+            color=PALETTE[6],
+            linewidth=0.9,
+            linestyle=style,
             label=f"{deviations:g} standard deviation" + "s" * (deviations > 1.0),
-        )  # fmt: skip
-    for k, line in enumerate(found):
+        )
+    for k, line in enumerate(simulated):
         axes.plot(
-            line[:, 0], line[:, 1], color=PALETTE[0], linewidth=1.2, marker=".", markersize=3,
+            line[:, 0],
+            line[:, 1],
+            color=PALETTE[0],
+            linewidth=1.2,
+            marker=".",
+            markersize=3,
             label="simulated path" if k == 0 else None,
-        )  # fmt: skip
+        )
         axes.plot(
-            *line[0], color=PALETTE[1], marker="o", markersize=4, linestyle="",
+            *line[0],
+            color=PALETTE[1],
+            marker="o",
+            markersize=4,
+            linestyle="",
             label="start" if k == 0 else None,
-        )  # fmt: skip
+        )
     axes.set_xlim(-reach[0], reach[0])
     axes.set_ylim(-reach[1], reach[1])
     axes.set_xlabel("along the data")
@@ -103,31 +121,38 @@ def draw_field_paths(axes: "Axes", settings: FieldSettings, *, paths: int = 12) 
     _finish(axes)
 
 
-def draw_field_rates(axes: "Axes", found: FieldRates) -> None:
+def draw_field_rates(axes: "Axes", rates: FieldRates) -> None:
     """Draw the simulated rate of every step beside the closed forms.
 
     Args:
         axes: Where.
-        found: What was simulated.
+        rates: What was simulated.
     """
-    places = np.arange(found.rates.shape[1])
-    for k, line in enumerate(found.rates):
-        label = f"simulated, {len(found.rates)} random perturbations" if k == 0 else None
+    places = np.arange(rates.rates.shape[1])
+    for k, line in enumerate(rates.rates):
+        label = f"simulated, {len(rates.rates)} random perturbations" if k == 0 else None
         axes.plot(places, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
     axes.plot(
-        places, found.predicted, color=PALETTE[6], linestyle="--", linewidth=1.4,
+        places,
+        rates.predicted,
+        color=PALETTE[6],
+        linestyle="--",
+        linewidth=1.4,
         label="closed form",
-    )  # fmt: skip
-    axes.axhline(
-        found.on_manifold, color=PALETTE[3], linestyle="-.", linewidth=1.1, label="along the data"
     )
     axes.axhline(
-        found.off_manifold, color=PALETTE[4], linestyle="-.", linewidth=1.1, label="across the data"
+        rates.on_manifold, color=PALETTE[3], linestyle="-.", linewidth=1.1, label="along the data"
     )
     axes.axhline(
-        found.eq_13, color=PALETTE[1], linestyle=":", linewidth=1.3,
+        rates.off_manifold, color=PALETTE[4], linestyle="-.", linewidth=1.1, label="across the data"
+    )
+    axes.axhline(
+        rates.eq_13,
+        color=PALETTE[1],
+        linestyle=":",
+        linewidth=1.3,
         label="expected, first order (eq. 13)",
-    )  # fmt: skip
+    )
     axes.set_xlabel("step")
     axes.set_ylabel("compression rate of a step")
     _finish(axes)

@@ -6,14 +6,17 @@ so that nothing of the closed form enters.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
 from advpure.analysis.closed_forms.gaussian_field import Floats
-from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
+from advpure.analysis.closed_forms.gaussian_field_table import Deviation, FieldSettings
+from advpure.base.budget import check_repeats
 from advpure.base.errors import BadInput
-from advpure.base.validation import Range, instance, number, whole
+from advpure.base.kinds import Natural, Seed
+from advpure.base.validation import instance, resolved, validate, whole
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,23 @@ class FieldRates:
     off_manifold: float
     eq_13: float
 
+    @classmethod
+    def of(cls, settings: FieldSettings, rates: Floats) -> "FieldRates":
+        """Put closed forms beside simulated rates, [draws, steps].
+
+        Warns:
+            DivergingStep: when descent does not converge.
+        """
+        field = settings.field()
+        return cls(
+            settings,
+            rates,
+            predicted=field.step_rates(settings.steps),
+            on_manifold=abs(float(field.factors[0])),
+            off_manifold=abs(float(field.factors[-1])),
+            eq_13=field.approximate,
+        )
+
     @property
     def pooled(self) -> Floats:
         """Root mean square rate of every step over all perturbations, [steps].
@@ -47,39 +67,57 @@ class FieldRates:
         logs = np.cumsum(2.0 * np.log(self.rates), axis=1)  # sums, so that nothing underflows
         energies = np.concatenate([[0.0], logsumexp(logs, axis=0)])
         energies[1:] -= np.log(len(logs))
-        found: Floats = np.exp(0.5 * np.diff(energies))
-        return found
+        pooled: Floats = np.exp(0.5 * np.diff(energies))
+        return pooled
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """Which perturbations to follow.
+
+    Attributes:
+        draws: Random perturbations, each at a state of its own.
+        eps: Standard deviation of a perturbation's entries.
+        seed: Seed of states, perturbations and principal directions.
+    """
+
+    draws: Natural = 16
+    eps: Deviation = 0.01
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Check."""
+        validate(self)
 
 
 def simulate_rates(
-    settings: FieldSettings, *, eps: float = 0.01, draws: int = 8, seed: int = 0
+    settings: FieldSettings, simulation: SimulationSettings | None = None, **changes: Any
 ) -> FieldRates:
     """Follow random perturbations through the field.
 
     Args:
         settings: The field.
-        eps: Size of a perturbation's entries, standard normal times eps.
-        draws: Number of perturbations, each at a state of its own.
-        seed: Seed of states, perturbations and principal directions.
+        simulation: Which perturbations; None for the defaults.
+        changes: Fields of `SimulationSettings` to replace, such as ``draws=2``.
 
     Raises:
-        BadInput: for no draws, or states that leave the range of numbers.
+        BadInput: for no draws or too many, or states that leave the range of numbers.
 
     Example:
-        >>> found = simulate_rates(FieldSettings(dimension=50), draws=2)
-        >>> found.rates.shape, round(found.on_manifold, 4)
+        >>> rates = simulate_rates(FieldSettings(dimension=50, std_off_manifold=0.1), draws=2)
+        >>> rates.rates.shape, round(rates.on_manifold, 4)
         ((2, 100), 0.999)
     """
     instance(settings, FieldSettings, "settings", "pass FieldSettings(...)")
-    draws = whole(draws, "draws", 1, 2**20)
-    eps, seed = number(eps, "eps", Range(above=0)), whole(seed, "seed", 0, 2**64 - 1)
-    random = np.random.Generator(np.random.Philox(key=[seed, 1]))
-    normals = random.standard_normal((2, draws, settings.dimension))
+    chosen = resolved(SimulationSettings, simulation, changes)
+    check_simulation(settings, chosen)
+    random = np.random.Generator(np.random.Philox(key=[chosen.seed, 1]))
+    normals = random.standard_normal((2, chosen.draws, settings.dimension))
     axis = random.standard_normal(settings.dimension)
     axis /= np.linalg.norm(axis)
     scales = np.sqrt(settings.variances)
     x = _reflect(normals[0] * scales, axis)
-    states = np.stack([x, x + eps * normals[1]])
+    states = np.stack([x, x + chosen.eps * normals[1]])
     sizes = [np.linalg.norm(states[1] - states[0], axis=1)]
     for _ in range(settings.steps):
         score = -_reflect(_reflect(states, axis) / settings.variances, axis)
@@ -91,12 +129,17 @@ def simulate_rates(
             "leave the range of numbers",
             "simulate fewer steps, or a step below twice the smallest variance",
         )
-    field = settings.field()
-    rates: Floats = (np.array(sizes[1:]) / np.array(sizes[:-1])).T
-    return FieldRates(
-        settings, rates, field.step_rates(settings.steps), abs(float(field.factors[0])),
-        abs(float(field.factors[-1])), field.approximate,
-    )  # fmt: skip
+    return FieldRates.of(settings, (np.array(sizes[1:]) / np.array(sizes[:-1])).T)
+
+
+def check_simulation(settings: FieldSettings, simulation: SimulationSettings) -> None:
+    """Refuse what cannot be kept in memory.
+
+    Raises:
+        BadInput: for more numbers than the budget.
+    """
+    check_repeats(simulation.draws * settings.steps, "rates")
+    check_repeats(simulation.draws * settings.dimension, "entries of perturbations")
 
 
 def simulate_paths(settings: FieldSettings, *, paths: int = 12) -> Floats:
@@ -119,11 +162,11 @@ def simulate_paths(settings: FieldSettings, *, paths: int = 12) -> Floats:
     reach = 2.5 * settings.std_on_manifold
     start = reach * np.stack([np.cos(angles), 0.48 * np.sin(angles)], axis=1)
     variances = np.square([settings.std_on_manifold, settings.std_off_manifold])
-    found = np.empty((paths, settings.steps + 1, 2))
-    found[:, 0] = start
+    states = np.empty((paths, settings.steps + 1, 2))
+    states[:, 0] = start
     for k in range(settings.steps):
-        found[:, k + 1] = found[:, k] - settings.step * found[:, k] / variances
-    return found
+        states[:, k + 1] = states[:, k] - settings.step * states[:, k] / variances
+    return states
 
 
 def _reflect(rows: Floats, axis: Floats) -> Floats:

@@ -7,7 +7,6 @@ deviation is the variance, or the step is a hundredth of the printed one. Both h
 across the data; the first is the curve of figure 4b.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from advpure.analysis.closed_forms.gaussian_field import (
     gaussian_field_compression,
 )
 from advpure.base.errors import BadInput
+from advpure.base.flags import Flag
 from advpure.base.kinds import Natural, Several
 from advpure.base.validation import instance, validate
 
@@ -31,11 +31,13 @@ Deviation = Annotated[float, Ge(1e-50), Le(1e50)]
 class FieldSettings:
     """A Gaussian with few directions along the data, and descent on its score.
 
-    Args:
-        dimension: d.
-        intrinsic_dimension: Directions along the data, from 1 to d - 1.
+    The defaults are the published ones.
+
+    Attributes:
+        dimension: Dimension d.
+        intrinsic_dimension: Directions along the data, below d.
         std_on_manifold: Standard deviation along the data.
-        std_off_manifold: Standard deviation across it.
+        std_off_manifold: Standard deviation across the data.
         step: Step size h, in the units of the variances.
         steps: Number of steps T.
 
@@ -43,14 +45,14 @@ class FieldSettings:
         BadInput: for values that make no sense, naming the rule.
 
     Example:
-        >>> FieldSettings.from_rows([{"name": "dimension", "value": 12}]).dimension
-        12
+        >>> FieldSettings(dimension=3, intrinsic_dimension=2).variances.tolist()
+        [1.0, 1.0, 0.0001]
     """
 
-    dimension: Several = 3
-    intrinsic_dimension: Natural = 1
-    std_on_manifold: Deviation = 1.0
-    std_off_manifold: Deviation = 0.1
+    dimension: Several = 3072
+    intrinsic_dimension: Natural = 40
+    std_on_manifold: Annotated[Deviation, Flag("--std-on")] = 1.0
+    std_off_manifold: Annotated[Deviation, Flag("--std-off")] = 0.01
     step: Deviation = 1e-3
     steps: Natural = 100
 
@@ -63,20 +65,6 @@ class FieldSettings:
                 f"leaves nothing across the data in {self.dimension} dimensions",
                 "lower it",
             )
-
-    @classmethod
-    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "FieldSettings":
-        """Read rows of `name` and `value`, as the published table has them.
-
-        Raises:
-            BadInput: for a name that is no setting.
-        """
-        values = {str(row["name"]): row["value"] for row in rows}
-        for name in values:
-            if name not in cls.__dataclass_fields__:
-                known = ", ".join(cls.__dataclass_fields__)
-                raise BadInput(f"setting {name!r}", "is not known", f"use {known}")
-        return cls(**values)
 
     @property
     def variances(self) -> Floats:
@@ -137,7 +125,7 @@ class FieldTable:
         """Return one row a quantity: its name, and its value in every reading.
 
         Example:
-            >>> table = field_table(FieldSettings())
+            >>> table = field_table(FieldSettings(std_off_manifold=0.1))
             >>> table.rows()[3]
             {'quantity': 'factor_on_manifold', 'printed': 0.999}
         """
@@ -163,10 +151,9 @@ def field_table(printed: FieldSettings) -> FieldTable:
 
     Example:
         >>> import warnings
-        >>> diverging = FieldSettings(dimension=20, std_off_manifold=0.01)
         >>> with warnings.catch_warnings():
         ...     warnings.simplefilter("ignore")
-        ...     table = field_table(diverging)
+        ...     table = field_table(FieldSettings())
         >>> {k: round(v, 6) for k, v in table.rows()[4].items() if k != "quantity"}
         {'printed': -9.0, 'variance': 0.9, 'small_step': 0.9}
     """
@@ -175,8 +162,8 @@ def field_table(printed: FieldSettings) -> FieldTable:
     if first.field.valid:
         return FieldTable((first,))
     others = {"variance": variance_reading(printed), "small_step": small_step_reading(printed)}
-    found = [FieldReading(name, each, each.field()) for name, each in others.items()]
-    return FieldTable((first, *found))
+    converging = [FieldReading(name, each, each.field()) for name, each in others.items()]
+    return FieldTable((first, *converging))
 
 
 def variance_reading(printed: FieldSettings) -> FieldSettings:

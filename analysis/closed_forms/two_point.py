@@ -109,9 +109,7 @@ class TwoPointDraws(NamedTuple):
     ode: Floats
 
 
-def simulate_two_points(
-    t: float, draws: int, xi: RandomnessConfig, *, nodes: int = 18
-) -> TwoPointDraws:
+def simulate_two_points(t: float, draws: int, xi: RandomnessConfig, *, nodes: int) -> TwoPointDraws:
     """Purify noisy points by the purifiers ``onestep-edm`` and ``pf-ode``, with the exact denoiser.
 
     Args:
@@ -124,8 +122,8 @@ def simulate_two_points(
         BadInput: for noise that is not positive.
 
     Example:
-        >>> found = simulate_two_points(0.5, 4, RandomnessConfig(0))
-        >>> found.x.tolist(), sorted({abs(round(each, 3)) for each in found.ode.tolist()})
+        >>> answers = simulate_two_points(0.5, 4, RandomnessConfig(0), nodes=18)
+        >>> answers.x.tolist(), sorted({abs(round(each, 3)) for each in answers.ode.tolist()})
         ([-1.0, 1.0, -1.0, 1.0], [1.0])
     """
     _check_noise(t)

@@ -65,11 +65,10 @@ GRADIENT_MEANS = Schema(
 class DrawSettings:
     """Which gradients to take.
 
-    Args:
-        draws: Draws that are averaged in blocks: the largest number of draws studied, a power of
-            two.
+    Attributes:
+        draws: Most draws that are averaged, a power of two.
         reference: Draws of the held-out mean, a power of two.
-        loss: The loss whose gradient is taken, see `advpure.attacks.losses`.
+        loss: Loss whose gradient is taken: ``ce``, ``margin`` or ``dlr``.
 
     Raises:
         BadInput: for numbers that are no powers of two, or an unknown loss.
@@ -97,8 +96,8 @@ class DrawSettings:
         return tuple(2**k for k in range(self.draws.bit_length()))
 
     @property
-    def total(self) -> int:
-        """Gradients per image."""
+    def gradients(self) -> int:
+        """Gradients per image, of the blocks and of the held-out mean."""
         return self.draws + self.reference
 
     @property
@@ -157,7 +156,7 @@ def gradient_progress(
     listed: list[int] = batch.ids.tolist()
     for start in range(0, len(listed), rows):
         whole = range(start, min(start + rows, len(listed)))
-        for first in range(0, settings.total, chunk):
+        for first in range(0, settings.gradients, chunk):
             todo = [k for k in whole if finished.get(listed[k], 0) <= first]
             if not todo:
                 continue
@@ -243,7 +242,7 @@ class _Tally:
             starts = range(done - size, done, chunk)
             self._compare(done - 1, size, self._sum(starts, kept))
             size *= 2
-        if done == self.settings.total:
+        if done == self.settings.gradients:
             self._conclude(kept)
 
     def _sum(self, starts: range, kept: Callable[[str], Tensor]) -> Vector:
@@ -275,11 +274,11 @@ class _Tally:
 
     def _conclude(self, kept: Callable[[str], Tensor]) -> None:
         assert self.held is not None
-        total = self._sum(range(0, self.settings.total, self.settings.chunk), kept)
+        total = self._sum(range(0, self.settings.gradients, self.settings.chunk), kept)
         self.means.append(
             {
                 "sample": self.sample,
-                "norm": _norm(total / self.settings.total),
+                "norm": _norm(total / self.settings.gradients),
                 "held_out_norm": _norm(self.held.mean),
                 "held_out_l1": float(np.abs(self.held.mean).sum()),
             }

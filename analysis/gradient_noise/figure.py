@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advpure.analysis.gradient_noise.result import GradientResult
-from advpure.analysis.gradient_noise.run import report_gradients
+from advpure.analysis.gradient_noise.study import GradientNoise, GradientReport
 from advpure.attacks import PGDEOTSettings
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
@@ -24,24 +24,27 @@ if TYPE_CHECKING:
 _BAND = 0.15
 
 
-def gradients_figure(store: RecordStore, path: str | Path, target: float = 0.9) -> Path:
+def gradients_figure(store: RecordStore, path: str | Path) -> Path:
+    """Draw a recorded run; see `draw_gradients`."""
+    return draw_gradients(GradientNoise.report(store), path)
+
+
+def draw_gradients(report: GradientReport, path: str | Path) -> Path:
     """Draw a run.
 
     Args:
-        store: Its records, complete or not.
+        report: Its report; its `target` is marked as enough.
         path: The file; .png, .svg or .pdf.
-        target: The cosine that is marked as enough.
 
     Returns:
         The path written.
 
     Raises:
-        BadInput: for a run without records, or another ending.
+        BadInput: for another ending.
         StorageFull: when there is no room.
     """
     check_ending(path)
-    report = report_gradients(store)
-    result, s = report.result, report.settings
+    result, s, target = report.result, report.settings, report.target
     figure = new_figure(9.6, 3.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
     _draw_curves(left, result, target)
@@ -65,26 +68,44 @@ def _draw_curves(axes: "Axes", result: GradientResult, target: float) -> None:
     }
     for color, (name, (label, style, marker)) in zip(PALETTE, lines.items(), strict=False):
         points = [(each.draws, getattr(each, name)) for each in curve]
-        found: list[tuple[int, Mean]] = [(k, mean) for k, mean in points if mean is not None]
-        if not found:
+        known: list[tuple[int, Mean]] = [(k, mean) for k, mean in points if mean is not None]
+        if not known:
             continue
-        x, y = [k for k, _ in found], [mean.value for _, mean in found]
-        axes.plot(x, y, style, marker=marker, markersize=4, color=color, linewidth=1.5,
-                  label=f"{label} (n = {found[0][1].n})")  # fmt: skip
-        bands = [(k, mean.interval) for k, mean in found if mean.interval is not None]
+        x, y = [k for k, _ in known], [mean.value for _, mean in known]
+        axes.plot(
+            x,
+            y,
+            style,
+            marker=marker,
+            markersize=4,
+            color=color,
+            linewidth=1.5,
+            label=f"{label} (n = {known[0][1].n})",
+        )
+        bands = [(k, mean.interval) for k, mean in known if mean.interval is not None]
         if bands:
             axes.fill_between(
-                [k for k, _ in bands], [band.low for _, band in bands],
-                [band.high for _, band in bands], color=color, alpha=_BAND, linewidth=0,
-            )  # fmt: skip
+                [k for k, _ in bands],
+                [band.low for _, band in bands],
+                [band.high for _, band in bands],
+                color=color,
+                alpha=_BAND,
+                linewidth=0,
+            )
     if result.resolved:
         sizes = np.geomspace(result.sizes[0], result.sizes[-1], 100)
         expected = [
             float(np.mean([image.expected("cosine", k) for image in result.resolved]))
             for k in sizes
         ]
-        axes.plot(sizes, expected, color="black", linewidth=1.2, dashes=(5, 2),
-                  label="closed form, from the SNR of each image")  # fmt: skip
+        axes.plot(
+            sizes,
+            expected,
+            color="black",
+            linewidth=1.2,
+            dashes=(5, 2),
+            label="closed form, from the SNR of each image",
+        )
     if not result.sizes:
         axes.text(0.5, 0.5, "no gradient at all", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -113,12 +134,19 @@ def _draw_needs(axes: "Axes", result: GradientResult, target: float) -> None:
         return
     shares = [(place + 1) / len(needs) for place in range(len(finite))]
     end = 2 * max(finite)
-    axes.step([1, *finite, end], [0.0, *shares, shares[-1]], where="post", color=PALETTE[0],
-              linewidth=1.5)  # fmt: skip
+    axes.step(
+        [1, *finite, end], [0.0, *shares, shares[-1]], where="post", color=PALETTE[0], linewidth=1.5
+    )
     usual = PGDEOTSettings.eot
     axes.axvline(usual, color="#777777", linewidth=0.8, linestyle="--")
-    axes.annotate(f"{usual}: pgd-eot", (usual, 1.0), fontsize=7, color="#444444",
-                  xytext=(3, 0), textcoords="offset points")  # fmt: skip
+    axes.annotate(
+        f"{usual}: pgd-eot",
+        (usual, 1.0),
+        fontsize=7,
+        color="#444444",
+        xytext=(3, 0),
+        textcoords="offset points",
+    )
     axes.set_xscale("log", base=2)
     axes.set_xlim(1, max(end, 32))
     axes.set_xticks(ticks := [2**k for k in range(int(math.log2(max(end, 32))) + 1)])

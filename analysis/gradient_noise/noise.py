@@ -1,7 +1,7 @@
 """Signal and noise of a random defense's gradient, at given images and without records.
 
 See `advpure.analysis.gradient_noise.moments` for what is measured, and
-`advpure.analysis.gradient_noise.run` for the recorded form.
+`advpure.analysis.gradient_noise.study` for the recorded form.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from torch import Tensor
 from advpure.analysis.gradient_noise.draws import DrawSettings, batch_images, gradient_progress
 from advpure.analysis.gradient_noise.result import GradientResult, image_gradients
 from advpure.analysis.robustness.protocol import sampled
-from advpure.attacks.losses import LossName
 from advpure.attacks.oracle import check_batch
 from advpure.base.errors import BadInput
+from advpure.base.validation import resolved
 from advpure.core.randomness import Ids, RandomnessConfig, check_xi
 from advpure.runs.schema import Row
 
@@ -22,13 +22,12 @@ def gradient_noise(
     defense: Any,
     images: Tensor,
     labels: Tensor,
+    settings: DrawSettings | None = None,
     *,
-    draws: int = 64,
-    reference: int = 64,
-    loss: LossName = "ce",
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> GradientResult:
     """Measure signal and noise of a defense's gradient at given images, without records.
 
@@ -37,12 +36,11 @@ def gradient_noise(
             of images, ids and xi; its gradient mode is kept.
         images: [B, C, H, W] in [0, 1], clean or attacked.
         labels: Classes [B].
-        draws: See `DrawSettings`, as for `reference` and `loss`.
-        reference: See there.
-        loss: See there.
+        settings: Which gradients; None for the defaults.
         ids: Sample ids [B], all different; None for those the defense is bound to, else 0 .. B-1.
         xi: Configuration whose folds are the draws; None for the defense's own.
         batch_size: Images in memory at once; changes no result of a tiled defense.
+        changes: Fields of `DrawSettings` to replace, such as ``draws=16``.
 
     Returns:
         One entry an image. Cost: draws + reference forward and backward passes an image.
@@ -54,8 +52,8 @@ def gradient_noise(
         >>> from advpure import load_defense, load_images
         >>> images, labels, ids = load_images("digits", n=2)
         >>> defense = load_defense("cm", "digits")
-        >>> found = gradient_noise(defense, images, labels, draws=4, reference=4)
-        >>> found.sizes, len(found.snrs)
+        >>> noise = gradient_noise(defense, images, labels, draws=4, reference=4)
+        >>> noise.sizes, len(noise.snrs)
         ((1, 2, 4), 2)
     """
     if not hasattr(defense, "at"):
@@ -64,7 +62,7 @@ def gradient_noise(
             "has no randomness that can be set",
             "pass a Defense, or a model with at(ids=, xi=)",
         )
-    settings = DrawSettings(draws=draws, reference=reference, loss=loss)
+    chosen = resolved(DrawSettings, settings, changes)
     xi = xi or getattr(defense, "xi", None) or RandomnessConfig(0)
     check_xi(xi)
     first = sampled(xi).fold("gradient", 0)
@@ -76,9 +74,14 @@ def gradient_noise(
     kept: dict[str, Tensor] = {}
     rows: dict[int, tuple[list[Row], list[Row], list[Row]]] = {i: ([], [], []) for i in listed}
     for each in gradient_progress(
-        defense, batch, settings, xi, rows=batch_images(batch_size, getattr(defense, "tile", None)),
-        finished={}, kept=kept.__getitem__,
-    ):  # fmt: skip
+        defense,
+        batch,
+        chosen,
+        xi,
+        rows=batch_images(batch_size, getattr(defense, "tile", None)),
+        finished={},
+        kept=kept.__getitem__,
+    ):
         kept |= each.sums
         for place, part in enumerate((each.draws, each.blocks, each.means)):
             for row in part:

@@ -18,7 +18,7 @@ happened to agree, and the curves over them are too high: look at the number of 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -220,8 +220,8 @@ class GradientResult:
     @property
     def snrs(self) -> dict[int, float]:
         """SNR by sample id of the images that have one; below 0 where noise hides the mean."""
-        found = {image.sample: image.moments.snr for image in self.images}
-        return {i: snr for i, snr in found.items() if snr is not None}
+        known = {image.sample: image.moments.snr for image in self.images}
+        return {i: snr for i, snr in known.items() if snr is not None}
 
     def largest(self) -> Quantile | None:
         """Return the median over images of what the largest gradient holds of all squared norms."""
@@ -236,27 +236,32 @@ class GradientResult:
         """Return the median SNR over images, None where none has one."""
         return quantile(list(self.snrs.values())) if self.snrs else None
 
+    def of_images(self, curve: str, draws: int) -> dict[int, float]:
+        """Return by sample id a curve at a number of draws, of the images that have one."""
+        values = {image.sample: getattr(image, curve) for image in self.images}
+        return {i: by_size[draws] for i, by_size in values.items() if draws in by_size}
+
     def curve(self) -> list[CurvePoint]:
         """Return the curves over the number of draws."""
 
-        def mean(values: Callable[[ImageGradients], dict[int, float]], size: int) -> Mean | None:
-            return _mean(values(image).get(size) for image in self.images)
+        def mean(curve: str, draws: int) -> Mean | None:
+            return _mean(self.of_images(curve, draws).values())
 
         return [
             CurvePoint(
                 size,
-                mean(lambda image: image.cosine, size),
-                self._expected("cosine", size),
-                mean(lambda image: image.gain, size),
-                mean(lambda image: image.agreement, size),
-                self._expected("agreement", size),
-                mean(lambda image: image.single, size),
+                cosine=mean("cosine", size),
+                expected_cosine=self._expected("cosine", size),
+                gain=mean("gain", size),
+                agreement=mean("agreement", size),
+                expected_agreement=self._expected("agreement", size),
+                single=mean("single", size),
             )
             for size in self.sizes
         ]
 
-    def enough(self, target: float = 0.9, measure: Measure = "cosine") -> Enough:
-        """Say how many draws reach a target.
+    def enough(self, target: float, measure: Measure = "cosine") -> Enough:
+        """Return how many draws reach a target.
 
         Args:
             target: For ``cosine`` and ``gain`` in (0, 1), for ``agreement`` in (0.5, 1).
@@ -271,19 +276,23 @@ class GradientResult:
         if self.resolved:
             expected = self._first(lambda m: m.value >= target, measure)
             if len(self.resolved) > 1:
-                low = self._first(lambda m: m.interval is not None and m.interval.high >= target,
-                                  measure)  # fmt: skip
-                high = self._first(lambda m: m.interval is not None and m.interval.low >= target,
-                                   measure)  # fmt: skip
+                low = self._first(lambda m: _end(m, "high") >= target, measure)
+                high = self._first(lambda m: _end(m, "low") >= target, measure)
         needed = [image.enough(cosine) for image in self.images if not image.moments.is_zero]
         return Enough(
-            measure, target, expected, low, high, self._measured(measure, target),
-            quantile(needed) if needed else None, quantile(needed, 0.9) if needed else None,
-        )  # fmt: skip
+            measure,
+            target,
+            expected,
+            low,
+            high,
+            self._measured(measure, target),
+            median=quantile(needed) if needed else None,
+            most=quantile(needed, 0.9) if needed else None,
+        )
 
     def _expected(self, measure: Measure, size: float) -> float | None:
-        found = _mean(image.expected(measure, size) for image in self.resolved)
-        return None if found is None else found.value
+        mean = _mean(image.expected(measure, size) for image in self.resolved)
+        return None if mean is None else mean.value
 
     def _first(self, holds: Callable[[Mean], bool], measure: Measure) -> int | None:
         """Return the smallest number of draws at which something that stays true holds."""
@@ -305,8 +314,8 @@ class GradientResult:
 
     def _measured(self, measure: Measure, target: float) -> int | None:
         for point in self.curve():
-            found: Mean | None = getattr(point, measure)
-            if found is not None and found.value >= target:
+            mean: Mean | None = getattr(point, measure)
+            if mean is not None and mean.value >= target:
                 return point.draws
         return None
 
@@ -324,18 +333,10 @@ def check_enough(target: float, measure: Measure) -> None:
 
 
 def _mean(values: Iterable[float | None]) -> Mean | None:
-    found = [value for value in values if value is not None]
-    return mean_interval(found) if found else None
+    known = [value for value in values if value is not None]
+    return mean_interval(known) if known else None
 
 
-def curve_json(point: CurvePoint) -> dict[str, Any]:
-    """Return a point of the curve as one flat row; what is absent is None."""
-    row: dict[str, Any] = {"draws": point.draws}
-    for name in ("cosine", "gain", "agreement", "single"):
-        mean: Mean | None = getattr(point, name)
-        row[name] = None if mean is None else mean.value
-        row[f"{name}_interval"] = list(mean.interval) if mean and mean.interval else None
-        row[f"{name}_n"] = 0 if mean is None else mean.n
-    row["expected_cosine"] = point.expected_cosine
-    row["expected_agreement"] = point.expected_agreement
-    return row
+def _end(mean: Mean, end: Literal["low", "high"]) -> float:
+    """Return an end of an interval; where there is none, nothing is reached."""
+    return -math.inf if mean.interval is None else getattr(mean.interval, end)
