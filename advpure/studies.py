@@ -19,3 +19,6 @@ STUDIES.register(
 )
 STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")
+STUDIES.register(
+    "certify", f"{_HERE}.certification.study:Certification", about="randomized smoothing"
+)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advpure.analysis.certification.accuracy import certified_accuracy
-from advpure.analysis.certification.run import CertificationRun, measure_certification
+from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.compare import compare_distances
 from advpure.analysis.distances.run import measure_distances
 from advpure.analysis.transport.run import TransportRun, measure_transport
@@ -54,9 +54,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], Pat
     )  # fmt: skip
     points = plan(sweep)
     for point in points:
-        measure = measure_certification if point.verb == "certify" else measure_transport
-        assert isinstance(point.settings, CertificationRun | TransportRun)
-        measure(point.settings, out=root / point.run)  # type: ignore[arg-type]
+        if isinstance(point.settings, Certification):
+            point.settings.run(out=root / point.run)
+        else:
+            assert isinstance(point.settings, TransportRun)
+            measure_transport(point.settings, out=root / point.run)
     return points, root
 
 
@@ -95,9 +97,7 @@ def test_samples_of_certificates_have_the_mean_of_the_table(
         assert np.mean(list(found.values())) == pytest.approx(cell.value.value)
     certify = next(p for p in points if p.block == "certify" and p.at["defense"] == "cm")
     with RecordStore.read(root / certify.run) as store:
-        from advpure.analysis.certification.run import report_certification
-
-        report = report_certification(store)
+        report = Certification.report(store)
     at = "curves[sigma=0.25].average_certified_radius"
     radius = samples_of(root, Cell(None, certify, at))
     assert radius is not None

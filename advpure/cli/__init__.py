@@ -9,8 +9,6 @@ from typing import Any, TextIO
 import typer
 
 from advpure.base.stopping import STOPPED, stoppable
-from advpure.cli.certified_accuracy import certified_accuracy
-from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.distances import distances
@@ -49,8 +47,6 @@ app.command()(distances)
 app.command()(survival)
 app.command()(predict)
 app.command()(gradients)
-app.command()(certify)
-app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)

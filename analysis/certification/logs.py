@@ -152,6 +152,32 @@ def write_log(images: CertifiedImages, path: str | Path) -> Path:
     return target
 
 
+def write_logs(curves: Sequence[CertifiedImages], path: str | Path) -> list[Path]:
+    """Write each of several sets of certificates as a log.
+
+    Args:
+        curves: The certificates.
+        path: The file; of several, ``sigma_0.25`` or ``cascade`` goes before the ending.
+
+    Returns:
+        The files.
+
+    Raises:
+        StorageFull: when there is no room.
+    """
+    target = Path(path)
+    if len(curves) == 1:
+        return [write_log(curves[0], target)]
+    written: list[Path] = []
+    for curve in curves:
+        label = f"sigma_{curve.sigma:g}" if curve.sigma is not None else "cascade"
+        file = target.with_name(f"{target.stem}_{label}{target.suffix}")
+        if file in written:
+            file = target.with_name(f"{target.stem}_{len(written)}_{label}{target.suffix}")
+        written.append(write_log(curve, file))
+    return written
+
+
 def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[float, int]:
     """Count, per radius above 0, the images whose radius, if rounded to 3 digits, may be below it.
 
@@ -164,12 +190,12 @@ def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[fl
     own = images.radii[images.correct]
     coarse = own[[float(f"{radius:.3g}") == radius for radius in own.tolist()]]
     step = np.power(10.0, np.floor(np.log10(np.maximum(coarse, 1e-9))) - 2)
-    found = {
+    counts = {
         radius: int(((coarse >= radius) & (coarse - step / 2 < radius)).sum())
         for radius in radii
         if radius > 0.0
     }
-    return {radius: count for radius, count in found.items() if count}
+    return {radius: count for radius, count in counts.items() if count}
 
 
 def _read_text(path: Path) -> str:
@@ -287,6 +313,6 @@ def _value(name: str, field: str) -> str | int | float:
 def _sigma_of(path: Path) -> float | None:
     """Read the noise level from the last part of a path that names one."""
     for part in reversed(path.parts[-4:]):
-        if found := _SIGMA.findall(part):
-            return float(found[-1])
+        if levels := _SIGMA.findall(part):
+            return float(levels[-1])
     return None
