@@ -281,7 +281,7 @@ QUICK: dict[str, Any] = {
     "selection": 20, "block": 100, "radii": "0,0.1,0.25",
 }  # fmt: skip
 TRAINED = {"select_entropy": 0.5}  # its default, as nothing else goes with a trained selector
-CHOSEN: dict[str, Any] = {"core": "digits-classifier", "select_entropy": 0.8, "procedure": "composed"}
+CHOSEN: dict[str, Any] = {"core": "digits-classifier", "select_entropy": 0.8}
 
 
 def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(

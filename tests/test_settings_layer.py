@@ -144,7 +144,7 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: certify([1], [float("inf")], sigma=0.25), "count of class 0 inf is not finite"),
         (lambda: certify([1], [2.5], sigma=0.25), "is no number of samples"),
         (lambda: certify({True: 1}, [2], sigma=0.25), "class True"),
-        (lambda: Fixed(**{**READING, "samples": 10**9, "block": 1}), "rows an image"),
+        (lambda: Fixed(**{**PROCEDURE, "samples": 10**9, "block": 1}), "rows an image"),
         (lambda: PredictionRun(t="10,²"), "t '²' is not a whole number"),
         (lambda: PredictionRun(sigma="0.25,"), "have an empty entry"),
         (lambda: PredictionRun(defense=""), "defense|purifiers"),
