@@ -9,6 +9,15 @@ DIGITS: dict[str, Any] = {"dataset": "digits", "n": 3}
 QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
+    "certify": {
+        **DIGITS,
+        "defense": "cm",
+        "sigmas": "0.1,0.25",
+        "samples": 40,
+        "selection": 10,
+        "tile": 8,
+        "radii": "0,0.1",
+    },
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
 }
 

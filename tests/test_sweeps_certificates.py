@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advpure.analysis.certification.accuracy import certified_accuracy
 from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.compare import compare_distances
 from advpure.analysis.distances.run import measure_distances
 from advpure.analysis.transport.run import TransportRun, measure_transport
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 from advpure.sweeps.checks import run_check
-from advpure.sweeps.columns import Column, follow
+from advpure.sweeps.columns import Column
 from advpure.sweeps.evidence import Evidence
 from advpure.sweeps.experiment import load_experiment, summaries
 from advpure.sweeps.figures import FIGURES, Drawn
@@ -85,35 +85,24 @@ def test_values_of_options_have_names_in_the_table(finished: tuple[list[Point], 
     assert options_of({0.5: "half"}) is None
 
 
-def test_samples_of_certificates_have_the_mean_of_the_table(
+def test_values_of_certificates_are_means_over_their_images(
     finished: tuple[list[Point], Path],
 ) -> None:
     points, root = finished
     for cell in table_of(finished).cells.values():
-        found = samples_of(root, cell)
-        assert found is not None
         assert cell.value is not None
-        assert len(found) == 8
-        assert np.mean(list(found.values())) == pytest.approx(cell.value.value)
+        images = cell.value.images()
+        assert images is not None
+        assert len(images) == 8
+        assert np.mean(list(images.values())) == pytest.approx(cell.value.value)
     certify = next(p for p in points if p.block == "certify" and p.at["defense"] == "cm")
-    with RecordStore.read(root / certify.run) as store:
-        report = Certification.report(store)
-    at = "curves[sigma=0.25].average_certified_radius"
-    radius = samples_of(root, Cell(None, certify, at))
-    assert radius is not None
-    mean = follow(report.to_json(), at)["value"]
-    assert np.mean(list(radius.values())) == pytest.approx(mean)
-    assert certified_accuracy(report.curves[1].images).n == 8
-    clean = samples_of(root, Cell(None, certify, "best[radius=0.2].clean"))
+    tree = Reports(root).of(certify)
+    clean = Column(block="certify", at="best[radius=0.2].clean").read(tree)
+    best = Column(block="certify", at="best[radius=0.2]").read(tree)
     assert clean is not None
-    value = Column(block="certify", at="best[radius=0.2].clean").read(report.to_json())
-    assert value is not None
-    assert value.n == 8
-    assert value.interval is not None
-    assert np.mean(list(clean.values())) == pytest.approx(value.value)
-    assert value.value >= follow(report.to_json(), "best[radius=0.2].value")
-    for other in ("", "samples", "curves[sigma=0.7].average_certified_radius", "rows[sigma=1].n"):
-        assert samples_of(root, Cell(None, certify, other)) is None
+    assert best is not None
+    assert clean.n == 8
+    assert clean.value >= best.value  # type: ignore[operator]
 
 
 def test_samples_of_transports_have_the_mean_of_the_report(
@@ -132,7 +121,7 @@ def test_samples_of_transports_have_the_mean_of_the_report(
         found = samples_of(root, Cell(None, point, base + at))
         assert found is not None
         assert len(found) == 8
-        mean = follow(report, base + at)["value"]
+        mean = find(report, base + at)["value"]
         assert np.mean(list(found.values())) == pytest.approx(mean)
     assert samples_of(root, Cell(None, point, "rows[sigma=0.25].n")) is None
     assert samples_of(root, Cell(None, point, "markov_holds")) is None

@@ -6,7 +6,7 @@ of the smoothed classifier, with abstentions as errors. Intervals are Wilson's, 
 images: they speak of other images of the same kind. That some certificates are wrong by bad luck is
 another matter, see `accuracy_lower_bound`.
 
-Source: Cohen, Rosenfeld & Kolter 2019, section 4 and appendix B; spec 4.4.
+Source: [Cohen2019], section 4 and appendix B.
 """
 
 import math
@@ -286,8 +286,8 @@ def truly_certified(
 def bernstein_lower_bound(certified: int, n: int, *, alpha: float, failure: float = RHO) -> float:
     """Bound the truly certified accuracy by a - alpha - sqrt(2 alpha (1 - alpha) L / n) - L / 3n.
 
-    a is the certified share and L = ln(1 / failure). (Spec 4.4 prints the root without the 2; then
-    the bound fails more often than `failure`, by the central limit theorem for large n.)
+    a is the certified share and L = ln(1 / failure). (Without the 2 under the root the bound
+    would fail more often than `failure`, by the central limit theorem for large n.)
 
     Args:
         certified: Images that are certified correctly.

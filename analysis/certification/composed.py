@@ -187,8 +187,8 @@ def make_selector(
         answers = tiled(judge, defense.tile)(images.images).argmax(1)
     cores = dict(zip(images.ids.tolist(), answers.tolist(), strict=True))
     if trained is None:
-        told = {"core": identity, "select_entropy": float(threshold)}
-        return Selector(threshold=threshold, classes=classes, cores=cores), told
+        described = {"core": identity, "select_entropy": float(threshold)}
+        return Selector(threshold=threshold, classes=classes, cores=cores), described
     network, chooser = load_selector(dataset, trained)
     device = next((each.device for each in defense.parameters()), torch.device("cpu"))
     selector = Selector(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from advpure.analysis.certification.accuracy import CertifiedImages, compare
 from advpure.analysis.certification.emulation import emulate
 from advpure.analysis.certification.procedures import ProcedureName
-from advpure.analysis.certification.radius import check_credible, read_radii
+from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii
 from advpure.analysis.certification.settings import RADII
 from advpure.analysis.certification.sources import Sources, read_sources, threshold_notes
 from advpure.analysis.certification.summary import (
@@ -30,8 +30,6 @@ from advpure.base.units import parse_sigma
 from advpure.base.validation import validate
 from advpure.statistics.estimates import Estimate, plain
 from advpure.statistics.rates import Difference
-
-_ASSUMED = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +177,7 @@ class CertifiedAccuracy:
                 self._emulated(curve) if curve.name in sources.logs else curve for curve in curves
             ]
             if self.log_alpha is None:
-                notes.append(f"alpha {_ASSUMED:g} of the logs is assumed; --log-alpha says another")
+                notes.append(f"alpha {ALPHA:g} of the logs is assumed; --log-alpha says another")
             notes += [new.notes[-1] for new in curves if new not in sources.curves]
         if self.compare and len(curves) < 2:
             raise BadInput("one set of certificates", "compares with nothing", "name two")
@@ -232,6 +230,6 @@ class CertifiedAccuracy:
             curve,
             samples=self.log_samples,
             to=self.log_samples if self.emulate is None else self.emulate,
-            alpha=_ASSUMED if self.log_alpha is None else self.log_alpha,
+            alpha=ALPHA if self.log_alpha is None else self.log_alpha,
             to_alpha=self.alpha,
         )

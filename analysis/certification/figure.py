@@ -1,4 +1,4 @@
-"""Curves of certified accuracy over the radius, with bands ([Lei2025], figure 3)."""
+"""Curves of certified accuracy over the radius, with bands ([Li2024], figure 3)."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -82,8 +82,8 @@ def draw_panels(
     width = 5.6 if len(panels) == 1 else 3.1 * len(panels) + 0.6
     figure = new_figure(width, 3.6)
     first = None
-    for place, (above, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), place + 1, sharey=first)
+    for index, (above, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1, sharey=first)
         for line, curve in enumerate(curves):
             _draw(axes, curve, PALETTE[line % len(PALETTE)], _STYLES[line // len(PALETTE)])
         axes.set_xlabel("l2 radius, in [0, 1] units")
@@ -95,7 +95,7 @@ def draw_panels(
             first = axes
         if above:
             axes.set_title(above, fontsize=9)
-        if not once or place == len(panels) - 1:
+        if not once or index == len(panels) - 1:
             axes.legend(frameon=False, fontsize=8)
     if title and len(panels) == 1:
         axes.set_title(title, fontsize=10)

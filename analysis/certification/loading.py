@@ -110,10 +110,10 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
     }
     selector = None
     if run.core is not None:
-        selector, told = make_selector(
+        selector, described_parts = make_selector(
             run.core, run.select_entropy, run.dataset, images, defense, run.selector
         )
-        described |= told
+        described |= described_parts
     settings = {
         **run.identity("certify", images),
         "defense": described,

@@ -1,6 +1,6 @@
 """Certification logs: ``idx label predict radius correct time``, in and out.
 
-What is understood, beside the form of the first published code (Cohen et al.):
+What is understood, beside the form of the first published code [Cohen2019]:
 
 * no header, and no column idx (rRCM): images are numbered by line;
 * the column ``correct`` as 0 and 1 or as True and False, which is compared with label and
@@ -16,8 +16,6 @@ What is understood, beside the form of the first published code (Cohen et al.):
 Radii are read as they stand. Most programs print three digits, rounded to nearest; an image whose
 true radius is just below a threshold may then count as certified there, and a note says how many
 could. Files written here hold radii with all digits, rounded down.
-
-Source: spec 4.3.
 """
 
 import re
@@ -71,8 +69,8 @@ def read_log(
     columns = [np.array(each, dtype=np.int64) for each in (label, predict)]
     radii = np.array(radius, dtype=np.float64)
     for k, image in enumerate(rows["idx"]):
-        place = first[np.searchsorted(ids, image)]
-        if any(column[k] != column[place] for column in (*columns, radii)):
+        index = first[np.searchsorted(ids, image)]
+        if any(column[k] != column[index] for column in (*columns, radii)):
             raise BadInput(
                 f"image {image} of {path.name}", "is there twice, with other results", "keep one"
             )
@@ -92,12 +90,16 @@ def read_log(
     _check_reach(path, radii, level)
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
-        ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
-        sigma=level, alpha=alpha,
+        ids=ids,
+        labels=columns[0][first],
+        predictions=columns[1][first],
+        radii=radii[first],
+        sigma=level,
+        alpha=alpha,
         times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
         by_line=by_line,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _check_reach(path: Path, radii: npt.NDArray[np.float64], sigma: float | None) -> None:
@@ -227,11 +229,11 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     if "idx" not in names:
         rows["idx"] = []
         notes.append(f"{path.name}: no column idx; images are numbered by line, from 0")
-    for place, (number, line) in enumerate(lines):
+    for index, (number, line) in enumerate(lines):
         if _header(line, commas):
             continue
         fields = _fields(line, commas)
-        is_cut = place == len(lines) - 1 and not text.endswith("\n")
+        is_cut = index == len(lines) - 1 and not text.endswith("\n")
         broken = _broken(names, fields, is_cut)
         if broken is None:
             if "idx" not in names:
@@ -270,7 +272,7 @@ def _fields(line: str, commas: bool) -> list[str]:
 
 
 def _broken(names: tuple[str, ...], fields: list[str], is_cut: bool) -> str | None:
-    """Say what is wrong with a line, if anything; the time of one that is cut is not looked at."""
+    """Return what is wrong with a line, if anything; the time of a cut line is not looked at."""
     least = max(names.index(name) for name in _NEEDED) + 1
     most = len(names)
     whole = most - 1 if names[-1] == "time" else most  # nothing depends on a missing time

@@ -62,14 +62,14 @@ def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     groups = [[k for k in range(len(runs)) if words[k] == word] for word in dict.fromkeys(words)]
     while groups:
         members = groups.pop()
-        told = {key: [facts[k].get(key) for k in members] for key in order}
-        differs = next((key for key in order if len(set(told[key])) > 1), None)
+        values = {key: [facts[k].get(key) for k in members] for key in order}
+        differs = next((key for key in order if len(set(values[key])) > 1), None)
         if differs is None:
             for k in members:
                 names[k] = words[k]
             continue
         parts: dict[str | None, list[int]] = {}
-        for k, value in zip(members, told[differs], strict=True):
+        for k, value in zip(members, values[differs], strict=True):
             parts.setdefault(value, []).append(k)
         for value, part in parts.items():
             for k in part:

@@ -108,7 +108,7 @@ class Procedure(ABC):
         return self.samples // self.block
 
     def notes(self) -> list[str]:
-        """Say what cannot be certified, whatever the images."""
+        """Return what cannot be certified, whatever the images."""
         return reach_notes(self.samples, self.share, self.sigmas, self.radii)
 
     @abstractmethod
@@ -213,7 +213,7 @@ class Anytime(Procedure):
         )
 
     def notes(self) -> list[str]:
-        """Say which radii the budget cannot reach."""
+        """Return which radii the budget cannot reach."""
         notes = []
         for sigma in self.sigmas:
             if beyond := unreachable(self.rule(sigma)):
@@ -270,7 +270,7 @@ class Cascade(Procedure):
         self._check_whole()
 
     def notes(self) -> list[str]:
-        """Say what no level can certify, with the part of alpha that it spends on its own class."""
+        """Return what no level can certify, with the part of alpha for its own class."""
         share = self.alpha / len(self.sigmas)
         last = min(self.sigmas)
         return [
@@ -321,7 +321,7 @@ class Predict(Procedure):
         self._check_whole()
 
     def notes(self) -> list[str]:
-        """Say that there is no radius."""
+        """Return that there is no radius."""
         return ["a prediction has no radius: only radius 0 means something"]
 
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:

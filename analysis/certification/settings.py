@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
-from advpure.analysis.certification.radius import check_credible, read_radii, read_sigmas
+from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii, read_sigmas
 from advpure.analysis.subject import JudgedSubject, Seeded
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag
@@ -58,7 +58,7 @@ class CertificationSettings(Seeded, JudgedSubject):
     sigmas: Annotated[str | float | Sequence[str | float], Flag("--sigma")] = "0.25"
     samples: Annotated[Natural, Flag("--samples", "-N")] = 10_000
     selection: Natural = 100
-    alpha: float = 0.001
+    alpha: float = ALPHA
     procedure: Annotated[ProcedureName, Flag("--procedure", "-p")] = "fixed"
     core: str | None = None
     select_entropy: float = 0.5

@@ -100,11 +100,11 @@ def read_sources(
     for path in map(Path, paths):
         if path in read:
             name, run, procedure = read.pop(path)
-            own, told = _read_run(name, run.settings, procedure, run.folders)
+            own, own_notes = _read_run(name, run.settings, procedure, run.folders)
             if procedure.joint:
                 joint.append((name, range(len(curves), len(curves) + len(own))))
             curves += own
-            notes += [*told, *(procedure.notes() if changes else [])]
+            notes += [*own_notes, *(procedure.notes() if changes else [])]
         elif path not in folders:
             if path.is_dir():
                 raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
@@ -142,10 +142,10 @@ def _refuse_twice(files: Sequence[Path]) -> None:
     """Refuse one log under two names, which would count as two classifiers."""
     seen: set[str] = set()
     for path in files:
-        place = os.path.realpath(path)
-        if place in seen:
+        target = os.path.realpath(path)
+        if target in seen:
             raise BadInput(f"log {shown(str(path))}", "is given twice", "name each log once")
-        seen.add(place)
+        seen.add(target)
 
 
 def _refuse_contradictions(logs: Sequence[CertifiedImages]) -> None:

@@ -176,8 +176,8 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         self, report: CertificationReport, loaded: LoadedCertification
     ) -> CertificationReport:
         """Add what must be known of counts that were taken over."""
-        told = (looked_note(loaded.procedure, Path(folder)) for folder in self.counts)
-        return report.with_notes(*filter(None, told))
+        warnings = (looked_note(loaded.procedure, Path(folder)) for folder in self.counts)
+        return report.with_notes(*filter(None, warnings))
 
     @classmethod
     def draw(cls, store: RecordStore, path: Path) -> Path:
