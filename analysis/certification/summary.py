@@ -126,7 +126,7 @@ def in_words(curves: Curves, radii: Sequence[float]) -> str:
         return "no image is decided yet"
     radius = next((radius for radius in radii if radius > 0.0), radii[0])
     (best,) = best_over(curves, [radius])
-    choice = f", {best.name}" if len(curves) > 1 else ""
+    choice = f", the best of {len(curves)} ({best.name})" if len(curves) > 1 else ""
     return (
         f"certified accuracy {percent_interval(best.rate)} % at radius {radius:g} on {best.rate.n} "
         f"images{choice}"
