@@ -36,3 +36,6 @@ STUDIES.register(
 STUDIES.register(
     "gradients", f"{_HERE}.gradient_noise.study:GradientNoise", about="noise of the gradient"
 )
+STUDIES.register(
+    "certify", f"{_HERE}.certification.study:Certification", about="randomized smoothing"
+)

@@ -104,7 +104,7 @@ RUNS.register(
 )
 RUNS.register("distances", f"{_HERE}.distances.study:VERB", about="distances along the chain")
 RUNS.register("gradients", f"{_HERE}.gradient_noise.study:VERB", about="noise of the gradient")
-RUNS.register("certify", f"{_HERE}.certification.run:VERB", about="randomized smoothing")
+RUNS.register("certify", f"{_HERE}.certification.study:VERB", about="randomized smoothing")
 RUNS.register(
     "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
 )

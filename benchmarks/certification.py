@@ -15,15 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from advpure.analysis.certification import CertificationRun
+from advpure.analysis.certification import Certification
+from advpure.analysis.certification.collecting import samples_at_once
 from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit, count_classes
+from advpure.analysis.certification.loading import LoadedCertification
 from advpure.analysis.certification.noise import stage_xi
-from advpure.analysis.certification.run import samples_at_once
-from advpure.analysis.certification.settings import (
-    PreparedCertification,
-    clean_images,
-    prepare_certification,
-)
 from advpure.base.heap import keep_freed_memory
 from advpure.base.units import to_model, to_unit
 from benchmarks import certification_samples
@@ -40,13 +36,13 @@ def throughput(
     defense: str, dataset: str, *, samples: int, n: int, repeats: int = 7
 ) -> dict[str, Any]:
     """Time the counting loop and the bare calls in turn; the ratio is the median over pairs."""
-    prepared = _prepare(defense, dataset, samples, n)
-    modules = [prepared.defense.classifier]
-    if prepared.defense.purifier.denoiser is not None:
-        modules.append(prepared.defense.purifier.denoiser.network)
+    loaded = _load(defense, dataset, samples, n)
+    modules = [loaded.defense.classifier]
+    if loaded.defense.purifier.denoiser is not None:
+        modules.append(loaded.defense.purifier.denoiser.network)
 
     def loop() -> None:
-        _count(prepared, samples)
+        _count(loaded, samples)
 
     with torch.no_grad():  # throughput, not gradients
         calls = Calls(modules)
@@ -74,9 +70,9 @@ def published_loop(
     Who begins changes from pair to pair. Padding of our last tiles counts more than in a run,
     where a stage has thousands of tiles; so the samples of digits here fill theirs.
     """
-    prepared = _prepare(defense, dataset, samples, n)
-    (sigma,) = prepared.reading.sigmas
-    chain, generator = prepared.chains[sigma], torch.Generator().manual_seed(0)
+    loaded = _load(defense, dataset, samples, n)
+    (sigma,) = loaded.procedure.sigmas
+    chain, generator = loaded.chains[sigma], torch.Generator().manual_seed(0)
 
     def counts_under_noise(image: torch.Tensor, number: int) -> None:
         counts = np.zeros(10, dtype=int)
@@ -85,18 +81,18 @@ def published_loop(
             noisy = same + torch.randn(same.shape, generator=generator) * sigma
             if len(chain):
                 noisy = to_unit(chain.run(to_model(noisy), _NO_NOISE))
-            for answer in prepared.defense.classifier(noisy).argmax(1).numpy():
+            for answer in loaded.defense.classifier(noisy).argmax(1).numpy():
                 counts[answer] += 1
 
     def one_by_one() -> None:
-        for image in clean_images(prepared.images).values():
+        for image in loaded.clean.values():
             counts_under_noise(image, selected)
             counts_under_noise(image, samples)
 
     def ours() -> None:
         if selected:
-            _count(prepared, selected, SELECTION)
-        _count(prepared, samples)
+            _count(loaded, selected, SELECTION)
+        _count(loaded, samples)
 
     with torch.no_grad():  # throughput, not gradients
         one_by_one()
@@ -123,20 +119,18 @@ class _NoNoise:
 _NO_NOISE: Any = _NoNoise()
 
 
-def _prepare(defense: str, dataset: str, samples: int, n: int) -> PreparedCertification:
-    return prepare_certification(
-        CertificationRun(defense=defense, dataset=dataset, n=n, sigmas=0.25, samples=samples)
-    )
+def _load(defense: str, dataset: str, samples: int, n: int) -> LoadedCertification:
+    return Certification(defense=defense, dataset=dataset, n=n, sigmas=0.25, samples=samples).load()
 
 
-def _count(prepared: PreparedCertification, samples: int, stage: str = ESTIMATION) -> None:
+def _count(loaded: LoadedCertification, samples: int, stage: str = ESTIMATION) -> None:
     """Count `samples` of every image, as a run does, without its records."""
-    (sigma,) = prepared.reading.sigmas
-    images = clean_images(prepared.images)
+    (sigma,) = loaded.procedure.sigmas
+    images = loaded.clean
     units = [Unit(i, sigma, stage, 0, 0, samples) for i in images]
     counted = count_classes(
-        units, images, prepared.classify(sigma, stage), stage_xi(prepared.xi, stage),
-        batch=samples_at_once(prepared),
+        units, images, loaded.classify(sigma, stage), stage_xi(loaded.xi, stage),
+        batch=samples_at_once(loaded),
     )  # fmt: skip
     assert sum(len(part) for part in counted) == len(images)
 

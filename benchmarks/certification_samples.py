@@ -16,13 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from advpure.analysis.certification import (
-    AnytimeRule,
-    CertificationRun,
-    follow,
-    measure_certification,
-    samples_needed,
-)
+from advpure.analysis.certification import AnytimeRule, Certification, follow, samples_needed
+from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.certification.tallies import Tallies, Tally
 from advpure.analysis.certification.two_stage import top_class
 from advpure.runs.records import RecordStore
@@ -34,10 +29,10 @@ MOST = 0.2
 RADII = (0.25, 0.5, 0.75, 1.0)
 ALPHA, BLOCK, SELECTION, REPLAYS = 0.001, 64, 100, 21
 
-DIGITS = CertificationRun(
+DIGITS = Certification(
     defense="cm-ft", dataset="digits", n=20, sigmas=(0.25, 0.5, 1.0), samples=9984, block=BLOCK
 )
-CIFAR = CertificationRun(
+CIFAR = Certification(
     defense="cm", dataset="cifar10", n=20, sigmas=0.5, samples=384, selection=64, block=BLOCK
 )
 
@@ -51,16 +46,16 @@ def measure(folder: str | Path) -> list[dict[str, Any]]:
     rows = []
     for name, run in (("digits", DIGITS), ("cifar10", CIFAR)):
         place = Path(folder) / f"certification-{name}"
-        measure_certification(run, out=place)
+        run.run(out=place)
         with RecordStore.read(place) as store:
             tallies = Tallies().read([store])
         rows += [_compare(run, tallies, samples) for samples in (9_984, 99_968)]
     return rows
 
 
-def _compare(run: CertificationRun, tallies: Tallies, samples: int) -> dict[str, Any]:
+def _compare(run: Certification, tallies: Tallies, samples: int) -> dict[str, Any]:
     """Compare the procedures at N samples, per noise level and over all."""
-    levels = run.levels()
+    levels = read_sigmas(run.sigmas)
     draws = np.random.Generator(np.random.Philox(7))
     replays = range(1 if samples <= run.samples else REPLAYS)
     found = [[_level(tallies, sigma, samples, draws) for sigma in levels] for _ in replays]

@@ -6,7 +6,6 @@ the public names that are not called: results, rows, errors, registries and type
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -250,7 +249,7 @@ _RUN = {"defense": "none", "dataset": "digits", "n": 1, "sigmas": "0.1", "sample
 
 CERTIFICATION: Calls = {
     "AnytimeRule": lambda: {"radii": (0.25,), "sigma": 0.5, "budget": 100},
-    "CertificationRun": lambda: dict(_RUN),
+    "Certification": lambda: dict(_RUN),
     "CertifiedImages": lambda: {
         "name": "x", "ids": np.arange(2), "labels": np.array([0, 1]),
         "predictions": np.array([0, -1]), "radii": np.array([0.1, 0.0]), "sigma": 0.25,
@@ -273,35 +272,20 @@ CERTIFICATION: Calls = {
     "certify_jointly": lambda: {"stages": {0.25: (COUNTS, COUNTS)}, "alpha": 0.01},
     "compare": lambda: {"first": _certified(), "second": _certified(0.5, 0.2), "radii": [0.0]},
     "emulate": lambda: {"images": _certified(), "samples": 10_000, "to": 1000},
-    "estimate_certification": lambda: {
-        "prepared": certification.prepare_certification(certification.CertificationRun(**_RUN))
-    },
     "follow": lambda: {
         "rule": certification.AnytimeRule(radii=(0.25,), sigma=0.5, budget=128),
         "successes": [60, 64], "block": 64,
     },
     "largest_radius": lambda: {"samples": 100, "alpha": 0.001, "sigma": 0.25},
     "lower_bounds": lambda: {"successes": [5, 9], "samples": [10, 20], "alpha": 0.01},
-    "measure_certification": lambda: {
-        "run": certification.CertificationRun(**_RUN), "out": "measured-certificates",
-    },
     "predict": lambda: {"counts": COUNTS, "alpha": 0.01},
-    "prepare_certification": lambda: {"run": certification.CertificationRun(**_RUN)},
     "radius_of": lambda: {"bound": 0.9, "sigma": 0.25},
     "read_log": lambda: {"path": "list.tsv", "sigma": 0.25},
     "read_sources": lambda: {"paths": ["certified"]},
-    "report_certification": lambda: {"store": advpure_store("certified")},
     "round_down": lambda: {"value": 0.12345, "digits": 3},
     "samples_needed": lambda: {"radius": 0.25, "alpha": 0.001, "sigma": 0.25},
     "write_log": lambda: {"images": _certified(), "path": "written.tsv"},
 }  # fmt: skip
-
-
-def advpure_store(folder: str) -> Any:
-    """Open the records of a run in the current folder."""
-    from advpure.runs.records import RecordStore
-
-    return RecordStore.read(Path(folder))
 
 
 MODULES: dict[str, tuple[Any, Calls]] = {

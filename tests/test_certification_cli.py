@@ -93,7 +93,7 @@ def test_two_methods_are_compared(cli: Cli, tmp_path: Path) -> None:
     assert "certification_log_sigma_0.50 - worse" in out
     (difference,) = json.loads(cli(*arguments, "--json")[1])["differences"]
     assert difference["value"] > 0
-    assert difference["low"] > 0
+    assert difference["interval"][0] > 0
     assert difference["n"] == 200
 
 

@@ -1,5 +1,6 @@
 """Composition by selection: analytic truth, coverage at alpha, and recorded runs of it."""
 
+import dataclasses
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 
 from advpure.analysis.certification import (
     ABSTAIN,
-    CertificationRun,
+    Certification,
     ComposedCertificate,
     certify_composition,
-    measure_certification,
     read_sources,
 )
 from advpure.analysis.certification.base_classifier import base_classifier
@@ -281,14 +281,14 @@ QUICK: dict[str, Any] = {
     "selection": 20, "block": 100, "radii": "0,0.1,0.25",
 }  # fmt: skip
 TRAINED = {"select_entropy": 0.5}  # its default, as nothing else goes with a trained selector
-CHOSEN = {"core": "digits-classifier", "select_entropy": 0.8, "procedure": "composed"}
+CHOSEN: dict[str, Any] = {"core": "digits-classifier", "select_entropy": 0.8}
 
 
 def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
     tmp_path: Path,
 ) -> None:
-    plain = measure_certification(CertificationRun(**QUICK), out=tmp_path / "plain")
-    both = measure_certification(CertificationRun(**QUICK, **CHOSEN), out=tmp_path / "both")
+    plain = Certification(**QUICK).run(out=tmp_path / "plain")
+    both = Certification(**QUICK, **CHOSEN).run(out=tmp_path / "both")
     tables = []
     for name in ("plain", "both"):
         with RecordStore.read(tmp_path / name) as store:
@@ -304,8 +304,8 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
         same = two.images.predictions == one.images.predictions
         assert bool(same[claimed].all())
     for k in (1, 2):
-        part = CertificationRun(**QUICK, **CHOSEN, shard=f"{k}/2")
-        measure_certification(part, out=tmp_path / f"part{k}")
+        part = Certification(**QUICK, **CHOSEN, shard=f"{k}/2")
+        part.run(out=tmp_path / f"part{k}")
     read = read_sources([tmp_path / "part1", tmp_path / "part2"])
     for one, two in zip(read.curves, both.curves, strict=True):
         assert one.radii.tolist() == two.images.radii.tolist()
@@ -323,21 +323,21 @@ def test_a_composed_run_has_the_counts_of_the_plain_one_and_certifies_no_more(
 @pytest.mark.slow
 def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
     chosen = {**CHOSEN, "select_entropy": 0.5, "selector": "digits-selector-025"}
-    run = CertificationRun(**QUICK, **chosen)
-    whole = measure_certification(run, out=tmp_path / "whole")
+    run = Certification(**QUICK, **chosen)
+    whole = run.run(out=tmp_path / "whole")
     assert whole.settings["defense"]["selector"]["name"] == "digits-selector-025"
     assert "select_entropy" not in whole.settings["defense"]
-    plain = measure_certification(CertificationRun(**QUICK), out=tmp_path / "plain")
+    plain = Certification(**QUICK).run(out=tmp_path / "plain")
     for one, two in zip(plain.curves, whole.curves, strict=True):
         assert bool((two.images.radii <= one.images.radii).all())
-    batches = measure_certification(run, out=tmp_path / "batches", batch_size=32)
+    batches = run.run(out=tmp_path / "batches", batch_size=32)
     for one, two in zip(whole.curves, batches.curves, strict=True):
         assert one.images.radii.tolist() == two.images.radii.tolist()
         assert one.images.predictions.tolist() == two.images.predictions.tolist()
     entropy = tmp_path / "entropy"
-    measure_certification(CertificationRun(**QUICK, **CHOSEN), out=entropy)
+    Certification(**QUICK, **CHOSEN).run(out=entropy)
     with pytest.raises(BadInput, match="have another defense"):
-        measure_certification(run, out=tmp_path / "other", counts=[entropy])
+        dataclasses.replace(run, counts=(entropy,)).run(out=tmp_path / "other")
     names = [c.name for c in read_sources([tmp_path / "whole", entropy]).curves]
     assert names[0] == "none digits-classifier core digits-classifier digits-selector-025 0.1"
     assert len(set(names)) == 4
@@ -369,7 +369,7 @@ def test_compositions_without_a_meaning_are_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        measure_certification(CertificationRun(**{**QUICK, **CHOSEN, **change}), out=tmp_path)
+        Certification(**{**QUICK, **CHOSEN, **change}).run(out=tmp_path)
 
 
 def test_counts_without_a_meaning_are_refused() -> None:

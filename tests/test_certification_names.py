@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advpure.analysis.certification import CertificationRun, measure_certification, read_sources
+from advpure.analysis.certification import Certification, read_sources
 from advpure.analysis.certification.naming import names_of, subject
 from advpure.cli import run
 
@@ -21,11 +21,11 @@ def settings(
     }  # fmt: skip
     if core is not None:
         defense |= {"core": {"name": core, "sha256": "0" * 64}, "select_entropy": 0.5}
-    reading = {"procedure": "fixed", "alpha": 0.001, "samples": 100, "sigmas": [0.25]}
-    reading |= more.pop("reading", {})
+    procedure = {"name": "fixed", "alpha": 0.001, "samples": 100, "sigmas": [0.25]}
+    procedure |= more.pop("procedure", {})
     return {
         "verb": "certify", "dataset": "digits", "n": 9, "defense": defense,
-        "randomness": {"seed": 0}, "reading": reading, **more,
+        "randomness": {"seed": 0}, "procedure": procedure, **more,
     }  # fmt: skip
 
 
@@ -45,10 +45,11 @@ CASES: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([cm(defense={"steps": 1}), cm(defense={"steps": 2})], ["cm steps=1", "cm steps=2"]),
     ([cm(defense={"policy": {"kind": "majority", "draws": 5}}), cm()],
      ["cm majority", "cm single"]),
-    ([cm(reading={"alpha": 0.05}), cm()], ["cm alpha=0.05", "cm alpha=0.001"]),
+    ([cm(procedure={"alpha": 0.05}), cm()], ["cm alpha=0.05", "cm alpha=0.001"]),
     ([cm(dataset="other"), cm(randomness={"seed": 1}, dataset="other")],
      ["cm seed=0", "cm seed=1"]),
-    ([cm(reading={"sigmas": [0.5]}), cm()], ["cm", "cm"]),
+    ([cm(procedure={"sigmas": [0.5]}), cm()], ["cm", "cm"]),
+    ([cm(procedure={"name": "anytime"}), cm()], ["cm anytime", "cm fixed"]),
 ]  # fmt: skip
 
 
@@ -80,12 +81,12 @@ def test_curves_of_runs_and_their_json_have_such_names(
 ) -> None:
     folders = []
     for place, classifier in enumerate(("digits-classifier", "digits-gaussian-025")):
-        given = CertificationRun(
+        given = Certification(
             defense="none", dataset="digits", classifier=classifier, n=2, sigmas="0.1,0.25",
             samples=20, selection=5,
         )  # fmt: skip
         folders.append(str(tmp_path / f"{place}"))
-        measure_certification(given, out=folders[-1])
+        given.run(out=folders[-1])
     both = [
         f"none {classifier} {sigma}"
         for classifier in ("digits-classifier", "digits-gaussian-025")

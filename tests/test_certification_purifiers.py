@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from advpure.analysis.certification import CertificationRun, measure_certification
+from advpure.analysis.certification import Certification
 from advpure.analysis.certification.base_classifier import chain_on_noisy
 from advpure.analysis.certification.counting import COUNTS, from_text
-from advpure.analysis.certification.settings import prepare_certification
 from advpure.base.errors import BadInput
 from advpure.core.chain import Noise
 from advpure.core.denoisers import Denoiser, Prediction
@@ -114,9 +113,9 @@ COSTS = [
 def test_every_purifier_is_certified_at_its_cost(
     tmp_path: Path, name: str, options: dict[str, Any], cost: int
 ) -> None:
-    run = CertificationRun(**TINY, defense=name, options=options)
-    assert prepare_certification(run).evaluations == {0.25: cost}
-    report = measure_certification(run, out=tmp_path)
+    run = Certification(**TINY, defense=name, options=options)
+    assert run.load().evaluations == {0.25: cost}
+    report = run.run(out=tmp_path)
     (curve,) = report.curves
     assert curve.samples == 8
     with RecordStore.read(tmp_path) as store:
@@ -131,10 +130,10 @@ def test_a_classifier_trained_on_denoised_images_is_certified(tmp_path: Path) ->
         loss={"denoiser": "digits-edm", "sigmas": [0.25]},
     )  # fmt: skip
     weights = str(train(recipe, out=tmp_path / "train", progress=False).weights)
-    run = CertificationRun(**TINY, defense="onestep-edm", classifier=weights)
-    settings = prepare_certification(run).settings
+    run = Certification(**TINY, defense="onestep-edm", classifier=weights)
+    settings = run.load().settings
     assert settings["defense"]["classifier"]["name"] == "tuned"
-    report = measure_certification(run, out=tmp_path / "run")
+    report = run.run(out=tmp_path / "run")
     assert report.curves[0].images.predictions.tolist() == [0]
     assert report.curves[0].images.labels.tolist() == [0]
 
@@ -145,7 +144,7 @@ def test_baselines_without_diffusion_beat_the_plain_classifier(tmp_path: Path, n
     quick = {**TINY, "n": 30, "samples": 60, "block": 60, "selection": 20, "radii": "0,0.25"}
     quick |= {"defense": "none", "tile": None, "alpha": 0.01}
     plain, trained = (
-        measure_certification(CertificationRun(**quick, classifier=each), out=tmp_path / str(each))
+        Certification(**quick, classifier=each).run(out=tmp_path / str(each))
         for each in (None, name)
     )
     rates = [report.to_json()["certified_accuracy"]["0.25"] for report in (plain, trained)]
@@ -173,4 +172,4 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
         ({"defense": "none", "weights": "digits-gaussian-025"}, "mean nothing to none"),
     ):
         with pytest.raises(BadInput, match=message):
-            measure_certification(CertificationRun(**TINY, **change), out=tmp_path)  # type: ignore[arg-type]
+            Certification(**TINY, **change).run(out=tmp_path)  # type: ignore[arg-type]

@@ -8,20 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from held import UP_TO
 
-from advpure.analysis.certification import CertificationRun, measure_certification, read_sources
-from advpure.analysis.certification import run as run_module
+from advpure.analysis.certification import Certification, CertificationReport, read_sources
 from advpure.analysis.certification.counting import COUNTS
-from advpure.analysis.certification.report import CertificationReport
-from advpure.analysis.certification.run import VERB, estimate_certification
-from advpure.analysis.certification.settings import PreparedCertification, prepare_certification
-from advpure.analysis.runs import RUNS
+from advpure.analysis.certification.loading import LoadedCertification
+from advpure.analysis.study import Progress, silent
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordConflict, RecordStore
 from advpure.runs.schema import Row
+from advpure.statistics.estimates import find
 
 QUICK: dict[str, Any] = {
     "defense": "none", "dataset": "digits", "n": 3, "sigmas": "0.1,0.3", "samples": 200,
@@ -29,9 +28,11 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def certified(folder: Path, **change: Any) -> CertificationReport:
-    keywords = {key: change.pop(key) for key in ("batch_size", "counts") if key in change}
-    return measure_certification(CertificationRun(**{**QUICK, **change}), out=folder, **keywords)
+def certified(
+    folder: Path, *, batch_size: int | None = None, progress: Progress = silent, **change: Any
+) -> CertificationReport:
+    study = Certification(**{**QUICK, **change})
+    return study.run(out=folder, batch_size=batch_size, progress=progress)
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -55,12 +56,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Certification
     return folder, certified(folder)
 
 
-def test_the_verb_is_registered() -> None:
-    assert RUNS.get("certify") is VERB
-    assert VERB.total is not None
-    assert VERB.total(CertificationRun(**QUICK)) == 3 * 2 * 220
-
-
 def test_counts_are_complete(whole: tuple[Path, CertificationReport]) -> None:
     rows = rows_of(whole[0])
     assert len(rows) == 3 * 2 * (1 + 2)
@@ -75,27 +70,15 @@ def test_counts_are_complete(whole: tuple[Path, CertificationReport]) -> None:
     assert found["oracle"]
     assert found["any_sigma"] is None
     for row in found["rows"]:
-        assert row["low"] <= row["value"] <= row["high"]
+        assert row["interval"][0] <= row["value"] <= row["interval"][1]
     json.dumps(found)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "change"),
-    [
-        (1, {}),
-        (3000, {}),
-        (100, {"defense": "cm", "options": {"steps": 2}, "n": 1, "samples": 100}),
-    ],
-)
-def test_batches_change_nothing(
-    tmp_path: Path, whole: tuple[Path, CertificationReport], batch_size: int, change: dict[str, Any]
-) -> None:
-    first = whole[0]
-    if change:
-        certified(tmp_path / "first", **change)
-        first = tmp_path / "first"
-    certified(tmp_path / "other", **change, batch_size=batch_size)
-    assert rows_of(tmp_path / "other") == rows_of(first)
+def test_noise_of_the_purifier_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    change = {"defense": "cm", "options": {"steps": 2}, "n": 1, "samples": 100}
+    certified(tmp_path / "first", **change)
+    certified(tmp_path / "other", **change, batch_size=100)
+    assert rows_of(tmp_path / "other") == rows_of(tmp_path / "first")
 
 
 def test_order_and_company_change_nothing(
@@ -105,41 +88,6 @@ def test_order_and_company_change_nothing(
     certified(tmp_path / "run", subset=str(tmp_path / "order.txt"), n=2, sigmas="0.3")
     wanted = [row for row in rows_of(whole[0]) if row["sample"] in (1, 2) and row["sigma"] == 0.3]
     assert rows_of(tmp_path / "run") == wanted
-
-
-def test_what_is_there_is_not_computed_again(
-    tmp_path: Path, whole: tuple[Path, CertificationReport]
-) -> None:
-    first = certified(tmp_path)
-    seen: list[int] = []
-    again = measure_certification(CertificationRun(**QUICK), out=tmp_path, progress=seen.append)
-    assert seen == [3 * 2 * 220]
-    assert "already complete" in again.notes[-1]
-    assert values(again) == values(first) == values(whole[1])
-    reported = VERB.report
-    assert reported is not None
-    with RecordStore.read(tmp_path) as store:
-        assert reported(store).to_json()["rows"] == first.to_json()["rows"]
-
-
-def test_an_interrupted_run_goes_on(
-    tmp_path: Path, whole: tuple[Path, CertificationReport]
-) -> None:
-    class Stop(Exception):
-        """Stand in for a key."""
-
-    def stop(done: int) -> None:
-        if done >= 400:
-            raise Stop
-
-    with pytest.raises(Stop):
-        measure_certification(CertificationRun(**QUICK), out=tmp_path, batch_size=64, progress=stop)
-    assert 0 < len(rows_of(tmp_path)) < 18
-    with RecordStore.read(tmp_path) as store:
-        assert VERB.report is not None
-        assert "of 3 images are done" in VERB.report(store).notes[-1]
-    assert values(certified(tmp_path)) == values(whole[1])
-    assert rows_of(tmp_path) == rows_of(whole[0])
 
 
 def test_an_interrupted_run_says_that_counts_chose_its_images(tmp_path: Path) -> None:
@@ -152,20 +100,19 @@ def test_an_interrupted_run_says_that_counts_chose_its_images(tmp_path: Path) ->
 
     change = {"n": 6, "samples": 2000, "block": None, "procedure": "anytime", "seed": 1}
     with pytest.raises(Stop):
-        measure_certification(CertificationRun(**{**QUICK, **change}), out=tmp_path, progress=stop)
+        certified(tmp_path, **change, progress=stop)
     (note,) = read_sources([tmp_path]).notes
     assert "of 6 images are done, those that took few samples" in note
     with RecordStore.read(tmp_path) as store:
-        assert VERB.report is not None
-        assert "those that took few samples" in VERB.report(store).notes[-1]
+        assert "those that took few samples" in Certification.report(store).notes[-1]
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     code = (
-        "from advpure.analysis.certification import CertificationRun, measure_certification\n"
-        f"run = CertificationRun(**{ {**QUICK, 'samples': 3000, 'defense': 'cm'}!r})\n"
-        f"measure_certification(run, out={str(tmp_path / 'killed')!r}, batch_size=64,\n"
+        "from advpure.analysis.certification import Certification\n"
+        f"run = Certification(**{ {**QUICK, 'samples': 3000, 'defense': 'cm'}!r})\n"
+        f"run.run(out={str(tmp_path / 'killed')!r}, batch_size=64,\n"
         f"    progress={UP_TO.format(done=9000)})\n"  # of 3 x 2 x 3020 samples
     )
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -206,9 +153,10 @@ def test_shards_are_one_run(tmp_path: Path, procedure: str) -> None:
         curve.images.radii.tolist() for curve in alone.curves
     ]
     assert not read.notes
-    merged = certified(tmp_path / "merged", **change, counts=[*map(str, folders)])
+    samples: list[int] = []
+    merged = certified(tmp_path / "merged", **change, counts=folders, progress=samples.append)
+    assert len(samples) == 1  # nothing is classified again
     assert values(merged) == values(alone)
-    assert "already complete" in merged.notes[-1]
     together = tmp_path / "together"
     for part in (1, 2, 3):  # processes of one machine may share the folder
         last = certified(together, **change, shard=f"{part}/3")
@@ -224,7 +172,6 @@ def test_counts_of_other_runs_are_taken_over(
     assert rows_of(tmp_path / "more") == rows_of(tmp_path / "plain")
     assert any("were read with 200 samples before" in note for note in more.notes)
     fewer = certified(tmp_path / "fewer", n=2, samples=100, sigmas="0.3", counts=[whole[0]])
-    assert "already complete" in fewer.notes[-1]
     assert len(rows_of(tmp_path / "fewer")) == 2 * 2
     assert not any("before" in note for note in fewer.notes)
 
@@ -271,44 +218,51 @@ def _context(folder: Path) -> dict[str, Any]:
         return store.context
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"alpha": 0.01}, {"samples": 100}, {"procedure": "anytime"}, {"radii": "0,0.5"},
-        {"sigmas": "0.1"}, {"joint": True}, {"seed": 2}, {"selection": 21}, {"block": 50},
-        {"scheme": "hash"}, {"n": 2}, {"defense": "cm"}, {"tile": 32},
-    ],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
-def test_whatever_changes_a_result_changes_the_run(change: dict[str, Any]) -> None:
-    base = prepare_certification(CertificationRun(**QUICK)).settings
-    assert prepare_certification(CertificationRun(**{**QUICK, **change})).settings != base
-
-
 def test_the_number_of_votes_changes_the_run() -> None:
     votes = [f"majority:{k}" for k in (2, 3)]
     two, three = (
-        prepare_certification(
-            CertificationRun(**{**QUICK, "defense": "densepure", "policy": policy})
-        ).settings
+        Certification(**{**QUICK, "defense": "densepure", "policy": policy}).load().settings
         for policy in votes
     )
     assert two != three
 
 
 def test_shards_do_not_change_the_run() -> None:
-    base = prepare_certification(CertificationRun(**QUICK)).settings
-    assert prepare_certification(CertificationRun(**QUICK, shard="2/7")).settings == base
+    whole, part = Certification(**QUICK), Certification(**QUICK, shard="2/7")
+    loaded = whole.load()
+    assert part.load().settings == loaded.settings
+    assert whole.is_whole(loaded)
+    assert not part.is_whole(loaded)
+    assert whole.total(loaded) == 3 * 2 * 220
 
 
 def test_one_sigma_is_a_list_of_one(tmp_path: Path) -> None:
-    one = CertificationRun(**{**QUICK, "sigmas": None, "sigma": 0.3})
-    assert one.levels() == (0.3,)
-    assert CertificationRun(**{**QUICK, "sigmas": [0.3]}).levels() == (0.3,)
-    assert CertificationRun().levels() == (0.25,)
-    report = measure_certification(one, out=tmp_path)
-    assert not report.to_json()["oracle"]
-    assert report.curves[0].images.sigma == 0.3
+    report = certified(tmp_path, sigmas=0.3)
+    assert not report.tree()["oracle"]
+    assert [curve.images.sigma for curve in report.curves] == [0.3]
+    assert Certification().resolved_procedure().sigmas == (0.25,)
+
+
+def test_a_strength_of_its_own_and_a_gradient_are_no_settings() -> None:
+    for name in ("t", "sigma", "gradient"):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            Certification(**{name: 1})
+
+
+def test_values_are_means_over_their_images(whole: tuple[Path, CertificationReport]) -> None:
+    report = whole[1]
+    tree, images = report.tree(), report.curves[1].images
+    by_image = find(tree, "rows[sigma=0.3,radius=0.1]").images()
+    assert by_image == dict(zip(images.ids, images.correct & (images.radii >= 0.1), strict=True))
+    paths = [
+        *(f"{part}[radius={radius:g}]" for part in ("best",) for radius in (0.0, 0.1, 0.25)),
+        "best[radius=0.1].clean", "rows[sigma=0.1,radius=0.25]",
+        "curves[sigma=0.3].average_certified_radius", "curves[sigma=0.1].abstained",
+    ]  # fmt: skip
+    for path in paths:
+        estimate = find(tree, path)
+        assert len(estimate.images()) == estimate.n == 3
+        assert np.mean(list(estimate.images().values())) == pytest.approx(estimate.value)
 
 
 # --- procedures -----------------------------------------------------------------------------------
@@ -358,9 +312,9 @@ def test_predictions_draw_no_selection(tmp_path: Path) -> None:
     [(10, 10), (1000, 1000), (1500, 750), (10_000, 1000), (100_000, 1000), (1024, 512)],
 )
 def test_blocks_divide_the_samples(samples: int, block: int) -> None:
-    run = CertificationRun(samples=samples)
+    run = Certification(samples=samples)
     assert run.block_size == block
-    assert run.reading().blocks * block == samples
+    assert run.resolved_procedure().blocks * block == samples
 
 
 def test_radii_keep_their_digits_as_keys(tmp_path: Path) -> None:
@@ -419,8 +373,6 @@ def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict
         ({"sigmas": "64"}, "sigma 64 is above 40"),
         ({"sigmas": "0.5,0.5"}, "noise levels 0.5,0.5 repeat a value"),
         ({"sigmas": "a"}, "sigma 'a' is not a number"),
-        ({"sigma": 0.5}, "names noise levels twice"),
-        ({"t": 100}, "t 100 is not a strength of its own here"),
         ({"alpha": 0.0}, "alpha 0.0 is outside"),
         ({"alpha": 1.5}, "alpha 1.5 is outside"),
         ({"samples": 9, "block": 9}, "9 samples at alpha 0.001 can certify nothing"),
@@ -456,26 +408,26 @@ def test_a_class_that_abstains_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(torch.full((len(x),), 10), 11).float()
 
-    def prepare(run: CertificationRun) -> PreparedCertification:
-        prepared = prepare_certification(run)
-        prepared.defense.classifier = Rejecting()
-        return prepared
+    load = Certification.load
 
-    monkeypatch.setattr(run_module, "prepare_certification", prepare)
+    def load_rejecting(study: Certification) -> LoadedCertification:
+        loaded = load(study)
+        loaded.defense.classifier = Rejecting()
+        return loaded
+
+    monkeypatch.setattr(Certification, "load", load_rejecting)
     with pytest.raises(BadInput, match=r"class 10, .* is none of 10: a class that abstains"):
         certified(tmp_path, n=1)
 
 
 def test_estimate_counts_evaluations() -> None:
-    prepared = prepare_certification(
-        CertificationRun(
-            **{**QUICK, "defense": "pf-ode", "sigmas": "0.25,0.5", "options": {"nodes": 3}}
-        )
-    )
-    assert prepared.evaluations == {0.25: 6, 0.5: 6}
-    found = estimate_certification(prepared)
-    assert (found.images, found.evaluations) == (3, 3 * 220 * 12)
-    assert found.seconds > 0
+    change = {"defense": "pf-ode", "sigmas": "0.25,0.5", "options": {"nodes": 3}}
+    study = Certification(**{**QUICK, **change})
+    loaded = study.load()
+    assert loaded.evaluations == {0.25: 6, 0.5: 6}
+    cost = study.cost(loaded)
+    assert (cost.images, cost.evaluations) == (3, 3 * 220 * 12)
+    assert cost.seconds > 0
 
 
 def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationReport]) -> None:
@@ -489,9 +441,7 @@ def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationR
         read_sources([whole[0]], sigmas=[0.5])
     from advpure.analysis.compression.study import Compression
 
-    Compression.run(
-        Compression(dataset="digits", defense="none", n=2, perturbations=1), out=tmp_path / "cr"
-    )
+    Compression(dataset="digits", defense="none", n=2, perturbations=1).run(out=tmp_path / "cr")
     with pytest.raises(BadInput, match="is one of cr, not of certify"):
         read_sources([tmp_path / "cr"])
     with pytest.raises(BadInput, match="holds no certification counts"):

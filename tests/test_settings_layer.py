@@ -11,7 +11,7 @@ import pytest
 from advpure.analysis.certification.anytime import AnytimeRule, follow, looks, lower_bounds
 from advpure.analysis.certification.procedures import Anytime, Fixed
 from advpure.analysis.certification.radius import bound_for, radius_of, samples_needed
-from advpure.analysis.certification.settings import CertificationRun
+from advpure.analysis.certification.study import Certification
 from advpure.analysis.certification.two_stage import certify
 from advpure.analysis.closed_forms.field_study import ScoreField
 from advpure.analysis.closed_forms.gaussian_field import gaussian_field_compression
@@ -46,7 +46,7 @@ from advpure.core.randomness import RandomnessConfig, check_ids
 from advpure.options import read_options
 from advpure.training.tasks import take
 
-READING = {
+PROCEDURE = {
     "sigmas": (0.25,), "radii": (0.0,), "alpha": 0.001, "samples": 1000, "selection": 10,
     "block": 100, "classes": 10,
 }  # fmt: skip
@@ -57,8 +57,8 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (RandomnessStudy, {}), (TimestepStudy, {}), (Transport, {}), (Distances, {}),
-    (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
-    (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
+    (Robustness, {}), (Certification, {"procedure": "anytime"}), (Fixed, PROCEDURE),
+    (Anytime, PROCEDURE), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
 NUMBERS = [
     (kind, given, field.name, hint)
@@ -144,7 +144,7 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: certify([1], [float("inf")], sigma=0.25), "count of class 0 inf is not finite"),
         (lambda: certify([1], [2.5], sigma=0.25), "is no number of samples"),
         (lambda: certify({True: 1}, [2], sigma=0.25), "class True"),
-        (lambda: Fixed(**{**READING, "samples": 10**9, "block": 1}), "rows an image"),
+        (lambda: Fixed(**{**PROCEDURE, "samples": 10**9, "block": 1}), "rows an image"),
         (lambda: PredictionRun(t="10,²"), "t '²' is not a whole number"),
         (lambda: PredictionRun(sigma="0.25,"), "have an empty entry"),
         (lambda: PredictionRun(defense=""), "defense|purifiers"),
@@ -181,12 +181,12 @@ def test_a_whole_number_stays_one_where_it_is_ambiguous() -> None:
 FEATURES = np.random.default_rng(0).normal(size=(8, 2))
 
 IDLE: list[tuple[Callable[[], object], str]] = [
-    (lambda: CertificationRun(alpha=0.999), "alpha 0.999 is above 0.5"),
-    (lambda: CertificationRun(joint=True), "joint means nothing to one noise level"),
-    (lambda: CertificationRun(futility=0.1), "futility 0.1 means nothing to fixed"),
-    (lambda: CertificationRun(selector="a"), "selector 'a' chooses between two classifiers"),
-    (lambda: CertificationRun(select_entropy=0.3), "chooses between two classifiers"),
-    (lambda: CertificationRun(core="a", selector="b", select_entropy=0.3), "a trained selector"),
+    (lambda: Certification(alpha=0.999), "alpha 0.999 is above 0.5"),
+    (lambda: Certification(joint=True), "joint means nothing to one noise level"),
+    (lambda: Certification(futility=0.1), "futility 0.1 means nothing to fixed"),
+    (lambda: Certification(selector="a"), "selector 'a' chooses between two classifiers"),
+    (lambda: Certification(select_entropy=0.3), "chooses between two classifiers"),
+    (lambda: Certification(core="a", selector="b", select_entropy=0.3), "a trained selector"),
     (lambda: StepsRun(singular_basis=30), "singular basis 30 means nothing without singular"),
     (lambda: StepsRun(singular_tolerance=0.1), "singular tolerance 0.1 means nothing"),
     (lambda: StepsRun(reference="none", directions=5), "without reference images"),

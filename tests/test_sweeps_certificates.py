@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advpure.analysis.certification.accuracy import certified_accuracy
-from advpure.analysis.certification.run import CertificationRun, measure_certification
+from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.compare import compare_distances
 from advpure.analysis.transport.study import Transport
 from advpure.base.errors import BadInput
@@ -54,9 +53,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], Pat
     )  # fmt: skip
     points = plan(sweep)
     for point in points:
-        measure = measure_certification if point.verb == "certify" else Transport.run
-        assert isinstance(point.settings, CertificationRun | Transport)
-        measure(point.settings, out=root / point.run)  # type: ignore[arg-type]
+        assert isinstance(point.settings, Certification | Transport)
+        point.settings.run(out=root / point.run)
     return points, root
 
 
@@ -83,37 +81,46 @@ def test_values_of_options_have_names_in_the_table(finished: tuple[list[Point], 
     assert options_of({0.5: "half"}) is None
 
 
-def test_samples_of_certificates_have_the_mean_of_the_table(
+def test_values_of_certificates_are_means_over_their_images(
     finished: tuple[list[Point], Path],
 ) -> None:
     points, root = finished
     for cell in table_of(finished).cells.values():
-        found = samples_of(root, cell)
-        assert found is not None
         assert cell.value is not None
-        assert len(found) == 8
-        assert np.mean(list(found.values())) == pytest.approx(cell.value.value)
+        images = cell.value.images()
+        assert images is not None
+        assert len(images) == 8
+        assert np.mean(list(images.values())) == pytest.approx(cell.value.value)
     certify = next(p for p in points if p.block == "certify" and p.at["defense"] == "cm")
-    with RecordStore.read(root / certify.run) as store:
-        from advpure.analysis.certification.run import report_certification
-
-        report = report_certification(store)
-    at = "curves[sigma=0.25].average_certified_radius"
-    radius = samples_of(root, Cell(None, certify, at))
-    assert radius is not None
-    mean = find(report.to_json(), at)["value"]
-    assert np.mean(list(radius.values())) == pytest.approx(mean)
-    assert certified_accuracy(report.curves[1].images).n == 8
-    clean = samples_of(root, Cell(None, certify, "best[radius=0.2].clean"))
+    tree = Reports(root).of(certify)
+    clean = Column(block="certify", at="best[radius=0.2].clean").read(tree)
+    best = Column(block="certify", at="best[radius=0.2]").read(tree)
     assert clean is not None
-    value = Column(block="certify", at="best[radius=0.2].clean").read(report.to_json())
-    assert value is not None
-    assert value.n == 8
-    assert value.interval is not None
-    assert np.mean(list(clean.values())) == pytest.approx(value.value)
-    assert value.value >= find(report.to_json(), "best[radius=0.2].value")
-    for other in ("", "samples", "curves[sigma=0.7].average_certified_radius", "rows[sigma=1].n"):
-        assert samples_of(root, Cell(None, certify, other)) is None
+    assert best is not None
+    assert clean.n == 8
+    assert clean.value >= best.value  # type: ignore[operator]
+
+
+def test_samples_of_transports_have_the_mean_of_the_report(
+    finished: tuple[list[Point], Path],
+) -> None:
+    points, root = finished
+    point = next(p for p in points if p.block == "transport" and p.at["defense"] == "cm")
+    report = Reports(root).of(point)
+    base = "rows[sigma=0.25]."
+    for at in (
+        "transport",
+        "accuracy",
+        "markov[multiple=1.25].exceeds",
+        "markov[multiple=2].bound",
+    ):
+        found = samples_of(root, Cell(None, point, base + at))
+        assert found is not None
+        assert len(found) == 8
+        mean = find(report, base + at)["value"]
+        assert np.mean(list(found.values())) == pytest.approx(mean)
+    assert samples_of(root, Cell(None, point, "rows[sigma=0.25].n")) is None
+    assert samples_of(root, Cell(None, point, "markov_holds")) is None
 
 
 def test_a_check_keeps_the_rows_with_any_of_several_values(

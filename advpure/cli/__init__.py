@@ -9,8 +9,6 @@ from typing import Any, TextIO
 import typer
 
 from advpure.base.stopping import STOPPED, stoppable
-from advpure.cli.certified_accuracy import certified_accuracy
-from advpure.cli.certify import certify
 from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.export import export
@@ -42,8 +40,6 @@ app = Verbs(
 )
 app.command()(survival)
 app.command()(predict)
-app.command()(certify)
-app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
 app.command()(timesteps)
 app.command()(measure)

@@ -84,16 +84,29 @@ class Option:
 
 def command_of(verb: str) -> Any:
     """Return the command of a study."""
-    kind = STUDIES.get(verb)
-    options = list(options_of(kind))
     running = [
         Option(name, shell, default, flags, text, _RUNNING, name)
         for name, shell, default, flags, text in _RUN_OPTIONS
     ]
+    return command_from(verb, STUDIES.get(verb), running, _run)
+
+
+def command_from(
+    verb: str, kind: type[Any], running: Sequence[Option], act: Callable[..., None]
+) -> Any:
+    """Return a command whose options are the fields of a settings class.
+
+    Args:
+        verb: Its name.
+        kind: The class, whose docstring is the help.
+        running: Options that are no settings.
+        act: What it does, with the settings and with those options by name.
+    """
+    options = list(options_of(kind))
 
     def command(**given: Any) -> None:
         how = {each.name: given.pop(each.name) for each in running}
-        _run(kind, settings_of(options, given), **how)
+        act(kind(**settings_of(options, given)), **how)
 
     command.__name__ = verb.replace("-", "_")
     command.__doc__ = help_of(kind)
@@ -290,8 +303,7 @@ def _flag(name: str) -> str:
 
 
 def _run(
-    kind: type[Any],
-    settings: Mapping[str, Any],
+    study: Any,
     *,
     batch_size: int | None,
     out: str | None,
@@ -301,15 +313,15 @@ def _run(
     quiet: bool,
 ) -> None:
     """Check, load, then estimate or measure, draw and print."""
-    study, picture = kind(**settings), None if plot is None else Path(plot)
+    picture = None if plot is None else Path(plot)
     study.check_pictures(picture)
     loaded = study.load()
-    if dry_run:
-        output.print_estimate(study.cost(loaded), as_json, study.of_defense)
-        raise typer.Exit
     before = study.before(loaded)
     for text in before:
         output.note(text)
+    if dry_run:
+        output.print_estimate(study.cost(loaded), as_json, study.of_defense)
+        raise typer.Exit
     shown = not (quiet or as_json)
     with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
         report = study.run(out=out, batch_size=batch_size, progress=bar, loaded=loaded)

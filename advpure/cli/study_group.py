@@ -1,30 +1,42 @@
-"""The verbs of the command line: those of studies are made when they are asked for.
+"""The verbs of the command line: those made from settings are made when they are asked for.
 
 So `advpure --help` imports no study, and no network.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from advpure.base.registry import Registry
 from advpure.studies import STUDIES
+
+MADE: Registry[Callable[[], Any]] = Registry("verb")
+"""Other verbs that are made from settings, by functions that return their commands."""
+MADE.register(
+    "certified-accuracy",
+    "advpure.cli.certified_accuracy:command",
+    about="certified accuracy at any radius, from runs or from published logs",
+)
 
 
 class StudyGroup(TyperGroup):
-    """A group that has the studies' commands first, each imported on its first use."""
+    """A group that has the commands made from settings first, each imported on its first use."""
 
     _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all verbs."""
-        return [*STUDIES.names(), *super().list_commands(ctx)]
+        return [*STUDIES.names(), *MADE.names(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        """Return a verb; in a list of all of them, of a study its description alone."""
-        if name not in STUDIES:
+        """Return a verb; in a list of all of them, of one that is made its description alone."""
+        if name not in STUDIES and name not in MADE:
             return super().get_command(ctx, name)
         if self._listing:
-            return TyperCommand(name, help=STUDIES.about(name))
+            return TyperCommand(name, help=(STUDIES if name in STUDIES else MADE).about(name))
+        if name in MADE:
+            return MADE.get(name)()
         from advpure.cli.studies import command_of
 
         return command_of(name)

@@ -23,7 +23,7 @@ from typing import Any
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
-from advpure.analysis.certification.run import report_certification
+from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.runs import RUNS
 from advpure.analysis.transport.figure import draw_purified
@@ -204,7 +204,7 @@ def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
     panels: dict[str, list[CertifiedImages]] = {}
     for name, records in _finished(drawn, block):
         with records as store:
-            for curve in report_certification(store).curves:
+            for curve in Certification.report(store).curves:
                 level = "" if curve.images.sigma is None else f"sigma {curve.images.sigma:g}"
                 panels.setdefault(level, []).append(dataclasses.replace(curve.images, name=name))
     return draw_panels(panels, path, title=drawn.title, caption=caption(drawn))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from advpure.analysis.certification.accuracy import certified_at
-from advpure.analysis.certification.run import report_certification
+from advpure.analysis.certification.study import Certification
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.fixed_randomness.report import TABLES as RANDOMNESS
@@ -146,7 +146,7 @@ def _certify(store: RecordStore, at: str) -> Samples | None:
     if found is None or found["name"] not in known:
         return None
     wanted = {k: float(v) for k, _, v in (w.partition("=") for w in found["where"].split(","))}
-    report, chosen = report_certification(store), wanted.get("sigma")
+    report, chosen = Certification.report(store), wanted.get("sigma")
     if found["what"] == "best":
         names = {each.radius: each.name for each in report.best()}
         curves = [c.images for c in report.curves if c.images.name == names[wanted["radius"]]]

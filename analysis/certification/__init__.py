@@ -1,4 +1,4 @@
-"""Certification: randomized smoothing of purifiers, and reading of certificates."""
+"""Certification: randomized smoothing of purifiers, and what certificates say."""
 
 import inspect
 
@@ -31,14 +31,8 @@ from advpure.analysis.certification.radius import (
     round_down,
     samples_needed,
 )
-from advpure.analysis.certification.report import CertificationReport
-from advpure.analysis.certification.run import (
-    estimate_certification,
-    measure_certification,
-    report_certification,
-)
-from advpure.analysis.certification.settings import CertificationRun, prepare_certification
 from advpure.analysis.certification.sources import Sources, read_sources
+from advpure.analysis.certification.study import Certification, CertificationReport
 from advpure.analysis.certification.two_stage import Certificate, Prediction, certify, predict
 from advpure.base.arguments import checked
 
@@ -48,8 +42,8 @@ __all__ = [
     "AtRadius",
     "CascadeCertificate",
     "Certificate",
+    "Certification",
     "CertificationReport",
-    "CertificationRun",
     "CertifiedImages",
     "ComposedCertificate",
     "Prediction",
@@ -68,17 +62,13 @@ __all__ = [
     "certify_jointly",
     "compare",
     "emulate",
-    "estimate_certification",
     "follow",
     "largest_radius",
     "lower_bounds",
-    "measure_certification",
     "predict",
-    "prepare_certification",
     "radius_of",
     "read_log",
     "read_sources",
-    "report_certification",
     "round_down",
     "samples_needed",
     "write_log",

@@ -6,7 +6,7 @@ of the smoothed classifier, with abstentions as errors. Intervals are Wilson's, 
 images: they speak of other images of the same kind. That some certificates are wrong by bad luck is
 another matter, see `accuracy_lower_bound`.
 
-Source: Cohen, Rosenfeld & Kolter 2019, section 4 and appendix B; spec 4.4.
+Source: [Cohen2019], section 4 and appendix B.
 """
 
 import math
@@ -116,8 +116,31 @@ class AtRadius(NamedTuple):
 
 def certified_at(images: CertifiedImages, radius: float) -> NDArray[np.bool_]:
     """Return whether each image is certified correctly at a radius, [n]."""
-    found: NDArray[np.bool_] = images.correct & (images.radii >= radius)
-    return found
+    certified: NDArray[np.bool_] = images.correct & (images.radii >= radius)
+    return certified
+
+
+def certified_by_any(
+    curves: Sequence[CertifiedImages], radius: float
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return which images some of several certificates certify correctly at a radius.
+
+    Valid per image for certificates that hold at once (`jointly`).
+
+    Args:
+        curves: Certificates, at least one set; images that not all of them hold are left out.
+        radius: [0, 1] units.
+
+    Returns:
+        Ids of the images and whether each is certified, [n] both.
+    """
+    common = curves[0].ids
+    for curve in curves[1:]:
+        common = np.intersect1d(common, curve.ids)
+    certified = np.zeros(len(common), dtype=bool)
+    for curve in curves:
+        certified |= certified_at(curve, radius)[np.searchsorted(curve.ids, common)]
+    return common, certified
 
 
 def certified_accuracy(images: CertifiedImages, radius: float = 0.0) -> Rate:
@@ -138,6 +161,12 @@ def certified_accuracy(images: CertifiedImages, radius: float = 0.0) -> Rate:
     return wilson(int(certified_at(images, radius).sum()), len(images))
 
 
+def any_of(curves: Sequence[CertifiedImages], radius: float) -> Rate:
+    """Return the share of images that some certificate certifies, see `certified_by_any`."""
+    _, certified = certified_by_any(curves, radius)
+    return wilson(int(certified.sum()), len(certified))
+
+
 def abstention(images: CertifiedImages) -> Rate:
     """Return the share of images for which nothing is claimed."""
     return wilson(int((images.predictions == ABSTAIN).sum()), len(images))
@@ -148,7 +177,12 @@ def average_certified_radius(images: CertifiedImages) -> Mean:
 
     It is the area under the curve of certified accuracy over the radius (MACER's ACR).
     """
-    return mean_interval(np.where(images.correct, images.radii, 0.0), within=(0.0, math.inf))
+    return mean_interval(own_radii(images), within=(0.0, math.inf))
+
+
+def own_radii(images: CertifiedImages) -> Floats:
+    """Return the radius of each image where its class is right, 0 where it is not, [n]."""
+    return np.where(images.correct, images.radii, 0.0)
 
 
 def accuracy_curve(images: CertifiedImages) -> tuple[Floats, Ints]:
@@ -182,11 +216,11 @@ def best_over(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> list
     """
     if not curves:
         raise BadInput("no certificates", "have no best", "name at least one run or file")
-    found = []
-    for radius in radii:
-        rates = [AtRadius(radius, certified_accuracy(each, radius), each.name) for each in curves]
-        found.append(max(rates, key=lambda each: each.rate.value))
-    return found
+    rates = [
+        [AtRadius(radius, certified_accuracy(each, radius), each.name) for each in curves]
+        for radius in radii
+    ]
+    return [max(several, key=lambda each: each.rate.value) for several in rates]
 
 
 def accuracy_lower_bound(
@@ -252,8 +286,8 @@ def truly_certified(
 def bernstein_lower_bound(certified: int, n: int, *, alpha: float, failure: float = RHO) -> float:
     """Bound the truly certified accuracy by a - alpha - sqrt(2 alpha (1 - alpha) L / n) - L / 3n.
 
-    a is the certified share and L = ln(1 / failure). (Spec 4.4 prints the root without the 2; then
-    the bound fails more often than `failure`, by the central limit theorem for large n.)
+    a is the certified share and L = ln(1 / failure). (Without the 2 under the root the bound
+    would fail more often than `failure`, by the central limit theorem for large n.)
 
     Args:
         certified: Images that are certified correctly.

@@ -31,7 +31,7 @@ alpha = 0.001; Clopper-Pearson takes exactly that number, but may look only once
 
 The rule that gives up on a radius costs power and never validity.
 
-Source: Robbins 1970 (method of mixtures); Ville 1939; Howard et al. 2021 (confidence sequences).
+Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences).
 """
 
 import math
@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, betaln
 
-from advpure.analysis.certification.radius import bound_for, check_alpha, read_radii
+from advpure.analysis.certification.radius import ALPHA, bound_for, check_alpha, read_radii
 from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Positive, Share
 from advpure.base.units import parse_sigma
@@ -54,7 +54,7 @@ SHAPE = 0.5
 """The b of the mixture: half of its mass below a quarter of the failure rate at the boundary."""
 
 FUTILITY = 0.05
-"""How soon the procedure gives up on a radius, unless told otherwise."""
+"""How soon the procedure gives up on a radius by default."""
 
 # Logarithms of the evidence are good to about 1e-10 for up to 10^6 samples.
 _GUARD = 1e-9
@@ -77,12 +77,12 @@ def log_evidence(successes: Any, failures: Any, p: Any, shape: float = SHAPE) ->
     with np.errstate(divide="ignore"):
         share = np.log(betainc(f + shape, s + 1.0, 1.0 - at))
     own = s * np.log(at) + (f + shape) * np.log1p(-at)
-    found: Floats = math.log(shape) + betaln(s + 1.0, f + shape) + share - own
-    return found
+    evidence: Floats = math.log(shape) + betaln(s + 1.0, f + shape) + share - own
+    return evidence
 
 
 def lower_bounds(
-    successes: ArrayLike, samples: ArrayLike, alpha: float = 0.001, shape: float = SHAPE
+    successes: ArrayLike, samples: ArrayLike, alpha: float = ALPHA, shape: float = SHAPE
 ) -> Floats:
     """Return L_n, rounded down: the lower ends of the confidence sequence.
 
@@ -111,9 +111,10 @@ def lower_bounds(
     )
     if not ((s >= 0) & (s <= n) & (n >= 1) & np.isfinite(n)).all():
         raise BadInput(
-            f"{shown(successes)} successes of {shown(samples)} samples", "are no counts",
+            f"{shown(successes)} successes of {shown(samples)} samples",
+            "are no counts",
             "give 0 to n of n, n 1 or more",
-        )  # fmt: skip
+        )
     wanted = math.log(1.0 / alpha) + _GUARD
     low, high = np.zeros(s.shape), s / n
     for _ in range(48):  # bisection, to 4e-15; M decreases from p = 0 on to below 1 at S / n
@@ -140,11 +141,11 @@ def looks(block: int, budget: int, growth: float = 0.1) -> list[int]:
         [7936, 8704, 9536, 9984]
     """
     last = whole(budget, "budget", 1) // whole(block, "block", 1) * block
-    found = [block] if last else []
-    while found and found[-1] < last:
-        step = max(int(found[-1] * growth) // block * block, block)
-        found.append(min(found[-1] + step, last))
-    return found
+    samples = [block] if last else []
+    while samples and samples[-1] < last:
+        step = max(int(samples[-1] * growth) // block * block, block)
+        samples.append(min(samples[-1] + step, last))
+    return samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ class AnytimeRule:
 
     radii: tuple[float, ...]
     sigma: float
-    alpha: float = 0.001
+    alpha: float = ALPHA
     budget: Natural = 10_000
     futility: Share = FUTILITY
     shape: Positive = SHAPE
@@ -239,8 +240,8 @@ def follow(rule: AnytimeRule, successes: Sequence[int], block: int) -> Followed:
     following = np.append(levels, 1.0)[certified]
     decided = (certified == len(levels)) | _are_hopeless(rule, s, n, following)
     decided |= n + block > rule.budget
-    place = int(np.argmax(decided)) if decided.any() else len(n) - 1
-    return Followed(int(n[place]), int(certified[place]), bool(decided[place]))
+    at_look = int(np.argmax(decided)) if decided.any() else len(n) - 1
+    return Followed(int(n[at_look]), int(certified[at_look]), bool(decided[at_look]))
 
 
 def followed_bound(
@@ -275,9 +276,10 @@ def _at_looks(
     own = np.asarray(successes)
     if len(own) and (own.dtype.kind not in "iu" or own.min() < 0 or own.max() > block):
         raise BadInput(
-            f"successes {shown(list(successes))}", f"are no counts of blocks of {block}",
+            f"successes {shown(list(successes))}",
+            f"are no counts of blocks of {block}",
             f"give 0 to {block} a block",
-        )  # fmt: skip
+        )
     hits = np.cumsum(own.astype(np.int64))
     n = np.array([n for n in looks(block, rule.budget) if n // block <= len(hits)], dtype=np.int64)
     return hits[n // block - 1] if len(n) else n, n

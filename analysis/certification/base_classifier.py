@@ -1,13 +1,13 @@
 """The base classifier of randomized smoothing: a noisy image at level sigma to a class.
 
 A purifier adds noise of its own strength before it removes it. Under smoothing that noise is the
-smoothing noise: the leading noising steps of the chain give way to x + sigma z, drawn outside, and
-to the scale that the following steps expect. What noise the chain draws further on (reverse noise,
-later consistency steps) belongs to the base classifier, which may be random: the certificate is
-about P(f(x + sigma z, xi) = c) over z and xi together, so every sample draws its own.
+smoothing noise: the leading noising steps of the chain are replaced by x + sigma z, drawn outside,
+and by the scale that the following steps expect. The noise that the chain draws further on (reverse
+noise, later consistency steps) belongs to the base classifier, which may be random: the certificate
+is about P(f(x + sigma z, xi) = c) over z and xi together, so every sample draws its own.
 
-The noisy image is not clipped (spec 1.1), and its noise is sigma exactly, also where a published
-pipeline adds slightly more and certifies sigma (erratum B3).
+The noisy image is not clipped, and its noise is sigma exactly, also where a published pipeline adds
+slightly more and certifies sigma.
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ What it does not do: the level-dependent splitting alpha / (k + 1) of the publis
 only the levels up to the one that halts. Which one halts is decided by the same samples, so its
 total error can reach the sum over levels; a fixed alpha / K cannot.
 
-Source: Jeong & Shin 2023 (2310.16779), section 3; spec 4.6.
+Source: [Jeong2023], section 3.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from scipy.special import ndtri
 
-from advpure.analysis.certification.radius import ABSTAIN, check_alpha, read_sigmas
+from advpure.analysis.certification.radius import ABSTAIN, ALPHA, check_alpha, read_sigmas
 from advpure.analysis.certification.two_stage import Counts, tallied, top_class
 from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number
@@ -58,7 +58,7 @@ def certify_cascade(
     *,
     sigmas: tuple[float, ...],
     classes: int,
-    alpha: float = 0.001,
+    alpha: float = ALPHA,
     threshold: float = 0.5,
 ) -> CascadeCertificate | None:
     """Certify one image by the cascade; see the module.
@@ -81,8 +81,8 @@ def certify_cascade(
         >>> sure, unsure = ([0, 100], [2, 998]), ([34, 66], [450, 550])
         >>> certify_cascade({1.0: unsure}, sigmas=(0.25, 1.0), classes=2) is None
         True
-        >>> found = certify_cascade({1.0: sure}, sigmas=(0.25, 1.0), classes=2)
-        >>> found.prediction, found.sigma
+        >>> halted = certify_cascade({1.0: sure}, sigmas=(0.25, 1.0), classes=2)
+        >>> halted.prediction, halted.sigma
         (1, 1.0)
     """
     order = tuple(reversed(read_sigmas(sigmas)))

@@ -110,9 +110,10 @@ class Selector:
         """
         if logits.shape[1] != self.classes:
             raise BadInput(
-                f"a classifier of {logits.shape[1]} classes", f"does not fit {self.classes}",
+                f"a classifier of {logits.shape[1]} classes",
+                f"does not fit {self.classes}",
                 "use one of the data set",
-            )  # fmt: skip
+            )
         chosen = self._chosen(logits, noisy)
         core = torch.tensor(
             [self.cores[i] for i in rows[:, 0].tolist()], device=logits.device, dtype=torch.int64
@@ -126,9 +127,10 @@ class Selector:
         choice: Tensor = self.network(noisy)
         if choice.shape != (len(noisy), 2) or not bool(torch.isfinite(choice).all()):
             raise BadInput(
-                f"a selector's answer of shape {list(choice.shape)}", "is no choice between two",
+                f"a selector's answer of shape {list(choice.shape)}",
+                "is no choice between two",
                 "use a network that advpure train made, and check its weights",
-            )  # fmt: skip
+            )
         return choice.argmax(1) == 1
 
 
@@ -151,9 +153,13 @@ def check_threshold(threshold: float, classes: int) -> float:
 
 
 def make_selector(
-    core: str, threshold: float, dataset: str, images: Images, defense: Defense,
+    core: str,
+    threshold: float,
+    dataset: str,
+    images: Images,
+    defense: Defense,
     trained: str | None = None,
-) -> tuple[Selector, dict[str, Any]]:  # fmt: skip
+) -> tuple[Selector, dict[str, Any]]:
     """Load the core and let it answer for the clean images.
 
     Args:
@@ -178,11 +184,11 @@ def make_selector(
         )
     judge, identity = load_judge(dataset, core)
     with torch.no_grad():  # answers, not gradients
-        found = tiled(judge, defense.tile)(images.images).argmax(1)
-    cores = dict(zip(images.ids.tolist(), found.tolist(), strict=True))
+        answers = tiled(judge, defense.tile)(images.images).argmax(1)
+    cores = dict(zip(images.ids.tolist(), answers.tolist(), strict=True))
     if trained is None:
-        told = {"core": identity, "select_entropy": float(threshold)}
-        return Selector(threshold=threshold, classes=classes, cores=cores), told
+        described = {"core": identity, "select_entropy": float(threshold)}
+        return Selector(threshold=threshold, classes=classes, cores=cores), described
     network, chooser = load_selector(dataset, trained)
     device = next((each.device for each in defense.parameters()), torch.device("cpu"))
     selector = Selector(
@@ -219,19 +225,22 @@ class Composed(Fixed):
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels whose samples are complete."""
-        found = []
+        certificates = []
         for sigma, tally in tallies.items():
             counts = tally.total(self.blocks)
             if tally.selection is None or counts is None:
                 continue
             first, second = (take_apart(each, self.classes) for each in (tally.selection, counts))
             result = certify_composition(
-                (first.classes, second.classes), (first.choices, second.choices), second.core,
-                alpha=self.share, sigma=sigma,
-            )  # fmt: skip
+                (first.classes, second.classes),
+                (first.choices, second.choices),
+                second.core,
+                alpha=self.share,
+                sigma=sigma,
+            )
             answer = Certificate(result.prediction, result.radius, None, result.samples)
-            found.append(Named(sigma, answer))
-        return found
+            certificates.append(Named(sigma, answer))
+        return certificates
 
 
 PROCEDURES[Composed.name] = Composed

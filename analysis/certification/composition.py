@@ -33,14 +33,13 @@ probability at most alpha. The two bounds may therefore share their samples, how
 What it does not do: certify the core beyond the image itself (it has no certificate), or give a
 larger radius than C alone at the same alpha. It trades radius for accuracy without noise.
 
-Source: in the spirit of ACES (Horvath, Mueller, Fischer & Vechev 2022), which seeds 000 (table 3)
-and 001 (table 2) quote; the procedure and its proof are our own. Cohen, Rosenfeld & Kolter 2019,
-theorem 1.
+Source: in the spirit of ACES [Horvath2022], which [Li2024] (table 3) and [Carlini2023] (table 2)
+quote; the procedure and its proof are our own. [Cohen2019], theorem 1.
 """
 
 from typing import Literal, NamedTuple
 
-from advpure.analysis.certification.radius import ABSTAIN, check_alpha, radius_of
+from advpure.analysis.certification.radius import ABSTAIN, ALPHA, check_alpha, radius_of
 from advpure.analysis.certification.two_stage import Counts, tallied, top_class
 from advpure.base.errors import BadInput
 from advpure.base.units import parse_sigma
@@ -72,7 +71,7 @@ def certify_composition(
     selector: tuple[Counts, Counts],
     core: int,
     *,
-    alpha: float = 0.001,
+    alpha: float = ALPHA,
     sigma: float,
     selector_sigma: float | None = None,
 ) -> ComposedCertificate:

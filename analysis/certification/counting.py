@@ -71,7 +71,7 @@ def count_classes(
     xi: RandomnessConfig,
     *,
     batch: int,
-    device: str | torch.device = "cpu",
+    device: torch.device | None = None,
 ) -> Iterator[list[Counted]]:
     """Classify the samples of units of one noise level and one stage.
 
@@ -81,7 +81,7 @@ def count_classes(
         classify: The base classifier.
         xi: The stage's configuration.
         batch: Rows held at once; a multiple of the tile fills every network call.
-        device: Where the base classifier computes.
+        device: Where the base classifier computes; None for the CPU.
 
     Yields:
         After each batch, the units that it finished.
@@ -105,31 +105,35 @@ def count_classes(
         while at < end:
             part = min(end - at, batch - filled)
             span = slice(filled, filled + part)
-            place = buffer[span]
-            noise.fill(place, unit.sample, at)
-            torch.add(image, place, alpha=unit.sigma, out=place)
+            rows_of_unit = buffer[span]
+            noise.fill(rows_of_unit, unit.sample, at)
+            torch.add(image, rows_of_unit, alpha=unit.sigma, out=rows_of_unit)
             rows_[span, 0] = unit.sample
             rows_[span, 1] = np.arange(at, at + part)
             owners_[span] = len(waiting) - 1
             at, filled = at + part, filled + part
             if filled == batch:
                 with torch.no_grad():  # counts, not gradients
-                    _count(classify(buffer.to(device), rows), owners, waiting)
+                    _count(classify(buffer.to(device or "cpu"), rows), owners, waiting)
                 keep = 0 if at == end else 1
                 yield waiting[: len(waiting) - keep]
                 waiting, filled = waiting[len(waiting) - keep :], 0
     if filled and buffer is not None:
         with torch.no_grad():  # counts, not gradients
-            _count(classify(buffer[:filled].to(device), rows[:filled]), owners[:filled], waiting)
+            _count(
+                classify(buffer[:filled].to(device or "cpu"), rows[:filled]),
+                owners[:filled],
+                waiting,
+            )
     if waiting:
         yield waiting
 
 
 def _count(classes: Tensor, owners: Tensor, waiting: list[Counted]) -> None:
     """Add a batch's answers to the counts of their units."""
-    found = classes.cpu().numpy()
-    most = int(found.max()) + 1
-    times = np.bincount(owners.numpy() * most + found)
+    answers = classes.cpu().numpy()
+    most = int(answers.max()) + 1
+    times = np.bincount(owners.numpy() * most + answers)
     for pair in np.flatnonzero(times).tolist():
         counts = waiting[pair // most].counts
         counts[pair % most] = counts.get(pair % most, 0) + int(times[pair])

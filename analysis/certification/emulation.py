@@ -3,8 +3,6 @@
 Each radius is turned back into its Clopper-Pearson bound and that into the number n_A of agreeing
 samples; with M samples round(n_A / N M) would have agreed, whose bound gives the radius. It is what
 an average run of M samples looks like, made from the logs of a longer one, and no certificate.
-
-Source: spec 4.7.
 """
 
 import dataclasses
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.radius import (
     ABSTAIN,
+    ALPHA,
     LARGEST_ALPHA,
     bound_for,
     check_alpha,
@@ -29,9 +28,14 @@ Ints = NDArray[np.int64]
 
 
 def emulate(
-    images: CertifiedImages, *, samples: int, to: int, sigma: float | None = None,
-    alpha: float = 0.001, to_alpha: float | None = None,
-) -> CertifiedImages:  # fmt: skip
+    images: CertifiedImages,
+    *,
+    samples: int,
+    to: int,
+    sigma: float | None = None,
+    alpha: float = ALPHA,
+    to_alpha: float | None = None,
+) -> CertifiedImages:
     """Emulate certificates with another number of samples.
 
     Args:
@@ -64,22 +68,25 @@ def emulate(
     claimed = images.radii[images.predictions != ABSTAIN]
     if len(claimed):  # the largest first: the alpha that fits it fits all
         agreeing_samples(float(claimed.max()), samples, alpha, level)
-    found = np.array(
+    agreeing = np.array(
         [
             0 if answer == ABSTAIN else agreeing_samples(radius, samples, alpha, level)
             for answer, radius in zip(images.predictions, images.radii, strict=True)
         ]
     )
-    hits = np.round(found / samples * to).astype(np.int64)
+    hits = np.round(agreeing / samples * to).astype(np.int64)
     bounds = np.array([clopper_pearson_lower(k, to, to_alpha) for k in hits.tolist()])
     kept = (images.predictions != ABSTAIN) & (bounds >= 0.5)
     radii = np.array([radius_of(p, level) if k else 0.0 for p, k in zip(bounds, kept, strict=True)])
     return dataclasses.replace(
-        images, name=f"{images.name} as {to:,} samples", radii=radii, sigma=level,
+        images,
+        name=f"{images.name} as {to:,} samples",
+        radii=radii,
+        sigma=level,
         alpha=None,
         predictions=np.where(kept, images.predictions, ABSTAIN),
         notes=(*images.notes, f"{images.name} is emulated with {to:,} of {samples:,} samples"),
-    )  # fmt: skip
+    )
 
 
 def agreeing_samples(radius: float, samples: int, alpha: float, sigma: float) -> int:

@@ -1,4 +1,4 @@
-"""Curves of certified accuracy over the radius, with bands (seed 000, figure 3)."""
+"""Curves of certified accuracy over the radius, with bands ([Li2024], figure 3)."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages, accuracy_curve
 from advpure.analysis.certification.naming import subject
-from advpure.analysis.certification.run import report_certification
+from advpure.analysis.certification.study import Certification
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
@@ -82,8 +82,8 @@ def draw_panels(
     width = 5.6 if len(panels) == 1 else 3.1 * len(panels) + 0.6
     figure = new_figure(width, 3.6)
     first = None
-    for place, (above, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), place + 1, sharey=first)
+    for index, (above, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1, sharey=first)
         for line, curve in enumerate(curves):
             _draw(axes, curve, PALETTE[line % len(PALETTE)], _STYLES[line // len(PALETTE)])
         axes.set_xlabel("l2 radius, in [0, 1] units")
@@ -95,7 +95,7 @@ def draw_panels(
             first = axes
         if above:
             axes.set_title(above, fontsize=9)
-        if not once or place == len(panels) - 1:
+        if not once or index == len(panels) - 1:
             axes.legend(frameon=False, fontsize=8)
     if title and len(panels) == 1:
         axes.set_title(title, fontsize=10)
@@ -105,9 +105,16 @@ def draw_panels(
         assert first is not None
         text = "\n".join(textwrap.wrap(caption, round(_LETTERS * width)))
         first.annotate(
-            text, xy=(0.0, 0.0), xycoords="axes fraction", xytext=(0, -38), va="top",
-            textcoords="offset points", ha="left", fontsize=7, color="#444444",
-        )  # fmt: skip
+            text,
+            xy=(0.0, 0.0),
+            xycoords="axes fraction",
+            xytext=(0, -38),
+            va="top",
+            textcoords="offset points",
+            ha="left",
+            fontsize=7,
+            color="#444444",
+        )
     return save_figure(figure, path)
 
 
@@ -138,11 +145,12 @@ def certification_figure(store: RecordStore, path: str | Path) -> Path:
         BadInput: for a run without a finished image, or another ending.
         StorageFull: when there is no room.
     """
-    report = report_certification(store)
-    s, reading = report.settings, report.reading
+    report = Certification.report(store)
+    s, procedure = report.settings, report.procedure
     return draw_curves(
-        [curve.images for curve in report.curves], path,
+        report.certificates,
+        path,
         title=f"{subject(s)} on {s['dataset']}",
-        caption=f"{reading.name}, {reading.samples:,} samples, alpha {reading.alpha:g}; bands: "
-        "95 % over images",
-    )  # fmt: skip
+        caption=f"{procedure.name}, {procedure.samples:,} samples, alpha {procedure.alpha:g}; "
+        "bands: 95 % over images",
+    )

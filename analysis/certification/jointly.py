@@ -11,12 +11,12 @@ attacker can change; `cascade` certifies such a classifier.
 
 from collections.abc import Mapping
 
-from advpure.analysis.certification.radius import check_alpha, read_sigmas
+from advpure.analysis.certification.radius import ALPHA, check_alpha, read_sigmas
 from advpure.analysis.certification.two_stage import Certificate, Counts, certify
 
 
 def certify_jointly(
-    stages: Mapping[float, tuple[Counts, Counts]], *, alpha: float = 0.001
+    stages: Mapping[float, tuple[Counts, Counts]], *, alpha: float = ALPHA
 ) -> dict[float, Certificate]:
     """Certify one image at several noise levels with one probability of error for all.
 
@@ -32,8 +32,8 @@ def certify_jointly(
 
     Example:
         >>> stages = {0.25: ([100], [1000]), 1.0: ([90, 10], [900, 100])}
-        >>> found = certify_jointly(stages)
-        >>> found[0.25] == certify([100], [1000], alpha=0.0005, sigma=0.25)
+        >>> certificates = certify_jointly(stages)
+        >>> certificates[0.25] == certify([100], [1000], alpha=0.0005, sigma=0.25)
         True
     """
     levels = read_sigmas(list(stages))

@@ -1,6 +1,6 @@
 """Certification logs: ``idx label predict radius correct time``, in and out.
 
-What is understood, beside the form of the first published code (Cohen et al.):
+What is understood, beside the form of the first published code [Cohen2019]:
 
 * no header, and no column idx (rRCM): images are numbered by line;
 * the column ``correct`` as 0 and 1 or as True and False, which is compared with label and
@@ -16,8 +16,6 @@ What is understood, beside the form of the first published code (Cohen et al.):
 Radii are read as they stand. Most programs print three digits, rounded to nearest; an image whose
 true radius is just below a threshold may then count as certified there, and a note says how many
 could. Files written here hold radii with all digits, rounded down.
-
-Source: spec 4.3.
 """
 
 import re
@@ -71,8 +69,8 @@ def read_log(
     columns = [np.array(each, dtype=np.int64) for each in (label, predict)]
     radii = np.array(radius, dtype=np.float64)
     for k, image in enumerate(rows["idx"]):
-        place = first[np.searchsorted(ids, image)]
-        if any(column[k] != column[place] for column in (*columns, radii)):
+        index = first[np.searchsorted(ids, image)]
+        if any(column[k] != column[index] for column in (*columns, radii)):
             raise BadInput(
                 f"image {image} of {path.name}", "is there twice, with other results", "keep one"
             )
@@ -92,12 +90,16 @@ def read_log(
     _check_reach(path, radii, level)
     return CertifiedImages(
         name=path.stem if path.suffix in (".tsv", ".txt", ".csv", ".log") else path.name,
-        ids=ids, labels=columns[0][first], predictions=columns[1][first], radii=radii[first],
-        sigma=level, alpha=alpha,
+        ids=ids,
+        labels=columns[0][first],
+        predictions=columns[1][first],
+        radii=radii[first],
+        sigma=level,
+        alpha=alpha,
         times=tuple(str(rows["time"][k]) for k in first) if "time" in rows else (),
         by_line=by_line,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _check_reach(path: Path, radii: npt.NDArray[np.float64], sigma: float | None) -> None:
@@ -152,6 +154,32 @@ def write_log(images: CertifiedImages, path: str | Path) -> Path:
     return target
 
 
+def write_logs(curves: Sequence[CertifiedImages], path: str | Path) -> list[Path]:
+    """Write each of several sets of certificates as a log.
+
+    Args:
+        curves: The certificates.
+        path: The file; of several, ``sigma_0.25`` or ``cascade`` goes before the ending.
+
+    Returns:
+        The files.
+
+    Raises:
+        StorageFull: when there is no room.
+    """
+    target = Path(path)
+    if len(curves) == 1:
+        return [write_log(curves[0], target)]
+    written: list[Path] = []
+    for curve in curves:
+        label = f"sigma_{curve.sigma:g}" if curve.sigma is not None else "cascade"
+        file = target.with_name(f"{target.stem}_{label}{target.suffix}")
+        if file in written:
+            file = target.with_name(f"{target.stem}_{len(written)}_{label}{target.suffix}")
+        written.append(write_log(curve, file))
+    return written
+
+
 def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[float, int]:
     """Count, per radius above 0, the images whose radius, if rounded to 3 digits, may be below it.
 
@@ -164,12 +192,12 @@ def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[fl
     own = images.radii[images.correct]
     coarse = own[[float(f"{radius:.3g}") == radius for radius in own.tolist()]]
     step = np.power(10.0, np.floor(np.log10(np.maximum(coarse, 1e-9))) - 2)
-    found = {
+    counts = {
         radius: int(((coarse >= radius) & (coarse - step / 2 < radius)).sum())
         for radius in radii
         if radius > 0.0
     }
-    return {radius: count for radius, count in found.items() if count}
+    return {radius: count for radius, count in counts.items() if count}
 
 
 def _read_text(path: Path) -> str:
@@ -201,11 +229,11 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     if "idx" not in names:
         rows["idx"] = []
         notes.append(f"{path.name}: no column idx; images are numbered by line, from 0")
-    for place, (number, line) in enumerate(lines):
+    for index, (number, line) in enumerate(lines):
         if _header(line, commas):
             continue
         fields = _fields(line, commas)
-        is_cut = place == len(lines) - 1 and not text.endswith("\n")
+        is_cut = index == len(lines) - 1 and not text.endswith("\n")
         broken = _broken(names, fields, is_cut)
         if broken is None:
             if "idx" not in names:
@@ -244,7 +272,7 @@ def _fields(line: str, commas: bool) -> list[str]:
 
 
 def _broken(names: tuple[str, ...], fields: list[str], is_cut: bool) -> str | None:
-    """Say what is wrong with a line, if anything; the time of one that is cut is not looked at."""
+    """Return what is wrong with a line, if anything; the time of a cut line is not looked at."""
     least = max(names.index(name) for name in _NEEDED) + 1
     most = len(names)
     whole = most - 1 if names[-1] == "time" else most  # nothing depends on a missing time
@@ -287,6 +315,6 @@ def _value(name: str, field: str) -> str | int | float:
 def _sigma_of(path: Path) -> float | None:
     """Read the noise level from the last part of a path that names one."""
     for part in reversed(path.parts[-4:]):
-        if found := _SIGMA.findall(part):
-            return float(found[-1])
+        if levels := _SIGMA.findall(part):
+            return float(levels[-1])
     return None

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FIRST = (
-    "defense.classifier.name", "defense.denoiser.name", "defense.selector.name",
+    "defense.classifier.name",
+    "defense.denoiser.name",
+    "defense.selector.name",
     "defense.policy.kind",
-)  # fmt: skip
-_LAST = ("reading", "randomness", "device", "n")
-_NAMED_APART = ("verb", "reading.sigmas", "reading.radii", "reading.block", "reading.classes")
+)
+_LAST = ("procedure", "randomness", "device", "n")
+_NAMED_APART = ("verb", *(f"procedure.{each}" for each in ("sigmas", "radii", "block", "classes")))
 """What makes no other curve, or is in the name anyway."""
 
 
@@ -43,7 +45,7 @@ def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the shortest names that tell runs of certificates apart.
 
     Args:
-        runs: The settings of each, with the reading that is shown.
+        runs: The settings of each, with the procedure that is shown.
 
     Returns:
         A name each, in their order; equal ones only where nothing that a name says differs.
@@ -60,14 +62,14 @@ def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     groups = [[k for k in range(len(runs)) if words[k] == word] for word in dict.fromkeys(words)]
     while groups:
         members = groups.pop()
-        told = {key: [facts[k].get(key) for k in members] for key in order}
-        differs = next((key for key in order if len(set(told[key])) > 1), None)
+        values = {key: [facts[k].get(key) for k in members] for key in order}
+        differs = next((key for key in order if len(set(values[key])) > 1), None)
         if differs is None:
             for k in members:
                 names[k] = words[k]
             continue
         parts: dict[str | None, list[int]] = {}
-        for k, value in zip(members, told[differs], strict=True):
+        for k, value in zip(members, values[differs], strict=True):
             parts.setdefault(value, []).append(k)
         for value, part in parts.items():
             for k in part:
@@ -78,18 +80,18 @@ def names_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _facts(settings: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Return settings by dotted name, as text."""
-    found: dict[str, str] = {}
+    facts: dict[str, str] = {}
     for key, value in settings.items():
         name = f"{above}{key}"
         if name in _NAMED_APART:
             continue
         if isinstance(value, Mapping):
-            found |= _facts(value, f"{name}.")
+            facts |= _facts(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            found[name] = ",".join(map(str, value))
+            facts[name] = ",".join(map(str, value))
         else:
-            found[name] = f"{value:g}" if isinstance(value, float) else str(value)
-    return found
+            facts[name] = f"{value:g}" if isinstance(value, float) else str(value)
+    return facts
 
 
 def _rank(key: str) -> tuple[int, str]:
@@ -107,4 +109,8 @@ def _word(key: str, value: str | None) -> str:
         return ""
     if key.endswith("sha256"):
         return f" {value[:8]}"
-    return f" {value}" if key in _FIRST else f" {key.rpartition('.')[2]}={value}"
+    return (
+        f" {value}"
+        if key in _FIRST or key.endswith(".name")
+        else f" {key.rpartition('.')[2]}={value}"
+    )

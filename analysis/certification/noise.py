@@ -25,9 +25,13 @@ def stage_xi(xi: RandomnessConfig, stage: str) -> RandomnessConfig:
 
 
 def chunk_noise(
-    xi: RandomnessConfig, image: int, chunk: int, shape: Sequence[int],
-    phase: Phase = "forward", time: int = 0,
-) -> Tensor:  # fmt: skip
+    xi: RandomnessConfig,
+    image: int,
+    chunk: int,
+    shape: Sequence[int],
+    phase: Phase = "forward",
+    time: int = 0,
+) -> Tensor:
     """Return the noise of 64 consecutive samples of one image, [64, *shape], on the CPU.
 
     Example:
@@ -61,12 +65,12 @@ class SampleNoise:
         """
         at = 0
         while at < len(out):
-            chunk, place = divmod(first + at, CHUNK)
-            rows = out[at : at + CHUNK - place]
+            chunk, row = divmod(first + at, CHUNK)
+            rows = out[at : at + CHUNK - row]
             if len(rows) == CHUNK:
                 self.xi.normal_into(rows, image, "forward", 0, draw=chunk)
             else:
-                rows.copy_(self._part(image, chunk, out.shape[1:])[place : place + len(rows)])
+                rows.copy_(self._part(image, chunk, out.shape[1:])[row : row + len(rows)])
             at += len(rows)
 
     def _part(self, image: int, chunk: int, shape: torch.Size) -> Tensor:
@@ -94,9 +98,9 @@ def sample_rows(
     Returns:
         [B, *shape], float32, on the CPU.
     """
-    found = torch.empty((len(rows), *shape), dtype=torch.float32, device="cpu")
+    noise = torch.empty((len(rows), *shape), dtype=torch.float32, device="cpu")
     chunks = torch.stack([rows[:, 0], rows[:, 1] // CHUNK], dim=1)
     for image, chunk in torch.unique(chunks, dim=0).tolist():
         own = (chunks[:, 0] == image) & (chunks[:, 1] == chunk)
-        found[own] = chunk_noise(xi, image, chunk, shape, phase, time)[rows[own, 1] % CHUNK]
-    return found
+        noise[own] = chunk_noise(xi, image, chunk, shape, phase, time)[rows[own, 1] % CHUNK]
+    return noise

@@ -3,8 +3,8 @@
 ``fixed``: Cohen's two stages. ``anytime``: stops as soon as the radii asked for are decided.
 ``cascade``: the largest noise first. ``predict``: the top-two test, no radius. ``composed``:
 selection between two classifiers (`advpure.analysis.certification.composed`). Each is a pure
-function of counts, so counts of one procedure can be read by another: a fixed run by ``anytime``
-and ``predict`` at any alpha. The other way round it takes as many samples of every image as
+function of counts, so one can be applied to the counts of another: ``anytime`` and ``predict`` to
+those of a fixed run, at any alpha. The other way round it takes as many samples of every image as
 ``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
 """
 
@@ -52,8 +52,8 @@ class Named(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(ABC):
-    """What is asked of an image's counts.
+class Procedure(ABC):
+    """A certification procedure: what is asked of an image's counts.
 
     Attributes:
         sigmas: Noise levels, [0, 1] units, increasing.
@@ -108,7 +108,7 @@ class Reading(ABC):
         return self.samples // self.block
 
     def notes(self) -> list[str]:
-        """Say what cannot be certified, whatever the images."""
+        """Return what cannot be certified, whatever the images."""
         return reach_notes(self.samples, self.share, self.sigmas, self.radii)
 
     @abstractmethod
@@ -150,7 +150,7 @@ class Reading(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed(Reading):
+class Fixed(Procedure):
     """Cohen's two-stage procedure at every noise level."""
 
     name: ClassVar[ProcedureName] = "fixed"
@@ -171,17 +171,17 @@ class Fixed(Reading):
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels whose samples are complete."""
-        found = []
+        certificates = []
         for sigma, tally in tallies.items():
             counts = tally.total(self.blocks)
             if tally.selection is not None and counts is not None:
                 result = certify(tally.selection, counts, alpha=self.share, sigma=sigma)
-                found.append(Named(sigma, result))
-        return found
+                certificates.append(Named(sigma, result))
+        return certificates
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anytime(Reading):
+class Anytime(Procedure):
     """The anytime procedure at every noise level."""
 
     name: ClassVar[ProcedureName] = "anytime"
@@ -205,20 +205,23 @@ class Anytime(Reading):
     def rule(self, sigma: float) -> AnytimeRule:
         """Return what an image is asked at a noise level."""
         return AnytimeRule(
-            radii=self.radii, sigma=sigma, alpha=self.share, futility=self.futility,
+            radii=self.radii,
+            sigma=sigma,
+            alpha=self.share,
+            futility=self.futility,
             budget=self.blocks * self.block,
-        )  # fmt: skip
+        )
 
     def notes(self) -> list[str]:
-        """Say which radii the budget cannot reach."""
-        found = []
+        """Return which radii the budget cannot reach."""
+        notes = []
         for sigma in self.sigmas:
             if beyond := unreachable(self.rule(sigma)):
-                found.append(
+                notes.append(
                     f"sigma {sigma:g} cannot reach radius {beyond[0]:g} with {self.samples:,} "
                     f"samples at alpha {self.share:g}; it is given up at once"
                 )
-        return found
+        return notes
 
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
         """Return what the next look at every undecided noise level needs."""
@@ -233,15 +236,15 @@ class Anytime(Reading):
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the noise levels that are decided."""
-        found = []
+        certificates = []
         for sigma, tally in tallies.items():
             state = follow(self.rule(sigma), self._hits(tally), self.block)
             if tally.selection is not None and (state.decided or (partial and state.samples)):
                 candidate = top_class(tally.selection)
                 bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
                 used = state.samples + self.selection
-                found.append(Named(sigma, claim(candidate, bound, sigma, used)))
-        return found
+                certificates.append(Named(sigma, claim(candidate, bound, sigma, used)))
+        return certificates
 
     def _hits(self, tally: Tally | None) -> list[int]:
         if tally is None or tally.selection is None:
@@ -251,7 +254,7 @@ class Anytime(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cascade(Reading):
+class Cascade(Procedure):
     """The cascade over all noise levels, the largest first."""
 
     name: ClassVar[ProcedureName] = "cascade"
@@ -267,7 +270,7 @@ class Cascade(Reading):
         self._check_whole()
 
     def notes(self) -> list[str]:
-        """Say what no level can certify, with the part of alpha that it spends on its own class."""
+        """Return what no level can certify, with the part of alpha for its own class."""
         share = self.alpha / len(self.sigmas)
         last = min(self.sigmas)
         return [
@@ -289,8 +292,8 @@ class Cascade(Reading):
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Certify the cascade, if it is decided."""
-        found = self._decide(tallies)
-        return [] if found is None else [Named(None, found)]
+        decided = self._decide(tallies)
+        return [] if decided is None else [Named(None, decided)]
 
     def _decide(self, tallies: ByLevel) -> Certificate | None:
         stages = {}
@@ -298,14 +301,14 @@ class Cascade(Reading):
             counts = tally.total(self.blocks)
             if tally.selection is not None and counts is not None:
                 stages[sigma] = (tally.selection, counts)
-        found = certify_cascade(stages, sigmas=self.sigmas, classes=self.classes, alpha=self.alpha)
-        if found is None:
+        result = certify_cascade(stages, sigmas=self.sigmas, classes=self.classes, alpha=self.alpha)
+        if result is None:
             return None
-        return Certificate(found.prediction, found.radius, None, found.samples)
+        return Certificate(result.prediction, result.radius, None, result.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Reading):
+class Predict(Procedure):
     """The prediction of the smoothed classifier at every noise level; it speaks of radius 0."""
 
     name: ClassVar[ProcedureName] = "predict"
@@ -318,7 +321,7 @@ class Predict(Reading):
         self._check_whole()
 
     def notes(self) -> list[str]:
-        """Say that there is no radius."""
+        """Return that there is no radius."""
         return ["a prediction has no radius: only radius 0 means something"]
 
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
@@ -332,22 +335,22 @@ class Predict(Reading):
 
     def certificates(self, tallies: ByLevel, *, partial: bool = False) -> list[Named]:
         """Predict at the noise levels whose samples are complete."""
-        found = []
+        certificates = []
         for sigma, tally in tallies.items():
             counts = tally.total(self.blocks)
             if counts is not None:
                 result = predict(counts, alpha=self.share)
                 answer = Certificate(result.prediction, 0.0, None, result.samples)
-                found.append(Named(sigma, answer))
-        return found
+                certificates.append(Named(sigma, answer))
+        return certificates
 
 
-PROCEDURES: dict[str, type[Reading]] = {
+PROCEDURES: dict[str, type[Procedure]] = {
     kind.name: kind for kind in (Fixed, Anytime, Cascade, Predict)
 }
 
 
-def find_procedure(name: str) -> type[Reading]:
+def find_procedure(name: str) -> type[Procedure]:
     """Return a procedure by name.
 
     Raises:

@@ -4,8 +4,8 @@ If a base classifier f answers c with probability p > 1/2 under Gaussian noise o
 deviation sigma, the smoothed classifier g(x) = argmax_c P(f(x + sigma z) = c) answers c on the
 whole l2 ball of radius sigma Phi^-1(p). With a lower bound of p the ball is smaller, never larger.
 
-Units: sigma and radii in [0, 1] units of the images (spec 1.1).
-Source: Cohen, Rosenfeld & Kolter 2019, theorem 1; seed 000, section 2; spec 4.1.
+Units: sigma and radii in [0, 1] units of the images.
+Source: [Cohen2019], theorem 1; [Li2024], section 2.
 """
 
 import math
@@ -24,6 +24,9 @@ from advpure.statistics.rates import clopper_pearson_lower
 
 ABSTAIN = -1
 """The prediction of a procedure that claims nothing; no class has this number."""
+
+ALPHA = 0.001
+"""The probability of a wrong certificate by default."""
 
 LARGEST_ALPHA = 0.5
 """The largest probability of error with which a certificate says anything."""

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advpure.analysis.certification.accuracy import CertifiedImages
-from advpure.analysis.certification.logs import near_threshold, read_log
-from advpure.analysis.certification.naming import names_of
-from advpure.analysis.certification.procedures import Anytime, Cascade, Predict, Reading
-from advpure.analysis.certification.report import (
+from advpure.analysis.certification.curves import (
     easy_first,
     make_curves,
-    reading_json,
-    reading_of,
+    procedure_json,
+    procedure_of,
 )
+from advpure.analysis.certification.logs import near_threshold, read_log
+from advpure.analysis.certification.naming import names_of
+from advpure.analysis.certification.procedures import Anytime, Cascade, Predict, Procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.base.errors import BadInput
 from advpure.base.validation import shown
@@ -50,16 +50,19 @@ class Sources(NamedTuple):
 
 
 def read_sources(
-    paths: Sequence[str | Path], *, sigmas: Sequence[float] = (),
-    log_alpha: float | None = None, **changes: Any,
-) -> Sources:  # fmt: skip
+    paths: Sequence[str | Path],
+    *,
+    sigmas: Sequence[float] = (),
+    log_alpha: float | None = None,
+    **changes: Any,
+) -> Sources:
     """Read run folders and logs.
 
     Args:
         paths: Run folders of `certify`, and certification logs, in any order.
         sigmas: Noise levels of the logs, in their order; by default what their paths say.
         log_alpha: Probability of error of the logs' certificates, if known.
-        changes: How to read runs otherwise: `alpha`, `procedure`, `samples`, `joint`, `radii`.
+        changes: Of runs another `procedure`, or `alpha`, `samples`, `joint`, `radii` of theirs.
 
     Returns:
         The certificates.
@@ -75,18 +78,19 @@ def read_sources(
         )
     _refuse_twice(files)
     runs = _by_run(folders)
-    readings = [reading_of(run.settings, **changes) for run in runs]
-    if changes.get("joint") and readings and all(len(reading.sigmas) == 1 for reading in readings):
+    procedures = [procedure_of(run.settings, **changes) for run in runs]
+    single = all(len(procedure.sigmas) == 1 for procedure in procedures)
+    if changes.get("joint") and procedures and single:
         raise BadInput("joint", "means nothing to one noise level", "leave it out")
     names = names_of(
         [
-            {**run.settings, "reading": reading_json(reading)}
-            for run, reading in zip(runs, readings, strict=True)
+            {**run.settings, "procedure": procedure_json(procedure)}
+            for run, procedure in zip(runs, procedures, strict=True)
         ]
     )
     read = {
-        run.folders[0]: (name, run, reading)
-        for name, run, reading in zip(names, runs, readings, strict=True)
+        run.folders[0]: (name, run, procedure)
+        for name, run, procedure in zip(names, runs, procedures, strict=True)
     }
     levels = iter(sigmas)
     curves: list[CertifiedImages] = []
@@ -95,12 +99,12 @@ def read_sources(
     joint: list[tuple[str, range]] = []
     for path in map(Path, paths):
         if path in read:
-            name, run, reading = read.pop(path)
-            found, told = _read_run(name, run.settings, reading, run.folders)
-            if reading.joint:
-                joint.append((name, range(len(curves), len(curves) + len(found))))
-            curves += found
-            notes += [*told, *(reading.notes() if changes else [])]
+            name, run, procedure = read.pop(path)
+            own, own_notes = _read_run(name, run.settings, procedure, run.folders)
+            if procedure.joint:
+                joint.append((name, range(len(curves), len(curves) + len(own))))
+            curves += own
+            notes += [*own_notes, *(procedure.notes() if changes else [])]
         elif path not in folders:
             if path.is_dir():
                 raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
@@ -114,14 +118,16 @@ def read_sources(
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         notes.append(f"the numbers of images differ ({listed}); compare with care")
     return Sources(
-        named, readings[0].radii if readings else None, tuple(dict.fromkeys(notes)),
+        named,
+        procedures[0].radii if procedures else None,
+        tuple(dict.fromkeys(notes)),
         frozenset(named[k].name for k in logs),
         tuple((name, tuple(named[k].name for k in places)) for name, places in joint),
-    )  # fmt: skip
+    )
 
 
 def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:
-    """Say for which radii asked for the rounding of a log's radii could matter."""
+    """Return for which radii asked for the rounding of a log's radii could matter."""
     notes = []
     for curve in curves:
         for radius, count in near_threshold(curve, radii).items():
@@ -136,10 +142,10 @@ def _refuse_twice(files: Sequence[Path]) -> None:
     """Refuse one log under two names, which would count as two classifiers."""
     seen: set[str] = set()
     for path in files:
-        place = os.path.realpath(path)
-        if place in seen:
+        target = os.path.realpath(path)
+        if target in seen:
             raise BadInput(f"log {shown(str(path))}", "is given twice", "name each log once")
-        seen.add(place)
+        seen.add(target)
 
 
 def _refuse_contradictions(logs: Sequence[CertifiedImages]) -> None:
@@ -187,34 +193,34 @@ def _by_run(folders: Sequence[Path]) -> list[_Run]:
 
 
 def _read_run(
-    name: str, settings: dict[str, Any], reading: Reading, folders: Sequence[Path]
+    name: str, settings: dict[str, Any], procedure: Procedure, folders: Sequence[Path]
 ) -> tuple[list[CertifiedImages], list[str]]:
     tallies = Tallies()
     for folder in folders:
         with RecordStore.read(folder) as store:
             tallies.read([store])
-    n, asked = settings["n"], reading_of(settings)
-    curves = [curve.images for curve in make_curves(name, reading, tallies, asked=asked)]
+    n, asked = settings["n"], procedure_of(settings)
+    curves = [curve.images for curve in make_curves(name, procedure, tallies, asked=asked)]
     done = min((len(curve) for curve in curves), default=0)
-    levels = 1 if isinstance(reading, Cascade) else len(reading.sigmas)
-    if (done < n or len(curves) < levels) and _chosen_by_counts(asked, reading):
+    levels = 1 if isinstance(procedure, Cascade) else len(procedure.sigmas)
+    if (done < n or len(curves) < levels) and _chosen_by_counts(asked, procedure):
         raise BadInput(
             f"run {folders[0]}",
             "took as many samples of each image as their counts asked for, so they chose which "
-            "images are complete for this reading",
+            "images are complete for this procedure",
             f"read it with --procedure {asked.name} as it was made",
         )
-    if not curves and isinstance(asked, Predict) and not isinstance(reading, Predict):
+    if not curves and isinstance(asked, Predict) and not isinstance(procedure, Predict):
         raise BadInput(
             f"run {folders[0]}",
             "has predictions, whose class was not selected by samples of its own",
             "certify anew, or read it with --procedure predict",
         )
     if not curves:
-        stops = isinstance(reading, Anytime | Cascade)
+        stops = isinstance(procedure, Anytime | Cascade)
         raise BadInput(
             f"run {folders[0]}",
-            f"has no image {'that is decided' if stops else f'with {reading.samples:,} samples'}",
+            f"has no image {'that is decided' if stops else f'with {procedure.samples:,} samples'}",
             "let it go on, name its other shards too, or read fewer samples",
         )
     notes = []
@@ -223,23 +229,23 @@ def _read_run(
     return curves, notes
 
 
-def _chosen_by_counts(asked: Reading, reading: Reading) -> bool:
-    """Say whether the counts of a run decided what another reading finds complete.
+def _chosen_by_counts(asked: Procedure, procedure: Procedure) -> bool:
+    """Return whether the counts of a run decided what another procedure finds complete.
 
-    Any reading by `anytime` takes the samples that its own run stopped at, and the radii asked for
+    `anytime` always takes the samples that its own run stopped at, and the radii asked for
     change nothing of a cascade.
     """
     if isinstance(asked, Anytime):
-        return not isinstance(reading, Anytime)
-    return isinstance(asked, Cascade) and replace(reading, radii=asked.radii) != asked
+        return not isinstance(procedure, Anytime)
+    return isinstance(asked, Cascade) and replace(procedure, radii=asked.radii) != asked
 
 
 def _distinct(curves: Sequence[CertifiedImages]) -> tuple[CertifiedImages, ...]:
     """Number the curves whose name is taken: logs of one name, runs that differ in nothing."""
-    found: dict[str, CertifiedImages] = {}
+    distinct: dict[str, CertifiedImages] = {}
     for curve in curves:
         name, k = curve.name, 2
-        while name in found:
+        while name in distinct:
             name, k = f"{curve.name} ({k})", k + 1
-        found[name] = replace(curve, name=name)
-    return tuple(found.values())
+        distinct[name] = replace(curve, name=name)
+    return tuple(distinct.values())

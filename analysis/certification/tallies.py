@@ -30,10 +30,10 @@ class Tally:
 
     def first_blocks(self, most: int) -> list[dict[int, int]]:
         """Return the blocks 0, 1, ... as far as there are no gaps, `most` at most."""
-        found: list[dict[int, int]] = []
-        while len(found) < most and len(found) in self.blocks:
-            found.append(self.blocks[len(found)])
-        return found
+        first: list[dict[int, int]] = []
+        while len(first) < most and len(first) in self.blocks:
+            first.append(self.blocks[len(first)])
+        return first
 
     def total(self, blocks: int) -> dict[int, int] | None:
         """Return the sum of the first blocks; None unless all of them are there."""
@@ -103,15 +103,15 @@ class Tallies:
 
     def of(self, sample: int, sigmas: Sequence[float]) -> dict[float, Tally]:
         """Return the tallies of an image at given noise levels, as far as there are any."""
-        found = {sigma: self.by_key.get((sample, sigma)) for sigma in sigmas}
-        return {sigma: tally for sigma, tally in found.items() if tally is not None}
+        tallies = {sigma: self.by_key.get((sample, sigma)) for sigma in sigmas}
+        return {sigma: tally for sigma, tally in tallies.items() if tally is not None}
 
 
 def units_done(tallies: Tallies) -> set[tuple[int, float, str, int]]:
     """Return the keys of the units that are counted."""
-    found = set()
+    units = set()
     for (sample, sigma), tally in tallies.by_key.items():
         if tally.selection is not None:
-            found.add((sample, sigma, SELECTION, 0))
-        found |= {(sample, sigma, ESTIMATION, block) for block in tally.blocks}
-    return found
+            units.add((sample, sigma, SELECTION, 0))
+        units |= {(sample, sigma, ESTIMATION, block) for block in tally.blocks}
+    return units

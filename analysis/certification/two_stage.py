@@ -12,8 +12,7 @@ Predict: of the two most frequent classes, the first is tested against the secon
 two-sided binomial test at 1/2; a p-value above alpha abstains. Guarantee: a returned class is not
 the smoothed classifier's with probability at most alpha.
 
-Source: Cohen, Rosenfeld & Kolter 2019, section 3.2; seed 000, algorithm 2 (its n is n0 in
-certification, erratum A8); spec 4.1 and 4.2.
+Source: [Cohen2019], section 3.2; [Li2024], algorithm 2, whose n is n0 in the certification.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from scipy.stats import binomtest
 
 from advpure.analysis.certification.radius import (
     ABSTAIN,
+    ALPHA,
     check_alpha,
     largest_radius,
     radius_of,
@@ -68,7 +68,7 @@ class Prediction(NamedTuple):
     samples: int
 
 
-def certify(counts0: Counts, counts: Counts, *, alpha: float = 0.001, sigma: float) -> Certificate:
+def certify(counts0: Counts, counts: Counts, *, alpha: float = ALPHA, sigma: float) -> Certificate:
     """Certify one image from its counts; see the module for the procedure and its guarantee.
 
     Args:
@@ -100,7 +100,7 @@ def claim(candidate: int, bound: float, sigma: float, samples: int) -> Certifica
     return Certificate(candidate, radius_of(bound, sigma), bound, samples)
 
 
-def predict(counts: Counts, *, alpha: float = 0.001) -> Prediction:
+def predict(counts: Counts, *, alpha: float = ALPHA) -> Prediction:
     """Predict one image from its counts; see the module for the test and its guarantee.
 
     Args:
@@ -193,7 +193,7 @@ def check_useful_prediction(samples: int, alpha: float) -> None:
 def reach_notes(
     samples: int, alpha: float, sigmas: Sequence[float], radii: Sequence[float]
 ) -> list[str]:
-    """Say before a run which of the radii asked for it cannot certify, whatever the images.
+    """Return which of the radii asked for a run cannot certify, whatever the images.
 
     Args:
         samples: Samples of the estimation stage.

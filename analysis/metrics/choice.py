@@ -142,27 +142,29 @@ def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) 
     kept = tuple(name for name in wanted if name not in missing)
     sets = {METRICS[name].network for name in kept if METRICS[name].kind != "pair"}
     chosen = Chosen(
-        metrics=kept, pairs=_pairs(kept, surroundings),
+        metrics=kept,
+        pairs=_pairs(kept, surroundings),
         responses={name: how for name, how in _RESPONSES.items() if name in kept},
         networks={name: network for name, network in networks.items() if name in sets},
-        identity=_identity(kept, networks, surroundings), missing=missing,
-    )  # fmt: skip
+        identity=_identity(kept, networks, surroundings),
+        missing=missing,
+    )
     if names not in (None, "all") and missing and not kept:
         raise BadInput(f"metrics {', '.join(wanted)}", "cannot be had here", chosen.notes[0])
     return chosen
 
 
 def _pairs(names: Sequence[str], surroundings: Surroundings) -> dict[str, Pair]:
-    found: dict[str, Pair] = {}
+    pairs: dict[str, Pair] = {}
     if "ssim" in names:
-        found["ssim"] = _similarity
+        pairs["ssim"] = _similarity
     if "lpips" in names:
         from advpure.analysis.metrics.vgg_features import perceptual_distance
         from advpure.networks.lpips import load_lpips
 
         network = load_lpips().to(surroundings.device)
-        found["lpips"] = lambda a, b: perceptual_distance(network, a, b)
-    return found
+        pairs["lpips"] = lambda a, b: perceptual_distance(network, a, b)
+    return pairs
 
 
 def _norm_ratio(change: Tensor, eta: Tensor, *, order: float) -> Tensor:

@@ -30,9 +30,11 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
         return {"classifier": features, "classifier-classes": logits.softmax(1)}
 
     return FeatureNetwork(
-        run=run, outputs=("classifier", "classifier-classes"), tile=surroundings.tile or _TILE,
+        run=run,
+        outputs=("classifier", "classifier-classes"),
+        tile=surroundings.tile or _TILE,
         identity=dict(surroundings.identity or {}),
-    )  # fmt: skip
+    )
 
 
 def last_features(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """CLIP's image embedding, from open_clip, with weights from a local file: ViT-B/32, 224 pixels.
 
 Images are enlarged bicubically to 224 x 224 and normalised as CLIP was trained. The distance of two
-images is 1 - cos of their embeddings. Seed 003 does not name its model; spec 8.9 takes OpenAI's
-ViT-B/32, which is used here.
+images is 1 - cos of their embeddings. [Wei2025] does not name its model; OpenAI's ViT-B/32 is
+used here.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 d(a, b) = |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the squared Wasserstein distance of
 two Gaussians with the sets' means and covariances (n - 1). Over the 2048 pooled features of the FID
-Inception network this is the FID (Heusel et al. 2017); over other features it is not.
+Inception network this is the FID [Heusel2017]; over other features it is not.
 
 The last trace is the sum of the singular values of S_a^(1/2) S_b^(1/2), which no rounding turns
 negative or complex. From samples it needs no root of a matrix at all: with X the centred rows over
@@ -98,25 +98,25 @@ def frechet_estimate(
 
     Example:
         >>> a = np.random.default_rng(0).normal(size=(200, 3))
-        >>> found = frechet_estimate(a, 1.5 * a + [1.0, 0.0, 0.0])
-        >>> round(found.value, 2), round(found.interval.low, 2), round(found.interval.high, 2)
-        (1.69, 1.52, 1.85)
+        >>> distance = frechet_estimate(a, 1.5 * a + [1.0, 0.0, 0.0])
+        >>> [round(each, 2) for each in (distance.value, *distance.interval)]
+        [1.69, 1.52, 1.85]
     """
     left, right = check_features(a), check_features(b)
     level = number(level, "level", Range(above=0, below=1))
     if truth(paired, "paired"):
         check_pairs(left, right)
-    found = frechet_influence(left, right)
+    influence = frechet_influence(left, right)
     n = min(len(left), len(right))
     if paired:
-        error = standard_error(found.of_a + found.of_b)
+        error = standard_error(influence.of_a + influence.of_b)
     else:
-        error = float(np.hypot(standard_error(found.of_a), standard_error(found.of_b)))
+        error = float(np.hypot(standard_error(influence.of_a), standard_error(influence.of_b)))
     if n < 3:
-        return Frechet(found.value, n, None, None, left.shape[1])
+        return Frechet(influence.value, n, None, None, left.shape[1])
     reach = float(ndtri((1.0 + level) / 2.0)) * error
-    interval = Interval(max(found.value - reach, 0.0), found.value + reach)
-    return Frechet(found.value, n, error, interval, left.shape[1])
+    interval = Interval(max(influence.value - reach, 0.0), influence.value + reach)
+    return Frechet(influence.value, n, error, interval, left.shape[1])
 
 
 def frechet_influence(a: Features, b: Features) -> Influence:
@@ -163,8 +163,9 @@ def _influence(
     rounding = 1e-12 * (np.square(x).sum() + np.square(y).sum())
     parts = []
     for sign, rows, centre, scaled, basis in (
-        (1.0, a, mean_a, x, q_a @ u), (-1.0, b, mean_b, y, q_b @ v.T)
-    ):  # fmt: skip
+        (1.0, a, mean_a, x, q_a @ u),
+        (-1.0, b, mean_b, y, q_b @ v.T),
+    ):
         trace = np.square(scaled).sum(axis=1) - (basis * s * basis).sum(axis=1)
         each = 2.0 * sign * (rows - centre) @ shift + len(rows) * trace
         each = each - each.mean()
@@ -196,8 +197,8 @@ def _root(covariance: Features) -> Features:
     values, vectors = np.linalg.eigh(covariance)
     floor = values[-1] * len(values) * np.finfo(np.float64).eps
     roots = np.sqrt(np.where(values > floor, values, 0.0))
-    found: Features = (vectors * roots) @ vectors.T
-    return found
+    root: Features = (vectors * roots) @ vectors.T
+    return root
 
 
 def check_features(features: npt.ArrayLike) -> Features:

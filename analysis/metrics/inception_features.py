@@ -2,9 +2,9 @@
 
 Of images enlarged to 299 pixels (bilinear): `inception-2048`, the last pooled features (the FID as
 it is usually meant); `inception-768`, the features in front of the auxiliary classifier, mean over
-positions (the FID of seed 003, spec 8.9); `inception-classes`, the class probabilities of the
-inception score, without the bias of the last layer, as in the evaluators of Dhariwal & Nichol and
-of torch-fidelity.
+positions (the FID of [Wei2025]); `inception-classes`, the class probabilities of the
+inception score, without the bias of the last layer, as in the evaluators of [Dhariwal2021] and of
+torch-fidelity.
 
 pytorch-fid downloads its weights when the network is made. Nothing is downloaded here: the file has
 to be there, with the sha256 that its name begins with.
@@ -60,9 +60,11 @@ def features_of(network: nn.Module, last: Tensor, identity: Mapping[str, Any]) -
 
     def run(images: Tensor) -> Vectors:
         blocks = network(three_channels(images))
-        found = {name: block.mean(dim=(2, 3)) for name, block in zip(_BLOCKS, blocks, strict=True)}
-        found["inception-classes"] = (found["inception-2048"] @ last.T).softmax(1)
-        return found
+        vectors = {
+            name: block.mean(dim=(2, 3)) for name, block in zip(_BLOCKS, blocks, strict=True)
+        }
+        vectors["inception-classes"] = (vectors["inception-2048"] @ last.T).softmax(1)
+        return vectors
 
     return FeatureNetwork(run=run, outputs=OUTPUTS, tile=_TILE, identity=identity)
 
@@ -94,11 +96,11 @@ def find_weights() -> Path:
     Raises:
         BadInput: when there is none, or its sha256 does not begin as its name says.
     """
-    places = (data_root() / "fid" / FILE, Path(torch.hub.get_dir()) / "checkpoints" / FILE)
-    path = next((place for place in places if place.is_file()), None)
+    files = (data_root() / "fid" / FILE, Path(torch.hub.get_dir()) / "checkpoints" / FILE)
+    path = next((file for file in files if file.is_file()), None)
     if path is None:
         raise BadInput(
-            f"FID weights {places[0]}",
+            f"FID weights {files[0]}",
             "are missing",
             "put the file of that name of pytorch-fid's release there",
         )

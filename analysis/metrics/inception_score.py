@@ -2,7 +2,7 @@
 
 It is 1 where all images are classified alike and the number of classes where each is classified
 surely and all classes are equally frequent. Only over the classes of the Inception network is it
-the published score (Salimans et al. 2016); over another classifier it has its own scale.
+the published score [Salimans2016]; over another classifier it has its own scale.
 """
 
 from typing import NamedTuple
@@ -78,8 +78,8 @@ def inception_score(
 
 def _divergences(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return KL(p(y | x) || p(y)) of every image."""
-    found: npt.NDArray[np.float64] = rel_entr(rows, rows.mean(axis=0)).sum(axis=1)
-    return found
+    divergences: npt.NDArray[np.float64] = rel_entr(rows, rows.mean(axis=0)).sum(axis=1)
+    return divergences
 
 
 def _interval(parts: list[npt.NDArray[np.float64]], value: float, level: float) -> Interval | None:

@@ -1,6 +1,6 @@
 """Mean and covariance of a stream of features, in float64, without keeping the features.
 
-Batches are joined by the pairwise update of Chan, Golub and LeVeque (1979): each batch is centred
+Batches are joined by the pairwise update of [Chan1979]: each batch is centred
 on its own mean, so nothing large cancels.
 """
 
@@ -104,8 +104,8 @@ class Moments:
     def covariance(self) -> npt.NDArray[np.float64]:
         """The covariance with n - 1, [d, d]."""
         self._need(2)
-        found: npt.NDArray[np.float64] = self._scatter / (self.count - 1)
-        return found
+        covariance: npt.NDArray[np.float64] = self._scatter / (self.count - 1)
+        return covariance
 
     def _need(self, count: int) -> None:
         if self.count < count:

@@ -47,17 +47,17 @@ class FeatureNetwork:
         """
 
         def ask(x: Tensor) -> tuple[Tensor, ...]:
-            found = self.run(x)
-            return tuple(found[name].flatten(1) for name in self.outputs)
+            vectors = self.run(x)
+            return tuple(vectors[name].flatten(1) for name in self.outputs)
 
         with torch.no_grad():  # see above
             parts = tiled(ask, self.tile)(images.clamp(0.0, 1.0))
-        found = {}
+        vectors = {}
         for name, part in zip(self.outputs, parts, strict=True):
             if not bool(part.isfinite().all()):
                 raise BadInput(f"features {name!r}", "are not finite", "check the weights")
-            found[name] = part.float().cpu().numpy()
-        return found
+            vectors[name] = part.float().cpu().numpy()
+        return vectors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ The manifold of a set is the union of the balls around its members that reach to
 other member. Precision: share of generated images in the manifold of the real ones (are they
 plausible?). Recall: share of real images in the manifold of the generated ones (is anything lost?).
 
-Source: Kynkaanniemi et al. 2019 (1904.06991), equations 1 to 3; k = 3.
+Source: [Kynkaanniemi2019], equations 1 to 3; k = 3.
 """
 
 from typing import NamedTuple
@@ -46,8 +46,8 @@ def precision_recall(
 
     Example:
         >>> line = np.arange(6.0)[:, None]
-        >>> found = precision_recall(line, line + 100.0)
-        >>> found.precision.value, found.recall.value
+        >>> both = precision_recall(line, line + 100.0)
+        >>> both.precision.value, both.recall.value
         (0.0, 0.0)
     """
     rows, others = check_features(real), check_features(generated)
@@ -71,25 +71,25 @@ def precision_recall(
 
 def _radii(rows: Features, k: int) -> Features:
     """Return the squared distance of every row to its k-th nearest other row."""
-    found = np.empty(len(rows))
+    radii = np.empty(len(rows))
     for start, stop in _blocks(len(rows), len(rows)):
         squares = _squares(rows[start:stop], rows)
         squares[np.arange(stop - start), np.arange(start, stop)] = np.inf  # not itself
-        found[start:stop] = np.partition(squares, k - 1, axis=1)[:, k - 1]
-    return found
+        radii[start:stop] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+    return radii
 
 
 def _inside(points: Features, centres: Features, radii: Features) -> npt.NDArray[np.bool_]:
-    """Say of every point whether it lies in a ball."""
-    found = np.empty(len(points), dtype=bool)
+    """Return whether each point lies in a ball."""
+    inside = np.empty(len(points), dtype=bool)
     for start, stop in _blocks(len(points), len(centres)):
-        found[start:stop] = (_squares(points[start:stop], centres) <= radii).any(axis=1)
-    return found
+        inside[start:stop] = (_squares(points[start:stop], centres) <= radii).any(axis=1)
+    return inside
 
 
 def _squares(a: Features, b: Features) -> Features:
-    found: Features = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2.0 * a @ b.T
-    return np.maximum(found, 0.0)
+    squares: Features = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2.0 * a @ b.T
+    return np.maximum(squares, 0.0)
 
 
 def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:

@@ -48,6 +48,7 @@ def load_reference(dataset: str, subset: str) -> Tensor:
         return load_images(dataset, subset=subset).images
     except BadInput as error:
         raise BadInput(
-            f"reference images {subset!r} of {dataset}", f"cannot be used ({error})",
+            f"reference images {subset!r} of {dataset}",
+            f"cannot be used ({error})",
             "choose another subset, or none to leave out directions along the data",
-        ) from error  # fmt: skip
+        ) from error

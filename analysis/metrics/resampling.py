@@ -48,12 +48,12 @@ def bootstrap_distances(
         raise BadInput(f"{resamples} resamples", "have no spread", "use 200")
     n = len(sets[0][0])
     generator = np.random.Generator(np.random.Philox(key=[seed, n]))
-    found = np.empty((resamples, len(sets)))
+    distances = np.empty((resamples, len(sets)))
     for k in range(resamples):
         weights = np.bincount(generator.integers(0, n, n), minlength=n).astype(np.float64)
-        found[k] = [weighted_distance(a, b, weights) for a, b in sets]
+        distances[k] = [weighted_distance(a, b, weights) for a, b in sets]
         progress(k + 1)
-    return found
+    return distances
 
 
 def centred_interval(

@@ -6,7 +6,7 @@ over all places where the window fits, and over channels. Only this valid region
 window of any size keeps its standard deviation; torchmetrics averages a padded border too, and
 derives the size from the standard deviation, so that its window never fits 8 x 8 digits.
 
-Source: Wang et al. 2004: window 11 x 11 of standard deviation 1.5, K = (0.01, 0.03). Images smaller
+Source: [Wang2004]: window 11 x 11 of standard deviation 1.5, K = (0.01, 0.03). Images smaller
 than the window get the largest odd one that fits (7 x 7 for 8 x 8 digits).
 """
 

@@ -36,7 +36,7 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
 
 
 def identity() -> dict[str, object]:
-    """Say which weights, and from which size images are enlarged."""
+    """Return which weights, and from which size images are enlarged."""
     return {"sha256": sha256(lpips_path()), "least_side": LEAST}
 
 
@@ -51,5 +51,5 @@ def prepared(images: Tensor) -> Tensor:
 
 def perceptual_distance(network: LPIPS, a: Tensor, b: Tensor) -> Tensor:
     """Return LPIPS [B] of pairs of images [B, C, H, W], clipped to [0, 1]."""
-    found: Tensor = network(prepared(a.clamp(0.0, 1.0)), prepared(b.clamp(0.0, 1.0)))
-    return found
+    distance: Tensor = network(prepared(a.clamp(0.0, 1.0)), prepared(b.clamp(0.0, 1.0)))
+    return distance

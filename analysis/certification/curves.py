@@ -1,0 +1,125 @@
+"""From counts to certificates: the curves of a run, and the procedure that its settings name."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from advpure.analysis.certification.accuracy import CertifiedImages
+from advpure.analysis.certification.composed import check_composed
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Cascade,
+    Procedure,
+    find_procedure,
+)
+from advpure.analysis.certification.tallies import Tallies
+from advpure.analysis.certification.two_stage import Certificate
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The certificates of one smoothed classifier in a run.
+
+    Attributes:
+        images: The certificates.
+        samples: Noise samples that were classified for them, all images together.
+    """
+
+    images: CertifiedImages
+    samples: int
+
+    @property
+    def samples_per_image(self) -> float:
+        """Noise samples per image."""
+        return self.samples / len(self.images)
+
+
+def make_curves(
+    name: str, procedure: Procedure, tallies: Tallies, asked: Procedure | None = None
+) -> tuple[Curve, ...]:
+    """Certify the images whose counts suffice, per noise level.
+
+    Args:
+        name: What made the counts, see `naming`.
+        procedure: What is asked of them.
+        tallies: The counts.
+        asked: The procedure of the run, if its images stopped by that: where they did, `procedure`
+            takes the samples that there are.
+    """
+    by_level: dict[float | None, list[tuple[int, int, Certificate]]] = {}
+    for sample in tallies.samples():
+        own = tallies.of(sample, procedure.sigmas)
+        stopped = {sigma for sigma, _ in asked.certificates(own)} if asked is not None else set()
+        whole = procedure.certificates(own)
+        levels = {sigma for sigma, _ in whole}
+        partial = [each for each in procedure.certificates(own, partial=True) if each[0] in stopped]
+        label = next((tally.label for tally in own.values()), 0)
+        for sigma, certificate in [*whole, *(p for p in partial if p.sigma not in levels)]:
+            by_level.setdefault(sigma, []).append((sample, label, certificate))
+    cascade = f"cascade {','.join(f'{sigma:g}' for sigma in procedure.sigmas)}"
+    return tuple(
+        _curve(f"{name} {cascade if sigma is None else f'{sigma:g}'}", sigma, rows, procedure.share)
+        for sigma, rows in sorted(by_level.items(), key=lambda pair: pair[0] or 0.0)
+    )
+
+
+def _curve(
+    name: str,
+    sigma: float | None,
+    rows: Sequence[tuple[int, int, Certificate]],
+    alpha: float,
+) -> Curve:
+    ids, labels, certificates = zip(*rows, strict=True)
+    images = CertifiedImages(
+        name=name,
+        sigma=sigma,
+        alpha=alpha,
+        ids=np.array(ids, dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
+        predictions=np.array([each.prediction for each in certificates], dtype=np.int64),
+        radii=np.array([each.radius for each in certificates]),
+    )
+    return Curve(images, sum(each.samples for each in certificates))
+
+
+def easy_first(procedure: Procedure, tallies: Tallies, done: int) -> str:
+    """Return what the images that are done have in common, where their counts decided it.
+
+    Args:
+        procedure: That of the run.
+        tallies: Its counts.
+        done: Number of images that are decided.
+    """
+    if not isinstance(procedure, Anytime | Cascade) or len(tallies.samples()) <= done:
+        return ""
+    return ", those that took few samples, so the accuracy of all will differ"
+
+
+def procedure_json(procedure: Procedure) -> dict[str, Any]:
+    """Return a procedure as JSON values, for the settings of a run."""
+    return {"name": procedure.name, **dataclasses.asdict(procedure)}
+
+
+def procedure_of(
+    settings: Mapping[str, Any], procedure: str | None = None, **changes: Any
+) -> Procedure:
+    """Return the procedure of a run's settings.
+
+    Args:
+        settings: The run's.
+        procedure: Name of another procedure.
+        changes: Fields of the procedure to replace.
+
+    Raises:
+        BadInput: for changes that are out of range.
+    """
+    stored = {**settings["procedure"], **changes}
+    own = stored.pop("name")
+    name = own if procedure is None else procedure
+    check_composed(settings, name)
+    return find_procedure(name)(
+        **{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])}
+    )

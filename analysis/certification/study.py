@@ -1,0 +1,206 @@
+"""``certify`` as a study: one run of certificates, by name, resumable, shared between processes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from advpure.analysis.certification.accuracy import AtRadius, CertifiedImages, best_over
+from advpure.analysis.certification.collecting import collect, looked_note, take_over
+from advpure.analysis.certification.counting import COUNTS, count_classes
+from advpure.analysis.certification.curves import Curve, easy_first, make_curves, procedure_of
+from advpure.analysis.certification.loading import LoadedCertification, load_certification
+from advpure.analysis.certification.logs import write_logs
+from advpure.analysis.certification.naming import subject
+from advpure.analysis.certification.noise import stage_xi
+from advpure.analysis.certification.procedures import Predict, Procedure
+from advpure.analysis.certification.settings import CertificationSettings
+from advpure.analysis.certification.summary import (
+    accuracies,
+    at_any_sigma,
+    in_words,
+    of_curve,
+    table,
+)
+from advpure.analysis.certification.tallies import Tallies
+from advpure.analysis.runs import as_verb
+from advpure.analysis.study import Report, Session, Study
+from advpure.base.display import Display
+from advpure.base.flags import Beside, Repeats
+from advpure.runs.cost import Cost, estimate
+from advpure.runs.records import RecordStore
+from advpure.runs.schema import Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificationReport(Report):
+    """The result of a run, computed from its counts.
+
+    Attributes:
+        procedure: What was asked of the counts.
+        curves: Certificates per noise level, increasing; one for a cascade.
+    """
+
+    procedure: Procedure
+    curves: tuple[Curve, ...]
+
+    @property
+    def certificates(self) -> list[CertifiedImages]:
+        """The certificates of every curve."""
+        return [curve.images for curve in self.curves]
+
+    def best(self) -> list[AtRadius]:
+        """Return the highest certified accuracy over noise levels at every radius asked for."""
+        return best_over(self.certificates, self.procedure.radii)
+
+    def joint(self) -> list[CertifiedImages]:
+        """Return the certificates if those of all noise levels hold at once, else none."""
+        return self.certificates if self.procedure.joint else []
+
+    def tree(self) -> dict[str, Any]:
+        """Return the accuracies by radius, the curves, and what was asked."""
+        radii = self.procedure.radii
+        return {
+            **accuracies(self.certificates, radii),
+            "curves": [
+                {**of_curve(curve.images), "samples_per_image": curve.samples_per_image}
+                for curve in self.curves
+            ],
+            "any_sigma": at_any_sigma(self.joint(), radii),
+            "alpha": self.procedure.alpha,
+            "samples": self.procedure.samples,
+        }
+
+    def display(self) -> Display:
+        """Return certified accuracies, a column a noise level."""
+        s, procedure = self.settings, self.procedure
+        purifier = s["defense"]["purifier"]
+        most = "at most " if procedure.name == "anytime" else ""
+        headline = (
+            f"{s['dataset']}, defense {purifier}, {procedure.name} certificates, alpha "
+            f"{procedure.alpha:g}{' for all sigmas together' if procedure.joint else ''}, {most}"
+            f"{procedure.samples:,} samples an image: "
+            f"{in_words(self.certificates, procedure.radii)}"
+        )
+        group = self.joint()
+        tables = table(
+            self.certificates,
+            procedure.radii,
+            used={curve.images.name: curve.samples_per_image for curve in self.curves},
+            joint={purifier: group} if group else {},
+        )
+        return Display(headline, tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certification(CertificationSettings, Study[LoadedCertification, CertificationReport]):
+    """Certify the smoothed classifier of a defense by randomized smoothing.
+
+    Within its radius no attack can change the answer. `advpure certified-accuracy` reads the
+    records at another alpha or by another procedure.
+
+    Example: advpure certify --defense cm --sigma 0.25,0.5,1.0 -n 100 --procedure anytime
+
+    Attributes:
+        counts: Run folder whose counts are taken over, as far as they fit; repeats.
+        log: Also write idx label predict radius correct time, a .tsv file a sigma.
+    """
+
+    verb: ClassVar[str] = "certify"
+    doing: ClassVar[str] = "classifying"
+    tables: ClassVar[tuple[Schema, ...]] = (COUNTS,)
+
+    counts: Annotated[tuple[str | Path, ...], Repeats(), Beside()] = ()
+    log: Annotated[str | None, Beside()] = None
+
+    def load(self) -> LoadedCertification:
+        """Load the defense at every noise level, the images, and the core of a composition."""
+        return load_certification(self, count_classes, stage_xi, collect)
+
+    def is_whole(self, loaded: LoadedCertification) -> bool:
+        """Return whether all images are certified here; False for a shard."""
+        return self.shard is None
+
+    def before(self, loaded: LoadedCertification) -> tuple[str, ...]:
+        """Return what cannot be certified, whatever the images."""
+        return tuple(loaded.procedure.notes())
+
+    def total(self, loaded: LoadedCertification) -> int:
+        """Return the noise samples of all images and noise levels, at most."""
+        procedure = loaded.procedure
+        return len(loaded.images.ids) * len(procedure.sigmas) * _samples_per_image(procedure)
+
+    def cost(self, loaded: LoadedCertification) -> Cost:
+        """Estimate the cost of all noise samples."""
+        n = len(loaded.images.ids)
+        rows = n * _samples_per_image(loaded.procedure)
+        view = loaded.defense.at(xi=loaded.xi)
+        one = estimate(view, loaded.images.images[:8].to(loaded.device), rows, 1, 0)
+        total = sum(rows * count for count in loaded.evaluations.values())
+        seconds = one.seconds * total / (rows * loaded.defense.evaluations)
+        return replace(one, images=n, evaluations=total, seconds=seconds)
+
+    def measure(self, session: Session[LoadedCertification]) -> None:
+        """Take over the counts of other runs, and count what is missing."""
+        for folder in self.counts:
+            take_over(session.store, session.loaded, Path(folder))
+        collect(
+            session.loaded,
+            session.store,
+            part=self.part,
+            batch_size=session.batch_size,
+            progress=session.progress,
+        )
+
+    @classmethod
+    def report(cls, store: RecordStore) -> CertificationReport:
+        """Compute the report of a run from its records alone."""
+        procedure, tallies = procedure_of(store.settings), Tallies().read([store])
+        curves = make_curves(subject(store.settings), procedure, tallies)
+        notes = procedure.notes()
+        asked, done = store.settings["n"], min((len(curve.images) for curve in curves), default=0)
+        if done < asked:
+            notes.append(
+                f"{done} of {asked} images are done{easy_first(procedure, tallies, done)}; the "
+                "same command goes on, other shards are read together with `advpure "
+                "certified-accuracy RUN RUN`"
+            )
+        return CertificationReport(
+            run=store.folder,
+            settings=store.settings,
+            procedure=procedure,
+            curves=curves,
+            notes=tuple(notes),
+        )
+
+    def after(
+        self, report: CertificationReport, loaded: LoadedCertification
+    ) -> CertificationReport:
+        """Add what must be known of counts that were taken over."""
+        warnings = (looked_note(loaded.procedure, Path(folder)) for folder in self.counts)
+        return report.with_notes(*filter(None, warnings))
+
+    @classmethod
+    def draw(cls, store: RecordStore, path: Path) -> Path:
+        """Draw certified accuracy over the radius."""
+        from advpure.analysis.certification.figure import certification_figure
+
+        return certification_figure(store, path)
+
+    def pictures(
+        self, report: CertificationReport, loaded: LoadedCertification, plot: Path | None
+    ) -> dict[str, Any]:
+        """Draw the curves and write the logs, where an image is certified."""
+        if not report.curves:
+            return {}
+        drawn = super().pictures(report, loaded, plot)
+        if self.log is not None:
+            drawn["logs"] = [str(path) for path in write_logs(report.certificates, self.log)]
+        return drawn
+
+
+def _samples_per_image(procedure: Procedure) -> int:
+    """Return the samples of one image at one noise level, at most."""
+    return procedure.samples + (0 if isinstance(procedure, Predict) else procedure.selection)
+
+
+VERB = as_verb(Certification)
