@@ -18,4 +18,7 @@ STUDIES.register(
     "attack", f"{_HERE}.robustness.study:Robustness", about="clean, noise and robust accuracy"
 )
 STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
+STUDIES.register(
+    "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
+)
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")

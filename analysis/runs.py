@@ -109,7 +109,7 @@ RUNS.register(
     "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
 )
 RUNS.register("timesteps", f"{_HERE}.timesteps.run:VERB", about="accuracy and compression over t")
-RUNS.register("survival", f"{_HERE}.survival.run:VERB", about="smallest perturbations that fool")
+RUNS.register("survival", f"{_HERE}.survival.study:VERB", about="smallest perturbations that fool")
 RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
 RUNS.register("transport", f"{_HERE}.transport.run:VERB", about="distance to purified images")
 RUNS.register(

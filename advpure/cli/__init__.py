@@ -25,7 +25,6 @@ from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
-from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
 from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
@@ -46,7 +45,6 @@ app = Verbs(
     cls=StudyGroup,
 )
 app.command()(distances)
-app.command()(survival)
 app.command()(predict)
 app.command()(gradients)
 app.command()(certify)

@@ -22,27 +22,34 @@ import numpy.typing as npt
 from advpure.analysis.survival.minimum_radius import RadiusRow
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Length, Row, Schema
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.kaplan_meier import KaplanMeier, Survival, kaplan_meier
 from advpure.statistics.quantiles import Quantile, quantile
-from advpure.statistics.rates import Rate, wilson
+from advpure.statistics.rates import Interval, Rate, wilson
 from advpure.statistics.zero_inflated import ZeroInflatedGaussian, fit_zero_inflated
 
 SURVIVAL_SCHEMA = Schema(
     "survival",
     keys={"id": Count},
     values={
-        "lower": Length, "upper": Length | None, "attacks": Count, "misses": Count,
-        "forwards": Count, "backwards": Count,
-        "zero_gradient": bool, "moved": float | None, "clipped": float | None,
+        "lower": Length,
+        "upper": Length | None,
+        "attacks": Count,
+        "misses": Count,
+        "forwards": Count,
+        "backwards": Count,
+        "zero_gradient": bool,
+        "moved": float | None,
+        "clipped": float | None,
     },
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class SurvivalResult:
     """Minimum perturbations and what follows from them.
 
-    Args:
+    Attributes:
         rows: One per image, in any order; kept sorted by id.
         settings: What they depend on, as JSON values.
 
@@ -150,42 +157,68 @@ class SurvivalResult:
         """
         return self.curve.at(eps)
 
-    def to_json(self, radii: Sequence[float]) -> dict[str, Any]:
-        """Return the values, with n and intervals, and S at some radii, as one JSON object."""
+    def is_known(self, eps: float) -> bool:
+        """Return whether the search went as far as a radius."""
+        return self.curve.ends or eps <= self.curve.last
+
+    def survivors(self, eps: float) -> dict[int, float]:
+        """Return by sample id 1 for an image whose r* exceeds a radius within the search, else 0.
+
+        Their mean is S(eps).
+        """
+        return {row.id: float(row.upper is None or row.upper > eps) for row in self.rows}
+
+    def tree(self, radii: Sequence[float]) -> dict[str, Any]:
+        """Return accuracy, median, fit, and S at some radii; see `Estimate`."""
         fit, median = self.fit, self.median
-        fitted: dict[str, Any] = dict.fromkeys(
-            ("plateau", "plateau_interval", "mu", "mu_interval", "s", "s_interval", "gap")
-        )
+        parts: dict[str, tuple[float, Interval] | None] = dict.fromkeys(("plateau", "mu", "s"))
         if fit is not None:
-            fitted = {
-                "plateau": fit.plateau, "plateau_interval": list(fit.plateau_interval),
-                "mu": fit.mean, "mu_interval": list(fit.mean_interval),
-                "s": fit.std, "s_interval": list(fit.std_interval), "gap": self.gap,
-            }  # fmt: skip
+            parts = {
+                "plateau": (fit.plateau, fit.plateau_interval),
+                "mu": (fit.mean, fit.mean_interval),
+                "s": (fit.std, fit.std_interval),
+            }
         return {
             "n": self.n,
-            "accuracy": self.accuracy.value,
-            "accuracy_interval": [self.accuracy.low, self.accuracy.high],
-            "median": _finite(median.value),
+            "accuracy": Estimate.of(self.accuracy, self.survivors(0.0), style="beside"),
+            "median": Estimate(value=_finite(median.value), n=self.n, style="alone"),
             "median_interval": [_finite(median.low), _finite(median.high)],
             "censored": self.censored,
             "misses": self.misses,
             "resolution": self.resolution,
-            **fitted,
-            "survival": [self.json_at(eps) for eps in radii],
+            **{
+                name: Estimate(value=None, n=0, style="beside")
+                if part is None
+                else Estimate(value=part[0], n=self.n, interval=part[1], style="beside")
+                for name, part in parts.items()
+            },
+            "gap": self.gap,
+            "survival": [
+                {"eps": eps, "survival": self._measured(eps), "fitted": self._fitted(eps)}
+                for eps in radii
+            ],
         }
 
-    def json_at(self, eps: float) -> dict[str, float | None]:
-        """Return S(eps), measured and fitted, with bands; None beyond the end of the bracket."""
-        known = self.curve.ends or eps <= self.curve.last
-        found = self.at(eps)._asdict() if known else dict.fromkeys(Survival._fields)
-        fitted = None if self.fit is None else self.fit.at(eps)
-        return {
-            "eps": eps, "survival": found["value"], "low": found["low"], "high": found["high"],
-            "fitted": None if fitted is None else fitted.value,
-            "fitted_low": None if fitted is None else fitted.low,
-            "fitted_high": None if fitted is None else fitted.high,
-        }  # fmt: skip
+    def _measured(self, eps: float) -> Estimate:
+        """Return S(eps) with its band; without a value beyond the end of the bracket."""
+        if not self.is_known(eps):
+            return Estimate(value=None, n=self.n, style="beside")
+        here = self.at(eps)
+        return Estimate(
+            value=here.value,
+            n=self.n,
+            interval=Interval(here.low, here.high),
+            by_image=self.survivors(eps),
+            style="beside",
+        )
+
+    def _fitted(self, eps: float) -> Estimate:
+        """Return S(eps) of the fit; without a value where there is none."""
+        if self.fit is None:
+            return Estimate(value=None, n=0, style="beside")
+        here = self.fit.at(eps)
+        band = Interval(here.low, here.high)
+        return Estimate(value=here.value, n=self.n, interval=band, style="beside")
 
 
 def _finite(value: float | None) -> float | None:
