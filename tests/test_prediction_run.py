@@ -136,7 +136,7 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
         "grid": {"t": [5, 60, 300]},
         "blocks": {
             "cr": {"base": {"perturbations": 2, "eps": 0.15}},
-            "attack": {"base": {"attack_options": STEPS}},
+            "attack": {"base": {"attack_options": STEPS, "randomness": "fixed"}},
         },
     }
     session = Session(root=tmp_path, jobs=1)

@@ -85,19 +85,16 @@ class CrossCheck(NamedTuple):
         )
 
     @property
-    def estimate(self) -> Estimate:
-        """The mean of ours - theirs."""
-        return Estimate(
-            value=self.difference, n=self.n, interval=self.difference_interval, style="beside"
-        )
+    def estimate(self) -> Estimate | None:
+        """The mean of ours - theirs; None for n = 0."""
+        if self.difference is None:
+            return None
+        interval = self.difference_interval
+        return Estimate(value=self.difference, n=self.n, interval=interval, style="beside")
 
     def tree(self) -> dict[str, Any]:
         """Return the values by name."""
-        means = {
-            name: Estimate(value=getattr(self, name), n=self.n, style="alone")
-            for name in ("ours", "theirs")
-        }
-        return {**self._asdict(), **means, "difference": self.estimate}
+        return {**self._asdict(), "difference": self.estimate}
 
 
 def minimum_norms(

@@ -171,54 +171,40 @@ class SurvivalResult:
     def tree(self, radii: Sequence[float]) -> dict[str, Any]:
         """Return accuracy, median, fit, and S at some radii; see `Estimate`."""
         fit, median = self.fit, self.median
-        parts: dict[str, tuple[float, Interval] | None] = dict.fromkeys(("plateau", "mu", "s"))
-        if fit is not None:
-            parts = {
-                "plateau": (fit.plateau, fit.plateau_interval),
-                "mu": (fit.mean, fit.mean_interval),
-                "s": (fit.std, fit.std_interval),
-            }
+        low, high = _finite(median.low), _finite(median.high)
         return {
             "n": self.n,
             "accuracy": Estimate.of(self.accuracy, self.survivors(0.0), style="beside"),
-            "median": Estimate(value=_finite(median.value), n=self.n, style="alone"),
-            "median_interval": [_finite(median.low), _finite(median.high)],
+            "median": self._estimate(median.value, low, high, style="alone"),
+            "median_interval": [low, high],
             "censored": self.censored,
             "misses": self.misses,
             "resolution": self.resolution,
-            **{
-                name: Estimate(value=None, n=0, style="beside")
-                if part is None
-                else Estimate(value=part[0], n=self.n, interval=part[1], style="beside")
-                for name, part in parts.items()
-            },
+            "plateau": fit and self._estimate(fit.plateau, *fit.plateau_interval),
+            "mu": fit and self._estimate(fit.mean, *fit.mean_interval),
+            "s": fit and self._estimate(fit.std, *fit.std_interval),
             "gap": self.gap,
             "survival": [
-                {"eps": eps, "survival": self._measured(eps), "fitted": self._fitted(eps)}
+                {
+                    "eps": eps,
+                    "survival": self._measured(eps) if self.is_known(eps) else None,
+                    "fitted": fit and self._estimate(*fit.at(eps)[1:]),
+                }
                 for eps in radii
             ],
         }
 
-    def _measured(self, eps: float) -> Estimate:
-        """Return S(eps) with its band; without a value beyond the end of the bracket."""
-        if not self.is_known(eps):
-            return Estimate(value=None, n=self.n, style="beside")
-        here = self.at(eps)
-        return Estimate(
-            value=here.value,
-            n=self.n,
-            interval=Interval(here.low, here.high),
-            by_image=self.survivors(eps),
-            style="beside",
-        )
+    def _measured(self, eps: float) -> Estimate | None:
+        return self._estimate(*self.at(eps)[1:], by_image=self.survivors(eps))
 
-    def _fitted(self, eps: float) -> Estimate:
-        """Return S(eps) of the fit; without a value where there is none."""
-        if self.fit is None:
-            return Estimate(value=None, n=0, style="beside")
-        here = self.fit.at(eps)
-        band = Interval(here.low, here.high)
-        return Estimate(value=here.value, n=self.n, interval=band, style="beside")
+    def _estimate(
+        self, value: float, low: float | None, high: float | None, **more: Any
+    ) -> Estimate | None:
+        """Return a value with its interval; None for a value beyond the search."""
+        if math.isinf(value):
+            return None
+        interval = None if low is None or high is None else Interval(low, high)
+        return Estimate(value=value, n=self.n, interval=interval, **{"style": "beside", **more})
 
 
 def _finite(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ import torch
 
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.runs import as_verb
-from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
+from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.analysis.survival.cross_check import (
     CROSS_CHECK_SCHEMA,
@@ -46,7 +46,6 @@ from advpure.base.units import Norm, parse_eps
 from advpure.base.validation import fields_of
 from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
-from advpure.core.tiling import check_batch_size
 from advpure.data import Images, dataset_info
 from advpure.loading import describe, load_defense
 from advpure.runs.cost import Cost, estimate
@@ -170,6 +169,10 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
     verb: ClassVar[str] = "survival"
     doing: ClassVar[str] = "searching"
     tables: ClassVar[tuple[Schema, ...]] = (SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA)
+    columns: ClassVar[Columns] = {
+        "accuracy": {"at": "accuracy", "unit": "percent"},
+        "median radius": {"at": "median"},
+    }
     sources: ClassVar[tuple[object, ...]] = (minimum_radii,)
 
     defense: Annotated[str, Flag("--defense", "-d")] = "none"
@@ -256,18 +259,14 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
         """Search every image's smallest perturbation, then run the other attacks beside it."""
         loaded, store = session.loaded, session.store
         assert isinstance(loaded, LoadedSurvival)
-        rows = check_batch_size(session.batch_size) or loaded.target.tile or 32
-        done = {i for (i,) in store.done(SURVIVAL_SCHEMA.table)}
-        session.progress(len(done))
-        for batch in _batches(loaded.images, done, rows):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ZeroGradientWarning)  # every row says so itself
+        size = loaded.target.tile or 32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZeroGradientWarning)  # every row says so itself
+            for batch in session.batches(loaded.images, SURVIVAL_SCHEMA, size):
                 store.append(SURVIVAL_SCHEMA.table, list(self._search(loaded, batch)))
-            done.update(batch.ids.tolist())
-            session.progress(len(done))
         for engine in self.cross_check:
             seen = {i for name, i in store.done(CROSS_CHECK_SCHEMA.table) if name == engine}
-            for batch in _batches(loaded.images, seen, rows):
+            for batch in _batches(loaded.images, seen, session.batch_size or size):
                 points = self._points(loaded, batch).points
                 model = loaded.target.at(ids=batch.ids, xi=loaded.xi)
                 norm = loaded.search.settings.norm
