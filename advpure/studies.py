@@ -21,4 +21,7 @@ STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness agai
 STUDIES.register(
     "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
 )
+STUDIES.register(
+    "timesteps", f"{_HERE}.timesteps.study:Timesteps", about="accuracy and compression over t"
+)
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")

@@ -15,6 +15,13 @@ QUICK: dict[str, dict[str, Any]] = {
         "attack_options": {"steps": 2},
         "bisections": 2,
     },
+    "timesteps": {
+        **DIGITS,
+        "times": [1, 3],
+        "attack_times": [3],
+        "attack_options": {"steps": 2},
+        "perturbations": 2,
+    },
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
 }

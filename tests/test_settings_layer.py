@@ -36,7 +36,7 @@ from advpure.analysis.steps.run import StepsRun
 from advpure.analysis.steps.settings import StepSettings
 from advpure.analysis.steps.singular import SingularSettings
 from advpure.analysis.survival.study import Survival
-from advpure.analysis.timesteps.run import TimestepStudy
+from advpure.analysis.timesteps.study import Timesteps
 from advpure.analysis.transport.settings import TransportRun
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.study import Snr
@@ -56,7 +56,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (TwoPointRun, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientStudy, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
-    (RandomnessStudy, {}), (TimestepStudy, {}), (TransportRun, {}), (DistancesRun, {}),
+    (RandomnessStudy, {}), (Timesteps, {}), (TransportRun, {}), (DistancesRun, {}),
     (Robustness, {}), (CertificationRun, {"procedure": "anytime"}), (Fixed, READING),
     (Anytime, READING), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
@@ -192,8 +192,8 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: StepsRun(reference="none", directions=5), "without reference images"),
     (lambda: StepsRun(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
     (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
-    (lambda: TimestepStudy(attack="apgd"), "attack 'apgd' means nothing without attack times"),
-    (lambda: TimestepStudy(attack_options={"steps": 3}), "means nothing without attack times"),
+    (lambda: Timesteps(attack="apgd"), "attack 'apgd' means nothing without attack times"),
+    (lambda: Timesteps(attack_options={"steps": 3}), "means nothing without attack times"),
     (lambda: prepare_distances(DistancesRun(norm="l2", dataset="digits")), "norm 'l2' means"),
     (
         lambda: prepare_distances(DistancesRun(perturb="none", clip=True, dataset="digits")),

@@ -26,7 +26,6 @@ from advpure.cli.reproduce import reproduce
 from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
 from advpure.cli.sweep import sweep
-from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 from advpure.cli.transport import transport
 from advpure.cli.two_point import two_point
@@ -50,7 +49,6 @@ app.command()(gradients)
 app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
-app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
 app.command()(field)
