@@ -18,6 +18,12 @@ STUDIES.register(
     "attack", f"{_HERE}.robustness.study:Robustness", about="clean, noise and robust accuracy"
 )
 STUDIES.register("snr", f"{_HERE}.variability.study:Snr", about="randomness against input")
+STUDIES.register(
+    "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
+)
+STUDIES.register(
+    "timesteps", f"{_HERE}.timesteps.study:Timesteps", about="accuracy and compression over t"
+)
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")
 STUDIES.register(
     "transport", f"{_HERE}.transport.study:Transport", about="distance to purified images"

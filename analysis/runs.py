@@ -108,8 +108,8 @@ RUNS.register("certify", f"{_HERE}.certification.study:VERB", about="randomized 
 RUNS.register(
     "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
 )
-RUNS.register("timesteps", f"{_HERE}.timesteps.run:VERB", about="accuracy and compression over t")
-RUNS.register("survival", f"{_HERE}.survival.run:VERB", about="smallest perturbations that fool")
+RUNS.register("timesteps", f"{_HERE}.timesteps.study:VERB", about="accuracy and compression over t")
+RUNS.register("survival", f"{_HERE}.survival.study:VERB", about="smallest perturbations that fool")
 RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
 RUNS.register("transport", f"{_HERE}.transport.study:VERB", about="distance to purified images")
 RUNS.register(

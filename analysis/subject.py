@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+from advpure.attacks.registry import find
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
 from advpure.base.errors import BadInput
@@ -201,6 +202,12 @@ class Ball(Subject):
     panel: ClassVar[str] = "Attack"
     eps: Strength | None = None
     norm: Norm | None = None
+
+    def context(
+        self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
+    ) -> dict[str, Any]:
+        """Return where a session computes, the file of the attack too."""
+        return super().context(model, described, find(self.attack), *sources)
 
     def threat_model(self) -> tuple[Norm, float]:
         """Return the norm and the radius of the ball, those of the data set where not given.

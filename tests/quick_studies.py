@@ -8,6 +8,20 @@ from advpure.studies import STUDIES
 DIGITS: dict[str, Any] = {"dataset": "digits", "n": 3}
 QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
+    "survival": {
+        **DIGITS,
+        "defense": "onestep-edm",
+        "attack": "pgd",
+        "attack_options": {"steps": 2},
+        "bisections": 2,
+    },
+    "timesteps": {
+        **DIGITS,
+        "times": [1, 3],
+        "attack_times": [3],
+        "attack_options": {"steps": 2},
+        "perturbations": 2,
+    },
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
     "distances": {
         **DIGITS,

@@ -21,7 +21,7 @@ from advpure.analysis.closed_forms.two_point_study import TwoPoint
 from advpure.analysis.runs import RUNS
 from advpure.analysis.subject import JudgedSubject as JudgedSettings
 from advpure.analysis.subject import Subject as SubjectSettings
-from advpure.analysis.survival.run import SurvivalRun
+from advpure.analysis.survival.study import Survival
 from advpure.base.errors import BadInput
 from advpure.cli import app
 from advpure.cli import groups as g
@@ -328,9 +328,9 @@ def recorded(folder: Path, **running: Any) -> Ready:
 
 def test_a_picture_of_another_ending_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"file x\.doc is no picture"):
-        prepare("survival", SurvivalRun(classifier="nothere"), g.Running(plot="x.doc"))
+        prepare("survival", Survival(classifier="nothere"), g.Running(plot="x.doc"))
     with pytest.raises(BadInput, match="model 'nothere'"):
-        prepare("survival", SurvivalRun(classifier="nothere"), g.Running(plot="x.png"))
+        prepare("survival", Survival(classifier="nothere"), g.Running(plot="x.png"))
 
 
 def test_a_dry_run_ends_after_the_estimate(

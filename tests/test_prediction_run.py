@@ -13,7 +13,7 @@ from advpure.analysis.prediction.run import measure_prediction
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.runs import RUNS
-from advpure.analysis.survival.run import SurvivalRun, measure_survival
+from advpure.analysis.survival.study import Survival
 from advpure.base.errors import BadInput
 from advpure.cli import run as cli
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore
@@ -136,14 +136,14 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
         "grid": {"t": [5, 60, 300]},
         "blocks": {
             "cr": {"base": {"perturbations": 2, "eps": 0.15}},
-            "attack": {"base": {"attack_options": STEPS}},
+            "attack": {"base": {"attack_options": STEPS, "randomness": "fixed"}},
         },
     }
     session = Session(root=tmp_path, jobs=1)
     index, points = prepare_sweep(parse_sweep(law, name="law", where="a test"), session)
     run_sweep(index, points, session)
     clean = tmp_path / "clean"
-    measure_survival(SurvivalRun(**IMAGES, **SEARCH, attack_options=STEPS), out=clean)
+    Survival(**IMAGES, **SEARCH, attack_options=STEPS).run(out=clean)
     monkeypatch.setattr("advpure.loading.load_purifier", None)  # no network is loaded from here
     monkeypatch.chdir(tmp_path)
     sources = [str(index.folder), str(clean)]
@@ -264,7 +264,7 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     found = predict_from(clean + kinds["cr"], eps=0.1).to_json()
     assert [row["pgd_fix"] for row in found["rows"]] == [None, None]
     other = tmp_path / "clean"
-    measure_survival(SurvivalRun(**IMAGES, **{**SEARCH, "bisections": 1}), out=other)
+    Survival(**IMAGES, **{**SEARCH, "bisections": 1}).run(out=other)
     refused("is a second survival run", [*folders, other])
     attack = tmp_path / "attack"
     Robustness.run(

@@ -35,8 +35,8 @@ from advpure.analysis.steps.manifold import ManifoldSettings
 from advpure.analysis.steps.run import StepsRun
 from advpure.analysis.steps.settings import StepSettings
 from advpure.analysis.steps.singular import SingularSettings
-from advpure.analysis.survival.run import SurvivalRun
-from advpure.analysis.timesteps.run import TimestepStudy
+from advpure.analysis.survival.study import Survival
+from advpure.analysis.timesteps.study import Timesteps
 from advpure.analysis.transport.study import Transport
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.study import Snr
@@ -54,9 +54,9 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Compression, {}), (CompressionSettings, {}), (Snr, {}), (SnrSettings, {}),
     (StepsRun, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
     (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
-    (ManifoldSettings, {}), (SurvivalRun, {}), (PredictionRun, {}), (DrawSettings, {}),
+    (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
-    (RandomnessStudy, {}), (TimestepStudy, {}), (Transport, {}), (Distances, {}),
+    (RandomnessStudy, {}), (Timesteps, {}), (Transport, {}), (Distances, {}),
     (Robustness, {}), (Certification, {"procedure": "anytime"}), (Fixed, PROCEDURE),
     (Anytime, PROCEDURE), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
@@ -164,7 +164,7 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: check_ids({0, 1}), r"ids \{0, 1\} has no order"),
         (lambda: directions("uniform", 0, [0], [0], [10**12]), "1,000,000,000,000 numbers"),
         (lambda: RandomnessConfig(0).normal([0], "forward", 0, (10**12,)), "numbers of noise"),
-        (lambda: SurvivalRun(top=float("inf")), "top inf is not finite"),
+        (lambda: Survival(top=float("inf")), "top inf is not finite"),
     ],
 )  # fmt: skip
 def test_numbers_that_mean_nothing_are_refused(action: Callable[[], object], words: str) -> None:
@@ -173,8 +173,8 @@ def test_numbers_that_mean_nothing_are_refused(action: Callable[[], object], wor
 
 
 def test_a_whole_number_stays_one_where_it_is_ambiguous() -> None:
-    assert SurvivalRun(top=np.int64(1)).top == 1
-    assert isinstance(SurvivalRun(top=1).top, int)
+    assert Survival(top=np.int64(1)).top == 1
+    assert isinstance(Survival(top=1).top, int)
     assert isinstance(Snr(eps=np.float32(0.5)).eps, float)
 
 
@@ -192,8 +192,8 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: StepsRun(reference="none", directions=5), "without reference images"),
     (lambda: StepsRun(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
     (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
-    (lambda: TimestepStudy(attack="apgd"), "attack 'apgd' means nothing without attack times"),
-    (lambda: TimestepStudy(attack_options={"steps": 3}), "means nothing without attack times"),
+    (lambda: Timesteps(attack="apgd"), "attack 'apgd' means nothing without attack times"),
+    (lambda: Timesteps(attack_options={"steps": 3}), "means nothing without attack times"),
     (lambda: Distances(norm="l2", dataset="digits").load(), "norm 'l2' means"),
     (
         lambda: Distances(perturb="none", clip=True, dataset="digits").load(),

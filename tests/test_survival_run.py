@@ -10,22 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from advpure.analysis.robustness.attack_choice import attack_settings
-from advpure.analysis.runs import RUNS
 from advpure.analysis.survival.figure import draw_survival, survival_figure
 from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
-from advpure.analysis.survival.report import report_survival
-from advpure.analysis.survival.run import (
-    SurvivalRun,
-    _search_free,
-    measure_survival,
-    prepare_survival,
-)
+from advpure.analysis.survival.points import search_free
+from advpure.analysis.survival.study import Survival
 from advpure.base.errors import BadInput
 from advpure.cli import run as run_cli
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images, load_images
 from advpure.loading import load_defense, load_purifier
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore
+from advpure.statistics.estimates import find
 
 QUICK: dict[str, Any] = {
     "dataset": "digits", "n": 5, "attack": "pgd", "bisections": 2, "top": 0.4,
@@ -45,7 +40,7 @@ def digits() -> Images:
 
 
 def test_the_classifier_alone_is_the_default(tmp_path: Path) -> None:
-    report = measure_survival(SurvivalRun(**QUICK), out=tmp_path)
+    report = Survival(**QUICK).run(out=tmp_path)
     images, labels, ids = digits()
     direct = minimum_radii(load_defense("none", "digits"), images, labels, search(), ids=ids)
     assert list(report.result.rows) == direct
@@ -55,7 +50,7 @@ def test_the_classifier_alone_is_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_defense_is_attacked_under_its_fixed_randomness(tmp_path: Path) -> None:
-    report = measure_survival(SurvivalRun(**DENOISED), out=tmp_path)
+    report = Survival(**DENOISED).run(out=tmp_path)
     images, labels, ids = digits()
     defense = load_defense("onestep-edm", "digits", sigma=0.1, xi=RandomnessConfig(3))
     direct = minimum_radii(defense, images, labels, search(), ids=ids)
@@ -65,7 +60,7 @@ def test_a_defense_is_attacked_under_its_fixed_randomness(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_anchor_points_are_the_purified_images_of_the_same_randomness(tmp_path: Path) -> None:
-    report = measure_survival(SurvivalRun(**DENOISED, at="anchor"), out=tmp_path / "a")
+    report = Survival(**DENOISED, at="anchor").run(out=tmp_path / "a")
     images, labels, ids = digits()
     # With its own tile: only batches of one shape have the same last bits.
     purifier = load_purifier("onestep-edm", "digits", sigma=0.1, xi=RandomnessConfig(3))
@@ -81,15 +76,13 @@ def test_anchor_points_are_the_purified_images_of_the_same_randomness(tmp_path: 
     cut = (purified - anchors).flatten(1).abs().amax(1)
     assert [row["clipped"] for row in rows] == pytest.approx(cut.tolist())
     assert cut.max() > 0
-    other = measure_survival(
-        SurvivalRun(**{**DENOISED, "seed": 4}, at="anchor"), out=tmp_path / "b"
-    )
+    other = Survival(**{**DENOISED, "seed": 4}, at="anchor").run(out=tmp_path / "b")
     assert other.result.rows != report.result.rows
 
 
 def test_the_anchor_points_of_no_purifier_are_the_images(tmp_path: Path) -> None:
-    clean = measure_survival(SurvivalRun(**QUICK), out=tmp_path / "c")
-    anchor = measure_survival(SurvivalRun(**QUICK, at="anchor"), out=tmp_path / "a")
+    clean = Survival(**QUICK).run(out=tmp_path / "c")
+    anchor = Survival(**QUICK, at="anchor").run(out=tmp_path / "a")
     assert anchor.result.rows == clean.result.rows
 
 
@@ -117,7 +110,7 @@ def test_the_free_box_does_not_hold_back_at_black_pixels() -> None:
     labels = (score <= 0).long()
     chosen = attack_settings("apgd", {"steps": 40}, eps=0.9, norm="linf", randomness="fixed")
     how = RadiusSettings(attack="apgd", settings=chosen, bisections=12)
-    free = _search_free(defense, images, Images(images, labels, ids), how)
+    free = search_free(defense, images, Images(images, labels, ids), how)
     boxed = minimum_radii(defense, images, labels, how, ids=ids)
     true = (score.abs() / model.weight.abs().sum()).tolist()
     for row, held, radius in zip(free, boxed, true, strict=True):
@@ -127,64 +120,23 @@ def test_the_free_box_does_not_hold_back_at_black_pixels() -> None:
         assert held.upper is None or held.upper > 1.05 * row.upper
 
 
-def interrupted(run: SurvivalRun, out: Path, after: int, **how: Any) -> None:
-    def stop(done: int) -> None:
-        if done >= after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        measure_survival(run, out=out, progress=stop, **how)
-
-
-def test_resumed_is_uninterrupted_at_any_batch_size(tmp_path: Path) -> None:
-    run = SurvivalRun(**DENOISED, at="anchor")
-    whole = measure_survival(run, out=tmp_path / "whole")
-    interrupted(run, tmp_path / "parts", 2, batch_size=2)
-    with RecordStore.read(tmp_path / "parts") as store:
-        assert store.count("survival") == 2
-        assert "2 of 5 images are done" in report_survival(store).notes[-1]
-    parts = measure_survival(run, out=tmp_path / "parts", batch_size=3)
-    assert parts.result == whole.result
-    with RecordStore.read(tmp_path / "parts") as one, RecordStore.read(tmp_path / "whole") as two:
-        assert one.rows("survival") == two.rows("survival")
-    again = measure_survival(run, out=tmp_path / "parts")
-    assert again.notes[-1] == ALREADY_COMPLETE
-
-
 @pytest.mark.slow
 def test_a_cross_check_joins_the_run_and_is_kept(tmp_path: Path) -> None:
-    run = SurvivalRun(**{**QUICK, "n": 3})
-    alone = measure_survival(run, out=tmp_path)
+    alone = Survival(**{**QUICK, "n": 3}).run(out=tmp_path)
     assert alone.checks == ()
-    both = measure_survival(run, out=tmp_path, engines=["deepfool"])
+    study = Survival(**{**QUICK, "n": 3}, cross_check=("deepfool",))
+    both = study.run(out=tmp_path)
     assert both.result == alone.result
     [check] = both.checks
     assert (check.engine, check.n) == ("deepfool", 3)
     assert check.theirs == pytest.approx((check.ours or 0) - (check.difference or 0))
-    assert measure_survival(run, out=tmp_path, engines=["deepfool"]).notes[-1] == ALREADY_COMPLETE
+    assert study.run(out=tmp_path).notes[-1] == ALREADY_COMPLETE
     with RecordStore.read(tmp_path) as store:
-        assert report_survival(store).checks == both.checks
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"at": "anchor"}, {"norm": "l2"}, {"top": 0.3}, {"attack": "bpda"}, {"bisections": 3},
-        {"attack_options": {"steps": 5}}, {"search": "plain"}, {"box": "free"}, {"n": 4},
-        {"defense": "cm"}, {"tile": 8},
-    ],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
-def test_whatever_changes_a_radius_changes_the_run(change: dict[str, Any]) -> None:
-    base = prepare_survival(SurvivalRun(**QUICK)).settings
-    assert prepare_survival(SurvivalRun(**{**QUICK, **change})).settings != base
+        assert Survival.report(store).checks == both.checks
 
 
 def test_the_seed_of_no_randomness_changes_nothing() -> None:
-    assert (
-        prepare_survival(SurvivalRun(**QUICK, seed=1)).settings
-        == prepare_survival(SurvivalRun(**QUICK)).settings
-    )
+    assert Survival(**QUICK, seed=1).load().settings == Survival(**QUICK).load().settings
 
 
 @pytest.mark.parametrize(
@@ -205,46 +157,47 @@ def test_the_seed_of_no_randomness_changes_nothing() -> None:
 )
 def test_what_cannot_be_searched_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        prepare_survival(SurvivalRun(**{**QUICK, **change}))
+        Survival(**{**QUICK, **change}).load()
 
 
 def test_unusable_engines_and_batches_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="minimum-norm attack 'fnm' is not known; did you mean fmn"):
-        measure_survival(SurvivalRun(**QUICK), out=tmp_path, engines=["fnm"])
+        Survival(**QUICK, cross_check=("fnm",)).run(out=tmp_path)
     with pytest.raises(BadInput, match=r"cross-check fmn keeps to \[0, 1\]"):
-        measure_survival(SurvivalRun(**QUICK, box="free"), out=tmp_path, engines=["fmn"])
+        Survival(**QUICK, box="free", cross_check=("fmn",)).run(out=tmp_path)
     with pytest.raises(BadInput, match="batch size 0"):
-        measure_survival(SurvivalRun(**QUICK), out=tmp_path, batch_size=0)
+        Survival(**QUICK).run(out=tmp_path, batch_size=0)
 
 
 def test_the_default_bracket_is_twice_the_radius() -> None:
     tops = {
-        norm: prepare_survival(SurvivalRun(dataset="digits", n=1, norm=norm)).search.top
+        norm: Survival(dataset="digits", n=1, norm=norm).load().search.top
         for norm in ("linf", "l2")
     }
     assert tops["linf"] == 0.3
     assert tops["l2"] == pytest.approx(0.3 * (64 / 3) ** 0.5)
-    chosen = prepare_survival(SurvivalRun(dataset="digits", n=1)).settings["attack"]
+    chosen = Survival(dataset="digits", n=1).load().settings["attack"]
     assert (chosen["name"], chosen["steps"]) == ("apgd", 40)
 
 
-def test_the_report_is_made_of_records_alone(tmp_path: Path) -> None:
-    report = measure_survival(SurvivalRun(**QUICK), out=tmp_path)
-    verb = RUNS.get("survival")
-    assert verb.total is not None
-    assert verb.total(SurvivalRun(**QUICK)) == 5
-    assert verb.report is not None
-    with RecordStore.read(tmp_path) as store:
-        again = verb.report(store).to_json()
-        picture = survival_figure(store, tmp_path / "s.svg")
-    first = report.to_json()
-    assert {**again, "seconds": 0} == {**first, "seconds": 0}
-    assert json.loads(json.dumps(first)) == first
-    assert [each["eps"] for each in first["survival"]] == pytest.approx(
-        [0.05 * k for k in range(9)]
-    )
-    assert len(first["rows"]) == first["n"] == 5
-    assert picture.stat().st_size > 5000
+def test_survival_is_the_mean_over_images_at_eighths_of_the_bracket_or_where_asked(
+    tmp_path: Path,
+) -> None:
+    tree = Survival(**QUICK).run(out=tmp_path).tree()
+    assert [each["eps"] for each in tree["survival"]] == pytest.approx([0.05 * k for k in range(9)])
+    for path in ("accuracy", "survival[eps=0].survival", "survival[eps=0.1].survival"):
+        share = find(tree, path)
+        assert len(share.images()) == share.n == 5
+        assert share.value == pytest.approx(sum(share.images().values()) / 5)
+    asked = Survival(**QUICK, eps="0.1,51/255").run(out=tmp_path).tree()
+    assert [each["eps"] for each in asked["survival"]] == [0.1, 0.2]
+    assert asked["survival"][0]["survival"] == find(tree, "survival[eps=0.1].survival")
+
+
+def test_one_to_seven_runs_of_a_norm_share_a_picture(tmp_path: Path) -> None:
+    report = Survival(**QUICK).run(out=tmp_path / "run")
+    with RecordStore.read(report.run) as store:
+        assert survival_figure(store, tmp_path / "s.svg").stat().st_size > 5000
     assert draw_survival([report, report], tmp_path / "two.png").exists()
     with pytest.raises(BadInput, match="0 runs are not 1 to 7"):
         draw_survival([], tmp_path / "none.png")

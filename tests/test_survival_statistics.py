@@ -13,6 +13,7 @@ from scipy.stats import binomtest, norm
 from advpure.analysis.survival.fit import SurvivalResult
 from advpure.analysis.survival.minimum_radius import RadiusRow
 from advpure.base.errors import BadInput
+from advpure.statistics.estimates import plain
 from advpure.statistics.kaplan_meier import kaplan_meier
 from advpure.statistics.zero_inflated import fit_zero_inflated
 
@@ -306,15 +307,16 @@ def test_the_result_counts_what_it_should() -> None:
 
 
 def test_json_is_flat_and_absent_where_unknown() -> None:
-    found = result().to_json([0.11, 0.4])
-    assert found["censored"] == 1
-    inside, beyond = found["survival"]
+    values = plain(result().tree([0.11, 0.4]))
+    assert values["censored"] == 1
+    inside, beyond = values["survival"]
     assert (inside["eps"], inside["survival"]) == (0.11, 0.75)
-    assert inside["low"] < 0.75 < inside["high"]
+    low, high = inside["survival_interval"]
+    assert low < 0.75 < high
     assert 0.0 < inside["fitted"] < 1.0
     assert beyond["survival"] is None
     assert beyond["fitted"] < inside["fitted"]
-    bare = SurvivalResult((row(0, 0.3, None),)).to_json([0.1])
+    bare = plain(SurvivalResult((row(0, 0.3, None),)).tree([0.1]))
     assert (bare["mu"], bare["median"], bare["survival"][0]["survival"]) == (None, None, 1.0)
 
 

@@ -1,6 +1,5 @@
 """Accuracy and compression over time steps: the numbers of `cr` and `attack`, side by side."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +8,14 @@ import pytest
 from advpure.analysis import expected_compression_rate
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.runs import RUNS
-from advpure.analysis.timesteps.figure import timesteps_figure
-from advpure.analysis.timesteps.report import TIMES, Timestep, _rises, report_timesteps
-from advpure.analysis.timesteps.run import (
-    TIME_STEPS,
-    TimestepStudy,
-    estimate_timesteps,
-    measure_timesteps,
-    prepare_timesteps,
-)
+from advpure.analysis.timesteps.result import TIMES, Timestep, rises
+from advpure.analysis.timesteps.study import TIME_STEPS, Timesteps
 from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
 from advpure.loading import load_purifier
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 from advpure.statistics.rates import wilson
 
 SUBJECT: dict[str, Any] = {"defense": "ddpm", "dataset": "digits", "n": 3, "tile": 32}
@@ -36,7 +28,7 @@ QUICK: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    measure_timesteps(TimestepStudy(**QUICK), out=folder)
+    Timesteps(**QUICK).run(out=folder)
     return folder
 
 
@@ -48,20 +40,20 @@ def _rows(folder: Path) -> list[Any]:
 @pytest.mark.slow
 def test_the_curve_is_that_of_runs_at_each_time_step(whole: Path, tmp_path: Path) -> None:
     with RecordStore.read(whole) as store:
-        report = report_timesteps(store)
+        report = Timesteps.report(store)
     assert [step.t for step in report.steps] == [1, 2, 6]
     for step in report.steps:
         cr = Compression(**SUBJECT, t=step.t, eps="8/255", perturbations=2, seeds=4)
-        (alone,) = Compression.run(cr, out=tmp_path / f"cr-{step.t}").result.pooled
-        assert step.rate is not None
-        assert (step.rate.value, step.rate.interval) == (alone.mean, alone.interval)
+        (pooled,) = cr.run(out=tmp_path / f"cr-{step.t}").result.pooled
+        assert step.cr is not None
+        assert (step.cr.value, step.cr.interval) == (pooled.mean, pooled.interval)
         options = {"attack": "pgd", "attack_options": {"steps": 2}} if step.t == 2 else {}
         settings = Robustness(randomness="fixed", **SUBJECT, t=step.t, eps=0.3, seed=4, **options)
         if step.t == 2:
-            found = Robustness.run(settings, out=tmp_path / f"attack-{step.t}")
-            assert step.clean == found.headline("clean")
-            assert step.noise == found.headline("noise")
-            assert step.attacked == found.headline("adversarial")
+            alone = settings.run(out=tmp_path / f"attack-{step.t}")
+            assert step.clean == alone.headline("clean")
+            assert step.noise == alone.headline("noise")
+            assert step.attacked == alone.headline("adversarial")
         else:
             assert step.attacked is None
 
@@ -74,75 +66,39 @@ def test_the_rates_are_those_of_the_function(whole: Path) -> None:
     assert rates == direct.image_means()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [5])
-def test_an_interrupted_curve_goes_on_to_the_same_records(
-    whole: Path, tmp_path: Path, stop: int
-) -> None:
-    seen: list[int] = []
-
-    def interrupt(done: int) -> None:
-        seen.append(done)
-        if len(seen) > stop:
-            raise KeyboardInterrupt
-
-    study = TimestepStudy(**QUICK)
-    with pytest.raises(KeyboardInterrupt):
-        measure_timesteps(study, out=tmp_path, batch_size=32, progress=interrupt)
-    assert _rows(tmp_path) != _rows(whole)
-    if _rows(tmp_path):
-        with RecordStore.read(tmp_path) as store:
-            notes = report_timesteps(store).notes
-        assert "of 3 time steps are done; the same command goes on" in notes[0]
-    seen.clear()
-    measure_timesteps(study, out=tmp_path, progress=seen.append)
-    assert _rows(tmp_path) == _rows(whole)
-    assert seen == sorted(seen)
-    assert seen[-1] == prepare_timesteps(study).total == 2 * 3 * 3
-    assert measure_timesteps(study, out=tmp_path).notes[-1].startswith("already complete")
-
-
 def test_nothing_finished_yet_is_told(tmp_path: Path) -> None:
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_timesteps(TimestepStudy(**QUICK), out=tmp_path, progress=stop)
+        Timesteps(**QUICK).run(out=tmp_path, progress=stop)
     with RecordStore.read(tmp_path) as store, pytest.raises(BadInput, match="finished no time"):
-        report_timesteps(store)
+        Timesteps.report(store)
 
 
-def test_the_report_has_one_row_a_time_step(whole: Path, tmp_path: Path) -> None:
-    verb = RUNS.get("timesteps")
-    assert verb.report is not None
+def test_the_report_has_one_row_a_time_step(whole: Path) -> None:
     with RecordStore.read(whole) as store:
-        found = verb.report(store).to_json()
-        assert timesteps_figure(store, tmp_path / "x.svg").stat().st_size > 5000
-        with pytest.raises(BadInput, match="is no picture"):
-            timesteps_figure(store, tmp_path / "x.doc")
-    json.dumps(found, allow_nan=False)
-    assert found["n"] == 3
-    assert [row["t"] for row in found["rows"]] == [1, 2, 6]
-    assert [row["attacked"] is None for row in found["rows"]] == [True, False, True]
-    for row in found["rows"]:
-        for name in ("clean", "noise", "cr"):
-            low, high = row[name]["interval"]
-            assert low <= row[name]["value"] <= high
-            assert row[name]["n"] == 3
+        tree = Timesteps.report(store).tree()
+    assert [row["t"] for row in tree["rows"]] == [1, 2, 6]
+    assert [row["attacked"] is None for row in tree["rows"]] == [True, False, True]
+    rates = {row["sample"]: row["rate"] for row in _rows(whole) if row["t"] == 2}
+    assert find(tree, "rows[t=2].cr").images() == rates
+    right = {row["sample"]: row["attacked"] for row in _rows(whole) if row["t"] == 2}
+    assert find(tree, "rows[t=2].attacked").images() == right
 
 
 def _step(t: int, rates: list[float]) -> Timestep:
     rate = wilson(1, 1)
-    return Timestep(t, rate, rate, None, None, dict(enumerate(rates)))
+    return Timestep(t, rate, rate, None, None, {"cr": dict(enumerate(rates))})
 
 
 def test_a_rise_is_told_only_where_the_images_show_it() -> None:
     flat = _step(1, [0.2, 0.3, 0.4])
-    assert _rises(flat, _step(2, [0.215, 0.315, 0.417]))
-    assert not _rises(flat, _step(2, [0.215, 0.315, 0.417]), level=0.9999)  # of many steps
-    assert not _rises(flat, _step(2, [0.25, 0.25, 0.45]))
-    assert not _rises(flat, _step(2, [0.1, 0.2, 0.3]))
-    assert not _rises(_step(1, [0.2]), _step(2, [0.9]))
+    assert rises(flat, _step(2, [0.215, 0.315, 0.417]))
+    assert not rises(flat, _step(2, [0.215, 0.315, 0.417]), level=0.9999)  # of many steps
+    assert not rises(flat, _step(2, [0.25, 0.25, 0.45]))
+    assert not rises(flat, _step(2, [0.1, 0.2, 0.3]))
+    assert not rises(_step(1, [0.2]), _step(2, [0.9]))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +109,7 @@ def test_a_rise_is_told_only_where_the_images_show_it() -> None:
         ({"options": {"t": 5}}, "t 5 fixes what this verb varies"),
         ({"times": ()}, "the list of times is empty; use 1,10,100"),
         ({"times": (1, 1)}, "times 1,1 repeat a value"),
-        ({"times": (1, 2, 0)}, "time step 0 is not a whole number of 1 or more"),
+        ({"times": (1, 2, 0)}, r"times\[2\] 0 is not a whole number of 1 or more"),
         ({"times": (1, 2, 1001)}, "t 1001 is outside the linear schedule"),
         ({"attack_times": (3,)}, "attack time 3 is not among the times"),
         ({"attack": "pdg"}, "attack 'pdg' is not known; did you mean pgd"),
@@ -170,19 +126,19 @@ def test_what_cannot_be_measured_is_refused(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(BadInput, match=words):
-        measure_timesteps(TimestepStudy(**{**QUICK, **change}), out=tmp_path / "run")
+        Timesteps(**{**QUICK, **change}).run(out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_the_cost_is_counted_at_every_time_step() -> None:
-    study = TimestepStudy(**QUICK)
-    prepared = prepare_timesteps(study)
+    study = Timesteps(**QUICK)
+    prepared = study.load()
     assert prepared.evaluations == {6: 6, 1: 1, 2: 2}
-    cost = estimate_timesteps(prepared)
+    cost = study.cost(prepared)
     assert (cost.images, cost.backwards) == (3, 3 * 2)
-    whole = prepare_timesteps(
-        TimestepStudy(**{**QUICK, "times": TIME_STEPS, "attack_times": (), "attack_options": {}})
+    whole = Timesteps.load(
+        Timesteps(**{**QUICK, "times": TIME_STEPS, "attack_times": (), "attack_options": {}})
     )
     assert whole.evaluations == {t: t for t in TIME_STEPS}
 
@@ -200,11 +156,7 @@ def test_the_command_line(
     assert out.startswith(told)
     assert "pgd %" in out
     assert (tmp_path / "t.png").is_file()
-    assert run([*line, "--json"]) == 0
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    assert [row["t"] for row in json.loads(out)["rows"]] == [1, 3]
     assert run([*line, "--dry-run"]) == 0
     assert "2 backward passes" in capsys.readouterr().out
     assert run(["timesteps", "--dataset", "digits", "--times", "1,x"]) == 2
-    assert "time step 'x' is not a whole number" in capsys.readouterr().err
+    assert "time 'x' is not a whole number" in capsys.readouterr().err

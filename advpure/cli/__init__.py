@@ -20,9 +20,7 @@ from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
-from advpure.cli.survival import survival
 from advpure.cli.sweep import sweep
-from advpure.cli.timesteps import timesteps
 from advpure.cli.train import train
 from advpure.cli.values import Verbs
 
@@ -38,10 +36,8 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=StudyGroup,
 )
-app.command()(survival)
 app.command()(predict)
 app.command()(randomness)
-app.command()(timesteps)
 app.command()(measure)
 app.command()(steps)
 app.command("check-grad")(check_grad)

@@ -222,7 +222,7 @@ def _points(found: "Estimated", sign: str = "+") -> str:
 
 def _draw(report: "PredictionReport", path: str) -> None:
     from advpure.analysis.prediction.figure import draw_prediction, prediction_figure
-    from advpure.analysis.survival.report import report_survival
+    from advpure.analysis.survival.study import Survival
     from advpure.runs.records import FILE_NAME, RecordStore
 
     if (report.run / FILE_NAME).is_file():
@@ -230,4 +230,4 @@ def _draw(report: "PredictionReport", path: str) -> None:
             prediction_figure(store, path)
         return
     with RecordStore.read(report.settings["clean"]) as store:
-        draw_prediction(report, path, report_survival(store).result)
+        draw_prediction(report, path, Survival.report(store).result)

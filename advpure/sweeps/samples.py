@@ -19,7 +19,6 @@ from advpure.analysis.fixed_randomness.result import RandomnessResult
 from advpure.analysis.metrics.choice import METRICS
 from advpure.analysis.prediction.report import image_values, read_inputs
 from advpure.analysis.robustness.protocol import DECISIONS
-from advpure.analysis.timesteps.report import TIMES
 from advpure.analysis.transport.result import TRANSPORT, TransportResult
 from advpure.analysis.variability.result import MEANS, SNR_SCHEMA, SnrResult
 from advpure.base.text import digits
@@ -127,15 +126,6 @@ def _snr(store: RecordStore, at: str) -> Samples | None:
     return SnrResult.from_records(store.rows(SNR_SCHEMA.table)).of_images(at)
 
 
-def _timesteps(store: RecordStore, at: str) -> Samples | None:
-    found = _ROW.match(at)
-    column = {"cr": "rate"}.get(found["name"], found["name"]) if found else ""
-    if found is None or found["key"] != "t" or column not in TIMES.values:
-        return None
-    rows = store.rows(TIMES.table, {"t": int(found["value"])})
-    return {row["sample"]: float(row[column]) for row in rows if row[column] is not None}
-
-
 def _certify(store: RecordStore, at: str) -> Samples | None:
     """Return whether each image is certified at a radius, or 0, or its radius if it is right.
 
@@ -210,7 +200,6 @@ READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "predict": _predict,
     "randomness": _randomness,
     "snr": _snr,
-    "timesteps": _timesteps,
     "transport": _transport,
 }
 """Verb to a function of (records, path of the column); None for paths that are no such mean."""

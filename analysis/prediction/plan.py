@@ -12,7 +12,7 @@ from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.runs import RUNS, Prepared
-from advpure.analysis.survival.run import SurvivalRun
+from advpure.analysis.survival.study import Survival
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import Norm, parse_eps
@@ -103,7 +103,7 @@ def prepare_prediction(run: PredictionRun) -> PreparedPrediction:
     )
     refuse_two_gradients(run.attack, measured, run.gradient)
     search = _search(run, model, measured)
-    clean = Part("survival", SurvivalRun(**_subject(run), **search))
+    clean = Part("survival", Survival(**_subject(run), **search))
     points = tuple(_point(run, model, search, *each) for each in grid(run))
     count = len(clean.run.load_images().ids)
     settings = {
@@ -197,7 +197,7 @@ def _point(
         **own, eps=model.cr_eps, distribution=run.distribution, perturbations=run.perturbations,
         seeds=run.seed,
     )  # fmt: skip
-    anchor = SurvivalRun(**own, **search, at="anchor", box=run.box, seed=run.seed)
+    anchor = Survival(**own, **search, at="anchor", box=run.box, seed=run.seed)
     attack = Robustness(randomness="fixed",
         **own, classifier=run.classifier, outputs=run.outputs, gradient=run.gradient,
         attack=run.attack, eps=model.eps, norm=model.norm, attack_options=run.attack_options,

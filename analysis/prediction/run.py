@@ -33,7 +33,7 @@ from advpure.analysis.prediction.plan import (
 from advpure.analysis.prediction.report import PredictionReport, report_prediction
 from advpure.analysis.prediction.settings import PredictionRun
 from advpure.analysis.runs import RUNS, Verb
-from advpure.analysis.survival.run import SurvivalRun
+from advpure.analysis.survival.study import Survival
 from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, collect_context, default_run_folder
 from advpure.runs.schema import Row
@@ -149,7 +149,7 @@ def _known(folders: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def _count(run: PredictionRun) -> int:
-    images = SurvivalRun(dataset=run.dataset, subset=run.subset, n=run.n).load_images()
+    images = Survival(dataset=run.dataset, subset=run.subset, n=run.n).load_images()
     return len(images.ids) * (1 + 3 * len(grid(run)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.survival.minimum_radius import Bisections, Search
-from advpure.analysis.survival.run import Box
+from advpure.analysis.survival.points import Box
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.kinds import Natural, Seed, Strength
 from advpure.base.text import read_natural, several
@@ -50,7 +50,7 @@ class PredictionRun:
         search: ``plain`` or ``tight``, see `advpure.analysis.survival.minimum_radius`.
         bisections: Halvings of the bracket of r*.
         top: End of the bracket; None for twice the larger of `eps` and the data set's radius.
-        box: ``unit`` or ``free``, see `advpure.analysis.survival.run`; clean images keep to unit.
+        box: ``unit`` or ``free`` for anchor points, see `advpure.analysis.survival.points`.
         cr_eps: Strength of the perturbations that measure compression; None for `eps` (in l2, for
             the strength of which uniform noise has that norm).
         distribution: Their distribution.

@@ -210,7 +210,7 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         }
         return LoadedRobustness(
             settings=identity,
-            context=self.context(defense, identity["defense"], run),
+            context=self.context(defense, identity["defense"]),
             samples=images.ids.tolist(),
             model=defense,
             images=images,

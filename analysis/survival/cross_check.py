@@ -16,18 +16,21 @@ from advpure.analysis.survival.minimum_radius import RadiusRow
 from advpure.attacks.balls import distances
 from advpure.attacks.oracle import Oracle
 from advpure.attacks.settings import AttackSettings
+from advpure.base.display import written
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.base.units import Norm
 from advpure.core.defense import Defense
 from advpure.core.tiling import tiled
 from advpure.runs.schema import Count, Length, Row, Schema
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Interval, mean_interval
 
 ENGINES: Registry[Callable[[Norm], Any]] = Registry("minimum-norm attack")
 
-CROSS_CHECK_SCHEMA = Schema("cross_check", keys={"engine": str, "id": Count},
-                            values={"upper": Length | None})  # fmt: skip
+CROSS_CHECK_SCHEMA = Schema(
+    "cross_check", keys={"engine": str, "id": Count}, values={"upper": Length | None}
+)
 
 
 def _fmn(norm: Norm) -> Any:
@@ -71,6 +74,28 @@ class CrossCheck(NamedTuple):
     only_ours: int
     only_theirs: int
 
+    def __str__(self) -> str:
+        """Return the comparison in words."""
+        if not self.n:
+            return f"{self.engine}: no image was fooled by both"
+        return (
+            f"{self.engine}: mean {self.theirs:.4g}, ours {self.ours:.4g}, difference "
+            f"{written(self.estimate, '+.4g')} over {self.n} images; ours is larger on "
+            f"{self.larger}"
+        )
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The mean of ours - theirs; None for n = 0."""
+        if self.difference is None:
+            return None
+        interval = self.difference_interval
+        return Estimate(value=self.difference, n=self.n, interval=interval, style="beside")
+
+    def tree(self) -> dict[str, Any]:
+        """Return the values by name."""
+        return {**self._asdict(), "difference": self.estimate}
+
 
 def minimum_norms(
     model: Defense, images: Tensor, labels: Tensor, engine: str, norm: Norm
@@ -98,10 +123,10 @@ def minimum_norms(
     oracle = Oracle(model, AttackSettings(eps=1.0))  # it only judges here
     ids = torch.as_tensor(model.ids, dtype=torch.int64, device="cpu")
     wrong = oracle.judge(images, labels, ids, step=0).success.cpu()
-    found: list[float | None] = [0.0] * len(images)
+    norms: list[float | None] = [0.0] * len(images)
     rows = torch.nonzero(~wrong)[:, 0]
     if not len(rows):
-        return found
+        return norms
     view = model.at(ids=ids[rows])
     bounded = PyTorchModel(view, bounds=(0, 1), device=images.device)
     criterion = Misclassification(labels[rows])
@@ -110,8 +135,8 @@ def minimum_norms(
     linf, l2 = tiled(distances, oracle.tile)(points.detach().cpu(), images[rows].cpu())
     sizes = (linf if norm == "linf" else l2).tolist()
     for row, size, good in zip(rows.tolist(), sizes, fooled.tolist(), strict=True):
-        found[row] = size if good else None
-    return found
+        norms[row] = size if good else None
+    return norms
 
 
 def compare(
@@ -131,11 +156,16 @@ def compare(
     gaps = both[:, 0] - both[:, 1]
     mean = mean_interval(gaps) if len(gaps) else None
     return CrossCheck(
-        engine, len(gaps), _mean(both[:, 0]), _mean(both[:, 1]),
-        None if mean is None else mean.value, None if mean is None else mean.interval,
-        int((gaps > resolution).sum()), sum(a is not None and b is None for a, b in pairs),
-        sum(a is None and b is not None for a, b in pairs),
-    )  # fmt: skip
+        engine=engine,
+        n=len(gaps),
+        ours=_mean(both[:, 0]),
+        theirs=_mean(both[:, 1]),
+        difference=None if mean is None else mean.value,
+        difference_interval=None if mean is None else mean.interval,
+        larger=int((gaps > resolution).sum()),
+        only_ours=sum(a is not None and b is None for a, b in pairs),
+        only_theirs=sum(a is None and b is not None for a, b in pairs),
+    )
 
 
 def check_engines(names: Sequence[str], *, plain: bool) -> None:

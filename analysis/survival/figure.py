@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advpure.analysis.survival.fit import SurvivalResult
-from advpure.analysis.survival.report import SurvivalReport, report_survival
+from advpure.analysis.survival.study import Survival, SurvivalReport, named
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
@@ -25,7 +25,7 @@ _FEW = 4  # entries of a legend that fit beside the curves
 
 def survival_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run from its records alone; see `draw_survival`."""
-    return draw_survival([report_survival(store)], path)
+    return draw_survival([Survival.report(store)], path)
 
 
 def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
@@ -59,9 +59,16 @@ def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
     first = reports[0].settings
     axes.set_title(f"survival of {_classifier(first)} on {first['dataset']}", fontsize=10)
     axes.annotate(
-        _caption(reports[0]), xy=(0.5, 0.0), xycoords="axes fraction", xytext=(0, -44),
-        textcoords="offset points", ha="center", va="top", fontsize=7, color="#444444",
-    )  # fmt: skip
+        _caption(reports[0]),
+        xy=(0.5, 0.0),
+        xycoords="axes fraction",
+        xytext=(0, -44),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=7,
+        color="#444444",
+    )
     return save_figure(figure, path)
 
 
@@ -69,13 +76,18 @@ def draw_curve(axes: "Axes", result: SurvivalResult, label: str, color: str) -> 
     """Draw the step function with its band, and the fit where there is one."""
     curve = result.curve
     times = np.concatenate([[0.0], curve.times[curve.times > 0.0]])
-    found = [curve.at(float(eps)) for eps in times]
-    axes.step(times, [s.value for s in found], where="post", color=color, linewidth=1.5,
-              label=label)  # fmt: skip
+    steps = [curve.at(float(eps)) for eps in times]
+    values = [step.value for step in steps]
+    axes.step(times, values, where="post", color=color, linewidth=1.5, label=label)
     axes.fill_between(
-        times, [s.low for s in found], [s.high for s in found], step="post", color=color,
-        alpha=0.16, linewidth=0,
-    )  # fmt: skip
+        times,
+        [step.low for step in steps],
+        [step.high for step in steps],
+        step="post",
+        color=color,
+        alpha=0.16,
+        linewidth=0,
+    )
     if result.fit is not None:
         grid = np.linspace(0.0, curve.last, _GRID)
         fit = result.fit
@@ -97,17 +109,6 @@ def dress(axes: "Axes", norm: str) -> None:
         axes.legend(frameon=False, fontsize=7.5, loc="lower left")
     else:
         axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-
-
-def named(settings: dict[str, Any]) -> str:
-    """Return what was attacked and where, in words."""
-    defense = settings["defense"]
-    name = defense["purifier"]
-    if name == "none":
-        return "clean images"
-    strength = next((f", {k} = {defense[k]:g}" for k in ("t", "sigma") if defense.get(k)), "")
-    where = "anchor points of " if settings["at"] == "anchor" else "defended by "
-    return f"{where}{name}{strength}"
 
 
 def _classifier(settings: dict[str, Any]) -> str:

@@ -22,27 +22,34 @@ import numpy.typing as npt
 from advpure.analysis.survival.minimum_radius import RadiusRow
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Length, Row, Schema
+from advpure.statistics.estimates import Estimate
 from advpure.statistics.kaplan_meier import KaplanMeier, Survival, kaplan_meier
 from advpure.statistics.quantiles import Quantile, quantile
-from advpure.statistics.rates import Rate, wilson
+from advpure.statistics.rates import Interval, Rate, wilson
 from advpure.statistics.zero_inflated import ZeroInflatedGaussian, fit_zero_inflated
 
 SURVIVAL_SCHEMA = Schema(
     "survival",
     keys={"id": Count},
     values={
-        "lower": Length, "upper": Length | None, "attacks": Count, "misses": Count,
-        "forwards": Count, "backwards": Count,
-        "zero_gradient": bool, "moved": float | None, "clipped": float | None,
+        "lower": Length,
+        "upper": Length | None,
+        "attacks": Count,
+        "misses": Count,
+        "forwards": Count,
+        "backwards": Count,
+        "zero_gradient": bool,
+        "moved": float | None,
+        "clipped": float | None,
     },
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class SurvivalResult:
     """Minimum perturbations and what follows from them.
 
-    Args:
+    Attributes:
         rows: One per image, in any order; kept sorted by id.
         settings: What they depend on, as JSON values.
 
@@ -150,42 +157,54 @@ class SurvivalResult:
         """
         return self.curve.at(eps)
 
-    def to_json(self, radii: Sequence[float]) -> dict[str, Any]:
-        """Return the values, with n and intervals, and S at some radii, as one JSON object."""
+    def is_known(self, eps: float) -> bool:
+        """Return whether the search went as far as a radius."""
+        return self.curve.ends or eps <= self.curve.last
+
+    def survivors(self, eps: float) -> dict[int, float]:
+        """Return by sample id 1 for an image whose r* exceeds a radius within the search, else 0.
+
+        Their mean is S(eps).
+        """
+        return {row.id: float(row.upper is None or row.upper > eps) for row in self.rows}
+
+    def tree(self, radii: Sequence[float]) -> dict[str, Any]:
+        """Return accuracy, median, fit, and S at some radii; see `Estimate`."""
         fit, median = self.fit, self.median
-        fitted: dict[str, Any] = dict.fromkeys(
-            ("plateau", "plateau_interval", "mu", "mu_interval", "s", "s_interval", "gap")
-        )
-        if fit is not None:
-            fitted = {
-                "plateau": fit.plateau, "plateau_interval": list(fit.plateau_interval),
-                "mu": fit.mean, "mu_interval": list(fit.mean_interval),
-                "s": fit.std, "s_interval": list(fit.std_interval), "gap": self.gap,
-            }  # fmt: skip
+        low, high = _finite(median.low), _finite(median.high)
         return {
             "n": self.n,
-            "accuracy": self.accuracy.value,
-            "accuracy_interval": [self.accuracy.low, self.accuracy.high],
-            "median": _finite(median.value),
-            "median_interval": [_finite(median.low), _finite(median.high)],
+            "accuracy": Estimate.of(self.accuracy, self.survivors(0.0), style="beside"),
+            "median": self._estimate(median.value, low, high, style="alone"),
+            "median_interval": [low, high],
             "censored": self.censored,
             "misses": self.misses,
             "resolution": self.resolution,
-            **fitted,
-            "survival": [self.json_at(eps) for eps in radii],
+            "plateau": fit and self._estimate(fit.plateau, *fit.plateau_interval),
+            "mu": fit and self._estimate(fit.mean, *fit.mean_interval),
+            "s": fit and self._estimate(fit.std, *fit.std_interval),
+            "gap": self.gap,
+            "survival": [
+                {
+                    "eps": eps,
+                    "survival": self._measured(eps) if self.is_known(eps) else None,
+                    "fitted": fit and self._estimate(*fit.at(eps)[1:]),
+                }
+                for eps in radii
+            ],
         }
 
-    def json_at(self, eps: float) -> dict[str, float | None]:
-        """Return S(eps), measured and fitted, with bands; None beyond the end of the bracket."""
-        known = self.curve.ends or eps <= self.curve.last
-        found = self.at(eps)._asdict() if known else dict.fromkeys(Survival._fields)
-        fitted = None if self.fit is None else self.fit.at(eps)
-        return {
-            "eps": eps, "survival": found["value"], "low": found["low"], "high": found["high"],
-            "fitted": None if fitted is None else fitted.value,
-            "fitted_low": None if fitted is None else fitted.low,
-            "fitted_high": None if fitted is None else fitted.high,
-        }  # fmt: skip
+    def _measured(self, eps: float) -> Estimate | None:
+        return self._estimate(*self.at(eps)[1:], by_image=self.survivors(eps))
+
+    def _estimate(
+        self, value: float, low: float | None, high: float | None, **more: Any
+    ) -> Estimate | None:
+        """Return a value with its interval; None for a value beyond the search."""
+        if math.isinf(value):
+            return None
+        interval = None if low is None or high is None else Interval(low, high)
+        return Estimate(value=value, n=self.n, interval=interval, **{"style": "beside", **more})
 
 
 def _finite(value: float | None) -> float | None:

@@ -48,16 +48,26 @@ _SEGMENT_STEPS = 8  # forward passes on the segment: 1/256 of its length
 
 
 @dataclass(frozen=True, kw_only=True)
-class RadiusSettings:
+class SearchSettings:
+    """How to narrow a bracket.
+
+    Attributes:
+        bisections: Halvings of the bracket; intervals end at most end / 2^bisections wide.
+        search: ``tight``: go on from what was found; ``plain``: attack every radius afresh.
+    """
+
+    bisections: Bisections = 10
+    search: Search = "tight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadiusSettings(SearchSettings):
     """How to search.
 
-    Args:
+    Attributes:
         attack: Name of a registered attack.
         settings: Its settings; their radius is the end of the bracket, and their norm the norm. A
             step size that is set belongs to the end, and shrinks with the radius.
-        bisections: Halvings of the bracket; the search ends at intervals of at most
-            end / 2**bisections.
-        search: ``plain`` or ``tight``, see the module.
 
     Raises:
         BadInput: for a search that is not known, fresh randomness, or a number of bisections
@@ -66,8 +76,6 @@ class RadiusSettings:
 
     attack: str
     settings: AttackSettings
-    bisections: Bisections = 10
-    search: Search = "tight"
 
     def __post_init__(self) -> None:
         """Check the choices."""

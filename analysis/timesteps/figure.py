@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advpure.analysis.timesteps.report import report_timesteps
+from advpure.analysis.timesteps.study import Timesteps
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
 from advpure.statistics.rates import Mean, Rate
@@ -34,28 +34,40 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
         StorageFull: when there is no room.
     """
     check_ending(path)
-    report = report_timesteps(store)
+    report = Timesteps.report(store)
     s, steps = report.settings, report.steps
     figure = new_figure(9.6, 3.4)
     left, right = figure.subplots(1, 2)
     for place, (name, (style, marker)) in enumerate(_STYLES.items()):
-        found = [(step.t, getattr(step, name)) for step in steps]
-        rates: list[tuple[int, Rate]] = [(t, rate) for t, rate in found if rate is not None]
+        known = [(step.t, getattr(step, name)) for step in steps]
+        rates: list[tuple[int, Rate]] = [(t, rate) for t, rate in known if rate is not None]
         label = name if name != "attacked" else f"attacked ({(s['attack'] or {}).get('name')})"
         _curve(
-            left, [t for t, _ in rates], [100 * r.value for _, r in rates],
-            [100 * r.low for _, r in rates], [100 * r.high for _, r in rates],
-            style, marker, PALETTE[place], label,
-        )  # fmt: skip
+            left,
+            [t for t, _ in rates],
+            [100 * r.value for _, r in rates],
+            [100 * r.low for _, r in rates],
+            [100 * r.high for _, r in rates],
+            style,
+            marker,
+            PALETTE[place],
+            label,
+        )
     left.set_ylim(-2, 102)
     left.set_ylabel("accuracy, %")
-    means = [(step.t, step.rate) for step in steps]
-    kept: list[tuple[int, Mean]] = [(t, mean) for t, mean in means if mean is not None]
+    kept: list[tuple[int, Mean]] = [(step.t, step.cr) for step in steps if step.cr is not None]
     ends = [mean.interval or (mean.value, mean.value) for _, mean in kept]
     _curve(
-        right, [t for t, _ in kept], [mean.value for _, mean in kept], [low for low, _ in ends],
-        [high for _, high in ends], "-", "o", PALETTE[3], "compression rate",
-    )  # fmt: skip
+        right,
+        [t for t, _ in kept],
+        [mean.value for _, mean in kept],
+        [low for low, _ in ends],
+        [high for _, high in ends],
+        "-",
+        "o",
+        PALETTE[3],
+        "compression rate",
+    )
     right.set_ylim(bottom=0.0)
     right.set_ylabel("expected compression rate")
     for axes in (left, right):
