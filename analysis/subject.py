@@ -203,12 +203,6 @@ class Ball(Subject):
     eps: Strength | None = None
     norm: Norm | None = None
 
-    def context(
-        self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
-    ) -> dict[str, Any]:
-        """Return where a session computes, the file of the attack too."""
-        return super().context(model, described, find(self.attack), *sources)
-
     def threat_model(self) -> tuple[Norm, float]:
         """Return the norm and the radius of the ball, those of the data set where not given.
 
@@ -253,3 +247,9 @@ class Attacked(Ball):
             },
         ),
     ] = field(default_factory=dict)
+
+    def context(
+        self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
+    ) -> dict[str, Any]:
+        """Return where a session computes, the file of the attack too."""
+        return super().context(model, described, find(self.attack), *sources)
