@@ -71,7 +71,7 @@ def _imports(source: str) -> list[str]:
 def _layer(module: str) -> str:
     """Return the part of the house that a module belongs to."""
     part = module.split(".")[1] if "." in module else "loading"
-    return {"entry": "cli", "options": "loading"}.get(part, part)
+    return {"entry": "cli", "__main__": "cli", "options": "loading"}.get(part, part)
 
 
 # What each part of the house may import. Experiments are data, which only sweeps read.
@@ -93,9 +93,10 @@ MAY_IMPORT = {
     "runs": ("base", "core"),
     "attacks": ("base", "core"),
     "analysis": (*_MIDDLE, "attacks", "training"),
+    "studies": ("base", "analysis"),
     "experiments": (),
-    "sweeps": (*_MIDDLE, "attacks", "analysis", "experiments"),
-    "cli": (*_MIDDLE, "attacks", "analysis", "experiments", "sweeps", "training"),
+    "sweeps": (*_MIDDLE, "attacks", "analysis", "studies", "experiments"),
+    "cli": (*_MIDDLE, "attacks", "analysis", "studies", "experiments", "sweeps", "training"),
 }
 
 
