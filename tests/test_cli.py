@@ -229,7 +229,7 @@ def test_limit_is_near_the_smallest_strength(cli: Cli) -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from advpure.cli import run; run(['--help']); run(['attack', '--help']);"
+        "import sys; from advpure.cli import run; run(['--help']); run(['train', '--help']);"
         "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'safetensors'};"
         "sys.exit(len(heavy & set(sys.modules)))"
     )

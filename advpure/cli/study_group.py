@@ -3,11 +3,13 @@
 So `advpure --help` imports no study, and no network.
 """
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.studies import STUDIES
 
@@ -40,6 +42,18 @@ class StudyGroup(TyperGroup):
         from advpure.cli.studies import command_of
 
         return command_of(name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the verb that the first word names.
+
+        Raises:
+            BadInput: for a word that names none, with the nearest one.
+        """
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BadInput(f"verb {args[0]!r}", "is not known", f"{hint}see advpure --help")
+        return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of all verbs."""
