@@ -2,17 +2,26 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from advpure.base.errors import BadInput
 from advpure.base.units import parse_number
-from advpure.base.validation import check_value
+from advpure.base.validation import check_value, shown
 from advpure.purifiers import PURIFIERS
 
 S = TypeVar("S")
@@ -48,11 +57,12 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, BadInput):
             raise cause from None
-        place = ".".join(str(part) for part in first["loc"]) or "options"
+        place = str(first["loc"][0]) if first["loc"] else "options"
+        given = values.get(place, first["input"])
         if place in hints:  # our words where the rule is one of ours
-            _check(_as_number(first["input"]), hints[place], place, owner)
+            _check(_as_number(given), hints[place], place, owner)
         raise BadInput(
-            f"{place} {first['input']!r} of {owner}",
+            f"{place} {shown(given)} of {owner}",
             "is not usable",
             first["msg"][0].lower() + first["msg"][1:],
         ) from None
@@ -132,17 +142,50 @@ def _read(name: str, value: Any, hint: Any, owner: str) -> Any:
     return _check(value, hint, name, owner)
 
 
-def _read_text(name: str, value: Any, hint: Any) -> Any:
+def _read_text(name: str, value: str, hint: Any) -> Any:
     """Turn "8/255" into a number, and "none" into None where the option may be absent.
 
-    Where a text is wanted and no number, as for the path of a file, "/" is no fraction.
+    Where a text is wanted and no number, as for the path of a file, "/" is no fraction. Numbers and
+    truths are those that the command line reads: no ``1_0``, no ``yes``.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
-    kinds = get_args(hint) or (hint,)
-    if isinstance(value, bool) and bool not in kinds:
-        check_value(value, hint, name)
-    if isinstance(value, str) and "/" in value and (str not in kinds or float in kinds):
+    kinds = list(_kinds(hint))
+    if value.lower() == "none" and NoneType in kinds:
+        return None
+    for one in kinds:
+        if not isinstance(one, type) and str(one) == value:  # a choice, be it a number
+            return one.value
+    if str in kinds:
+        return value if "/" not in value or float not in kinds else parse_number(value, name)
+    if bool in kinds and len(kinds) <= 2:
+        if value.lower() not in ("true", "false"):
+            check_value(value, bool, name)
+        return value.lower() == "true"
+    if "/" in value:
         return parse_number(value, name)
-    absent = isinstance(value, str) and value.lower() == "none" and NoneType in get_args(hint)
-    return None if absent else value
+    if "_" in value and {int, float} & set(kinds):
+        fix = f"write {value.replace('_', '')}"
+        raise BadInput(f"{name} {shown(value)}", "is not written in digits", fix)
+    return value
+
+
+class _Choice(NamedTuple):
+    """One of the values of a Literal."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """Yield the types that a field may have, choices one by one, without their ranges."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        yield from _kinds(get_args(hint)[0])
+    elif origin in (Union, UnionType):
+        for one in get_args(hint):
+            yield from _kinds(one)
+    elif origin is Literal:
+        yield from map(_Choice, get_args(hint))
+    else:
+        yield hint

@@ -35,16 +35,18 @@ class Verbs(typer.Typer):
 
 
 class _Verb(TyperCommand):
-    """A verb that refuses what Python alone reads as a number: ``1_0`` for 10."""
+    """A verb that refuses what parsers let through: ``1_0`` for 10, and all but the last of two."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and refuse a text with ``_`` that became a number.
+        """Parse, and refuse an option that is given twice, or a text with ``_`` for a number.
 
         Raises:
             BadInput: naming it.
         """
-        texts = [text.rpartition("=")[2] for text in args if "_" in text]
+        given = list(args)
+        texts = [text for text in (each.rpartition("=")[2] for each in args) if "_" in text]
         rest = super().parse_args(ctx, args)
+        self._refuse_twice(ctx, given)
         numbers = [each for each in ctx.params.values() if type(each) in (int, float)]
         for text in texts:
             if _SPACED.fullmatch(text) and float(text.replace("_", "")) in numbers:
@@ -53,6 +55,18 @@ class _Verb(TyperCommand):
                 plain = text.replace("_", "")
                 raise BadInput(f"number {text!r}", "is not written in digits", f"write {plain}")
         return rest
+
+    def _refuse_twice(self, ctx: Any, args: list[str]) -> None:
+        """Refuse an option that takes one value and is given two, of which the first has no use."""
+        _, _, order = self.make_parser(ctx).parse_args(args=args)
+        seen: set[Any] = set()
+        for option in order:
+            if option in seen and not getattr(option, "multiple", False):
+                from advpure.base.errors import BadInput
+
+                names = "/".join((*option.opts[:1], *option.secondary_opts[:1]))
+                raise BadInput(f"option {names}", "is given twice", "keep one of them")
+            seen.add(option)
 
 
 def checked(verb: Callable[..., Result]) -> Callable[..., Result]:
