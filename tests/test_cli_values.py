@@ -49,6 +49,27 @@ def options() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("attack --eps 1/255 --eps 2/255", "--eps"),
+        ("attack -n 2 --n 2", "--n"),
+        ("attack --fix-random --fresh-random", "--fix-random/--fresh-random"),
+        ("models convert a --as b --as c --to d", "--as"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_given_once(
+    refused: Refused, line: str, names: str
+) -> None:
+    told = refused(*line.split())
+    assert told == f"advpure: option {names} is given twice; keep one of them\n"
+
+
+def test_an_underscore_in_a_name_is_none_in_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "cr --dataset digits -n 2 --perturbations 1 -d ddpm --t 1 -o surrogate_stride=1"
+    assert run([*line.split(), "--dry-run"]) == 0, capsys.readouterr().err
+
+
 OPTIONS = [each for each in options() if each[0] != "models"]
 
 

@@ -1,6 +1,7 @@
 """Options as text: converted, checked against a settings class, and never another keyword."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -16,6 +17,7 @@ class Settings:
     size: float = 0.5
     clip: bool = False
     name: str | None = None
+    order: Literal[1, 2, 3] = 3
 
     def __post_init__(self) -> None:
         """Have a rule of its own."""
@@ -27,6 +29,29 @@ def test_text_becomes_what_the_field_holds() -> None:
     read = read_options(Settings, {"count": "3", "size": "2/8", "clip": "true"}, "mine")
     assert read == Settings(count=3, size=0.25, clip=True)
     assert read_options(Settings, {"count": 3, "name": None}, "mine") == Settings(count=3)
+
+
+def test_a_choice_of_numbers_is_read_from_text() -> None:
+    assert read_options(Settings, {"order": "2"}, "mine").order == 2
+    with pytest.raises(BadInput, match="order 4 of mine is not known; known: 1, 2, 3"):
+        read_options(Settings, {"order": "4"}, "mine")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"count": "1_0"}, "count '1_0' is not written in digits; write 10"),
+        ({"size": "2_5"}, "size '2_5' is not written in digits; write 25"),
+        ({"clip": "yes"}, "clip 'yes' is neither true nor false; use true or false"),
+        ({"clip": "1"}, "clip '1' is neither true nor false; use true or false"),
+    ],
+)
+def test_text_that_only_a_lenient_parser_reads_is_refused(
+    given: dict[str, str], line: str
+) -> None:
+    with pytest.raises(BadInput) as refusal:
+        read_options(Settings, given, "mine")
+    assert str(refusal.value) == line
 
 
 def test_the_path_of_a_file_is_no_fraction() -> None:

@@ -302,3 +302,32 @@ def test_a_model_that_edits_its_input_is_refused(attack: Any, edit: Any) -> None
     with pytest.raises(BadInput, match="changes its input in place"):
         attack(lambda x: edit(x).flatten(1)[:, :10], images, labels, eps="8/255")
     assert torch.equal(images, before)
+
+
+class Tiled(nn.Module):
+    """A model of fixed batch size that edits what it is given."""
+
+    tile = 4
+
+    def __init__(self, edit: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.edit = edit
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.edit(x)
+        return x.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize("attack", [pgd, uniform_noise])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(
+    "edit", [lambda x: x.clamp_(0, 1), lambda x: x.data.mul_(0.5), lambda x: x.numpy().fill(0.0)]
+)
+def test_a_model_that_edits_its_padded_tiles_is_refused(
+    attack: Any, count: int, edit: Callable[[Tensor], object]
+) -> None:
+    images, labels, _ = load_images("digits", n=count)
+    before = images.clone()
+    with pytest.raises(BadInput, match="changes its input in place"):
+        attack(Tiled(edit), images, labels, eps="8/255")
+    assert torch.equal(images, before)

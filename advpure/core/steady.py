@@ -32,6 +32,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from advpure.base.errors import BadInput
+from advpure.core.tiling import same, unspoilt, watched_tiles
 
 Ask = Callable[[Tensor], Any]
 Module = TypeVar("Module", bound=nn.Module)
@@ -177,16 +178,8 @@ def _twice(ask: Ask, images: Tensor, watch: "_Watch") -> tuple[Any, Any]:
 
 def _answer(ask: Ask, few: Tensor) -> Any:
     """Ask about a copy of a few rows, which has to stay as it is."""
-    given = few.clone()
-    version = given._version
-    answer = ask(given)
-    if given._version != version or not _same(given, few):
-        raise BadInput(
-            "a model that changes its input in place",
-            "spoils the images that are measured",
-            "let it work on a copy (x = x.clone())",
-        )
-    return answer
+    with watched_tiles():
+        return unspoilt(ask)(few.clone())
 
 
 def _works(ask: Ask, images: Tensor, watch: "_Watch") -> bool:
@@ -295,14 +288,10 @@ class _Watch:
         """Put back buffers that moved; return the name of the first, or nothing."""
         moved = ""
         for name, buffer, before in self.kept.values():
-            if buffer.shape == before.shape and not _same(buffer, before):
+            if buffer.shape == before.shape and not same(buffer, before):
                 buffer.copy_(before)
                 moved = moved or name
         return moved
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 Modes = tuple[tuple[Any, bool], ...]

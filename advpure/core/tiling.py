@@ -13,6 +13,8 @@ with 9 x 9 images), and only a tile of 1 gives the guarantee.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -89,14 +91,56 @@ def tiled(function: Callable[..., T], tile: int | None) -> Callable[..., T]:
         return function
 
     def run(*tensors: Tensor | None) -> T:
+        call = unspoilt(function) if _WATCHED.get() else function
         tiles = list(split_tiles(*tensors, tile=tile))
         if len(tiles) == 1 and tiles[0].rows == tile:
-            return function(*tiles[0].tensors)
-        parts: list[T] = [_unpad(function(*each.tensors), each.rows) for each in tiles]
+            return call(*tiles[0].tensors)
+        parts: list[T] = [_unpad(call(*each.tensors), each.rows) for each in tiles]
         result: T = parts[0] if len(parts) == 1 else _join(parts)
         return result
 
     return run
+
+
+_WATCHED: ContextVar[bool] = ContextVar("watched", default=False)
+
+
+@contextmanager
+def watched_tiles() -> Iterator[None]:
+    """Let no tile of the body be changed in place; see `unspoilt`."""
+    token = _WATCHED.set(True)
+    try:
+        yield
+    finally:
+        _WATCHED.reset(token)
+
+
+def unspoilt(function: Callable[..., T]) -> Callable[..., T]:
+    """Wrap a function of tensors so that it is refused when it changes one of them in place.
+
+    Raises:
+        BadInput: by the wrapped function, also where a change leaves the values, or leaves no trace
+            in the version of the tensor, as through NumPy.
+    """
+
+    def call(*tensors: Tensor | None) -> T:
+        before = [(each, each._version, each.clone()) for each in tensors if each is not None]
+        result = function(*tensors)
+        for each, version, copy in before:
+            if each._version != version or not same(each, copy):
+                raise BadInput(
+                    "a model that changes its input in place",
+                    "spoils the images that are measured",
+                    "let it work on a copy (x = x.clone())",
+                )
+        return result
+
+    return call
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors of one shape hold the same values, NaN equal to NaN."""
+    return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 class Tile(NamedTuple):
