@@ -6,6 +6,7 @@ policy, tile, and the SHA-256 of every weights file.
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,19 @@ from advpure.base.validation import as_integer, instance, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.core.defense import Defense, Policy
-from advpure.core.denoisers import DENOISERS, Denoiser, check_covered
+from advpure.core.denoisers import (
+    DENOISERS,
+    ConsistencyDenoiser,
+    Denoiser,
+    EDMDenoiser,
+    EpsilonDenoiser,
+    check_covered,
+)
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs, as_logits
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
-from advpure.core.recipe import Recipe
+from advpure.core.recipe import NoiseStrength, Recipe
 from advpure.core.steady import is_trusted, trust, trusted_shape
 from advpure.core.tiling import check_tile
 from advpure.data import DATASETS, dataset_info
@@ -319,9 +327,13 @@ def load_purifier(
         settings["denoiser"] = _identity(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
+    model_name = settings.get("denoiser", {}).get("name", "")
+    _note_other_kind(name, recipe, denoiser, model_name)
     level = getattr(recipe, "sigma", None)
+    if isinstance(recipe, NoiseStrength) and recipe.t is None:
+        level = recipe.level / 2  # its default included
     if level is not None:
-        check_covered(denoiser, settings.get("denoiser", {}).get("name", ""), level)
+        check_covered(denoiser, model_name, level)
     return Purifier(
         name,
         recipe.chain(denoiser),
@@ -333,6 +345,21 @@ def load_purifier(
         gradient=gradient,
         tile=_tile(dataset, tile),
     ).eval()
+
+
+def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model: str) -> None:
+    """Say that a purifier is given a network of another kind than it was made for.
+
+    Both kinds map a noisy state to an image, so the chain runs; what it is called is then not what
+    it does.
+    """
+    consistent = isinstance(denoiser, ConsistencyDenoiser)
+    wanted = (recipe.network or "").startswith("cm")
+    if consistent == wanted or not isinstance(denoiser, EDMDenoiser | EpsilonDenoiser):
+        return
+    kinds = ("a denoiser, which estimates the mean image", "a consistency model, which samples an image")
+    there, made = kinds[consistent], "consistency models" if wanted else "denoisers"
+    warnings.warn(f"{model} is {there}; {name} is made for {made}", UserWarning, stacklevel=3)
 
 
 def load_defense(

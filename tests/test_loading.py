@@ -170,3 +170,22 @@ def test_networks_of_the_wrong_kind_or_for_other_images_are_refused() -> None:
         load_purifier("onestep-edm", "cifar10", weights="digits-edm")
     with pytest.raises(BadInput, match=r"for digits images .* does not fit cifar10 images"):
         load_defense("none", "cifar10", classifier="digits-classifier")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "line"),
+    [
+        ("cm", "digits-edm", "digits-edm is a denoiser, which estimates the mean image; cm is"),
+        ("ddpm", "digits-cm", "digits-cm is a consistency model, which samples an image; ddpm is"),
+    ],
+)
+def test_a_network_of_another_kind_runs_with_a_note(name: str, weights: str, line: str) -> None:
+    with pytest.warns(UserWarning, match=line):
+        load_purifier(name, "digits", weights=weights)
+
+
+@pytest.mark.parametrize("name", ["cm", "onestep-edm", "pf-ode"])
+def test_the_default_strength_is_one_that_the_network_covers(name: str) -> None:
+    narrow = EDMDenoiser(nn.Identity(), sigma_min=1.0, sigma_max=2.0)
+    with pytest.raises(BadInput, match=r"sigma 0\.25 is outside .* 0\.5 to 1 in"):
+        load_purifier(name, "digits", denoiser=narrow)

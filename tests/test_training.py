@@ -477,7 +477,10 @@ def test_a_run_may_stop_early_say_so_and_go_on(tmp_path: Path) -> None:
     card = (tmp_path / "parts" / "tiny.md").read_text()
     assert "5 of 12 steps (unfinished) of 8, 40 images seen" in card
     assert early.steps == load_network(early.weights).metadata["steps"] == 5
-    assert train(RECIPE, out=tmp_path / "parts", until=1, progress=False).steps == 5
+    with pytest.warns(UserWarning, match="step 1 has passed: the weights are those of step 5"):
+        assert train(RECIPE, out=tmp_path / "parts", until=1, progress=False).steps == 5
+    with pytest.raises(BadInput, match="steps 4 are fewer than the 5 that the training in"):
+        train(RECIPE, out=tmp_path / "parts", steps=4, progress=False)
     late = train(RECIPE, out=tmp_path / "parts", progress=False)
     one, two = load_state(whole.weights), load_state(late.weights)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -497,12 +500,13 @@ def test_exported_weights_go_on_where_the_checkpoint_is_gone(tmp_path: Path) -> 
     assert "optimizer_restarted_at_step: 5" in (tmp_path / "late" / "tiny.md").read_text()
     # A checkpoint that is there wins: the same command goes on.
     train(RECIPE, out=tmp_path / "two", weights=str(early.weights), until=8, progress=False)
-    again = train(RECIPE, out=tmp_path / "two", weights=str(early.weights), progress=False)
+    with pytest.warns(UserWarning, match="has a checkpoint, at step 8: .* was not read"):
+        again = train(RECIPE, out=tmp_path / "two", weights=str(early.weights), progress=False)
     one, two = load_state(late.weights), load_state(again.weights)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert load_network(again.weights).metadata["optimizer_restarted_at_step"] == 5
     other = dataclasses.replace(RECIPE, batch=4)
-    with pytest.raises(BadInput, match=r"weights .*early.* was made with another batch \(8\)"):
+    with pytest.raises(BadInput, match=r"weights .*early.* was made with another batch \(8\); give"):
         train(other, out=tmp_path / "other", weights=str(early.weights), progress=False)
 
 

@@ -150,6 +150,8 @@ def test_files_that_are_no_recipes(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"seed": -1}, "seed -1"),
         ({"decay": True}, "decay True is not known"),
         ({"autocast": "yes"}, "autocast 'yes'"),
+        ({"momentum": 0.5}, "momentum 0.5 means nothing to optimizer adamw"),
+        ({"shift": 0, "reflect": True}, "reflect means nothing without a shift"),
     ],
 )
 def test_a_recipe_in_python_obeys_the_same_rules(settings: dict[str, Any], message: str) -> None:
@@ -162,9 +164,9 @@ def test_numbers_are_stored_plainly() -> None:
     import numpy as np
 
     recipe = dataclasses.replace(
-        load_recipe("digits-classifier"), steps=np.int64(3), clip=np.float32(0.5), momentum=0
+        load_recipe("digits-classifier"), steps=np.int64(3), clip=np.float32(0.5), weight_decay=0
     )
-    assert (type(recipe.steps), type(recipe.clip), type(recipe.momentum)) == (int, float, float)
+    assert (type(recipe.steps), type(recipe.clip), type(recipe.weight_decay)) == (int, float, float)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,7 @@ def test_numbers_are_stored_plainly() -> None:
         ({"save_seconds": -1}, "save_seconds -1 is not 0 or more"),
         ({"steps": 0}, "steps 0 is not a whole number"),
         ({"teacher": "digits-edm"}, "alone, which need one"),
+        ({"out": 3}, "out 3 of type int cannot be used"),
     ],
 )
 def test_arguments_of_train_are_checked(
@@ -184,7 +187,7 @@ def test_arguments_of_train_are_checked(
 ) -> None:
     recipe: Recipe = load_recipe("digits-classifier")
     with pytest.raises(BadInput, match=message):
-        train(recipe, out=tmp_path, progress=False, **arguments)
+        train(recipe, **{"out": tmp_path, "progress": False, **arguments})
     assert not list(tmp_path.iterdir())
 
 
@@ -210,6 +213,21 @@ def test_a_network_that_halves_its_images_to_nothing_is_refused(tmp_path: Path) 
     deep = dataclasses.replace(recipe, architecture="convnet")
     with pytest.raises(BadInput, match=r"does not fit digits images \[1, 8, 8\] \(.*; mend"):
         train(deep, out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "line"),
+    [
+        ("digits-classifier", "edm", "resnet takes images alone, and task edm"),
+        ("digits-edm", "classifier", "unet takes images and noise levels, and task classifier"),
+    ],
+)
+def test_an_architecture_of_another_kind_is_refused(
+    name: str, task: str, line: str, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(load_recipe(name), task=task, loss={})
+    with pytest.raises(BadInput, match=line):
+        train(recipe, out=tmp_path, progress=False)
 
 
 def test_a_teacher_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -59,7 +59,12 @@ class Denoiser(nn.Module):
 
         Returns:
             The estimate of x0, [B, C, H, W].
+
+        Raises:
+            BadInput: for a number that is no noise level; the values of a tensor are not read.
         """
+        if not isinstance(sigma, Tensor) and not 0 < sigma < math.inf:
+            raise BadInput(f"sigma {sigma}", "is not positive and finite", "write for example 0.5")
         return self.predict(x, sigma).x0
 
 
@@ -67,18 +72,19 @@ def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
     """Return sigma_data, sigma_min and sigma_max, model units, as numbers.
 
     Raises:
-        BadInput: unless 0 < sigma_data and 0 < sigma_min < sigma_max, all finite.
+        BadInput: unless 0 < sigma_data <= 100 and 0 < sigma_min < sigma_max, all finite.
 
     Example:
         >>> checked_range({"sigma_data": -1, "sigma_min": 0.002, "sigma_max": 80})
         Traceback (most recent call last):
         ...
-        advpure.BadInput: sigma_data -1 is not above 0; choose one in that range
+        advpure.BadInput: sigma_data -1 is not above 0 and 100 or less; choose one in that range
     """
     found: dict[str, float] = {}
     for name in ("sigma_data", "sigma_min", "sigma_max"):
         above = found["sigma_min"] if name == "sigma_max" else 0.0
-        found[name] = number(levels.get(name), name, Range(above=above))
+        most = 100.0 if name == "sigma_data" else None  # images span 2
+        found[name] = number(levels.get(name), name, Range(above=above, most=most))
     return found
 
 

@@ -97,6 +97,11 @@ class Recipe:
         """
         validate(self)
         check_name(self.name, "name")
+        if self.optimizer != "sgd" and self.momentum != defaults()["momentum"]:
+            rule = f"means nothing to optimizer {self.optimizer}"
+            raise BadInput(f"momentum {self.momentum:g}", rule, "leave it out, or use sgd")
+        if self.reflect and not self.shift:
+            raise BadInput("reflect", "means nothing without a shift", "leave it out, or shift")
         if self.optimizer == "sgd" and not self.momentum:
             raise BadInput("momentum 0 of sgd", "leaves nothing to Nesterov", "use for example 0.9")
         for table in _TABLES:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from advpure.base.devices import plain_defaults
 from advpure.base.errors import BadInput
 from advpure.base.storage import TRAINING_FILE, refuse_other_use
-from advpure.base.validation import Range, number, whole
+from advpure.base.validation import Range, instance, number, whole
 from advpure.data import DATASETS, dataset_info
 from advpure.models import model_path
 from advpure.networks import ConvNet, build_network
@@ -22,7 +23,7 @@ from advpure.training.labelled import average_tokens
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, load_recipe
-from advpure.training.tasks import make_task
+from advpure.training.tasks import DENOISES, make_task
 from advpure.training.trainer import Trainer
 
 _FIT = 5000
@@ -90,6 +91,8 @@ def train(
         BadInput: for a bad recipe, data set, teacher or checkpoint, or a folder of another verb.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
+    instance(recipe, (str, Path, Recipe), "recipe", "name one, or a TOML file")
+    instance(out, (str, Path, type(None)), "out", "name a folder")
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     save_seconds = number(save_seconds, "save_seconds", Range(least=0))
     if steps is not None:
@@ -110,12 +113,22 @@ def train(
     taught_by = None if start is None else state_sha256(start.network)
     trainer = Trainer(plan, task, network, data, folder, device, taught_by)
     resumed = resume and trainer.resume()
-    if weights is not None and not resumed:
-        path = _weights_path(weights)
-        trainer.go_on_from(load_network(path), f"weights {weights}")
+    if weights is not None and resumed:
+        _note(f"{folder} has a checkpoint, at step {trainer.step}: {weights} was not read")
+    elif weights is not None:
+        trainer.go_on_from(load_network(_weights_path(weights)), f"weights {weights}")
         trainer.save()
+    last = plan.steps if until is None else until
+    if trainer.step > plan.steps:
+        raise BadInput(
+            f"steps {plan.steps}",
+            f"are fewer than the {trainer.step} that the training in {folder} has taken",
+            f"use {trainer.step} or more, or start again without resuming",
+        )
+    if trainer.step > last:
+        _note(f"step {last} has passed: the weights are those of step {trainer.step}")
     trainer.run(
-        plan.steps if until is None else until,
+        last,
         save_seconds=save_seconds,
         progress=progress,
     )
@@ -139,6 +152,10 @@ def train(
     )
 
 
+def _note(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=3)
+
+
 def _check_fits(plan: Recipe, network: nn.Module) -> None:
     """Refuse a network that cannot take the images of its data set, or has too few answers.
 
@@ -158,6 +175,13 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
             "mend image_channels in [network]",
         )
     denoiser = len(inspect.signature(network.forward).parameters) > 1  # images and noise levels
+    if denoiser != (plan.task in DENOISES):
+        takes = "images and noise levels" if denoiser else "images alone"
+        raise BadInput(
+            f"architecture {plan.architecture}",
+            f"takes {takes}, and task {plan.task} trains another kind",
+            "mend architecture or task",
+        )
     inputs = [torch.zeros(1, *info.shape), *([torch.zeros(1)] if denoiser else [])]
     try:
         with torch.no_grad():  # only the shape of the answer is looked at

@@ -199,6 +199,11 @@ NEEDS_TEACHER = {
     "calibration",
 }
 """Tasks that start from a trained network."""
+DENOISES = {
+    "edm", "consistency", "consistency-training", "consistency-tuning",
+    "consistency-unconditional", "calibration",
+}  # fmt: skip
+"""Tasks whose network takes images and noise levels; those of the others take images alone."""
 
 
 def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:

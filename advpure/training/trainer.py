@@ -249,7 +249,8 @@ class Trainer:
             BadInput: when it belongs to a recipe that differs in more than steps.
         """
         recipe = weights.metadata.get("recipe")
-        self._check_recipe(name, recipe if isinstance(recipe, dict) else {})
+        made = recipe if isinstance(recipe, dict) else {}
+        self._check_recipe(name, made, "give weights of this recipe")
         state = weights.network.state_dict()
         check_same_names(state, self.network.state_dict(), name)
         self.network.load_state_dict(state)
@@ -260,7 +261,12 @@ class Trainer:
         """Return the step at which the optimiser started anew, if it ever did."""
         return {"optimizer_restarted_at_step": self.begun} if self.begun else {}
 
-    def _check_recipe(self, what: str, recipe: dict[str, Any]) -> None:
+    def _check_recipe(
+        self,
+        what: str,
+        recipe: dict[str, Any],
+        fix: str = "choose another folder or start again without resuming",
+    ) -> None:
         """Refuse what was made by another recipe."""
         own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         recipe = {**defaults(), **recipe}
@@ -269,5 +275,5 @@ class Trainer:
             raise BadInput(
                 what,
                 f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
-                "choose another folder or start again without resuming",
+                fix,
             )
