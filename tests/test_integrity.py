@@ -1,6 +1,7 @@
 """Checksums of records: no flipped bit, edited value or lost row goes unnoticed."""
 
 import json
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -319,3 +320,36 @@ def test_no_reader_opens_a_run_whose_header_was_edited(tmp_path: Path, edits: st
     connection.close()
     with pytest.raises(BadInput, match="is damaged"):
         RecordStore.read(tmp_path)
+
+
+@pytest.mark.parametrize("edit", ["CREATE VIEW v AS SELECT 1", EDITS["a trigger"]])
+def test_no_session_goes_on_with_a_view_or_a_trigger(tmp_path: Path, edit: str) -> None:
+    connection = sqlite3.connect(_write(tmp_path))
+    connection.execute(edit)
+    connection.close()
+    with pytest.raises(BadInput, match="which no run has"):
+        RecordStore.open(tmp_path, schemas=(RATES,), settings=SETTINGS, context={"torch": "2"})
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (os.mkfifo, "is no file that could hold records"),
+        (lambda path: path.mkdir(), "is no file that could hold records"),
+        (lambda path: path.symlink_to(path.name), "cannot be opened or written"),
+    ],
+)
+def test_what_is_no_file_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None], line: str
+) -> None:
+    make(tmp_path / "records.sqlite")
+    with pytest.raises(BadInput, match=line):
+        RecordStore.open(tmp_path, schemas=(RATES,), settings=SETTINGS, context={})
+
+
+def test_the_verb_of_another_run_is_named_before_all_other_settings(tmp_path: Path) -> None:
+    RecordStore.open(
+        tmp_path, schemas=(RATES,), settings={"a": 1, "verb": "cr"}, context={}
+    ).close()
+    with pytest.raises(BadInput, match='setting verb = "snr" differs from "cr" of the run'):
+        RecordStore.open(tmp_path, schemas=(RATES,), settings={"verb": "snr"}, context={})

@@ -24,12 +24,17 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open a database file for a run that computes (`create`) or for one that is looked at.
 
     What lies on a read-only disk and has no log left to fold in is opened as it stands.
+
+    Raises:
+        BadInput: for a folder, a pipe or a device of that name, on which SQLite could wait forever.
     """
+    if path.exists() and not path.is_file():
+        raise BadInput(str(path), "is no file that could hold records", "choose another folder")
     mode = "rwc" if create else "rw"
     if not create and not os.access(path.parent, os.W_OK):
         log = path.with_name(f"{path.name}-wal")
         mode = "ro" if log.is_file() and log.stat().st_size else "ro&immutable=1"
-    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     with plain_errors(path):
         return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 

@@ -144,9 +144,11 @@ def check_settings(stored: Mapping[str, Any], given: Mapping[str, Any], folder: 
     """Refuse to go on with a run under other settings.
 
     Raises:
-        BadInput: naming the first key, in sorted order, that differs, with both values.
+        BadInput: naming the first key, in sorted order, that differs, with both values; the verb
+            before all others.
     """
-    if difference := _first_difference(stored, given):
+    verbs = ({"verb": each["verb"]} if "verb" in each else {} for each in (stored, given))
+    if difference := _first_difference(*verbs) or _first_difference(stored, given):
         key, there, here = difference
         rule = f"differs from {there} of the run in {folder}"
         raise BadInput(f"setting {key} = {here}", rule, _OTHER_OUT)

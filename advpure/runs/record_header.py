@@ -77,14 +77,18 @@ class RecordHeader:
         Raises:
             BadInput: when views or triggers were put in, or a session was edited or lost.
         """
+        self._refuse_foreign()
+        if not self.sessions:
+            raise damaged(self._path, "its sessions are lost")
+
+    def _refuse_foreign(self) -> None:
+        """Refuse views, which pass for tables, and triggers, which change what is written."""
         foreign = self._connection.execute(
             "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY name"
         ).fetchall()
         if foreign:
             kind, name = foreign[0]
             raise damaged(self._path, f"{name} is a {kind}, which no run has")
-        if not self.sessions:
-            raise damaged(self._path, "its sessions are lost")
 
     @property
     def finished(self) -> bool:
@@ -112,8 +116,10 @@ class RecordHeader:
             schemas: The tables that it uses.
 
         Raises:
-            BadInput: when settings, images, weights, data or layouts are not those of the run.
+            BadInput: when settings, images, weights, data or layouts are not those of the run, or
+                views or triggers were put in.
         """
+        self._refuse_foreign()
         folder = self._path.parent
         check_settings(self.settings, json.loads(settings), folder)
         ids = None if samples is None else frozenset(samples)
