@@ -357,7 +357,10 @@ def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model
     wanted = (recipe.network or "").startswith("cm")
     if consistent == wanted or not isinstance(denoiser, EDMDenoiser | EpsilonDenoiser):
         return
-    kinds = ("a denoiser, which estimates the mean image", "a consistency model, which samples an image")
+    kinds = (
+        "a denoiser, which estimates the mean image",
+        "a consistency model, which samples an image",
+    )
     there, made = kinds[consistent], "consistency models" if wanted else "denoisers"
     warnings.warn(f"{model} is {there}; {name} is made for {made}", UserWarning, stacklevel=3)
 
@@ -421,6 +424,12 @@ def load_defense(
     votes = PURIFIERS.get(name).votes
     if policy is not None:
         instance(policy, Policy, "policy", "write eot:10, or pass a Policy")
+        if policy.draws > 1 and not purifier.is_random:
+            raise BadInput(
+                f"policy {policy.kind}:{policy.draws}",
+                f"means nothing to {name}, which draws no noise",
+                "leave it out",
+            )
     if policy is None and votes > 1:
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity

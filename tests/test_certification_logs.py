@@ -256,6 +256,12 @@ def test_dialects(tmp_path: Path, text: str, note: str | None) -> None:
         assert note in images.notes[0]
 
 
+def test_an_abstention_with_a_radius_is_told(tmp_path: Path) -> None:
+    images = dialect(tmp_path, TEXT.replace("5\t-1\t0.0\t0", "5\t-1\t0.5\t0"))
+    assert "1 abstentions have a radius above 0; read as abstentions" in images.notes[0]
+    assert images.correct.tolist() == [True, False, False]
+
+
 def test_a_column_correct_that_contradicts_is_told_with_its_first_image(tmp_path: Path) -> None:
     said = TEXT.replace("\t1\t0:", "\tFalse\t0:").replace("\t0\t0:", "\tFalse\t0:")
     images = dialect(tmp_path, said)
@@ -299,6 +305,7 @@ HEAD = "\t".join(HEADER) + "\n"
         (HEAD + "0\t1_0\t1\t0\t0\t0\n" + ROWS[2], "has no number in column label"),
         (HEAD + "9" * 30 + "\t1\t1\t0\t0\t0\n" + ROWS[2], "has no number in column idx"),
         (HEAD + "0\t1\t1\t0\tperhaps\t0\n" + ROWS[2], "has no number in column correct"),
+        ("idx label label predict radius\n0 1 1 1 0.5\n", "has two columns 'label'"),
     ],
 )
 def test_foreign_files_are_refused(tmp_path: Path, text: str, words: str) -> None:

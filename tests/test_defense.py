@@ -273,7 +273,7 @@ def test_policies_are_parsed(text: str, policy: Policy) -> None:
 @pytest.mark.parametrize(("text", "rule"), [
     ("vote:3", "policy 'vote' is not known; use single, eot or majority"),
     ("eot:x", "policy 'eot:x' has no number of draws"), ("eot:-1", "has no number"),
-    ("eot:0", "0 draws do not fit eot"), ("single:3", "3 draws do not fit single"),
+    ("eot:0", "draws 0 is not a whole number from 1 to"), ("single:3", "3 draws do not fit single"),
 ])  # fmt: skip
 def test_unusable_policies_name_the_rule(text: str, rule: str) -> None:
     with pytest.raises(BadInput, match=rule):

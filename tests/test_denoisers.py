@@ -164,3 +164,9 @@ def test_the_base_class_is_abstract() -> None:
 def test_a_sigma_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match=r"sigma of shape .* does not fit 3 states"):
         EDMDenoiser(_Spy(lambda x, c: x))(torch.zeros(3, 1, 2, 2), torch.ones(shape))
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_number_that_is_no_noise_level_is_refused(sigma: float) -> None:
+    with pytest.raises(BadInput, match="is not positive and finite"):
+        EDMDenoiser(_Spy(lambda x, c: x))(torch.zeros(1, 1, 2, 2), sigma)

@@ -46,9 +46,7 @@ def test_a_choice_of_numbers_is_read_from_text() -> None:
         ({"clip": "1"}, "clip '1' is neither true nor false; use true or false"),
     ],
 )
-def test_text_that_only_a_lenient_parser_reads_is_refused(
-    given: dict[str, str], line: str
-) -> None:
+def test_text_that_only_a_lenient_parser_reads_is_refused(given: dict[str, str], line: str) -> None:
     with pytest.raises(BadInput) as refusal:
         read_options(Settings, given, "mine")
     assert str(refusal.value) == line

@@ -7,6 +7,7 @@ import pytest
 
 from advpure.base.errors import BadInput
 from advpure.sweeps.axes import Axis, product
+from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point, drafts, nested, plan
 from advpure.sweeps.strict_yaml import read_yaml, read_yaml_file
 from advpure.sweeps.sweep import Sweep, load_sweep, parse_sweep
@@ -192,6 +193,7 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "grid": {"t": 10}}, "t = 10 is no list of values; write t: [10]"),
         ({"verb": "cr", "grid": {"t": []}}, "t = [] is no list"),
         ({"verb": "cr", "grid": {"t": [10, 10]}}, "t [10, 10] repeats a value"),
+        ({"verb": "cr", "base": {"a.b": 1, "a": {"b": 2}}}, "option 'a.b' stands in base twice"),
         ({"verb": "cr", "grid": {"sigma": [0.25, "0.25"]}}, "repeats a value"),
         ({"verb": "cr", "grid": {"eps": ["8/255", 8 / 255]}}, "repeats a value"),
         (
@@ -290,3 +292,10 @@ def test_a_file_names_its_sweep_or_is_its_name(tmp_path: Path) -> None:
     assert load_sweep(path).name == "my-law"
     path.write_text("verb: cr\nname: other\n")
     assert load_sweep(path).name == "other"
+
+
+def test_a_root_that_is_a_file_is_refused_before_anything_looks_at_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sweep = parse_sweep({"verb": "cr"}, name="x", where="x.yaml")
+    with pytest.raises(BadInput, match="file is no folder; choose another --out"):
+        Index.of(sweep, [], tmp_path / "file")

@@ -195,8 +195,8 @@ def check_labels(labels: Tensor, count: int) -> None:
         raise BadInput(f"label {int(labels.min())}", "is negative", "number classes from 0")
 
 
-def check_radius(eps: float, dtype: torch.dtype) -> None:
-    """Refuse a perturbation so small that the dtype cannot add it to an image.
+def check_radius(eps: float, dtype: torch.dtype, what: str = "epsilon") -> None:
+    """Refuse a perturbation, or a step, so small that the dtype cannot add it to an image.
 
     Raises:
         BadInput: naming the spacing of the dtype's numbers near 1.
@@ -212,7 +212,7 @@ near 1; use float64 images and networks, or a larger one
     if eps < spacing:
         name = str(dtype).removeprefix("torch.")
         raise BadInput(
-            f"epsilon {eps:.3g}",
+            f"{what} {eps:.3g}",
             f"is below {spacing:.2g}, the spacing of {name} numbers near 1",
             "use float64 images and networks, or a larger one",
         )

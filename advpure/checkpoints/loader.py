@@ -43,6 +43,9 @@ def split_reference(text: str | Path) -> Reference | None:
     Returns:
         The entry and its file; None when the text means no official checkpoint.
 
+    Raises:
+        BadInput: for a name with a colon and no file.
+
     Example:
         >>> entry, path = split_reference("pesser-ddpm-cifar10:model-790000.ckpt")
         >>> entry.name, str(path)
@@ -52,6 +55,8 @@ def split_reference(text: str | Path) -> Reference | None:
     """
     name, colon, file = str(text).partition(":")
     if name in CHECKPOINTS:
+        if colon and not file:
+            raise BadInput(f"weights {text}", "name no file", f"write {name}:FILE")
         return Reference(CHECKPOINTS.get(name), Path(file) if colon else None)
     made = converted(text) if kind_of(text) == "file" else None
     if made is not None and made.entry in CHECKPOINTS:

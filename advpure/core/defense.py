@@ -5,9 +5,10 @@ unchanged; what it adds is control over its randomness and its gradient.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from advpure.base.arguments import checked
@@ -34,7 +35,7 @@ class Policy:
     """
 
     kind: Literal["single", "eot", "majority"] = "single"
-    draws: int = 1
+    draws: Annotated[int, Ge(1), Le(10**6)] = 1
     reverse_only: bool = False
 
     def __post_init__(self) -> None:
@@ -43,8 +44,8 @@ class Policy:
             fix = "use single, eot or majority"
             raise BadInput(f"policy {shown(self.kind)}", "is not known", fix)
         validate(self)
-        if self.draws < 1 or (self.kind == "single" and self.draws != 1):
-            raise BadInput(f"{self.draws} draws", f"do not fit {self.kind}", "use 1 or more")
+        if self.kind == "single" and self.draws != 1:
+            raise BadInput(f"{self.draws} draws", "do not fit single", "use eot or majority")
 
     @classmethod
     def parse(cls, text: str) -> "Policy":

@@ -45,7 +45,7 @@ def locate(path: str | Path) -> Path:
         _check_readable(path)
         return path
     if kind is None:
-        raise BadInput(f"weights file {path}", "is missing", "check the path")
+        raise BadInput(f"weights file {path}", "is missing", _where_to_look(path))
     named = [path / f"{stem}{ending}" for ending in _ENDINGS for stem in _STEMS]
     files = [file for file in named if file.is_file()]
     if not files:
@@ -55,6 +55,16 @@ def locate(path: str | Path) -> Path:
             fix = f"name {inner}" if inner.is_dir() else "name the .safetensors in it"
             raise BadInput(f"weights {path}", "is a folder", fix)
     return files[0]
+
+
+def _where_to_look(path: Path) -> str:
+    """Return what to check about a path that names nothing."""
+    name, colon, _ = str(path).partition(":")
+    if colon and "/" not in name:
+        return f"check the path; no official checkpoint is called {name!r} (advpure models list)"
+    if "@" in path.name:
+        return "check the path, and choose behind it by @raw, @ema, @bilinear or @bicubic alone"
+    return "check the path"
 
 
 def _check_readable(path: Path) -> None:

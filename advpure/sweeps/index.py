@@ -59,7 +59,13 @@ class Index:
 
     @classmethod
     def of(cls, sweep: Sweep, points: Sequence[Point], root: str | Path) -> "Index":
-        """Return the index that a sweep has or will have below a root; nothing is written."""
+        """Return the index that a sweep has or will have below a root; nothing is written.
+
+        Raises:
+            BadInput: for a root that is no folder.
+        """
+        if Path(root).exists() and not Path(root).is_dir():
+            raise BadInput(str(root), "is no folder", "choose another --out")
         settings = {
             "verb": "sweep", "name": sweep.name, **sweep.origin,
             "points": [point.to_json() for point in points],

@@ -84,6 +84,11 @@ def read_log(
             f"{path.name}: {foreign} images with prediction {_ELSE} or radius {_NO_RADIUS:g} are "
             "not certified at any radius; read as abstentions"
         )
+    undecided = int(((columns[1] == ABSTAIN) & (radii > 0.0))[first].sum())
+    if undecided:
+        notes.append(
+            f"{path.name}: {undecided} abstentions have a radius above 0; read as abstentions"
+        )
     columns[1] = np.where(certified, columns[1], ABSTAIN)
     radii = np.maximum(radii, 0.0)
     level = _sigma_of(path) if sigma is None else sigma
@@ -220,6 +225,9 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     names = _header(lines[0][1], commas) or _guess(path, _fields(lines[0][1], commas))
     if _ORIGINAL in names:
         names = tuple({"idx": "line", _ORIGINAL: "idx"}.get(name, name) for name in names)
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise BadInput(f"log {path}", f"has two columns {shown(twice[0])}", _FORM)
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         more = ", such as the output of predict" if "radius" in missing else ""

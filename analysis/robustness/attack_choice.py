@@ -26,7 +26,7 @@ def attack_settings(
         randomness: ``fixed`` or ``fresh``, unless the options say.
 
     Raises:
-        BadInput: for a radius below the spacing of float32, an unknown name, an option that
+        BadInput: for a radius or a step below the spacing of float32, an unknown name, an option that
             belongs to the run, or a targeted attack.
 
     Example:
@@ -43,6 +43,9 @@ def attack_settings(
         )
     chosen = {"randomness": randomness, **options}
     resolved = read_options(settings_type(run), {"eps": eps, "norm": norm, **chosen}, name)
+    step = getattr(resolved, "step_size", None)
+    if step is not None:
+        check_radius(step, torch.float32, "step size")
     if resolved.targeted:
         raise BadInput(
             "attack option targeted=true",
@@ -80,3 +83,21 @@ def refuse_two_gradients(
             f"contradicts attack {attack}, which sees the gradient {own!r}",
             "leave one of them out",
         )
+
+
+def refuse_idle_randomness(name: str, draws: int, source_seed: int | None) -> None:
+    """Refuse what has no effect on a defense that draws no noise.
+
+    Args:
+        name: The defense.
+        draws: Decisions per image.
+        source_seed: Seed of a transfer, if there is one.
+
+    Raises:
+        BadInput: for several decisions, or a transfer.
+    """
+    told = f"mean{'s' if draws == 1 else ''} nothing to {name}, which draws no noise"
+    if draws > 1:
+        raise BadInput(f"{draws} draws", told, "leave out --draws")
+    if source_seed is not None:
+        raise BadInput(f"transfer from seed {source_seed}", told, "leave out --transfer-from")

@@ -10,7 +10,11 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
-from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
+from advpure.analysis.robustness.attack_choice import (
+    attack_settings,
+    refuse_idle_randomness,
+    refuse_two_gradients,
+)
 from advpure.analysis.robustness.protocol import (
     ATTACKS,
     DECISIONS,
@@ -193,6 +197,8 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         defense = self.load_defense(xi)
         draws = self.draws or (1 if fixed or not defense.is_random else 10)
         decisions = Decisions(randomness=self.randomness, draws=draws)
+        if not defense.is_random:
+            refuse_idle_randomness(self.defense, draws, self.source_seed)
         images = self.load_images()
         run = find(self.attack)
         chosen = attack_settings(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from advpure.analysis.certification.radius import read_radii, read_sigmas
+from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.runs import as_verb
 from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import JudgedSubject
@@ -23,7 +23,8 @@ from advpure.base.display import Display, Table, percent, written
 from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Flag, Repeats
 from advpure.base.kinds import Natural, Whole
-from advpure.base.validation import fields_of
+from advpure.base.text import several
+from advpure.base.validation import Range, fields_of, number
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
@@ -35,6 +36,7 @@ from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
 
+_MULTIPLES = "write 1,1.5,2"
 _TILES = 4  # of the data set's: there are rows enough, and larger calls cost less each
 _LEFT_OUT = ("sigma", "t", "evaluations", "gradient")  # sigma takes their place
 
@@ -132,12 +134,19 @@ class Transport(DefenseStudy[TransportReport]):
     grid: Annotated[str | None, Beside()] = None
     grid_sigma: Annotated[float | None, Beside()] = None
 
+    def _multiples(self) -> tuple[float, ...]:
+        """Return the multiples, increasing."""
+
+        def read(one: str | float) -> float:
+            return number(one, "multiple", Range(above=0), _MULTIPLES)
+
+        return tuple(sorted(several(self.multiples, read, "multiples", _MULTIPLES)))
+
     def __post_init__(self) -> None:
         """Check every field, and that the lists can be read."""
         super().__post_init__()
         check_repeats(self.draws * len(self.levels), "draws of an image")
-        if read_radii(self.multiples)[0] <= 0.0:
-            raise BadInput(f"multiples {self.multiples}", "are not all above 0", "write 1,1.5,2")
+        self._multiples()
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -169,7 +178,7 @@ class Transport(DefenseStudy[TransportReport]):
             "defense": {key: value for key, value in described.items() if key not in _LEFT_OUT},
             "sigmas": list(self.levels),
             "draws": self.draws,
-            "multiples": list(read_radii(self.multiples)),
+            "multiples": list(self._multiples()),
             "pictures": self.kept,
             "randomness": {"seed": self.seed, "scheme": self.scheme},
         }
