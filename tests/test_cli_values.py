@@ -1,5 +1,6 @@
 """No option of any verb takes blanks, endless numbers or what is none; idle options are told."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ def test_an_option_that_takes_one_value_is_given_once(
 ) -> None:
     told = refused(*line.split())
     assert told == f"advpure: option {names} is given twice; keep one of them\n"
+
+
+@pytest.mark.parametrize(
+    "option", ["--steps 3", "--until 1", "--out x", "--from digits-cm", "--restart"]
+)
+def test_options_of_a_training_need_its_recipe(refused: Refused, option: str) -> None:
+    assert refused("train", *option.split()).startswith(
+        f"advpure: {option} means nothing without a recipe; name one"
+    )
+
+
+def test_a_list_of_recipes_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--json"]) == 0
+    assert "digits-edm" in json.loads(capsys.readouterr().out)["recipes"]
+
+
+def test_an_unknown_network_is_told_all_that_have_a_card(refused: Refused) -> None:
+    assert "did you mean digits-edm?" in refused("models", "info", "digits-emd")
 
 
 def test_an_underscore_in_a_name_is_none_in_its_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -506,9 +506,7 @@ def test_exported_weights_go_on_where_the_checkpoint_is_gone(tmp_path: Path) -> 
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert load_network(again.weights).metadata["optimizer_restarted_at_step"] == 5
     other = dataclasses.replace(RECIPE, batch=4)
-    with pytest.raises(
-        BadInput, match=r"weights .*early.* another batch \(8\); give"
-    ):
+    with pytest.raises(BadInput, match=r"weights .*early.* another batch \(8\); give"):
         train(other, out=tmp_path / "other", weights=str(early.weights), progress=False)
 
 

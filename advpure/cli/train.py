@@ -47,13 +47,20 @@ def train(
     Example: advpure train digits-classifier --out runs/classifier
     """
     from advpure.base.devices import check_device
+    from advpure.base.errors import BadInput
     from advpure.cli import output
     from advpure.training import list_recipes
     from advpure.training import train as run
 
     if recipe is None:
-        rows = [list(entry) for entry in list_recipes().items()]
-        output.print_list("recipes", rows)
+        idle = {"out": out, "steps": steps, "until": until, "teacher": teacher, "from": weights}
+        for name, value in o.given(**idle, restart=restart or None).items():
+            option = f"--{name}" if value is True else f"--{name} {value}"
+            raise BadInput(option, "means nothing without a recipe", "name one: digits-classifier")
+        if as_json:
+            output.print_json({"recipes": list_recipes()})
+        else:
+            output.print_list("recipes", [list(entry) for entry in list_recipes().items()])
         return
     result = run(
         recipe, out=out, resume=not restart, steps=steps, until=until, teacher=teacher,

@@ -70,6 +70,8 @@ def read_sources(
     Raises:
         BadInput: for a path that is neither, or runs that cannot be read in that way.
     """
+    if not paths:
+        raise BadInput("the list of runs and logs", "is empty", "name at least one")
     folders = [Path(path) for path in paths if _is_run(Path(path))]
     files = [Path(path) for path in paths if Path(path) not in folders]
     if sigmas and len(sigmas) != len(files):

@@ -26,8 +26,8 @@ def attack_settings(
         randomness: ``fixed`` or ``fresh``, unless the options say.
 
     Raises:
-        BadInput: for a radius or a step below the spacing of float32, an unknown name, an option that
-            belongs to the run, or a targeted attack.
+        BadInput: for a radius or a step below the spacing of float32, an unknown name, an option
+            that belongs to the run, or a targeted attack.
 
     Example:
         >>> attack_settings("pgd", {"steps": "5"}, eps=0.1, norm="linf", randomness="fixed").steps
