@@ -87,6 +87,9 @@ ATTACK: list[tuple[str, list[str]]] = [
     ("--steps 0", ["steps 0", "is not a whole number from 1 to 1000000", "use 1"]),
     ("--step-size 0", ["step_size 0", "is not above 0"]),
     ("--step-size 1e-9", ["step size 1e-09", "below 1.2e-07, the spacing of float32", "float64"]),
+    ("-d pf-ode -o nodes=100000000", ["nodes 100000000", "from 1 to 100000"]),
+    ("-d dpm -o evaluations=100000000", ["evaluations 100000000", "from 1 to 100000"]),
+    ("-d ddpm -o schedule_steps=100000000", ["schedule_steps 100000000", "from 1 to 100000"]),
     ("-d none --draws 3", ["3 draws", "mean nothing to none, which draws no noise", "--draws"]),
     ("-d none --policy eot:3", ["policy eot:3", "means nothing to none", "leave it out"]),
     (

@@ -13,10 +13,11 @@ from advpure.sweeps.drawing import draw
 from advpure.sweeps.table import report_of
 
 Cli = Callable[..., tuple[int, str, str]]
-SMALL = (
-    "--defense", "none", "--dataset", "digits", "-n", "3", "--sigma", "0.1,0.3", "--samples", "200",
+ONE = (
+    "--defense", "none", "--dataset", "digits", "-n", "3", "--samples", "200",
     "--selection", "20", "--block", "100", "--radii", "0,0.1,0.25",
 )  # fmt: skip
+SMALL = (*ONE, "--sigma", "0.1,0.3")
 LOG = Path(__file__).parent / "fixtures" / "certification_log_sigma_0.50.tsv"
 
 
@@ -170,7 +171,7 @@ def test_a_cascade_is_told_what_its_levels_reach(cli: Cli) -> None:
 
 
 def test_joint_certificates_of_shards_say_what_some_level_certifies(cli: Cli) -> None:
-    joint = (*SMALL, "--sigma", "0.25,0.5", "--joint")
+    joint = (*ONE, "--sigma", "0.25,0.5", "--joint")
     whole = json.loads(cli("certify", *joint, "--out", "whole", "--json")[1])
     for k in (1, 2):
         assert cli("certify", *joint, "--shard", f"{k}/2", "--out", f"part{k}", "-q")[0] == 0
@@ -180,7 +181,7 @@ def test_joint_certificates_of_shards_say_what_some_level_certifies(cli: Cli) ->
 
 
 def test_the_first_that_is_named_is_compared(cli: Cli, tmp_path: Path) -> None:
-    one = (*SMALL, "--sigma", "0.1")
+    one = (*ONE, "--sigma", "0.1")
     assert cli("certify", *one, "--out", "run", "--log", "log.tsv", "-q")[0] == 0
     for order in (("log.tsv", "run"), ("run", "log.tsv")):
         found = json.loads(cli("certified-accuracy", *order, "--compare", "--json")[1])
@@ -297,7 +298,7 @@ def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, line: str, parts: list[
     )
     small = ["--dataset", "digits", "-n", "1", "-q"] if line.startswith("certify ") else []
     if "--log" in line.split():
-        small += [*SMALL, "--defense", "none"]
+        small = [*SMALL, "-q"]
     code, out, err = cli(*line.split(), *small)
     assert code == 2, out + err
     told = [text for text in err.splitlines() if text.startswith("advpure: ")]

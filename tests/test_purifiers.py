@@ -284,7 +284,7 @@ def test_every_option_is_stored_with_its_value(name: str) -> None:
     ("ddpm", {"stride": 0}, "stride 0 goes nowhere"), ("ddim", {"eta": 1.5}, "eta 1.5 is outside"),
     ("vpsde", {"schedule": "cosine"}, "is not the one that the SDE continues"),
     ("vpsde", {"dt": 0.0}, "outside"), ("vpsde", {"dt": float("nan")}, "not finite"),
-    ("dpm", {"evaluations": 0}, "solve nothing"), ("dpm", {"t": 1}, "leaves the solver no inter"),
+    ("dpm", {"evaluations": 0}, "evaluations 0"), ("dpm", {"t": 1}, "leaves the solver no inter"),
     ("dpm", {"order": 4}, "order 4 of dpm is not known"),
     ("cm", {"steps": 0}, "0 steps purify nothing"), ("cm", {"steps": 8}, "do not fit the 6 nodes"),
     ("densepure", {"steps": 0}, "do not fit"), ("densepure", {"steps": 9999}, "do not fit"),

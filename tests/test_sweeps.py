@@ -193,7 +193,6 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "grid": {"t": 10}}, "t = 10 is no list of values; write t: [10]"),
         ({"verb": "cr", "grid": {"t": []}}, "t = [] is no list"),
         ({"verb": "cr", "grid": {"t": [10, 10]}}, "t [10, 10] repeats a value"),
-        ({"verb": "cr", "base": {"a.b": 1, "a": {"b": 2}}}, "option 'a.b' stands in base twice"),
         ({"verb": "cr", "grid": {"sigma": [0.25, "0.25"]}}, "repeats a value"),
         ({"verb": "cr", "grid": {"eps": ["8/255", 8 / 255]}}, "repeats a value"),
         (

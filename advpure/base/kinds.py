@@ -23,3 +23,5 @@ Positive = Annotated[float, Gt(0)]
 """A finite size that is not nothing."""
 Limit = Annotated[float, Gt(0), Le(math.inf)]
 """A size that something ends at, infinity where it never does."""
+StepsOfChain = Annotated[int, Ge(1), Le(100_000)]
+"""Nodes, evaluations or noise levels of a chain; their tables are laid out before anything runs."""

@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.kinds import StepsOfChain
 from advpure.base.validation import validate
 from advpure.core.chain import Chain, NoiseForm, Step
 from advpure.core.denoisers import Denoiser, check_covered
@@ -59,7 +60,7 @@ class TimeStrength(Recipe):
     sigma: float | None = None
     index_rule: IndexRule = "dds"
     schedule: ScheduleName = "linear"
-    schedule_steps: int | None = None
+    schedule_steps: StepsOfChain | None = None
 
     def __post_init__(self) -> None:
         """Check the strength."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from advpure.base.errors import BadInput
+from advpure.base.kinds import StepsOfChain
 from advpure.core.chain import Chain
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import NoiseStrength, denoise, need, smooth
@@ -29,7 +30,7 @@ class ConsistencyPurification(NoiseStrength):
     network: ClassVar[str | None] = "cm"
     steps: int = 1
     time_rule: TimeRule = "nearest"
-    nodes: int = 18
+    nodes: StepsOfChain = 18
     clip: bool = False
 
     def chain(self, denoiser: Denoiser | None) -> Chain:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.kinds import StepsOfChain
 from advpure.core.chain import Chain, NoiseForm, Step
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import TimeStrength, need
@@ -35,15 +36,13 @@ class DPM(TimeStrength):
     """
 
     order: Literal[1, 2, 3] = 3
-    evaluations: int = 20
+    evaluations: StepsOfChain = 20
     spacing: Literal["time_uniform", "logSNR"] = "time_uniform"
     inner: Literal["logSNR", "spacing"] = "logSNR"
 
     def __post_init__(self) -> None:
         """Check the budget."""
         super().__post_init__()
-        if self.evaluations < 1:
-            raise BadInput(f"{self.evaluations} evaluations", "solve nothing", "use 1 or more")
         if self.index < 1:
             raise BadInput("t 1", "leaves the solver no interval", "use t = 2 or more")
 

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from advpure.base.kinds import StepsOfChain
 from advpure.core.chain import Chain
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import (
@@ -84,7 +85,7 @@ class OneStepEDM(NoiseStrength):
     """
 
     time_rule: TimeRule = "nearest"
-    nodes: int = 18
+    nodes: StepsOfChain = 18
     clip: bool = False
 
     def chain(self, denoiser: Denoiser | None) -> Chain:

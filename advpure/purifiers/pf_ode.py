@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from advpure.base.kinds import StepsOfChain
 from advpure.core.chain import Chain, Step
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import NoiseStrength, need, noise_form, smooth
@@ -25,7 +26,7 @@ class PFODE(NoiseStrength):
     """
 
     recipe: Literal["full", "truncated"] = "full"
-    nodes: int = 18
+    nodes: StepsOfChain = 18
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the noise, Heun steps down the grid, and an Euler step to 0."""

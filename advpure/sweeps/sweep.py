@@ -159,11 +159,7 @@ def _base(given: Any, where: str) -> dict[str, Any]:
         raise BadInput(
             f"{where}: base {shown(given)}", "is no mapping", "write OPTION: VALUE lines"
         )
-    options = list(flatten(given or {}))
-    names = [name for name, _ in options]
-    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-        raise BadInput(f"{where}: option {twice[0]!r}", "stands in base twice", "keep one")
-    return dict(options)
+    return dict(flatten(given or {}))
 
 
 def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
