@@ -25,3 +25,4 @@ STUDIES.register(
 STUDIES.register(
     "distances", f"{_HERE}.distances.study:Distances", about="distances along the chain"
 )
+STUDIES.register("measure", f"{_HERE}.metrics.measure:Measure", about="a metric of every image")

@@ -15,6 +15,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "perturb": ["none", "sign:8/255"],
         "metrics": ["ssim", "frechet-classifier"],
     },
+    "measure": {**DIGITS, "metric": "distance", "defense": "onestep-edm"},
     "snr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "configurations": 2},
     "transport": {**DIGITS, "sigmas": "0.25,0.5", "draws": 2},
 }

@@ -16,7 +16,6 @@ from advpure.cli.data import data
 from advpure.cli.export import export
 from advpure.cli.field import field
 from advpure.cli.gradients import gradients
-from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
 from advpure.cli.predict import predict
@@ -50,7 +49,6 @@ app.command()(certify)
 app.command("certified-accuracy")(certified_accuracy)
 app.command()(randomness)
 app.command()(timesteps)
-app.command()(measure)
 app.command()(steps)
 app.command()(field)
 app.command("two-point")(two_point)
