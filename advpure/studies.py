@@ -26,3 +26,6 @@ STUDIES.register(
     "distances", f"{_HERE}.distances.study:Distances", about="distances along the chain"
 )
 STUDIES.register("measure", f"{_HERE}.metrics.measure:Measure", about="a metric of every image")
+STUDIES.register(
+    "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
+)

@@ -8,6 +8,7 @@ from advpure.studies import STUDIES
 DIGITS: dict[str, Any] = {"dataset": "digits", "n": 3}
 QUICK: dict[str, dict[str, Any]] = {
     "attack": {**DIGITS, "defense": "cm", "attack_options": {"steps": 2}, "draws": 2},
+    "check-grad": {**DIGITS, "defense": ["none", "onestep-edm"], "directions": 2},
     "cr": {**DIGITS, "defense": "onestep-edm", "perturbations": 2, "seeds": [0, 1]},
     "distances": {
         **DIGITS,

@@ -11,7 +11,6 @@ import typer
 from advpure.base.stopping import STOPPED, stoppable
 from advpure.cli.certified_accuracy import certified_accuracy
 from advpure.cli.certify import certify
-from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.export import export
 from advpure.cli.field import field
@@ -52,7 +51,6 @@ app.command()(timesteps)
 app.command()(steps)
 app.command()(field)
 app.command("two-point")(two_point)
-app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)
