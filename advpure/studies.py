@@ -45,3 +45,7 @@ STUDIES.register(
 STUDIES.register(
     "certify", f"{_HERE}.certification.study:Certification", about="randomized smoothing"
 )
+STUDIES.register("measure", f"{_HERE}.metrics.measure:Measure", about="a metric of every image")
+STUDIES.register(
+    "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
+)

@@ -43,6 +43,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "field": {"dimension": 60, "draws": 2, "steps": 5},
     "two-point": {"noise": "0.5,1", "draws": 20},
     "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
+    "check-grad": {**DIGITS, "defense": ["none", "onestep-edm"], "directions": 2},
+    "measure": {**DIGITS, "metric": "distance", "defense": "onestep-edm"},
 }
 
 

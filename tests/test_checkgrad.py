@@ -1,9 +1,11 @@
 """The gradient check passes every purifier and catches gradients that are wrong on purpose."""
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from advpure.analysis.check_grad.gradients import (
     PurifierFactory,
     check_gradients,
 )
+from advpure.analysis.check_grad.study import CheckGrad
 from advpure.base.errors import BadInput
 from advpure.base.registry import _Entry
 from advpure.base.units import to_model
@@ -179,6 +182,7 @@ def test_the_command_says_exact_blind_or_wrong(
     move: Move,
     code: int,
     words: list[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -193,10 +197,54 @@ def test_the_command_says_exact_blind_or_wrong(
             return Chain([Step(name="own", phase="reverse", time=1, move=move)])
 
     monkeypatch.setitem(PURIFIERS._entries, "own", _Entry(Own, "our own"))
-    assert run(["check-grad", "-d", "own", "-n", "2", "--directions", "2"]) == code
+    line = ["check-grad", "-d", "own", "-n", "2", "--directions", "2", "--out", str(tmp_path)]
+    assert run(line) == code
     out = capsys.readouterr().out
     assert [word for word in words if word not in out] == [], out
     assert ("ckpt/full differs" in out) == (code == 1)
+    assert run([*line, "--json"]) == code, "the records say the same"
+    told = json.loads(capsys.readouterr().out)
+    assert told["passed"] == (code == 0)
+    assert told["checks"][0]["passed"] == told["passed"]
+
+
+def test_records_give_the_checks_back_and_changed_code_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = CheckGrad(dataset="digits", defense=("ddim", "none"), n=1, directions=2, t=4)
+    report = study.run(out=tmp_path)
+    expected = check_gradients(["ddim", "none"], "digits", n=1, directions=2, t=4)
+    assert list(report.checks) == expected
+    assert report.exit_code == 0
+    monkeypatch.setattr(
+        "advpure.analysis.check_grad.study.source_digests", lambda *things: {"chain": "changed"}
+    )
+    with pytest.raises(BadInput, match="differs from"):
+        study.run(out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"device": "cuda"}, "device 'cuda' means nothing here"),
+        ({"subset": "train"}, "subset 'train' means nothing here"),
+        ({"tile": 8}, "tile 8 means nothing here"),
+        ({"n": 0}, "n 0"),
+        ({"defense": ("ddpn",)}, "did you mean ddpm"),
+        ({"options": {"stepz": 3}}, "option 'stepz' of none is not known"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        CheckGrad(**{"dataset": "digits", "defense": ("none",), **change}).load()
+
+
+def test_the_cost_is_the_most_that_kinks_ask_for() -> None:
+    study = CheckGrad(dataset="digits", defense=("ddim",), n=2, directions=3, t=4)
+    cost = study.cost(study.load())
+    # Six gradients of two images; four differences at each of four step sizes, three directions.
+    assert cost.backwards == 2 * 6
+    assert cost.evaluations == 2 * 4 * (6 + 4 * 4 * 3)
 
 
 def test_a_gradient_four_times_too_small_is_caught_although_its_direction_is_right() -> None:

@@ -141,6 +141,8 @@ def _words(options: dict[str, Any], name: str, value: Any) -> list[str]:
     flag = option.flags[0] if option.flags else "--" + name.replace("_", "-")
     if option.positional:
         return [str(value)]
+    if option.kind == list[str] | None and not isinstance(value, dict):
+        return [word for each in value for word in (flag, each)]
     if isinstance(value, dict):
         return [word for key, each in value.items() for word in (flag, f"{key}={each}")]
     if option.kind is bool:

@@ -9,10 +9,8 @@ from typing import Any, TextIO
 import typer
 
 from advpure.base.stopping import STOPPED, stoppable
-from advpure.cli.checkgrad import check_grad
 from advpure.cli.data import data
 from advpure.cli.export import export
-from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
 from advpure.cli.predict import predict
@@ -38,9 +36,7 @@ app = Verbs(
 )
 app.command()(predict)
 app.command()(randomness)
-app.command()(measure)
 app.command()(steps)
-app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)

@@ -33,15 +33,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
+from advpure.base.flags import Flag
+from advpure.base.kinds import Natural
 from advpure.base.units import to_model, to_unit
-from advpure.base.validation import whole
+from advpure.base.validation import resolved, validate
 from advpure.core.chain import Noise
 from advpure.core.gradients import GradientMode, differentiating, plain, run_chain
 from advpure.core.purifier import Purifier
@@ -53,8 +56,30 @@ from advpure.purifiers import PURIFIERS
 
 PurifierFactory = Callable[[torch.dtype], Purifier]
 
+BOUNDED = ("checkpoint", "checkpoint_float32", "full_difference", "checkpoint_difference")
+"""The agreements of `GradientCheck` that have a bound."""
+CHECKS = (*BOUNDED, "bpda", "surrogate")
+"""All its agreements."""
+
 _STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
 _ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """How much to check.
+
+    Attributes:
+        n: Images.
+        directions: Random directions an image.
+    """
+
+    n: Annotated[Natural, Flag("--n", "-n")] = 3
+    directions: Annotated[int, Ge(1), Le(2**16)] = 8
+
+    def __post_init__(self) -> None:
+        """Check."""
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +159,13 @@ def check_gradients(
     defenses: str | PurifierFactory | Sequence[str | PurifierFactory],
     dataset: str = DEFAULT_DATASET,
     *,
-    n: int = 3,
-    directions: int = 8,
     t: int | None = None,
     sigma: float | None = None,
     options: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     xi: RandomnessConfig | None = None,
     bounds: Bounds | None = None,
+    **changes: Any,
 ) -> list[GradientCheck]:
     """Check the gradients of purifiers on real images, at fixed randomness.
 
@@ -149,8 +173,6 @@ def check_gradients(
         defenses: Names of registered purifiers, or functions that make a purifier in a given
             precision (of a network of its own: it may not share one between precisions).
         dataset: Where the images and the shipped networks come from.
-        n: Number of images.
-        directions: Random directions per image.
         t: Strength in time steps for the named purifiers that have one; their own default
             otherwise.
         sigma: Strength as noise level in [0, 1] units instead, likewise.
@@ -158,6 +180,7 @@ def check_gradients(
         weights: Weights of the denoiser, for the named purifiers that have one.
         xi: The fixed randomness; seed 0 by default.
         bounds: What passes.
+        changes: Fields of `CheckSettings` to replace: ``n=1, directions=2``.
 
     Returns:
         One result per purifier, in the order given.
@@ -172,29 +195,47 @@ def check_gradients(
         >>> check_gradients("none", "digits", n=1, directions=2)[0].passed
         True
     """
-    n, directions = whole(n, "n", 1), whole(directions, "directions", 1, 2**16)
+    settings = resolved(CheckSettings, None, changes)
     listed = [defenses] if isinstance(defenses, str) or callable(defenses) else list(defenses)
-    images, _, ids = load_images(dataset, n=n)
+    images, _, ids = load_images(dataset, n=settings.n)
     chosen = RandomnessConfig(0) if xi is None else xi
     return [
         _check(
-            _factory(defense, dataset, {"t": t, "sigma": sigma}, options or {}, weights)
+            purifier_factory(defense, dataset, {"t": t, "sigma": sigma}, options or {}, weights)
             if isinstance(defense, str)
             else defense,
-            images, Noise(chosen, ids), chosen.fold("check-grad"), directions, bounds or Bounds(),
+            images,
+            Noise(chosen, ids),
+            chosen.fold("check-grad"),
+            settings.directions,
+            bounds or Bounds(),
         )
         for defense in listed
-    ]  # fmt: skip
+    ]
 
 
-def _factory(
+def most_passes(directions: int) -> tuple[int, int]:
+    """Return the most passes through a purifier that a check takes an image, and backward ones."""
+    gradients = len(CHECKS)
+    return gradients + 4 * len(_STEPS) * directions, gradients
+
+
+def purifier_factory(
     name: str,
     dataset: str,
     strengths: Mapping[str, float | None],
     options: Mapping[str, Any],
     weights: str | Path | None,
 ) -> PurifierFactory:
-    """Make a registered purifier around a copy of its network, since loaded ones are shared."""
+    """Return what makes a registered purifier around a copy of its network.
+
+    Args:
+        name: The purifier's name.
+        dataset: Where its shipped network comes from.
+        strengths: ``t`` and ``sigma``, None where not given; used where the purifier has them.
+        options: Its options.
+        weights: Weights of its network, used where it has one.
+    """
     kind = PURIFIERS.get(name)
     known = {field.name for field in dataclasses.fields(kind)}
     chosen = purifier_options(
@@ -234,10 +275,8 @@ def _check(
     narrow_full, narrow_recomputed = (
         gradient(narrow, mode, wide.float()) for mode in ("full", "checkpoint")
     )
-    arrows = torch.stack([
-        keys.fold("directions").normal(ids, "forward", 0, shape, k).double()
-        for k in range(directions)
-    ])  # fmt: skip
+    draw = keys.fold("directions").normal
+    arrows = torch.stack([draw(ids, "forward", 0, shape, k).double() for k in range(directions)])
     arrows = arrows / arrows.flatten(2).norm(dim=2)[..., None, None, None]
     slopes, smooth = _slopes(purifier, wide, noise, weights.double(), arrows, bounds.difference)
 
@@ -318,8 +357,8 @@ def _values(purifier: Purifier, images: Tensor, noise: Noise) -> Tensor:
     return torch.cat(parts).reshape(images.shape)
 
 
-def _agree(found: Tensor, reference: Tensor) -> Agreement:
-    a, b = found.flatten().double(), reference.flatten().double()
+def _agree(gradient: Tensor, reference: Tensor) -> Agreement:
+    a, b = gradient.flatten().double(), reference.flatten().double()
     size, gap = float(b.norm()), float((a - b).norm())
     both = float(a.norm()) * size
     return Agreement(

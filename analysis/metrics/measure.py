@@ -1,37 +1,34 @@
-"""Measurements by name, one value or several per image, recorded row by row.
+"""Measurements by name as a study: one value or several per image.
 
 A metric is a function of a purifier, bound to its randomness and to the ids of a batch, and of the
-images. `measure` runs it over a data set in the purifier's compute tile, so that no value depends
-on the company of its image, and passes over what is stored already. A new metric is one file and
-one line here.
+images. It runs over a data set in the purifier's compute tile, so that no value depends on the
+other images of the batch. A new metric is one file and one line here.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session, silent
 from advpure.analysis.target import refuse_fresh
+from advpure.base.display import Display, Table, ends, number
 from advpure.base.errors import BadInput
+from advpure.base.flags import Positional
 from advpure.base.registry import Registry
 from advpure.base.validation import instance
 from advpure.core.purifier import Purifier
-from advpure.core.randomness import check_ids
-from advpure.core.tiling import check_rows, tiled
+from advpure.core.randomness import RandomnessConfig, check_ids
+from advpure.core.tiling import tiled
 from advpure.data import Images
-from advpure.runs.records import (
-    ALREADY_COMPLETE,
-    RecordStore,
-    collect_context,
-    default_run_folder,
-    source_digests,
-)
+from advpure.runs.records import RecordStore, collect_context, source_digests
 from advpure.runs.schema import Count, Row, Schema
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import mean_interval
 
 Metric = Callable[[Purifier, Tensor], Tensor]
 """Purifier bound to a batch, images [B, C, H, W] in [0, 1] -> values [B] or [B, places]."""
@@ -45,41 +42,86 @@ MEASUREMENTS = Schema("measurements", {"sample": Count, "place": Count}, {"value
 """Place counts the values of one image from 0; what they are, the metric says."""
 
 
-@dataclass(frozen=True)
-class Measurements:
-    """What `measure` found.
+@dataclass(frozen=True, kw_only=True)
+class Measurements(Report):
+    """The values of a metric.
 
     Attributes:
-        run: The run folder.
-        settings: What identifies the run, JSON values.
         rows: {sample, place, value}, sorted by sample and place.
-        notes: What a careful reader should know, in sentences.
     """
 
-    run: Path
-    settings: dict[str, Any]
     rows: list[Row]
-    notes: tuple[str, ...] = ()
 
-    def means(self) -> dict[int, Mean]:
+    def means(self) -> dict[int, Estimate]:
         """Return the mean over images by place, with n and a 95 % interval (Student's t)."""
-        found: dict[int, list[float]] = {}
+        values: dict[int, dict[int, float]] = {}
         for row in self.rows:
-            found.setdefault(row["place"], []).append(row["value"])
-        return {place: mean_interval(found[place]) for place in sorted(found)}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one JSON object."""
-        places = [
-            {"place": place, **mean._asdict(), "interval": mean.interval and list(mean.interval)}
-            for place, mean in self.means().items()
-        ]
+            values.setdefault(row["place"], {})[row["sample"]] = row["value"]
         return {
-            "places": places,
-            "notes": list(self.notes),
-            "settings": self.settings,
-            "run": str(self.run),
+            place: Estimate.of(
+                mean_interval(list(own.values())), by_image=own, extra={"place": place}
+            )
+            for place, own in sorted(values.items())
         }
+
+    def tree(self) -> dict[str, Any]:
+        """Return the mean of every place."""
+        return {"places": list(self.means().values())}
+
+    def display(self) -> Display:
+        """Return the mean of every place."""
+        s = self.settings
+        seed = "" if s["randomness"] is None else f", seed {s['randomness']['seed']}"
+        title = f"{s.get('dataset', 'images')}, metric {s['metric']}, defense {s['purifier']}{seed}"
+        rows = [
+            [str(place), number(m.value, ".4f"), number(m.std, ".4f"), ends(m, ".4f"), str(m.n)]
+            for place, m in self.means().items()
+        ]
+        heads = ("place", "mean", "std over images", "95 % interval", "n")
+        return Display(title, (Table(heads, rows),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(PurifierStudy[Measurements]):
+    """Measure a purifier on every image; print the mean of every value.
+
+    Example: advpure measure distance --defense ddim --t 100
+
+    Attributes:
+        metric: Metric; `advpure models` lists them.
+    """
+
+    verb: ClassVar[str] = "measure"
+    tables: ClassVar[tuple[Schema, ...]] = (MEASUREMENTS,)
+    columns: ClassVar[Columns] = {"value": {"at": "places.0"}}
+
+    metric: Annotated[str, Positional()]
+
+    def load(self) -> LoadedModel:
+        """Load purifier and images."""
+        METRICS.get(self.metric)
+        purifier, images = self.load_purifier(self.xi), self.load_images()
+        loaded = _loaded(self.metric, purifier, images)
+        settings = self.identity(self.verb, images) | loaded.settings
+        return replace(loaded, settings=settings)
+
+    def measure(self, session: Session[LoadedModel]) -> None:
+        """Measure batch after batch."""
+        function, loaded = METRICS.get(self.metric), session.loaded
+        for batch in session.batches(loaded.images, MEASUREMENTS, size=64):
+            values = _values(self.metric, function, loaded.purifier, batch)
+            rows = [
+                {"sample": sample, "place": place, "value": value}
+                for sample, row in zip(batch.ids.tolist(), values, strict=True)
+                for place, value in enumerate(row)
+            ]
+            session.store.append(MEASUREMENTS.table, rows)
+
+    @classmethod
+    def report(cls, store: RecordStore) -> Measurements:
+        """Read the values of a run."""
+        rows = store.rows(MEASUREMENTS.table)
+        return Measurements(run=store.folder, settings=store.settings, rows=rows)
 
 
 def measure(
@@ -88,10 +130,10 @@ def measure(
     images: Images,
     *,
     out: str | Path | None = None,
-    batch_size: int = 64,
-    progress: Callable[[int], None] = lambda done: None,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = silent,
 ) -> Measurements:
-    """Measure every image, going on where an interrupted run stopped.
+    """Measure a purifier that is at hand, going on where an interrupted run stopped.
 
     Args:
         metric: A name in `METRICS`.
@@ -114,43 +156,22 @@ def measure(
         >>> from advpure import RandomnessConfig, load_images, load_purifier
         >>> purifier = load_purifier("onestep-edm", "digits", xi=RandomnessConfig(0))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = measure("distance", purifier, load_images("digits", n=2), out=folder)
-        >>> len(found.rows), sorted(found.means())
+        ...     values = measure("distance", purifier, load_images("digits", n=2), out=folder)
+        >>> len(values.rows), sorted(values.means())
         (4, [0, 1])
     """
-    function = METRICS.get(metric)
+    study = Measure(metric=metric)
+    METRICS.get(metric)
     instance(purifier, Purifier, "purifier", "pass a Purifier")
     instance(images, Images, "images", "pass what load_images returns")
     refuse_fresh(purifier.xi)
-    batch_size = check_rows(batch_size)
-    listed = check_ids(images.ids, len(images.images))
+    check_ids(images.ids, len(images.images))
     purifier.check_steady(images.images)
-    settings, context = _describe(metric, function, purifier, images)
-    folder = Path(out) if out else default_run_folder("runs", "measure", settings)
-    with RecordStore.open(
-        folder, schemas=(MEASUREMENTS,), settings=settings, context=context, samples=listed
-    ) as store:
-        done = {sample for (sample,) in store.done(MEASUREMENTS.table, "sample")}
-        todo = [k for k, sample in enumerate(listed) if sample not in done]
-        progress(len(listed) - len(todo))
-        for start in range(0, len(todo), batch_size):
-            chosen = todo[start : start + batch_size]
-            values = _values(metric, function, purifier, images, chosen)
-            rows = [
-                {"sample": listed[k], "place": place, "value": value}
-                for k, row in zip(chosen, values, strict=True)
-                for place, value in enumerate(row)
-            ]
-            store.append(MEASUREMENTS.table, rows)
-            progress(len(listed) - len(todo) + start + len(chosen))
-        store.finish()
-        notes = () if todo else (ALREADY_COMPLETE,)
-        return Measurements(folder, settings, store.rows(MEASUREMENTS.table), notes)
+    loaded = _loaded(metric, purifier, images)
+    return study.run(out=out, batch_size=batch_size, progress=progress, loaded=loaded)
 
 
-def _values(
-    metric: str, function: Metric, purifier: Purifier, images: Images, rows: list[int]
-) -> list[list[float]]:
+def _values(metric: str, function: Metric, purifier: Purifier, batch: Images) -> list[list[float]]:
     def ask(x: Tensor, ids: Tensor) -> Tensor:
         view = purifier.at(ids=ids)
         view.tile = None  # x is a tile already
@@ -165,29 +186,27 @@ def _values(
         return values
 
     with torch.no_grad():  # a measurement, not a gradient
-        found = tiled(ask, purifier.tile)(images.images[rows], images.ids[rows])
-    if not found.numel():
+        values = tiled(ask, purifier.tile)(batch.images, batch.ids)
+    if not values.numel():
         raise BadInput(f"metric {metric!r}", "has no value here", "measure a purifier with steps")
-    finite = found.isfinite().reshape(len(rows), -1).all(1).tolist()
-    wrong = [int(images.ids[k]) for k, good in zip(rows, finite, strict=True) if not good]
+    finite = values.isfinite().reshape(len(values), -1).all(1).cpu()
+    wrong = batch.ids[~finite].tolist()
     if wrong:
         shown = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
         raise BadInput(
-            f"metric {metric!r} of {len(wrong)} of {len(rows)} samples ({shown})",
+            f"metric {metric!r} of {len(wrong)} of {len(batch.ids)} samples ({shown})",
             "is not finite",
             "leave them out, or let the metric say what it means there",
         )
-    values: list[list[float]] = (found[:, None] if found.ndim == 1 else found).double().tolist()
-    return values
+    columns = values[:, None] if values.ndim == 1 else values
+    listed: list[list[float]] = columns.double().tolist()
+    return listed
 
 
-def _describe(
-    metric: str, function: Metric, purifier: Purifier, images: Images
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what identifies the run, and where it is computed."""
+def _loaded(metric: str, purifier: Purifier, images: Images) -> LoadedModel:
     xi = purifier.xi
     settings = {
-        "verb": "measure",
+        "verb": Measure.verb,
         "metric": metric,
         **purifier.settings,
         "tile": purifier.tile,
@@ -198,8 +217,17 @@ def _describe(
         else {"seed": xi.seed, "scheme": xi.scheme, "scope": xi.scope, "path": list(xi.path)},
     }
     denoiser = purifier.settings.get("denoiser") or {}
-    weights = {"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {}
-    return settings, collect_context(
-        device=str(images.images.device), tile=purifier.tile, weights=weights,
-        sources=source_digests(type(purifier.recipe), type(purifier.denoiser), function),
-    )  # fmt: skip
+    context = collect_context(
+        device=str(images.images.device),
+        tile=purifier.tile,
+        weights={"denoiser": denoiser["sha256"]} if "sha256" in denoiser else {},
+        sources=source_digests(type(purifier.recipe), type(purifier.denoiser), METRICS.get(metric)),
+    )
+    return LoadedModel(
+        settings=settings,
+        context=context,
+        samples=images.ids.tolist(),
+        model=purifier,
+        images=images,
+        xi=xi or RandomnessConfig(0),
+    )

@@ -20,7 +20,7 @@ from advpure.cli import run
 
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected"
-_FOLDERLESS = ("certified-accuracy", "check-grad", "reproduce")
+_FOLDERLESS = ("certified-accuracy", "reproduce")
 _WITHOUT_ROWS = (*_FOLDERLESS, "sweep")
 _VOLATILE = re.compile(
     r"(^|\.)(run|seconds|peak_memory|context|versions?|folder|plot|wall\w*|sources?|sessions?|"
