@@ -45,3 +45,4 @@ STUDIES.register(
 STUDIES.register(
     "certify", f"{_HERE}.certification.study:Certification", about="randomized smoothing"
 )
+STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")

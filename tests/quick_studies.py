@@ -42,6 +42,16 @@ QUICK: dict[str, dict[str, Any]] = {
     "transport": {**DIGITS, "sigmas": "0.25,0.5", "draws": 2},
     "field": {"dimension": 60, "draws": 2, "steps": 5},
     "two-point": {"noise": "0.5,1", "draws": 20},
+    "steps": {
+        **DIGITS,
+        "t": 2,
+        "perturbations": 1,
+        "probes": 1,
+        "directions": 1,
+        "singular": 1,
+        "singular_basis": 6,
+        "singular_tolerance": 0.5,
+    },
     "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
 }
 

@@ -18,7 +18,6 @@ from advpure.cli.plot import plot
 from advpure.cli.predict import predict
 from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
-from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
 from advpure.cli.sweep import sweep
 from advpure.cli.train import train
@@ -39,7 +38,6 @@ app = Verbs(
 app.command()(predict)
 app.command()(randomness)
 app.command()(measure)
-app.command()(steps)
 app.command("check-grad")(check_grad)
 app.command()(train)
 app.add_typer(models, name="models")
