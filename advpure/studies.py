@@ -49,3 +49,4 @@ STUDIES.register("measure", f"{_HERE}.metrics.measure:Measure", about="a metric 
 STUDIES.register(
     "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
 )
+STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")

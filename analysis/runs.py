@@ -98,7 +98,7 @@ _HERE = "advpure.analysis"
 RUNS.register("attack", f"{_HERE}.robustness.study:VERB", about="clean, noise and robust accuracy")
 RUNS.register("cr", f"{_HERE}.compression.study:VERB", about="expected compression rate")
 RUNS.register("snr", f"{_HERE}.variability.study:VERB", about="randomness against input")
-RUNS.register("steps", f"{_HERE}.steps.run:VERB", about="compression of every step")
+RUNS.register("steps", f"{_HERE}.steps.study:VERB", about="compression of every step")
 RUNS.register(
     "field", f"{_HERE}.closed_forms.field_study:VERB", about="Gaussian score field, simulated"
 )

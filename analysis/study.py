@@ -307,12 +307,12 @@ class Study(ABC, Generic[L, R]):
         folder = Path(out) if out else default_run_folder("runs", self.verb, loaded.settings)
         start = time.perf_counter()
         with self.open(loaded, folder) as store:
-            before = store.batches
+            before, finished = store.batches, store.finished
             self.measure(Session(loaded, store, batch_size, progress))
-            if self.is_whole(loaded):
+            if whole := self.is_whole(loaded):
                 store.finish()
             report = replace(self.report(store), seconds=time.perf_counter() - start)
-            if store.batches == before:
+            if store.batches == before and (finished or not whole):
                 report = report.with_notes(ALREADY_COMPLETE)
         return self.after(report, loaded)
 

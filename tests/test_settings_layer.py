@@ -32,9 +32,9 @@ from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.steps.divergence import ProbeSettings
 from advpure.analysis.steps.lanczos import LanczosSettings
 from advpure.analysis.steps.manifold import ManifoldSettings
-from advpure.analysis.steps.run import StepsRun
 from advpure.analysis.steps.settings import StepSettings
 from advpure.analysis.steps.singular import SingularSettings
+from advpure.analysis.steps.study import Steps
 from advpure.analysis.survival.study import Survival
 from advpure.analysis.timesteps.study import Timesteps
 from advpure.analysis.transport.study import Transport
@@ -52,7 +52,7 @@ PROCEDURE = {
 }  # fmt: skip
 CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Compression, {}), (CompressionSettings, {}), (Snr, {}), (SnrSettings, {}),
-    (StepsRun, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
+    (Steps, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
     (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
@@ -187,10 +187,10 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: Certification(selector="a"), "selector 'a' chooses between two classifiers"),
     (lambda: Certification(select_entropy=0.3), "chooses between two classifiers"),
     (lambda: Certification(core="a", selector="b", select_entropy=0.3), "a trained selector"),
-    (lambda: StepsRun(singular_basis=30), "singular basis 30 means nothing without singular"),
-    (lambda: StepsRun(singular_tolerance=0.1), "singular tolerance 0.1 means nothing"),
-    (lambda: StepsRun(reference="none", directions=5), "without reference images"),
-    (lambda: StepsRun(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
+    (lambda: Steps(singular_basis=30), "singular basis 30 means nothing without singular"),
+    (lambda: Steps(singular_tolerance=0.1), "singular tolerance 0.1 means nothing"),
+    (lambda: Steps(reference="none", directions=5), "without reference images"),
+    (lambda: Steps(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
     (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
     (lambda: Timesteps(attack="apgd"), "attack 'apgd' means nothing without attack times"),
     (lambda: Timesteps(attack_options={"steps": 3}), "means nothing without attack times"),

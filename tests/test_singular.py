@@ -135,7 +135,7 @@ def test_a_map_that_forgets_the_image_has_no_stretch() -> None:
     assert found.values == (0.0, 0.0)
     assert found.stable_rank is None
     values, spectrum = singular_records(found, None)
-    assert SingularResult(values, [spectrum], 4).to_json()["worst_over_rms"] is None
+    assert SingularResult(values, [spectrum], 4).tree()["worst_over_rms"] is None
 
 
 def test_records_and_summaries() -> None:
@@ -145,13 +145,15 @@ def test_records_and_summaries() -> None:
     span = torch.eye(4).double()[:1]
     parts = [singular_records(found[i], span) for i in (0, 1)]
     result = SingularResult([v for vs, _ in parts for v in vs], [s for _, s in parts], 4, 1)
-    json = result.to_json()
-    assert json["n"] == 2
-    assert json["sigma_max"]["value"] == pytest.approx(3.0)
-    assert json["rms_rate"]["value"] == pytest.approx((15 / 4) ** 0.5)
-    assert json["worst_over_rms"]["value"] == pytest.approx(3 / (15 / 4) ** 0.5)
-    assert [row["along"]["value"] for row in json["rows"]] == pytest.approx([1.0, 0.0], abs=1e-6)
-    assert json["along_by_chance"] == 0.25
+    tree = result.tree()
+    assert tree["n"] == 2
+    assert tree["sigma_max"].value == pytest.approx(3.0)
+    assert tree["rms_rate"].value == pytest.approx((15 / 4) ** 0.5)
+    assert tree["worst_over_rms"].images() == pytest.approx(
+        dict.fromkeys((0, 1), 3 / (15 / 4) ** 0.5)
+    )
+    assert [row["along"].value for row in tree["rows"]] == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert tree["along_by_chance"] == 0.25
 
 
 @pytest.mark.parametrize(

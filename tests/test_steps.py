@@ -78,11 +78,11 @@ def test_gaussian_data_have_closed_form_rates(name: str, options: dict[str, Any]
     spans = torch.eye(6).double()[2:3].expand(2, 1, 6)  # the third pixel
     found = _measure(purifier, x, spans, probes=2, perturbations=2, directions=2)
     exact, first = (found.predictions(first_order=order) for order in (False, True))
-    kinds = {kind: found.of_image(kind) for kind in ("limit", "isotropic", "along", "across")}
+    kinds = {kind: found.by_image[kind] for kind in ("limit", "isotropic", "along", "across")}
     for k, (step, slope) in enumerate(zip(purifier.chain, _slopes(purifier), strict=True)):
         if step.gain is not None:
             assert exact[:, k] == pytest.approx([abs(step.gain)] * 2)
-            assert found.of_image("transported")[:, k] == pytest.approx([abs(step.gain)] * 2)
+            assert found.by_image["transported"][:, k] == pytest.approx([abs(step.gain)] * 2)
             assert np.isnan(kinds["limit"][:, k]).all()
             continue
         # A diagonal Jacobian: one Rademacher probe gives trace and Frobenius norm.
@@ -118,7 +118,7 @@ def test_products_are_the_rate_of_the_whole_chain(
         lambda y: exact.purify(y, Noise(XI, torch.arange(2))), x + eta, eta
     )  # fmt: skip
     wanted = pushed.flatten(1).norm(dim=1) / eta.flatten(1).norm(dim=1)
-    assert found.of_image("linear").prod(axis=1) == pytest.approx(wanted.tolist(), rel=1e-9)
+    assert found.by_image["linear"].prod(axis=1) == pytest.approx(wanted.tolist(), rel=1e-9)
 
 
 def test_the_forward_factor_is_the_root_of_abar() -> None:
@@ -236,7 +236,7 @@ def test_derivatives_can_be_taken_at_some_steps_only() -> None:
     assert [i.selected for i in describe_chain(purifier.chain[:6], 3)] == [1, 0, 0, 1, 0, 1]
     found = _measure(purifier, _images(1), probes=1, every=3)
     assert {probe.step for probe in found.probes} == {0, 3, 6}
-    assert not np.isnan(found.of_image("transported")).any()
+    assert not np.isnan(found.by_image["transported"]).any()
 
 
 def test_a_perturbation_that_vanishes_has_no_later_rate() -> None:

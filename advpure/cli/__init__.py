@@ -16,7 +16,6 @@ from advpure.cli.plot import plot
 from advpure.cli.predict import predict
 from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
-from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
 from advpure.cli.sweep import sweep
 from advpure.cli.train import train
@@ -36,7 +35,6 @@ app = Verbs(
 )
 app.command()(predict)
 app.command()(randomness)
-app.command()(steps)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)

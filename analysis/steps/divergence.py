@@ -13,7 +13,7 @@ Source: Hutchinson 1990; spec 8.8.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from advpure.analysis.compression.infinitesimal import push_forward
 from advpure.analysis.steps.adjoint import pull_back
+from advpure.analysis.subject import Seeded
 from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.budget import check_repeats
 from advpure.base.errors import BadInput
-from advpure.base.kinds import Natural, Seed
+from advpure.base.kinds import Natural
 from advpure.base.units import check_plain
-from advpure.base.validation import validate
+from advpure.base.validation import resolved, validate
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
@@ -73,12 +74,12 @@ class Divergence(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSettings:
+class ProbeSettings(Seeded):
     """How to probe.
 
-    Args:
-        probes: Probes at every state, 1 or more.
-        method: ``jvp`` or ``vjp``.
+    Attributes:
+        probes: Probes at every state.
+        method: ``jvp`` or ``vjp``; ``vjp`` through a purifier keeps one step's activations.
         seed: Base seed of the probes.
 
     Raises:
@@ -87,7 +88,6 @@ class ProbeSettings:
 
     probes: Natural = 8
     method: Method = "jvp"
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check."""
@@ -95,8 +95,9 @@ class ProbeSettings:
         check_repeats(self.probes, "probes")
 
 
-def rademacher(seed: int, ids: Sequence[int], draws: Sequence[int], shape: Sequence[int],
-               *purpose: str | int) -> Tensor:  # fmt: skip
+def rademacher(
+    seed: int, ids: Sequence[int], draws: Sequence[int], shape: Sequence[int], *purpose: str | int
+) -> Tensor:
     """Draw probes, a function of (purpose, seed, sample id, draw) alone.
 
     Args:
@@ -119,9 +120,13 @@ def rademacher(seed: int, ids: Sequence[int], draws: Sequence[int], shape: Seque
 
 
 def trace_probes(
-    function: RowMap, states: Tensor, ids: Sequence[int], draws: Sequence[int], v: Tensor,
-    method: Method = "jvp",
-) -> list[TraceProbe]:  # fmt: skip
+    function: RowMap,
+    states: Tensor,
+    ids: Sequence[int],
+    draws: Sequence[int],
+    v: Tensor,
+    method: Method,
+) -> list[TraceProbe]:
     """Probe a map once for every row.
 
     Args:
@@ -147,13 +152,12 @@ def trace_probes(
 def estimate_divergence(
     purifier: Purifier | Defense | ImageMap,
     states: Tensor,
+    settings: ProbeSettings | None = None,
     *,
-    probes: int = 8,
-    method: Method = "jvp",
-    seed: int = 0,
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> dict[int, Divergence]:
     """Estimate the divergence and the Frobenius norm of a map at every state.
 
@@ -161,12 +165,11 @@ def estimate_divergence(
         purifier: Any map of [B, ...] to the same shape with independent rows, such as a noise
             prediction; or a purifier or defense, whose whole purification is the map.
         states: Where, [B, ...]; images in [0, 1] for a purifier.
-        probes: Probes at every state.
-        method: ``jvp`` or ``vjp``. ``vjp`` through a purifier keeps one step's activations.
-        seed: Base seed of the probes.
+        settings: How to probe; None for the defaults.
         ids: Sample ids [B], all different; None for the bound ones, else 0 .. B-1.
         xi: Randomness of a purifier; None for its own.
         batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        changes: Fields of `ProbeSettings` to replace, such as ``probes=2``.
 
     Returns:
         By sample id. Cost: B * probes derivatives, each about three evaluations.
@@ -175,29 +178,29 @@ def estimate_divergence(
         BadInput: for settings or states that cannot be used, or a map without the derivative.
 
     Example:
-        >>> found = estimate_divergence(lambda y: 3.0 * y, torch.zeros(1, 1, 2, 2), probes=2)[0]
-        >>> found.trace.value, found.energy.value, found.trace.interval
+        >>> tripled = estimate_divergence(lambda y: 3.0 * y, torch.zeros(1, 1, 2, 2), probes=2)[0]
+        >>> tripled.trace.value, tripled.energy.value, tripled.trace.interval
         (12.0, 36.0, Interval(low=12.0, high=12.0))
     """
-    settings = ProbeSettings(probes=probes, method=method, seed=seed)
+    chosen = resolved(ProbeSettings, settings, changes)
     check_plain(states, "states", "give a tensor [B, ...]")
     if states.ndim < 2 or not states.is_floating_point():
         subject = f"states of shape {tuple(states.shape)} and dtype {states.dtype}"
         raise BadInput(subject, "are no rows of floats", "give [B, ...]")
-    target = as_target(purifier, gradient="checkpoint" if method == "vjp" else "full")
+    target = as_target(purifier, gradient="checkpoint" if chosen.method == "vjp" else "full")
     samples = choose_ids(target, states, ids, unique=True)
     xi = xi or target.xi
     refuse_fresh(xi)
-    batch, found = batch_rows(target, batch_size), []
-    jobs = [(i, k) for i in range(len(samples)) for k in range(settings.probes)]
+    batch, probes = batch_rows(target, batch_size), []
+    jobs = [(i, k) for i in range(len(samples)) for k in range(chosen.probes)]
     for first in range(0, len(jobs), batch):
         where, draws = zip(*jobs[first : first + batch], strict=True)
         own = [samples[i] for i in where]
-        v = rademacher(settings.seed, own, draws, states.shape[1:]).to(states)
-        found += trace_probes(
-            lambda x, i: target(x, i, xi), states[list(where)], own, draws, v, settings.method
+        v = rademacher(chosen.seed, own, draws, states.shape[1:]).to(states)
+        probes += trace_probes(
+            lambda x, i: target(x, i, xi), states[list(where)], own, draws, v, chosen.method
         )
-    return summarise_probes(found, states[0].numel())
+    return summarise_probes(probes, states[0].numel())
 
 
 def summarise_probes(probes: Sequence[TraceProbe], dimensions: int) -> dict[int, Divergence]:
@@ -212,11 +215,12 @@ def summarise_probes(probes: Sequence[TraceProbe], dimensions: int) -> dict[int,
         groups.setdefault(probe.id, []).append(probe)
     return {
         i: Divergence(
-            mean_interval([p.trace for p in own]), mean_interval([p.energy for p in own]),
+            mean_interval([p.trace for p in own]),
+            mean_interval([p.energy for p in own]),
             dimensions,
         )
         for i, own in groups.items()
-    }  # fmt: skip
+    }
 
 
 def _rows(rows: Tensor) -> list[np.ndarray]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advpure.analysis.steps.report import StepsReport, report_steps
+from advpure.analysis.steps.report import StepsReport
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ _MOST = 4
 
 def steps_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a recorded run; see `draw_steps`."""
-    return draw_steps([report_steps(store)], path)
+    return draw_steps([StepsReport.of(store)], path)
 
 
 def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
@@ -55,31 +56,41 @@ def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
     check_ending(path)
     if not 1 <= len(reports) <= _MOST:
         raise BadInput(f"{len(reports)} runs", f"are not 1 to {_MOST}", "draw fewer")
-    found = [report.to_json() for report in reports]
-    for each in found:
-        if not each["rows"]:
-            raise BadInput(f"run {each['run']}", "has no steps to draw", "choose a purifier")
-    width = 4.6 if len(found) > 1 else 6.0
-    figure = new_figure(width * len(found), 6.2)
-    grid = figure.subplots(2, len(found), squeeze=False, sharey="row", height_ratios=(3, 2))
-    for column, each in enumerate(found):
-        upper, lower = grid[0][column], grid[1][column]
-        _draw_rates(upper, each["rows"])
-        _draw_products(lower, each)
-        upper.set_title(_title(each["settings"]), fontsize=10)
+    for report in reports:
+        if not report.result.samples:
+            raise BadInput(f"run {report.run}", "has no steps to draw", "choose a purifier")
+    count = len(reports)
+    figure = new_figure((4.6 if count > 1 else 6.0) * count, 6.2)
+    grid = figure.subplots(2, count, squeeze=False, sharey="row", height_ratios=(3, 2))
+    for column, report in enumerate(reports):
+        upper, lower, rows = grid[0][column], grid[1][column], report.tree()["rows"]
+        _draw_rates(upper, rows)
+        _draw_products(lower, rows)
+        upper.set_title(_title(report.settings), fontsize=10)
         for axes in (upper, lower):
-            _mark_phases(axes, each["rows"])
+            _mark_phases(axes, rows)
     grid[0][0].set_ylabel("compression rate of a step")
     grid[1][0].set_ylabel("product so far")
     handles, labels = _legend(grid)
     figure.legend(
-        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.03), frameon=False, fontsize=8,
-        ncols=2 if len(found) == 1 else 3,
-    )  # fmt: skip
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.03),
+        frameon=False,
+        fontsize=8,
+        ncols=2 if count == 1 else 3,
+    )
     figure.text(
-        0.5, -0.11 if len(found) == 1 else -0.07, _caption(found), ha="center", va="top",
-        fontsize=7, color="#444444", wrap=True,
-    )  # fmt: skip
+        0.5,
+        -0.11 if count == 1 else -0.07,
+        _caption(reports),
+        ha="center",
+        va="top",
+        fontsize=7,
+        color="#444444",
+        wrap=True,
+    )
     return save_figure(figure, path)
 
 
@@ -96,11 +107,17 @@ def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
         for k, phase in enumerate(_phases(rows)):  # the two phases are no one line
             own = known & phase
             axes.plot(
-                places[own], values[own], color=PALETTE[color], linestyle=style, linewidth=1.4,
-                label=label if k == 0 else None, marker=marker, markersize=3,
-            )  # fmt: skip
+                places[own],
+                values[own],
+                color=PALETTE[color],
+                linestyle=style,
+                linewidth=1.4,
+                label=label if k == 0 else None,
+                marker=marker,
+                markersize=3,
+            )
             if name in _BANDS:
-                low, high = (_column(rows, f"{name}_{end}")[own] for end in ("low", "high"))
+                low, high = (side[own] for side in _ends(rows, name))
                 axes.fill_between(
                     places[own], low, high, color=PALETTE[color], alpha=0.15, linewidth=0
                 )
@@ -110,11 +127,10 @@ def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_products(axes: "Axes", found: dict[str, Any]) -> None:
-    rows = found["rows"]
+def _draw_products(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     places = np.array([row["step"] for row in rows])
     running = _column(rows, "cumulative")
-    low, high = _column(rows, "cumulative_low"), _column(rows, "cumulative_high")
+    low, high = _ends(rows, "cumulative")
     axes.plot(places, running, color=PALETTE[0], linewidth=1.4)
     axes.fill_between(places, np.maximum(low, 1e-12), high, color=PALETTE[0], alpha=0.15, lw=0)
     gains = _column(rows, "gain")
@@ -133,8 +149,8 @@ def _draw_products(axes: "Axes", found: dict[str, Any]) -> None:
 
 
 def _phases(rows: list[dict[str, Any]]) -> list[npt.NDArray[np.bool_]]:
-    found = np.array([row["phase"] for row in rows])
-    return [found == phase for phase in ("forward", "reverse")]
+    phases = np.array([row["phase"] for row in rows])
+    return [phases == phase for phase in ("forward", "reverse")]
 
 
 def _mark_phases(axes: "Axes", rows: list[dict[str, Any]]) -> None:
@@ -150,11 +166,11 @@ def _mark_phases(axes: "Axes", rows: list[dict[str, Any]]) -> None:
 
 
 def _legend(grid: Any) -> tuple[list[Any], list[str]]:
-    found: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in grid[0]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
+            handles.setdefault(label, handle)
+    return list(handles.values()), list(handles)
 
 
 def _title(settings: dict[str, Any]) -> str:
@@ -164,9 +180,9 @@ def _title(settings: dict[str, Any]) -> str:
     return f"{settings['purifier']}{strength} on {settings['dataset']}"
 
 
-def _caption(found: list[dict[str, Any]]) -> str:
-    s = found[0]["settings"]
-    counts = ", ".join(str(each["n"]) for each in found)
+def _caption(reports: Sequence[StepsReport]) -> str:
+    s = reports[0].settings
+    counts = ", ".join(str(report.n) for report in reports)
     text = (
         f"n = {counts} images; {s['distribution']} perturbations of {255 * s['eps']:.3g}/255, "
         f"{s['perturbations']} an image; {s['probes']} probes a step; seed {s['seed']}; "
@@ -181,4 +197,13 @@ def _caption(found: list[dict[str, Any]]) -> str:
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> npt.NDArray[np.float64]:
-    return np.array([np.nan if row.get(name) is None else row[name] for row in rows], dtype=float)
+    values = (row.get(name) for row in rows)
+    numbers = (each.value if isinstance(each, Estimate) else each for each in values)
+    return np.array([np.nan if each is None else each for each in numbers], dtype=float)
+
+
+def _ends(rows: list[dict[str, Any]], name: str) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the lower and the upper ends of the intervals of a column."""
+    intervals = (getattr(row.get(name), "interval", None) or (np.nan, np.nan) for row in rows)
+    low, high = zip(*intervals, strict=True)
+    return np.array(low), np.array(high)

@@ -43,7 +43,7 @@ _ADJOINT = 1e-2
 class LanczosSettings:
     """How many singular values, and how well.
 
-    Args:
+    Attributes:
         count: K, the number of leading singular triplets.
         block: b, start vectors; more of them cost little where a compute tile has room.
         tolerance: Residual at which to stop, relative to the largest value.

@@ -31,11 +31,11 @@ _CHUNK = 2048
 class ManifoldSettings:
     """How directions along the data are made.
 
-    Args:
+    Attributes:
         span: ``principal``: principal directions of the neighbours about their mean;
             ``differences``: from the image to its nearest neighbours.
         neighbours: Nearest reference images that span the principal directions.
-        components: Dimension of the span, below `neighbours` for ``principal``.
+        components: Dimension of the span along the data, for ``principal`` below the neighbours.
 
     Raises:
         BadInput: for values that make no sense, naming the rule.

@@ -37,7 +37,7 @@ from advpure.analysis.steps.settings import StepProbe, StepRate, StepSettings, d
 from advpure.analysis.steps.walk import Walk
 from advpure.analysis.target import as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.units import check_images
-from advpure.base.validation import instance
+from advpure.base.validation import fields_of, instance, resolved
 from advpure.core.chain import Chain
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
@@ -61,49 +61,48 @@ def step_compression(
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> StepsResult:
     """Measure the compression of every step of a purifier, and predict it.
 
     Args:
-        purifier: See `step_rows`, as for all others.
-        images: See there.
-        settings: See there; None for the defaults, with the seed of the purifier's noise.
-        spans: See there.
-        ids: See there.
-        xi: See there.
-        batch_size: See there.
+        purifier: A purifier, or a defense, whose purifier is measured.
+        images: Clean images, [B, C, H, W] in [0, 1].
+        settings: What to measure; None for the defaults, with the seed of the purifier's noise.
+        spans: Directions along the data at every image, [B, k, d] (`local_spans`); None to leave
+            ``along`` and ``across`` out.
+        ids: Sample ids [B], all different; None for the bound ones, else 0 .. B-1.
+        xi: Scheme of the randomness; its seed is replaced. None for the purifier's own.
+        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        changes: Fields of `StepSettings` to replace, such as ``probes=2``.
 
     Returns:
         Summaries by step and of the whole chain.
 
     Raises:
-        BadInput: see there.
+        BadInput: for settings or images that cannot be used, or a step without a derivative.
 
     Example:
         >>> import torch
         >>> from advpure.loading import load_purifier
         >>> purifier = load_purifier("reverse", "digits", t=2, tile=0)
-        >>> found = step_compression(purifier, torch.full((1, 1, 8, 8), 0.5))
-        >>> [step.exact.value < step.info.kappa for step in found.steps()]
+        >>> rates = step_compression(purifier, torch.full((1, 1, 8, 8), 0.5))
+        >>> [step.exact.value < step.info.kappa for step in rates.steps()]
         [True, True]
     """
     instance(purifier, (Purifier, Defense), "purifier", "pass a Purifier or a Defense")
     xi = xi or as_target(purifier).xi
     refuse_fresh(xi)
-    settings = StepSettings(seed=_seed(xi)) if settings is None else settings
+    chosen = resolved(StepSettings, settings, changes, seed=0 if xi is None else xi.seed)
     batches = list(
-        step_rows(purifier, images, ids, settings, spans=spans, xi=xi, batch_size=batch_size)
+        step_rows(purifier, images, ids, chosen, spans=spans, xi=xi, batch_size=batch_size)
     )
     return StepsResult(
-        describe_chain(_chain(purifier), settings.every),
+        describe_chain(_chain(purifier), chosen.every),
         [row for batch in batches for row in batch.rates],
         [row for batch in batches for row in batch.probes],
         images[0].numel(),
     )
-
-
-def _seed(xi: RandomnessConfig | None) -> int:
-    return 0 if xi is None else xi.seed
 
 
 def _chain(purifier: Purifier | Defense) -> Chain:
@@ -125,14 +124,13 @@ def step_rows(
     """Measure batch by batch of images, leaving out what is done: the resumable form.
 
     Args:
-        purifier: A purifier, or a defense, whose purifier is measured.
-        images: Clean images, [B, C, H, W] in [0, 1].
-        ids: Sample ids [B], all different; None for the bound ones, else 0 .. B-1.
+        purifier: As for `step_compression`, like images, ids, spans, xi and batch_size.
+        images: Clean images.
+        ids: Sample ids.
         settings: What to measure.
-        spans: Directions along the data at every image, [B, k, d] (`local_spans`); None to leave
-            ``along`` and ``across`` out.
-        xi: Scheme of the randomness; its seed is replaced. None for the purifier's own.
-        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        spans: Directions along the data.
+        xi: Scheme of the randomness.
+        batch_size: Rows at once.
         skip: Sample ids that are done.
         progress: Called with the number of finished images, fractions included.
 
@@ -166,9 +164,14 @@ def step_rows(
     for start in range(0, len(todo), size):
         part = todo[start : start + size]
         walk = Walk.begin(
-            images.detach()[part], [samples[k] for k in part], settings, xi,
-            None if spans is None else spans[part], target.tile, rows,
-        )  # fmt: skip
+            images.detach()[part],
+            [samples[k] for k in part],
+            settings,
+            xi,
+            None if spans is None else spans[part],
+            target.tile,
+            rows,
+        )
         for info, step in zip(infos, chain, strict=True):
             walk.take(step, info)
             progress(done + start + len(part) * (info.step + 1) / len(infos))
@@ -183,7 +186,7 @@ def describe_steps(
     del randomness["seed"]
     return {
         **as_target(purifier).settings,
-        **asdict(settings),
+        **fields_of(StepSettings, settings),
         "randomness": {**randomness, "path": list(xi.path)},
         "dimensions": images[0].numel(),
         "dtype": str(images.dtype).removeprefix("torch."),

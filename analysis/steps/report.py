@@ -1,12 +1,12 @@
-"""The report of a run over steps: what to say of its records, in JSON and in sentences."""
+"""The report of a run over steps: what to say of its records, in values and in sentences."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from advpure.analysis.report import RunReport
 from advpure.analysis.steps.result import (
     STEP_CHAIN,
     STEP_PROBES,
@@ -14,8 +14,43 @@ from advpure.analysis.steps.result import (
     StepsResult,
     StepSummary,
 )
-from advpure.analysis.steps.singular_result import SINGULAR, SPECTRA, SingularResult, mean_json
+from advpure.analysis.steps.singular_result import SINGULAR, SPECTRA, SingularResult
+from advpure.analysis.study import Report
+from advpure.base.display import Display, Table, ends, number, written
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import Estimate
+
+_SHOWN = 12  # steps in the table
+_WHOLE = {
+    "measured": "measured, whole chain",
+    "linear": "its limit for small perturbations",
+    "forward": "factor of the forward phase, exact",
+    "isotropic": "product of measured isotropic rates",
+    "exact": "product predicted, Frobenius norm",
+    "first_order": "product predicted, first order (eq. 16)",
+}
+_STEP_HEADS = (
+    "step",
+    "t",
+    "transported",
+    "isotropic",
+    "predicted",
+    "eq. 16",
+    "along",
+    "across",
+    "kappa",
+    "product so far",
+    "images",
+)
+_SINGULAR_HEADS = (
+    "singular value",
+    "mean",
+    "95 %",
+    "images",
+    "largest bound",
+    "converged",
+    "share along data",
+)
 
 
 class Agreement(NamedTuple):
@@ -38,7 +73,7 @@ class Agreement(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepsReport(RunReport):
+class StepsReport(Report):
     """The result of a run, computed from its records.
 
     Attributes:
@@ -49,50 +84,167 @@ class StepsReport(RunReport):
     result: StepsResult
     singular: SingularResult | None
 
+    @classmethod
+    def of(cls, store: RecordStore) -> "StepsReport":
+        """Compute the report of a run from its records alone."""
+        settings = store.settings
+        result = StepsResult.from_records(
+            store.rows(STEP_CHAIN.table),
+            store.rows(STEP_RATES.table),
+            store.rows(STEP_PROBES.table),
+            settings,
+        )
+        singular = None
+        if settings["singular"] and (spectra := store.rows(SPECTRA.table)):
+            components = settings["components"] if settings["reference"] else None
+            singular = SingularResult(
+                store.rows(SINGULAR.table), spectra, settings["dimensions"], components
+            )
+        return cls(
+            run=store.folder,
+            settings=settings,
+            result=result,
+            singular=singular,
+            notes=tuple(_notes(result, singular)),
+        )
+
     @property
     def n(self) -> int:
         """Images that were measured; all of them for a chain without steps."""
         return len(self.result.samples) if self.result.chain else int(self.settings["n"])
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one JSON object: `whole` chain, `rows` by step, `agreement`, `singular`."""
-        whole, summaries = self.result.whole(), self.result.steps()
-        chain = None
-        if whole is not None:
-            chain = {
-                name: value if isinstance(value, float) else value and mean_json(value)
-                for name, value in whole._asdict().items()
-            }
+    def tree(self) -> dict[str, Any]:
+        """Return the result: `whole` chain, `rows` by step, `agreement`, `singular`."""
+        summaries = self.result.steps()
+        deviations = agreements(summaries)
         return {
             "n": self.n,
-            "whole": chain,
-            "agreement": {
-                name: found and found._asdict() for name, found in agreements(summaries).items()
-            },
-            "rows": [_row(each) for each in summaries],
-            "singular": self.singular and self.singular.to_json(),
-            **self.origin(),
+            "whole": self._whole(),
+            "agreement": {name: one and one._asdict() for name, one in deviations.items()},
+            "rows": [self._row(each) for each in summaries],
+            "singular": self.singular and self.singular.tree(),
         }
 
+    def _whole(self) -> dict[str, Any] | None:
+        whole, result = self.result.whole(), self.result
+        if whole is None:
+            return None
+        means = {
+            name: Estimate.of(getattr(whole, name), partial(result.named, values))
+            for name, values in result.products.items()
+        }
+        return {**means, "forward": whole.forward}
 
-def report_steps(store: RecordStore, seconds: float = 0.0) -> StepsReport:
-    """Compute the report of a run from its records alone."""
-    settings = store.settings
-    result = StepsResult.from_records(
-        store.rows(STEP_CHAIN.table), store.rows(STEP_RATES.table), store.rows(STEP_PROBES.table),
-        settings,
-    )  # fmt: skip
-    singular = None
-    if settings["singular"] and (spectra := store.rows(SPECTRA.table)):
-        components = settings["components"] if settings["reference"] else None
-        singular = SingularResult(
-            store.rows(SINGULAR.table), spectra, settings["dimensions"], components
+    def _row(self, summary: StepSummary) -> dict[str, Any]:
+        """Return a step: its own values, then every quantity, absent where it has none."""
+        result, k = self.result, summary.info.step
+        means = {
+            **summary.rates,
+            "exact": summary.exact,
+            "first_order": summary.first_order,
+            "mean_eigenvalue": summary.mean_eigenvalue,
+            "cumulative": summary.cumulative,
+        }
+        row: dict[str, Any] = {**summary.info._asdict(), "n": summary.cumulative.n}
+        for name, mean in means.items():
+            values = partial(result.named, result.by_image[name][:, k])
+            row[name] = Estimate.of(mean, values, style="beside")
+        for name in ("exact", "first_order", "limit"):
+            row[f"{name}_error"] = getattr(summary, f"{name}_error")
+        for name in ("exact_deviation", "first_order_deviation"):
+            row[name] = getattr(summary, name)
+        return row
+
+    def display(self) -> Display:
+        """Return the whole chain, some of its steps, and singular values."""
+        s, tree = self.settings, self.tree()
+        start = f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}"
+        if tree["whole"] is None:
+            return Display(f"{start}: no steps")
+        headline = (
+            f"{start}, {len(tree['rows'])} steps: compression rate "
+            f"{_sentence(tree['whole']['measured'])}"
         )
-    notes = tuple(_notes(result, singular))
-    return StepsReport(
-        run=store.folder, settings=settings, result=result, singular=singular, seconds=seconds,
-        notes=notes,
-    )  # fmt: skip
+        parts: list[Table | str] = [
+            Table(
+                ("whole chain", "rate", "95 %", "images"),
+                [[label, *_cells(tree["whole"][name])] for name, label in _WHOLE.items()],
+            ),
+            _steps_table(tree["rows"]),
+        ]
+        for name, label in (
+            ("exact", "with the Frobenius norm"),
+            ("first_order", "to first order"),
+        ):
+            if (a := tree["agreement"][name]) is not None:
+                alone = a["expected"]
+                parts.append(
+                    f"predicted {label} against measured, {a['steps']} steps: mean "
+                    f"{100 * a['mean']:+.2f} %, largest {100 * a['largest']:+.2f} % at step "
+                    f"{a['at']}"
+                    + ("" if alone is None else f"; probing alone: {100 * alone:.2f} %")
+                )
+        if tree["singular"] is not None:
+            parts += _singular_parts(tree["singular"])
+        return Display(headline, parts)
+
+
+def _steps_table(rows: list[dict[str, Any]]) -> Table:
+    networks = [row for row in rows if row["form"] != "scalar"]
+    count = len(networks)
+    places = {round(k * (count - 1) / (_SHOWN - 1)) for k in range(_SHOWN)} if count else set()
+    shown = [row for k, row in enumerate(networks) if k in places]
+    names = ("transported", "limit", "exact", "first_order", "along", "across", "kappa")
+    table = [
+        [
+            f"{row['step']} {row['name']}",
+            str(row["time"]),
+            *(_plain(row.get(name)) for name in names),
+            _plain(row["cumulative"]),
+            str(row["n"]),
+        ]
+        for row in shown
+    ]
+    title = None if count <= _SHOWN else f"{len(shown)} of {count} steps with a network"
+    return Table(_STEP_HEADS, table, title)
+
+
+def _singular_parts(tree: dict[str, Any]) -> list[Table | str]:
+    times = tree["worst_over_rms"]
+    headline = (
+        f"worst direction: {_sentence(tree['sigma_max'])}, mean direction (root mean square) "
+        f"{_sentence(tree['rms_rate'])}" + ("" if times is None else f", {times.value:.2f} times")
+    )
+    rows = [
+        [
+            f"{row['rank']}",
+            *_cells(row["sigma"]),
+            f"{row['bound']:.1e}",
+            f"{row['converged']} of {tree['n']}",
+            number(row["along"] and row["along"].value, ".3f"),
+        ]
+        for row in tree["rows"]
+    ]
+    parts: list[Table | str] = [headline, Table(_SINGULAR_HEADS, rows)]
+    if tree["along_by_chance"] is not None:
+        parts.append(f"share along the data by chance: {tree['along_by_chance']:.3f}")
+    return parts
+
+
+def _sentence(estimate: Estimate) -> str:
+    return f"{written(estimate, '.4f')} over {estimate.n} images"
+
+
+def _cells(estimate: Estimate | float | None) -> tuple[str, str, str]:
+    if estimate is None:
+        return "absent", "", ""
+    if isinstance(estimate, float):
+        return f"{estimate:.4g}", "", ""
+    return f"{estimate.value:.4g}", ends(estimate, ".4f"), str(estimate.n)
+
+
+def _plain(value: Estimate | float | None) -> str:
+    return number(value.value if isinstance(value, Estimate) else value, ".4f")
 
 
 def agreements(summaries: Iterable[StepSummary]) -> dict[str, Agreement | None]:
@@ -110,35 +262,20 @@ def agreements(summaries: Iterable[StepSummary]) -> dict[str, Agreement | None]:
 def _agreement(summaries: list[StepSummary], name: str, error: str) -> Agreement | None:
     if not summaries:
         return None
-    found = np.array([getattr(each, name) for each in summaries])
+    deviations = np.array([getattr(each, name) for each in summaries])
     noise = []
     for each in summaries:
         own, limit = getattr(each, error), each.limit_error
         if own is not None and limit is not None:
             noise.append((own**2 + limit**2) / each.rates["limit"].value ** 2)
-    far = int(np.abs(found).argmax())
+    far = int(np.abs(deviations).argmax())
     return Agreement(
-        len(found), float(found.mean()), float(found[far]), summaries[far].info.step,
-        float(np.sqrt(np.mean(noise))) if noise else None,
-    )  # fmt: skip
-
-
-def _row(summary: StepSummary) -> dict[str, Any]:
-    """Flatten a step: its own values, then one column for every quantity and its interval."""
-    row: dict[str, Any] = {**summary.info._asdict(), "n": summary.cumulative.n}
-    means = {
-        **summary.rates, "exact": summary.exact, "first_order": summary.first_order,
-        "mean_eigenvalue": summary.mean_eigenvalue, "cumulative": summary.cumulative,
-    }  # fmt: skip
-    for name, mean in means.items():
-        row[name] = None if mean is None else mean.value
-        interval = None if mean is None else mean.interval
-        row[f"{name}_low"], row[f"{name}_high"] = interval or (None, None)
-    for name in ("exact", "first_order", "limit"):
-        row[f"{name}_error"] = getattr(summary, f"{name}_error")
-    for name in ("exact_deviation", "first_order_deviation"):
-        row[name] = getattr(summary, name)
-    return row
+        len(deviations),
+        mean=float(deviations.mean()),
+        largest=float(deviations[far]),
+        at=summaries[far].info.step,
+        expected=float(np.sqrt(np.mean(noise))) if noise else None,
+    )
 
 
 def _notes(result: StepsResult, singular: SingularResult | None) -> Iterable[str]:

@@ -27,13 +27,21 @@ STEP_PROBES = Schema(
     "probes", {"sample": Count, "step": Count, "probe": Count}, {"trace": float, "energy": float}
 )
 STEP_CHAIN = Schema(
-    "chain", {"step": Count},
+    "chain",
+    {"step": Count},
     {
-        "name": str, "phase": str, "time": int, "form": str, "gain": float | None,
-        "kappa": float | None, "gamma": float | None, "scale": float, "sigma": float,
+        "name": str,
+        "phase": str,
+        "time": int,
+        "form": str,
+        "gain": float | None,
+        "kappa": float | None,
+        "gamma": float | None,
+        "scale": float,
+        "sigma": float,
         "selected": bool,
     },
-)  # fmt: skip
+)
 
 QUADRATIC = ("isotropic", "limit")
 """Kinds whose draws are averaged as squares."""
@@ -111,29 +119,58 @@ class StepsResult:
 
     @classmethod
     def from_records(
-        cls, chain: Sequence[Row], rates: Sequence[Row], probes: Sequence[Row],
+        cls,
+        chain: Sequence[Row],
+        rates: Sequence[Row],
+        probes: Sequence[Row],
         settings: Mapping[str, Any],
-    ) -> "StepsResult":  # fmt: skip
+    ) -> "StepsResult":
         """Read what a run recorded."""
         return cls(
-            tuple(StepInfo(**row) for row in chain), [StepRate(**row) for row in rates],
-            [StepProbe(**row) for row in probes], int(settings["dimensions"]), settings,
-        )  # fmt: skip
+            tuple(StepInfo(**row) for row in chain),
+            [StepRate(**row) for row in rates],
+            [StepProbe(**row) for row in probes],
+            int(settings["dimensions"]),
+            settings,
+        )
 
     @cached_property
     def samples(self) -> tuple[int, ...]:
         """Sample ids, ascending; empty for a chain without steps."""
         return tuple(sorted({row.sample for row in self.rates}))
 
-    def of_image(self, kind: str) -> Floats:
-        """Return a kind's rate of every image and step, [images, steps], NaN where absent."""
-        found = np.full((len(self.samples), len(self.chain)), np.nan)
-        for (i, step), values in self._grouped[kind].items() if kind in self._grouped else ():
-            numbers = np.array([v for v in values.values() if v is not None])
-            if len(numbers):
-                square = kind in QUADRATIC
-                found[i, step] = np.sqrt((numbers**2).mean()) if square else numbers.mean()
-        return found
+    @cached_property
+    def by_image(self) -> dict[str, Floats]:
+        """Every quantity of a step by name, [images, steps], NaN where absent.
+
+        The measured kinds; ``exact`` and ``first_order``, the predictions; ``mean_eigenvalue``;
+        ``cumulative``, the mean over perturbations of the products so far.
+        """
+        return {
+            **{kind: self._rates(kind) for kind in self._grouped},
+            "exact": self.predictions(first_order=False),
+            "first_order": self.predictions(first_order=True),
+            "mean_eigenvalue": self._mean_eigenvalues(),
+            "cumulative": self.cumulative(),
+        }
+
+    @cached_property
+    def products(self) -> dict[str, Floats]:
+        """The product over the chain of each image by the name in `ChainSummary`, [images]."""
+        scalar = np.array([abs(i.gain) if i.gain is not None else np.nan for i in self.chain])
+        limit = np.where(np.isnan(scalar), self._rates("limit"), scalar)
+        return {
+            "measured": self.by_image["cumulative"][:, -1],
+            "linear": self._rates("linear").prod(axis=1),
+            "isotropic": limit.prod(axis=1),
+            "exact": self.by_image["exact"].prod(axis=1),
+            "first_order": self.by_image["first_order"].prod(axis=1),
+        }
+
+    def named(self, values: Floats) -> dict[int, float]:
+        """Return the values of images, [images], by sample id, without those that are absent."""
+        pairs = zip(self.samples, values.tolist(), strict=True)
+        return {i: value for i, value in pairs if value == value}
 
     def cumulative(self) -> Floats:
         """Return the mean over perturbations of the products so far, [images, steps]."""
@@ -147,83 +184,91 @@ class StepsResult:
         Args:
             first_order: Equation 16; else the root with the Frobenius norm.
         """
-        found = np.full((len(self.samples), len(self.chain)), np.nan)
+        rates = self._absent()
         for info in self.chain:
             if info.gain is not None:
-                found[:, info.step] = abs(info.gain)
+                rates[:, info.step] = abs(info.gain)
         for (i, step), probes in self._probed.items():
             kappa, _ = self._factors(step)
             line, square = (column.mean() for column in self._ratios(step, probes))
-            found[i, step] = kappa * (line if first_order else np.sqrt(max(square, 0.0)))
-        return found
+            rates[i, step] = kappa * (line if first_order else np.sqrt(max(square, 0.0)))
+        return rates
 
     def steps(self) -> tuple[StepSummary, ...]:
         """Summarise every step over images."""
         if not self.samples:
             return ()
-        kinds = {kind: self.of_image(kind) for kind in self._grouped}
-        exact, first = (self.predictions(first_order=each) for each in (False, True))
-        errors, running = self._errors(), self.cumulative()
-        found = []
+        errors, summaries = self._errors(), []
         for info in self.chain:
             k = info.step
-            rates = {kind: _mean(values[:, k]) for kind, values in kinds.items()}
-            known = {kind: mean for kind, mean in rates.items() if mean is not None}
-            limit, full, line = known.get("limit"), _mean(exact[:, k]), _mean(first[:, k])
-            found.append(
+            means = {name: _mean(values[:, k]) for name, values in self.by_image.items()}
+            rates = {kind: mean for kind in self._grouped if (mean := means[kind]) is not None}
+            cumulative = means["cumulative"]
+            assert cumulative is not None
+            summaries.append(
                 StepSummary(
-                    info, known, full, line, *errors[k],
-                    exact_deviation=_deviation(full, limit),
-                    first_order_deviation=_deviation(line, limit),
-                    mean_eigenvalue=self._mean_eigenvalue(k),
-                    cumulative=mean_interval(running[:, k]),
+                    info,
+                    rates,
+                    means["exact"],
+                    means["first_order"],
+                    *errors[k],
+                    exact_deviation=_deviation(means["exact"], rates.get("limit")),
+                    first_order_deviation=_deviation(means["first_order"], rates.get("limit")),
+                    mean_eigenvalue=means["mean_eigenvalue"],
+                    cumulative=cumulative,
                 )
-            )  # fmt: skip
-        return tuple(found)
+            )
+        return tuple(summaries)
 
     def whole(self) -> ChainSummary | None:
         """Summarise the chain over images; None for a chain without steps."""
         if not self.samples:
             return None
         gains = [abs(i.gain) for i in self.chain if i.phase == "forward" and i.gain is not None]
-        scalar = np.array([abs(i.gain) if i.gain is not None else np.nan for i in self.chain])
-        limit = np.where(np.isnan(scalar), self.of_image("limit"), scalar)
-        columns = (
-            self.of_image("linear"), limit, self.predictions(first_order=False),
-            self.predictions(first_order=True),
-        )  # fmt: skip
-        linear, isotropic, exact, first = (_mean(each.prod(axis=1)) for each in columns)
-        return ChainSummary(
-            mean_interval(self.cumulative()[:, -1]), linear, float(np.prod(gains)), isotropic,
-            exact, first,
-        )  # fmt: skip
+        means = {name: _mean(values) for name, values in self.products.items()}
+        measured = means.pop("measured")
+        assert measured is not None
+        return ChainSummary(measured=measured, forward=float(np.prod(gains)), **means)
+
+    def _absent(self) -> Floats:
+        return np.full((len(self.samples), len(self.chain)), np.nan)
+
+    def _rates(self, kind: str) -> Floats:
+        """Return a kind's rate of every image and step, [images, steps], NaN where absent."""
+        rates = self._absent()
+        for (i, step), values in self._grouped.get(kind, {}).items():
+            known = np.array([v for v in values.values() if v is not None])
+            if len(known):
+                square = kind in QUADRATIC
+                rates[i, step] = np.sqrt((known**2).mean()) if square else known.mean()
+        return rates
 
     @cached_property
     def _grouped(self) -> dict[str, dict[tuple[int, int], dict[int, float | None]]]:
         places = {sample: i for i, sample in enumerate(self.samples)}
-        found: dict[str, dict[tuple[int, int], dict[int, float | None]]] = {}
+        kinds: dict[str, dict[tuple[int, int], dict[int, float | None]]] = {}
         for row in self.rates:
-            cell = found.setdefault(row.kind, {}).setdefault((places[row.sample], row.step), {})
+            cell = kinds.setdefault(row.kind, {}).setdefault((places[row.sample], row.step), {})
             cell[row.draw] = row.rate
-        return found
+        return kinds
 
     @cached_property
     def _probed(self) -> dict[tuple[int, int], list[StepProbe]]:
         places = {sample: i for i, sample in enumerate(self.samples)}
-        found: dict[tuple[int, int], list[StepProbe]] = {}
+        cells: dict[tuple[int, int], list[StepProbe]] = {}
         for probe in self.probes:
-            found.setdefault((places[probe.sample], probe.step), []).append(probe)
-        return found
+            cells.setdefault((places[probe.sample], probe.step), []).append(probe)
+        return cells
 
     def _draws(self) -> Floats:
         """Return the transported rates, [images, perturbations, steps]; NaN where absent."""
         cells = self._grouped["transported"]
         count = len(cells[0, 0])
-        found = np.full((len(self.samples), count, len(self.chain)), np.nan)
+        rates = np.full((len(self.samples), count, len(self.chain)), np.nan)
         for (i, step), values in cells.items():
             for draw, value in values.items():
-                found[i, draw, step] = np.nan if value is None else value
-        return found
+                rates[i, draw, step] = np.nan if value is None else value
+        return rates
 
     def _factors(self, step: int) -> tuple[float, float]:
         kappa, gamma = self.chain[step].kappa, self.chain[step].gamma
@@ -257,13 +302,12 @@ class StepsResult:
         wanted = [[float(np.sqrt(sum(c)) / n) if c else None for c in each] for each in squares]
         return [(a, b, c) for a, b, c in wanted]
 
-    def _mean_eigenvalue(self, step: int) -> Mean | None:
-        own = [probes for (_, k), probes in self._probed.items() if k == step]
-        if not own:
-            return None
-        return mean_interval(
-            [float(np.mean([p.trace for p in probes])) / self.dimensions for probes in own]
-        )
+    def _mean_eigenvalues(self) -> Floats:
+        """Return tr J / d of the noise prediction, [images, steps]."""
+        means = self._absent()
+        for (i, step), probes in self._probed.items():
+            means[i, step] = np.mean([probe.trace for probe in probes]) / self.dimensions
+        return means
 
 
 def _variance(values: Floats) -> float:

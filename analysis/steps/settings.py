@@ -6,9 +6,10 @@ from itertools import count
 from typing import Literal, NamedTuple
 
 from advpure.analysis.perturbations import Distribution
-from advpure.analysis.steps.divergence import Method
+from advpure.analysis.steps.divergence import Method, ProbeSettings
+from advpure.analysis.subject import Seeded
 from advpure.base.budget import check_repeats
-from advpure.base.kinds import Natural, Seed
+from advpure.base.kinds import Natural, Strength
 from advpure.base.units import parse_eps
 from advpure.base.validation import validate
 from advpure.core.chain import Step
@@ -17,34 +18,33 @@ Form = Literal["scalar", "epsilon", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepSettings:
+class StepSettings(Seeded):
     """What to measure at every step.
 
-    Args:
-        eps: Strength of the perturbations in [0, 1] units, a number or text such as "8/255".
+    Attributes:
+        eps: Strength of the perturbations in [0, 1] units, e.g. 8/255.
         distribution: ``uniform`` in [-eps, eps], ``gaussian`` of the same root mean square, or
             ``sign``.
-        perturbations: Perturbations whose transport is followed; derivatives are taken on the
-            trajectory of the first.
-        probes: Probes of epsilon, and as many fresh perturbations, at every step.
-        directions: Directions along the data and as many across it.
+        perturbations: Perturbations followed through the chain, per image; derivatives are taken on
+            the trajectory of the first.
+        probes: Probes of the noise prediction, and as many fresh perturbations, at every step.
+        directions: Directions along the data, and as many across.
         method: Derivatives of the probes: ``vjp``, about half the time, or ``jvp``, no activations.
-        every: Take derivatives at every so many-th step with a network; the last has them always.
-            Above 1 the predictions have no product.
+        every: Derivatives at every so many-th step with a network, and at the last; above 1 the
+            predictions have no product.
         seed: Base seed of the purifier's noise, the perturbations, the probes and the directions.
 
     Raises:
         BadInput: for values that make no sense, naming the rule.
     """
 
-    eps: str | float = "8/255"
+    eps: Strength = "8/255"
     distribution: Distribution = "uniform"
     perturbations: Natural = 4
-    probes: Natural = 8
+    probes: Natural = ProbeSettings.probes
     directions: Natural = 3
     method: Method = "vjp"
     every: Natural = 1
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Check, and turn the strength into a number."""
@@ -109,30 +109,38 @@ class StepProbe(NamedTuple):
     energy: float
 
 
-def describe_chain(chain: Sequence[Step], every: int = 1) -> tuple[StepInfo, ...]:
+def describe_chain(chain: Sequence[Step], every: int) -> tuple[StepInfo, ...]:
     """List the steps with their forms, and where derivatives are taken.
 
     Args:
         chain: The chain.
-        every: See `StepSettings`.
+        every: Derivatives at every so many-th step with a network, and at the last.
 
     Example:
         >>> from advpure.loading import load_purifier
-        >>> [info.form for info in describe_chain(load_purifier("cm", "digits").chain)]
+        >>> [info.form for info in describe_chain(load_purifier("cm", "digits").chain, 1)]
         ['scalar', 'epsilon']
     """
     last = max((k for k, step in enumerate(chain) if step.gain is None), default=-1)
     number = count()
-    found = []
+    infos = []
     for k, step in enumerate(chain):
         form: Form = "other" if step.form is None else "epsilon"
         form = form if step.gain is None else "scalar"
         selected = form != "scalar" and (next(number) % every == 0 or k == last)
-        found.append(
+        infos.append(
             StepInfo(
-                k, step.name, step.phase, step.time, form, step.gain,
-                step.form.kappa if step.form else None, step.form.gamma if step.form else None,
-                step.scale, step.sigma, selected,
+                k,
+                step.name,
+                step.phase,
+                step.time,
+                form,
+                step.gain,
+                kappa=step.form.kappa if step.form else None,
+                gamma=step.form.gamma if step.form else None,
+                scale=step.scale,
+                sigma=step.sigma,
+                selected=selected,
             )
-        )  # fmt: skip
-    return tuple(found)
+        )
+    return tuple(infos)

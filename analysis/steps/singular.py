@@ -14,7 +14,7 @@ Source of the method: `lanczos`; Meyer, Musco, Musco & Woodruff 2021 (deflated t
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from advpure.analysis.compression.infinitesimal import push_forward
 from advpure.analysis.steps.adjoint import pull_back
-from advpure.analysis.steps.divergence import rademacher
+from advpure.analysis.steps.divergence import ProbeSettings, rademacher
 from advpure.analysis.steps.lanczos import Floats, LanczosSettings, Product, Triplets, lanczos
+from advpure.analysis.subject import Seeded
 from advpure.analysis.target import (
     ImageMap,
     Target,
@@ -34,9 +35,9 @@ from advpure.analysis.target import (
     refuse_fresh,
 )
 from advpure.base.budget import check_repeats
-from advpure.base.kinds import Natural, Seed
+from advpure.base.kinds import Natural
 from advpure.base.units import check_images
-from advpure.base.validation import validate
+from advpure.base.validation import resolved
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
@@ -44,25 +45,22 @@ from advpure.statistics.rates import Mean, mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingularSettings:
+class SingularSettings(LanczosSettings, Seeded):
     """What to find at every image.
 
-    Args:
-        lanczos: How many singular values, and how well.
-        probes: Probes of the Frobenius norm, 1 or more.
+    Attributes:
+        probes: Probes of the Frobenius norm.
         seed: Base seed of the purifier's noise, the start vectors and the probes.
 
     Raises:
         BadInput: for values that make no sense, naming the rule.
     """
 
-    lanczos: LanczosSettings = field(default_factory=LanczosSettings)
-    probes: Natural = 8
-    seed: Seed = 0
+    probes: Natural = ProbeSettings.probes
 
     def __post_init__(self) -> None:
         """Check."""
-        validate(self)
+        super().__post_init__()
         check_repeats(self.probes, "probes")
 
 
@@ -107,16 +105,12 @@ class Spectrum(NamedTuple):
 def leading_singular_values(
     purifier: Purifier | Defense | ImageMap,
     images: Tensor,
+    settings: SingularSettings | None = None,
     *,
-    count: int = 5,
-    tolerance: float = 1e-3,
-    basis: int = 60,
-    block: int = 2,
-    probes: int = 8,
-    seed: int | None = None,
     ids: Ids | None = None,
     xi: RandomnessConfig | None = None,
     batch_size: int | None = None,
+    **changes: Any,
 ) -> dict[int, Spectrum]:
     """Find the leading singular values and vectors of a purification's Jacobian at every image.
 
@@ -124,15 +118,11 @@ def leading_singular_values(
         purifier: A purifier, a defense (its purifier is measured) or any differentiable map of
             images with independent rows.
         images: Where, [B, C, H, W] in [0, 1].
-        count: K.
-        tolerance: Relative residual at which to stop.
-        basis: Most products with J and with J^T each.
-        block: Start vectors.
-        probes: Probes of the Frobenius norm.
-        seed: Base seed of noise, start vectors and probes; None for that of `xi`.
+        settings: What to find; None for the defaults, with the seed of `xi`.
         ids: Sample ids [B], all different; None for the bound ones, else 0 .. B-1.
         xi: Scheme of the randomness, with the seed replaced; None for the purifier's own.
         batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
+        changes: Fields of `SingularSettings` to replace, such as ``count=2``.
 
     Returns:
         By sample id. Neither order nor company of the images changes a result, to the last bit for
@@ -145,18 +135,16 @@ def leading_singular_values(
 
     Example:
         >>> x = torch.full((1, 1, 2, 2), 0.5)
-        >>> found = leading_singular_values(lambda y: y * torch.tensor([[3.0], [1.0]]), x, count=2)
-        >>> [round(value, 5) for value in found[0].values], round(found[0].energy.value, 4)
+        >>> scales = torch.tensor([[3.0], [1.0]])
+        >>> spectra = leading_singular_values(lambda y: y * scales, x, count=2)
+        >>> [round(value, 5) for value in spectra[0].values], round(spectra[0].energy.value, 4)
         ([3.0, 3.0], 20.0)
     """
     xi = xi or as_target(purifier).xi or RandomnessConfig(0)
     refuse_fresh(xi)
-    settings = SingularSettings(
-        lanczos=LanczosSettings(count=count, block=block, tolerance=tolerance, basis=basis),
-        probes=probes, seed=xi.seed if seed is None else seed,
-    )  # fmt: skip
-    found = singular_rows(purifier, images, ids, settings, xi=xi, batch_size=batch_size)
-    return {spectrum.id: spectrum for spectrum in found}
+    chosen = resolved(SingularSettings, settings, changes, seed=xi.seed)
+    spectra = singular_rows(purifier, images, ids, chosen, xi=xi, batch_size=batch_size)
+    return {spectrum.id: spectrum for spectrum in spectra}
 
 
 def singular_rows(
@@ -192,10 +180,10 @@ def singular_rows(
     refuse_fresh(xi)
     rows = batch_rows(forwards, batch_size)
     products = _Products(purifier, images.detach(), samples, xi, rows)
-    size = max(1, rows // settings.lanczos.block)
+    size = max(1, rows // settings.block)
     todo = [k for k, i in enumerate(samples) if i not in skip]
     done = len(samples) - len(todo)
-    most = settings.lanczos.basis + settings.lanczos.count + settings.probes
+    most = settings.basis + settings.count + settings.probes
     for start in range(0, len(todo), size):
         part = todo[start : start + size]
 
@@ -210,13 +198,18 @@ class _Products:
     """Products with J and J^T at images, in common batches."""
 
     def __init__(
-        self, purifier: Purifier | Defense | ImageMap, images: Tensor, samples: list[int],
-        xi: RandomnessConfig, rows: int,
-    ) -> None:  # fmt: skip
+        self,
+        purifier: Purifier | Defense | ImageMap,
+        images: Tensor,
+        samples: list[int],
+        xi: RandomnessConfig,
+        rows: int,
+    ) -> None:
         self.images, self.samples, self.xi, self.rows = images, samples, xi, rows
         self.targets = {
-            "push": as_target(purifier), "pull": as_target(purifier, gradient="checkpoint"),
-        }  # fmt: skip
+            "push": as_target(purifier),
+            "pull": as_target(purifier, gradient="checkpoint"),
+        }
 
     def __call__(self, kind: str, asked: list[tuple[int, Floats]]) -> list[Floats]:
         """Multiply the rows of several images, (place, [r, d]), keeping the order."""
@@ -229,9 +222,9 @@ class _Products:
             part = v[a : a + self.rows]
             derivative = push_forward if kind == "push" else pull_back
             parts.append(derivative(self._map(self.targets[kind], own), self.images[own], part))
-        found = torch.cat(parts).cpu().double().flatten(1).numpy()
+        products = torch.cat(parts).cpu().double().flatten(1).numpy()
         ends = np.cumsum([len(rows) for _, rows in asked])[:-1]
-        return list(np.split(found, ends))
+        return list(np.split(products, ends))
 
     def _map(self, target: Target, places: list[int]) -> Callable[[Tensor], Tensor]:
         ids = [self.samples[place] for place in places]
@@ -239,14 +232,16 @@ class _Products:
 
 
 def _together(
-    products: _Products, places: list[int], settings: SingularSettings,
+    products: _Products,
+    places: list[int],
+    settings: SingularSettings,
     tell: Callable[[int], None],
-) -> list[Spectrum]:  # fmt: skip
+) -> list[Spectrum]:
     """Run the iterations of some images in step; those that are done leave the batch."""
     shape, d = products.images.shape[1:], products.images[0].numel()
     runs = {place: _spectrum(products.samples[place], d, settings) for place in places}
     pending = {place: next(run) for place, run in runs.items()}
-    found: dict[int, tuple[Triplets, Mean]] = {}
+    results: dict[int, tuple[Triplets, Mean]] = {}
     taken = 0
     while pending:
         for kind in ("push", "pull"):
@@ -258,10 +253,10 @@ def _together(
                 try:
                     pending[place] = runs[place].send(product)
                 except StopIteration as end:
-                    found[place] = end.value
+                    results[place] = end.value
                     del pending[place]
             tell(taken // len(places))
-    return [_read(products.samples[p], *found[p], shape) for p in places]
+    return [_read(products.samples[p], *results[p], shape) for p in places]
 
 
 def _spectrum(
@@ -274,7 +269,7 @@ def _spectrum(
         v = rademacher(settings.seed, [sample] * count, numbers, (dimensions,), purpose)
         return np.asarray(v.double().numpy())
 
-    triplets = yield from lanczos(dimensions, settings.lanczos, lambda k: draw("singular", 1, k)[0])
+    triplets = yield from lanczos(dimensions, settings, lambda k: draw("singular", 1, k)[0])
     probes, v = draw("frobenius", settings.probes), triplets.right
     for _ in range(2):
         probes = probes - (probes @ v.T) @ v
@@ -289,16 +284,24 @@ def _read(sample: int, triplets: Triplets, energy: Mean, shape: Sequence[int]) -
         for rows in (triplets.right, triplets.left)
     )
     return Spectrum(
-        sample, tuple(triplets.values.tolist()), tuple(triplets.bounds.tolist()),
-        tuple(triplets.converged.tolist()), right, left, energy, triplets.right.shape[1],
-        triplets.products, triplets.mismatch,
-    )  # fmt: skip
+        sample,
+        tuple(triplets.values.tolist()),
+        tuple(triplets.bounds.tolist()),
+        tuple(triplets.converged.tolist()),
+        right,
+        left,
+        energy,
+        triplets.right.shape[1],
+        triplets.products,
+        triplets.mismatch,
+    )
 
 
 def describe_singular(settings: SingularSettings) -> dict[str, Any]:
     """Return what the spectra depend on beside purifier and images, as JSON values."""
-    own = settings.lanczos
     return {
-        "singular": own.count, "singular_block": own.block, "singular_tolerance": own.tolerance,
-        "singular_basis": own.basis,
-    }  # fmt: skip
+        "singular": settings.count,
+        "singular_block": settings.block,
+        "singular_tolerance": settings.tolerance,
+        "singular_basis": settings.basis,
+    }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -10,35 +10,19 @@ from torch import Tensor
 from advpure.analysis.steps.manifold import share_along
 from advpure.analysis.steps.singular import Spectrum
 from advpure.runs.schema import Count, Row, Schema
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import mean_interval
 
 SINGULAR = Schema(
-    "singular", {"sample": Count, "rank": Count},
+    "singular",
+    {"sample": Count, "rank": Count},
     {"sigma": float, "bound": float, "converged": bool, "along": float | None},
-)  # fmt: skip
+)
 SPECTRA = Schema(
-    "spectra", {"sample": Count},
+    "spectra",
+    {"sample": Count},
     {"energy": float, "energy_error": float | None, "products": Count, "mismatch": float},
-)  # fmt: skip
-
-
-class RankSummary(NamedTuple):
-    """The singular values of one rank, over images.
-
-    Attributes:
-        rank: From 1.
-        sigma: Their mean.
-        bound: The largest bound.
-        converged: Images where the tolerance was met.
-        along: Mean share of the right singular vector that lies along the data; None without
-            reference images.
-    """
-
-    rank: int
-    sigma: Mean
-    bound: float
-    converged: int
-    along: Mean | None
+)
 
 
 @dataclass(frozen=True)
@@ -58,64 +42,55 @@ class SingularResult:
     components: int | None = None
 
     @property
-    def ranks(self) -> tuple[RankSummary, ...]:
-        """Summaries by rank."""
-        found = []
+    def rms_rates(self) -> dict[int, float]:
+        """||J||_F / sqrt(d), the root mean square compression rate, by sample id."""
+        return {
+            row["sample"]: float(np.sqrt(row["energy"] / self.dimensions)) for row in self.spectra
+        }
+
+    def of_images(self, column: str, rank: int) -> dict[int, float]:
+        """Return a column of the values of a rank by sample id, of the images that have it."""
+        own = [row for row in self.values if row["rank"] == rank and row[column] is not None]
+        return {row["sample"]: row[column] for row in own}
+
+    def tree(self) -> dict[str, Any]:
+        """Return the result: `rows` by rank, the worst direction and the mean one.
+
+        ``worst_over_rms``, sigma_max sqrt(d) / ||J||_F, says how much worse the worst direction is,
+        over images with a Jacobian other than 0; None without any.
+        """
+        rms, top = self.rms_rates, self.of_images("sigma", 1)
+        rows = []
         for rank in sorted({row["rank"] for row in self.values}):
             own = [row for row in self.values if row["rank"] == rank]
-            shares = [row["along"] for row in own if row["along"] is not None]
-            found.append(
-                RankSummary(
-                    rank, mean_interval([row["sigma"] for row in own]),
-                    max(row["bound"] for row in own), sum(row["converged"] for row in own),
-                    mean_interval(shares) if shares else None,
-                )
-            )  # fmt: skip
-        return tuple(found)
-
-    @property
-    def rms_rate(self) -> Mean:
-        """||J||_F / sqrt(d), the root mean square compression rate, over images."""
-        return mean_interval([self._rms(row) for row in self.spectra])
-
-    @property
-    def worst_over_rms(self) -> Mean | None:
-        """sigma_max sqrt(d) / ||J||_F: how much worse the worst direction is.
-
-        Over images with a Jacobian other than 0; None without any.
-        """
-        top = {row["sample"]: row["sigma"] for row in self.values if row["rank"] == 1}
-        pairs = [(top[row["sample"]], self._rms(row)) for row in self.spectra]
-        found = [sigma / rate for sigma, rate in pairs if rate > 0.0]
-        return mean_interval(found) if found else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one JSON object."""
-        rows = [
-            {
-                "rank": each.rank, "sigma": mean_json(each.sigma), "bound": each.bound,
-                "converged": each.converged, "along": each.along and mean_json(each.along),
-            }
-            for each in self.ranks
-        ]  # fmt: skip
+            rows.append(
+                {
+                    "rank": rank,
+                    "sigma": _estimate(self.of_images("sigma", rank)),
+                    "bound": max(row["bound"] for row in own),
+                    "converged": sum(row["converged"] for row in own),
+                    "along": _estimate(self.of_images("along", rank)),
+                }
+            )
         return {
             "n": len(self.spectra),
-            "sigma_max": rows[0]["sigma"],
-            "rms_rate": mean_json(self.rms_rate),
-            "worst_over_rms": self.worst_over_rms and mean_json(self.worst_over_rms),
+            "sigma_max": _estimate(top),
+            "rms_rate": _estimate(rms),
+            "worst_over_rms": _estimate({i: top[i] / rms[i] for i in rms if rms[i] > 0.0}),
             "along_by_chance": self.components and self.components / self.dimensions,
             "rows": rows,
         }
 
-    def _rms(self, row: Row) -> float:
-        return float(np.sqrt(row["energy"] / self.dimensions))
+
+def _estimate(values: dict[int, float]) -> Estimate | None:
+    return Estimate.of(mean_interval(list(values.values())), values) if values else None
 
 
 def singular_records(spectrum: Spectrum, span: Tensor | None) -> tuple[list[Row], Row]:
     """Turn a spectrum into rows of the two tables.
 
     Args:
-        spectrum: What was found.
+        spectrum: The spectrum.
         span: Directions along the data at the image, [k, d], or None.
     """
     shares: list[float] | list[None] = [None] * len(spectrum.values)
@@ -124,20 +99,22 @@ def singular_records(spectrum: Spectrum, span: Tensor | None) -> tuple[list[Row]
     columns = zip(spectrum.values, spectrum.bounds, spectrum.converged, shares, strict=True)
     values: list[Row] = [
         {
-            "sample": spectrum.id, "rank": rank, "sigma": sigma, "bound": bound,
-            "converged": converged, "along": share,
+            "sample": spectrum.id,
+            "rank": rank,
+            "sigma": sigma,
+            "bound": bound,
+            "converged": converged,
+            "along": share,
         }
         for rank, (sigma, bound, converged, share) in enumerate(columns, 1)
-    ]  # fmt: skip
+    ]
     energy = spectrum.energy
     error = None if energy.std is None else energy.std / energy.n**0.5
     summary: Row = {
-        "sample": spectrum.id, "energy": energy.value, "energy_error": error,
-        "products": spectrum.products, "mismatch": spectrum.mismatch,
-    }  # fmt: skip
+        "sample": spectrum.id,
+        "energy": energy.value,
+        "energy_error": error,
+        "products": spectrum.products,
+        "mismatch": spectrum.mismatch,
+    }
     return values, summary
-
-
-def mean_json(mean: Mean) -> dict[str, Any]:
-    """Return a mean as JSON values."""
-    return {**mean._asdict(), "interval": mean.interval and list(mean.interval)}
