@@ -16,7 +16,6 @@ from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
 from advpure.cli.predict import predict
-from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
@@ -37,7 +36,6 @@ app = Verbs(
     cls=StudyGroup,
 )
 app.command()(predict)
-app.command()(randomness)
 app.command()(measure)
 app.command()(steps)
 app.command("check-grad")(check_grad)
