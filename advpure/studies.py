@@ -22,6 +22,11 @@ STUDIES.register(
     "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
 )
 STUDIES.register(
+    "randomness",
+    f"{_HERE}.fixed_randomness.study:FixedRandomness",
+    about="fixed against fresh randomness",
+)
+STUDIES.register(
     "timesteps", f"{_HERE}.timesteps.study:Timesteps", about="accuracy and compression over t"
 )
 STUDIES.register("cr", f"{_HERE}.compression.study:Compression", about="expected compression rate")

@@ -106,7 +106,7 @@ RUNS.register("distances", f"{_HERE}.distances.study:VERB", about="distances alo
 RUNS.register("gradients", f"{_HERE}.gradient_noise.study:VERB", about="noise of the gradient")
 RUNS.register("certify", f"{_HERE}.certification.study:VERB", about="randomized smoothing")
 RUNS.register(
-    "randomness", f"{_HERE}.fixed_randomness.run:VERB", about="fixed against fresh randomness"
+    "randomness", f"{_HERE}.fixed_randomness.study:VERB", about="fixed against fresh randomness"
 )
 RUNS.register("timesteps", f"{_HERE}.timesteps.study:VERB", about="accuracy and compression over t")
 RUNS.register("survival", f"{_HERE}.survival.study:VERB", about="smallest perturbations that fool")

@@ -15,6 +15,14 @@ QUICK: dict[str, dict[str, Any]] = {
         "attack_options": {"steps": 2},
         "bisections": 2,
     },
+    "randomness": {
+        **DIGITS,
+        "defense": "onestep-edm",
+        "attack_options": {"steps": 2},
+        "seeds": [0, 1],
+        "eot": 2,
+        "draws": 2,
+    },
     "timesteps": {
         **DIGITS,
         "times": [1, 3],

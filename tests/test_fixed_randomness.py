@@ -1,6 +1,5 @@
 """Fixed against fresh randomness: laid out, measured once, paired, correlated."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,28 +11,17 @@ import pytest
 import torch
 
 from advpure.analysis.fixed_randomness.correlation import correlate, perturbation_correlations
-from advpure.analysis.fixed_randomness.figure import randomness_figure
 from advpure.analysis.fixed_randomness.layout import fixed_randomness_settings, transfer_settings
-from advpure.analysis.fixed_randomness.report import TABLES, report_randomness
 from advpure.analysis.fixed_randomness.result import RandomnessResult
-from advpure.analysis.fixed_randomness.run import (
-    RandomnessStudy,
-    estimate_randomness,
-    measure_randomness,
-    prepare_randomness,
-)
+from advpure.analysis.fixed_randomness.study import FixedRandomness
 from advpure.analysis.robustness.protocol import DECISIONS
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.runs.records import RecordStore
+from advpure.statistics.estimates import find
 from advpure.statistics.rates import mean_interval, paired_difference
-from advpure.sweeps.columns import follow
 from advpure.sweeps.experiment import load_experiment
-from advpure.sweeps.points import Point
-from advpure.sweeps.samples import samples_of
-from advpure.sweeps.table import Cell
 
 SUBJECT: dict[str, Any] = {"defense": "onestep-edm", "dataset": "digits", "n": 4, "tile": 32}
 ATTACK: dict[str, Any] = {"eps": 0.3, "attack_options": {"steps": 3, "step_size": 0.1}}
@@ -55,14 +43,14 @@ def test_the_layout_is_one_attack_under_each_protocol() -> None:
     assert [each.seed for each in runs.values()] == [3, 1, 3, 3]
     # No two runs begin at the same points.
     assert len({each.attack_options["seed"] for each in runs.values()}) == 4
-    assert "fresh-eot" not in fixed_randomness_settings(base, eot=None)
+    assert "fresh-eot" not in fixed_randomness_settings(base, seeds=(3, 1), eot=None)
 
 
 def test_transfer_is_laid_out_for_every_ordered_pair() -> None:
     base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
     runs = transfer_settings(base, seeds=(0, 1, 2))
     assert len(runs) == 6
-    fixed = fixed_randomness_settings(base, seeds=(0, 1, 2))
+    fixed = fixed_randomness_settings(base, seeds=(0, 1, 2), eot=None)
     for (source, target), each in runs.items():
         assert (each.source_seed, each.seed, each.randomness) == (source, target, "fixed")
         assert each.attack_options == fixed[f"fixed-{source}"].attack_options
@@ -94,10 +82,10 @@ def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(BadInput, match=words):
-        measure_randomness(RandomnessStudy(**{**QUICK, **change}), out=tmp_path / "run")
+        FixedRandomness.run(FixedRandomness(**{**QUICK, **change}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(BadInput, match="holds no image"):
-        measure_randomness(RandomnessStudy(**QUICK), out=tmp_path / "run", batch_size=0)
+        FixedRandomness(**QUICK).run(out=tmp_path / "run", batch_size=0)
 
 
 def test_correlations_are_numpys() -> None:
@@ -138,13 +126,13 @@ def test_unrelated_directions_correlate_as_wide_as_they_should() -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    measure_randomness(RandomnessStudy(**QUICK), out=folder)
+    FixedRandomness(**QUICK).run(out=folder)
     return folder
 
 
 def _rows(folder: Path) -> list[Any]:
     with RecordStore.read(folder) as store:
-        return [store.rows(table.table) for table in TABLES]
+        return [store.rows(table.table) for table in store.schemas]
 
 
 def test_the_parts_are_runs_of_attack(whole: Path) -> None:
@@ -167,7 +155,7 @@ def test_the_parts_are_runs_of_attack(whole: Path) -> None:
 def test_transfer_decides_as_a_run_of_its_own_would(whole: Path, tmp_path: Path) -> None:
     base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
     settings = transfer_settings(base, seeds=(0, 5))[0, 5]
-    Robustness.run(settings, out=tmp_path)
+    settings.run(out=tmp_path)
     with RecordStore.read(tmp_path) as own, RecordStore.read(whole) as store:
         alone = own.rows(DECISIONS.table, {"stage": "adversarial"})
         here = store.rows("randomness_transfers", {"source": 0, "target": 5})
@@ -180,7 +168,7 @@ def test_correlations_are_those_of_the_stored_images(whole: Path) -> None:
     assert found.notes == ()
     with RecordStore.read(whole) as store:
         rows = store.rows("randomness_correlations", {"first": "fresh-eot", "second": "fixed-5"})
-        result = report_randomness(store).result
+        result = FixedRandomness.report(store).result
     assert {row["sample"]: row["pearson"] for row in rows} == {
         i: each.pearson for i, each in found.by_sample.items()
     }
@@ -193,93 +181,46 @@ def test_correlations_are_those_of_the_stored_images(whole: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [8])
-def test_an_interrupted_comparison_goes_on_to_the_same_records(
-    whole: Path, tmp_path: Path, stop: int
-) -> None:
-    seen: list[int] = []
-
-    def interrupt(done: int) -> None:
-        seen.append(done)
-        if len(seen) > stop:
-            raise KeyboardInterrupt
-
-    study = RandomnessStudy(**QUICK)
-    with pytest.raises(KeyboardInterrupt):
-        measure_randomness(study, out=tmp_path, batch_size=3, progress=interrupt)
-    assert _rows(tmp_path) != _rows(whole)
-    report = measure_randomness(study, out=tmp_path, batch_size=2, progress=seen.append)
-    assert _rows(tmp_path) == _rows(whole)
-    assert max(seen) == prepare_randomness(study).total == 4 * (4 + 2)
-    assert measure_randomness(study, out=tmp_path).notes[-1].startswith("already complete")
-    assert "already complete" not in " ".join(report.notes)
-
-
 def test_nothing_finished_yet_is_told(tmp_path: Path) -> None:
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_randomness(RandomnessStudy(**QUICK), out=tmp_path, progress=stop)
+        FixedRandomness(**QUICK).run(out=tmp_path, progress=stop)
     with RecordStore.read(tmp_path) as store, pytest.raises(BadInput, match="finished no image"):
-        report_randomness(store)
-
-
-def test_the_report_has_the_tables(whole: Path, tmp_path: Path) -> None:
-    with RecordStore.read(whole) as store:
-        verb = RUNS.get("randomness")
-        assert verb.report is not None
-        found = verb.report(store).to_json()
-        assert randomness_figure(store, tmp_path / "x.svg").stat().st_size > 5000
-        with pytest.raises(BadInput, match="is no picture"):
-            randomness_figure(store, tmp_path / "x.doc")
-    json.dumps(found, allow_nan=False)
-    fresh, fixed = found["rows"]
-    assert (fresh["randomness"], fixed["randomness"]) == ("fresh", "fixed")
-    assert fixed["attacked_eot"] is None
-    for value in (fresh["clean"], fresh["attacked_eot"], fixed["attacked"], found["transfer"]):
-        low, high = value["interval"]
-        assert low <= value["value"] <= high
-        assert value["n"] == found["n"] == 4
-    assert [row["what"] for row in found["differences"]] == [
-        "fresh - fixed", "fresh-eot - fixed", "transfer - fixed",
-    ]  # fmt: skip
+        FixedRandomness.report(store)
 
 
 def test_table_s5_reads_the_pairs_that_it_names(whole: Path) -> None:
     with RecordStore.read(whole) as store:
-        report = report_randomness(store).to_json()
+        tree = FixedRandomness.report(store).tree()
     paths = load_experiment("003:table-s5", "small").keys["pair"]
     assert isinstance(paths, Mapping)
-    found = {name: follow(report, f"{path}.pair") for name, path in paths.items()}
-    assert found == {
-        "pgd-fix, pgd-fix": "fixed, fixed", "pgd-eot, pgd-fix": "fresh-eot, fixed",
-    }  # fmt: skip
+    pairs = {name: find(tree, f"{path}.pair") for name, path in paths.items()}
+    assert pairs == {"pgd-fix, pgd-fix": "fixed, fixed", "pgd-eot, pgd-fix": "fresh-eot, fixed"}
 
 
 def test_every_value_of_the_report_is_the_mean_of_values_of_images(whole: Path) -> None:
-    settings = RandomnessStudy(**QUICK)
-    point = Point(block="randomness", verb="randomness", at={}, settings=settings, run=whole.name)
     with RecordStore.read(whole) as store:
-        report = report_randomness(store).to_json()
+        tree = FixedRandomness.report(store).tree()
     paths = [
         f"rows[randomness={name}].{stage}"
         for name in ("fresh", "fixed")
         for stage in ("clean", "noise", "attacked", "attacked_eot")
     ]
-    for at in (*paths, "transfer", "correlations.0.pearson", "correlations.2.pearson"):
-        found, value = samples_of(whole.parent, Cell(None, point, at)), follow(report, at)
-        if value is None:
-            assert found is None
-            assert at == "rows[randomness=fixed].attacked_eot"
-            continue
-        assert found is not None
-        assert list(found) == sorted(found)
-        assert len(found) == 4
-        assert np.mean(list(found.values())) == pytest.approx(value["value"])
-    for at in ("correlations.9.pearson", "rows[randomness=fixed].n", "n", "rows.0.clean"):
-        assert samples_of(whole.parent, Cell(None, point, at)) is None
+    assert find(tree, paths.pop()) is None
+    differences = tree["differences"]
+    assert [each.extra["what"] for each in differences] == [
+        "fresh - fixed",
+        "fresh-eot - fixed",
+        "transfer - fixed",
+    ]
+    values = [find(tree, at) for at in (*paths, "transfer")]
+    values += [tree["correlations"][k][name] for k in (0, 2) for name in ("pearson", "cosine")]
+    for value in (*values, *differences, *(each.extra["shares"] for each in differences)):
+        images = value.images()
+        assert len(images) == value.n == tree["n"] == 4
+        assert np.mean(list(images.values())) == pytest.approx(value.value, abs=1e-12)
 
 
 def _outcome(part: str, i: int, draws: int, attacked: int, first: bool) -> dict[str, Any]:
@@ -354,7 +295,7 @@ def test_two_runs_of_attack_are_correlated(tmp_path: Path) -> None:
 
 def test_runs_that_cannot_be_correlated_are_refused(tmp_path: Path, whole: Path) -> None:
     settings = Robustness(randomness="fixed", **SUBJECT, eps=0.3, attack_options={"steps": 1})
-    Robustness.run(settings, out=tmp_path / "bare")
+    settings.run(out=tmp_path / "bare")
     with pytest.raises(BadInput, match="holds no images; attack with --save-images"):
         perturbation_correlations(tmp_path / "bare", whole / "fresh")
     with pytest.raises(BadInput, match="of randomness is no attack"):
@@ -369,8 +310,8 @@ def test_runs_that_cannot_be_correlated_are_refused(tmp_path: Path, whole: Path)
 
 
 def test_the_cost_counts_every_gradient() -> None:
-    prepared = prepare_randomness(RandomnessStudy(**QUICK))
-    cost = estimate_randomness(prepared)
+    study = FixedRandomness(**QUICK)
+    cost = study.cost(study.load())
     assert (cost.images, cost.backwards) == (4, 4 * 3 * (2 + 1 + 2))
 
 
@@ -391,10 +332,6 @@ def test_the_command_line(
     for words in ("fresh, pgd, 2 draws a gradient", "fixed, pgd of another seed", "fixed, fixed"):
         assert words in out
     assert (tmp_path / "r.png").is_file()
-    assert run([*LINE.split(), "--json"]) == 0
-    out = capsys.readouterr().out
-    assert out.count("\n") == 1
-    assert json.loads(out)["n"] == 3
     assert run([*LINE.split(), "--dry-run"]) == 0
     assert "30 backward passes" in capsys.readouterr().out
 
@@ -405,7 +342,6 @@ def test_the_command_line(
         ("--seeds 0", ["seeds [0]", "leave nothing to transfer to", "two or more"]),
         ("--attack pgd-eot", ["attack pgd-eot", "averages", "use pgd"]),
         ("--eot -1", ["eot -1", "is not a whole number", "use 0"]),
-        ("--plot x.doc", ["x.doc", "is no picture", ".png"]),
         ("--attack-option eot=3", ["attack option eot=3", "set by the comparison", "leave"]),
     ],
 )

@@ -20,7 +20,7 @@ from advpure.analysis.closed_forms.two_point_study import TwoPoint
 from advpure.analysis.compression.rates import CompressionSettings
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.distances.study import Distances
-from advpure.analysis.fixed_randomness.run import RandomnessStudy
+from advpure.analysis.fixed_randomness.study import FixedRandomness
 from advpure.analysis.gradient_noise.draws import DrawSettings
 from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
 from advpure.analysis.gradient_noise.study import GradientNoise
@@ -56,7 +56,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
     (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
-    (RandomnessStudy, {}), (Timesteps, {}), (Transport, {}), (Distances, {}),
+    (FixedRandomness, {}), (Timesteps, {}), (Transport, {}), (Distances, {}),
     (Robustness, {}), (Certification, {"procedure": "anytime"}), (Fixed, PROCEDURE),
     (Anytime, PROCEDURE), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
@@ -191,7 +191,7 @@ IDLE: list[tuple[Callable[[], object], str]] = [
     (lambda: Steps(singular_tolerance=0.1), "singular tolerance 0.1 means nothing"),
     (lambda: Steps(reference="none", directions=5), "without reference images"),
     (lambda: Steps(span="differences", neighbours=20), "neighbours 20 means nothing to diff"),
-    (lambda: RandomnessStudy(eot=1), "eot 1 averages nothing"),
+    (lambda: FixedRandomness(eot=1), "eot 1 averages nothing"),
     (lambda: Timesteps(attack="apgd"), "attack 'apgd' means nothing without attack times"),
     (lambda: Timesteps(attack_options={"steps": 3}), "means nothing without attack times"),
     (lambda: Distances(norm="l2", dataset="digits").load(), "norm 'l2' means"),

@@ -104,8 +104,8 @@ def test_a_rise_is_told_only_where_the_images_show_it() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"t": 5}, "t 5 fixes what this verb varies; give times instead"),
-        ({"sigma": 0.1}, "sigma 0.1 fixes what this verb varies"),
+        ({"t": 5}, "t 5 means nothing here; give times"),
+        ({"sigma": 0.1}, "sigma 0.1 means nothing here"),
         ({"options": {"t": 5}}, "t 5 fixes what this verb varies"),
         ({"times": ()}, "the list of times is empty; use 1,10,100"),
         ({"times": (1, 1)}, "times 1,1 repeat a value"),

@@ -14,7 +14,6 @@ from advpure.cli.export import export
 from advpure.cli.models import models
 from advpure.cli.plot import plot
 from advpure.cli.predict import predict
-from advpure.cli.randomness import randomness
 from advpure.cli.reproduce import reproduce
 from advpure.cli.study_group import StudyGroup
 from advpure.cli.sweep import sweep
@@ -34,7 +33,6 @@ app = Verbs(
     cls=StudyGroup,
 )
 app.command()(predict)
-app.command()(randomness)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)

@@ -14,8 +14,6 @@ from advpure.analysis.certification.accuracy import certified_at
 from advpure.analysis.certification.study import Certification
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances.result import DistancesResult
-from advpure.analysis.fixed_randomness.report import TABLES as RANDOMNESS
-from advpure.analysis.fixed_randomness.result import RandomnessResult
 from advpure.analysis.metrics.choice import METRICS
 from advpure.analysis.prediction.report import image_values, read_inputs
 from advpure.analysis.robustness.protocol import DECISIONS
@@ -33,7 +31,6 @@ _TRANSPORT = re.compile(
     r"rows\[sigma=(?P<sigma>[^\]]+)\]\.(?:markov\[multiple=(?P<multiple>[^\]]+)\]\.)?(?P<name>\w+)$"
 )
 _PREDICTED = re.compile(r"rows(?:\.(?P<place>\d+)|\[(?P<where>[^\]]+)\])\.(?P<name>\w+)$")
-_CORRELATION = re.compile(r"correlations\.(?P<place>\d+)\.pearson$")
 _KINDS = ("one_shot", "mean", "worst")
 
 
@@ -100,24 +97,6 @@ def _distances(store: RecordStore, at: str) -> Samples | None:
         return None
     pairs = result.pairs(label, metric)
     return {i: pair[stage == "after"] for i, pair in pairs.items()}
-
-
-def _randomness(store: RecordStore, at: str) -> Samples | None:
-    """Return the share of right decisions of each image, or a correlation of perturbations."""
-    outcomes, transfers, correlations = (store.rows(t.table) for t in RANDOMNESS)
-    seeds = tuple(store.settings["seeds"])
-    result = RandomnessResult(outcomes, transfers, correlations, seeds)
-    if at == "transfer":
-        return result.transfer_by_image()
-    correlation = _CORRELATION.match(at)
-    if correlation is not None:
-        pairs = [each.pair for each in result.correlated()]
-        place = int(correlation["place"])
-        return result.pearson_by_image(pairs[place]) if place < len(pairs) else None
-    found = _ROW.match(at)
-    if found is None or found["key"] != "randomness":
-        return None
-    return result.shares_by_image(found["value"], found["name"])
 
 
 def _snr(store: RecordStore, at: str) -> Samples | None:
@@ -198,7 +177,6 @@ READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "certify": _certify,
     "distances": _distances,
     "predict": _predict,
-    "randomness": _randomness,
     "snr": _snr,
     "transport": _transport,
 }

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advpure.analysis.fixed_randomness.layout import EOT
-from advpure.analysis.fixed_randomness.report import report_randomness
 from advpure.analysis.fixed_randomness.result import Accuracy, RandomnessResult
+from advpure.analysis.fixed_randomness.study import FixedRandomness
 from advpure.plots.figures import PALETTE, check_ending, draw_histogram, new_figure, save_figure
 from advpure.runs.records import RecordStore
 
@@ -32,13 +32,13 @@ def randomness_figure(store: RecordStore, path: str | Path) -> Path:
         StorageFull: when there is no room.
     """
     check_ending(path)
-    report = report_randomness(store)
+    report = FixedRandomness.report(store)
     result, s = report.result, report.settings
     figure = new_figure(10.4, 3.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1.0))
     _draw_accuracies(left, result, s["attack"]["name"])
-    groups = {each.pair: result.pearson_by_image(each.pair) for each in result.correlated()}
-    values = {pair: list(found.values()) for pair, found in groups.items() if found}
+    groups = {each.pair: list(each.by_image["pearson"].values()) for each in result.correlated()}
+    values = {pair: group for pair, group in groups.items() if group}
     if values:
         right.axvline(0.0, color="#777777", linewidth=0.8)
         draw_histogram(right, values, "correlation of two perturbations of an image")
@@ -64,16 +64,24 @@ def _draw_accuracies(axes: "Axes", result: RandomnessResult, attack: str) -> Non
     }
     shown = {name: pair for name, pair in protocols.items() if pair[1] is not None}
     for k, (label, marker) in enumerate((("clean", "o"), ("attacked", "s"))):
-        found = [pair[k] for pair in shown.values()]
-        rates = [each.rate for each in found if each is not None]
+        rates = [each.rate for pair in shown.values() if (each := pair[k]) is not None]
         # Beside each other, so that equal values stay apart.
         places = [row + (0.12 if k == 0 else -0.12) for row in range(len(rates))]
+        reach = [
+            [100 * (r.value - r.low) for r in rates],
+            [100 * (r.high - r.value) for r in rates],
+        ]
         axes.errorbar(
-            [100 * r.value for r in rates], places,
-            xerr=[[100 * (r.value - r.low) for r in rates],
-                  [100 * (r.high - r.value) for r in rates]],
-            fmt=marker, color=PALETTE[k], capsize=2.5, markersize=5, linewidth=1.3, label=label,
-        )  # fmt: skip
+            [100 * r.value for r in rates],
+            places,
+            xerr=reach,
+            fmt=marker,
+            color=PALETTE[k],
+            capsize=2.5,
+            markersize=5,
+            linewidth=1.3,
+            label=label,
+        )
     axes.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)

@@ -7,11 +7,10 @@ would correlate perturbations that have nothing else in common.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.subject import JudgedSubject
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import GradientSettings
 from advpure.base.errors import BadInput
@@ -33,8 +32,8 @@ def fixed_name(seed: int) -> str:
 def fixed_randomness_settings(
     base: Robustness,
     *,
-    seeds: Sequence[int] = (0, 1, 2),
-    eot: int | None = 15,
+    seeds: Sequence[int],
+    eot: int | None,
     draws: int | None = None,
 ) -> dict[str, Robustness]:
     """Lay out tables S2 and S3: one attack with fixed randomness, with fresh, and averaged.
@@ -53,7 +52,7 @@ def fixed_randomness_settings(
         BadInput: for an attack without gradient or with an average of its own, or no seeds.
 
     Example:
-        >>> sorted(fixed_randomness_settings(Robustness(randomness="fixed", ), seeds=(0, 7)))
+        >>> sorted(fixed_randomness_settings(Robustness(), seeds=(0, 7), eot=15))
         ['fixed-0', 'fixed-7', 'fresh', 'fresh-eot']
     """
     _check(base, seeds)
@@ -75,12 +74,12 @@ def fixed_randomness_settings(
 
 
 def transfer_settings(
-    base: Robustness, *, seeds: Sequence[int] = (0, 1, 2)
+    base: Robustness, *, seeds: Sequence[int]
 ) -> dict[tuple[int, int], Robustness]:
     """Lay out table S4: craft under one base seed, decide under another, for every ordered pair.
 
     The adversarial images are those of `fixed_randomness_settings`, crafted once for each pair;
-    `measure_randomness` crafts them once for each source instead.
+    `FixedRandomness` crafts them once for each source instead.
 
     Args:
         base: Subject, attack and radius.
@@ -93,7 +92,7 @@ def transfer_settings(
         BadInput: as `fixed_randomness_settings`, and for a single seed.
 
     Example:
-        >>> sorted(transfer_settings(Robustness(randomness="fixed", ), seeds=(0, 7)))
+        >>> sorted(transfer_settings(Robustness(), seeds=(0, 7)))
         [(0, 7), (7, 0)]
     """
     fixed = fixed_randomness_settings(base, seeds=seeds, eot=None)
@@ -105,12 +104,6 @@ def transfer_settings(
         for target in seeds
         if target != source
     }
-
-
-def of_subject(subject: JudgedSubject, **more: Any) -> Robustness:
-    """Return robustness settings about the same purifier, classifier and images."""
-    shared = {each.name: getattr(subject, each.name) for each in fields(JudgedSubject)}
-    return Robustness(**{"randomness": "fixed", **shared, **more})
 
 
 def _check(base: Robustness, seeds: Sequence[int]) -> None:

@@ -6,7 +6,6 @@ Differences are paired on the same images. Between single decisions they have Ta
 the exact McNemar test; between shares, Student's interval.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,15 +25,22 @@ from advpure.statistics.rates import (
     rate_of_means,
     wilson,
 )
+from advpure.statistics.repeated import means_by_image
 
 OUTCOMES = Schema(
     "randomness_outcomes",
     keys={"part": str, "sample": Count},
     values={
-        "draws": Count, "clean": Count, "noise": Count, "attacked": Count,
-        "first_clean": bool, "first_noise": bool, "first_attacked": bool, "zero_gradient": bool,
+        "draws": Count,
+        "clean": Count,
+        "noise": Count,
+        "attacked": Count,
+        "first_clean": bool,
+        "first_noise": bool,
+        "first_attacked": bool,
+        "zero_gradient": bool,
     },
-)  # fmt: skip
+)
 """Of each run and image: decisions, how many of them were right, whether the first one was."""
 
 TRANSFERS = Schema(
@@ -61,11 +67,13 @@ class Accuracy(NamedTuple):
         rate: The mean over images of each image's share, with n and interval.
         std: Standard deviation over seeds or pairs; None where there is only one.
         repeats: Number of seeds or pairs.
+        by_image: The shares by sample id.
     """
 
     rate: Rate
     std: float | None
     repeats: int
+    by_image: dict[int, float]
 
 
 class Compared(NamedTuple):
@@ -76,11 +84,15 @@ class Compared(NamedTuple):
         decision: Difference of one decision an image: the other minus fixed, first base seed.
         shares: Mean difference of each image's shares, over all draws, seeds and pairs; without
             an interval where all images agree.
+        decisions: The differences behind `decision` by sample id: 1, 0 or -1.
+        gains: The differences behind `shares`.
     """
 
     name: str
     decision: Difference
     shares: Mean
+    decisions: dict[int, float]
+    gains: dict[int, float]
 
 
 class Correlated(NamedTuple):
@@ -91,12 +103,14 @@ class Correlated(NamedTuple):
         pearson: Mean over images of each image's mean over pairs of runs; None without any.
         cosine: The same of the cosine.
         absent: Images without one, since an attack left them unchanged.
+        by_image: Of ``pearson`` and ``cosine`` the value of each image by sample id.
     """
 
     pair: str
     pearson: Mean | None
     cosine: Mean | None
     absent: int
+    by_image: dict[str, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -133,36 +147,44 @@ class RandomnessResult:
 
     def fixed(self, stage: str) -> Accuracy:
         """Return an accuracy under fixed randomness, the mean over seeds."""
-        return _accuracy([self._shares(fixed_name(seed), stage) for seed in self.seeds])
+        return self._accuracy([self._shares(fixed_name(seed), stage) for seed in self.seeds])
 
     def fresh(self, stage: str, part: str = FRESH) -> Accuracy | None:
         """Return an accuracy under fresh randomness, mean over draws; None for no such run."""
-        return _accuracy([self._shares(part, stage)]) if part in self.parts else None
+        return self._accuracy([self._shares(part, stage)]) if part in self.parts else None
 
     def transfer(self) -> Accuracy | None:
         """Return the accuracy on images that were attacked under another seed; None without."""
         pairs = self._pairs()
-        return _accuracy(list(pairs.values())) if pairs else None
+        return self._accuracy(list(pairs.values())) if pairs else None
 
     def compared(self) -> list[Compared]:
         """Compare the other protocols with fixed randomness, each on the same images."""
-        ids, target = self.ids, self.seeds[0]
-        fixed = self._first(fixed_name(target))
-        mean_fixed = np.mean([self._shares(fixed_name(s), "attacked") for s in self.seeds], axis=0)
-        found = []
-        for part in (FRESH, EOT):
-            if part in self.parts:
-                gain = self._shares(part, "attacked") - mean_fixed
-                decision = paired_difference(self._first(part), fixed)
-                found.append(Compared(part, decision, _mean_gain(gain)))
+        if not self.ids:
+            return []
+        target = self.seeds[0]
+        fixed = np.mean([self._shares(fixed_name(s), "attacked") for s in self.seeds], axis=0)
+        first = self._first(fixed_name(target))
+        compared = [
+            self._compare(part, self._first(part), first, self._shares(part, "attacked") - fixed)
+            for part in (FRESH, EOT)
+            if part in self.parts
+        ]
         pairs = self._pairs()
         if pairs:
             # One decision of the same function on both sides: only the attack's seed differs.
             source = next(s for s, t in pairs if t == target)
-            decision = paired_difference(pairs[source, target], fixed)
-            gain = np.mean(list(pairs.values()), axis=0) - mean_fixed
-            found.append(Compared("transfer", decision, _mean_gain(gain)))
-        return found if ids else []
+            gain = np.mean(list(pairs.values()), axis=0) - fixed
+            compared.append(self._compare("transfer", pairs[source, target], first, gain))
+        return compared
+
+    def _compare(self, name: str, one: Any, fixed: Any, gain: Any) -> Compared:
+        """Compare decisions [images] with those under fixed randomness."""
+        mean = mean_interval(gain)
+        if mean.std == 0.0:  # images that all agree leave Student's interval without a width
+            mean = mean._replace(interval=None)
+        difference = paired_difference(one, fixed)
+        return Compared(name, difference, mean, self._named(one - fixed), self._named(gain))
 
     def correlated(self) -> list[Correlated]:
         """Return the correlations of table S5, and of fresh with fixed randomness beside them."""
@@ -171,105 +193,60 @@ class RandomnessResult:
         for row in self.correlations:
             names = ["fixed" if row[end] in fixed else row[end] for end in ("first", "second")]
             kinds.setdefault(", ".join(names), []).append(row)
-        return [
-            Correlated(
-                pair, _over_images(rows, "pearson"), _over_images(rows, "cosine"),
-                len({row["sample"] for row in rows})
-                - len({row["sample"] for row in rows if row["cosine"] is not None}),
-            )
-            for pair, rows in sorted(kinds.items())
-        ]  # fmt: skip
-
-    def shares_by_image(self, randomness: str, stage: str) -> dict[int, float] | None:
-        """Return each image's share of right decisions, the mean over base seeds.
-
-        Args:
-            randomness: ``fixed`` or ``fresh``.
-            stage: ``clean``, ``noise`` or ``attacked``; ``attacked_eot`` of the averaged attack.
-
-        Returns:
-            By sample id; None where there is no such run.
-        """
-        parts = [fixed_name(seed) for seed in self.seeds] if randomness == "fixed" else [FRESH]
-        if stage == "attacked_eot":
-            stage, parts = "attacked", [EOT] if randomness == "fresh" else []
-        if stage not in STAGES or not parts or not set(parts) <= set(self.parts):
-            return None
-        mean = np.mean([self._shares(part, stage) for part in parts], axis=0)
-        return dict(zip(self.ids, mean.tolist(), strict=True))
-
-    def transfer_by_image(self) -> dict[int, float] | None:
-        """Return each image's share of right decisions on attacks of other seeds, over pairs."""
-        pairs = self._pairs()
-        if not pairs:
-            return None
-        mean = np.mean(list(pairs.values()), axis=0)
-        return dict(zip(self.ids, mean.tolist(), strict=True))
-
-    def pearson_by_image(self, pair: str) -> dict[int, float]:
-        """Return each image's mean correlation for a pair of kinds."""
-        fixed = {fixed_name(seed) for seed in self.seeds}
-        rows = [
-            row
-            for row in self.correlations
-            if ", ".join("fixed" if row[e] in fixed else row[e] for e in ("first", "second"))
-            == pair
-        ]
-        return _means(rows, "pearson")
+        return [_correlated(pair, rows) for pair, rows in sorted(kinds.items())]
 
     def _by_part(self) -> dict[str, dict[int, Row]]:
-        found: dict[str, dict[int, Row]] = {}
+        parts: dict[str, dict[int, Row]] = {}
         for row in self.outcomes:
-            found.setdefault(row["part"], {})[row["sample"]] = row
-        return found
+            parts.setdefault(row["part"], {})[row["sample"]] = row
+        return parts
 
     def _shares(self, part: str, stage: str) -> Any:
         rows = self._by_part()[part]
         return np.array([rows[i][stage] / rows[i]["draws"] for i in self.ids])
 
-    def _first(self, part: str) -> list[int]:
+    def _first(self, part: str) -> Any:
         rows = self._by_part()[part]
-        return [int(rows[i]["first_attacked"]) for i in self.ids]
+        return np.array([float(rows[i]["first_attacked"]) for i in self.ids])
+
+    def _named(self, values: Any) -> dict[int, float]:
+        """Return values [images] by sample id."""
+        return dict(zip(self.ids, values.tolist(), strict=True))
+
+    def _accuracy(self, shares: Sequence[Any]) -> Accuracy:
+        """Pool shares [repeats][images]; single decisions get Wilson's interval itself."""
+        mean = np.mean(shares, axis=0)
+        whole = len(shares) == 1 and bool(np.isin(mean, (0.0, 1.0)).all())
+        rate = wilson(int(mean.sum()), len(mean)) if whole else rate_of_means(mean)
+        each = [float(np.mean(values)) for values in shares]
+        std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+        return Accuracy(rate, std, len(each), self._named(mean))
 
     def _pairs(self) -> dict[tuple[int, int], Any]:
         """Return for every finished pair of seeds whether each image was right."""
-        found: dict[tuple[int, int], dict[int, bool]] = {}
+        decided: dict[tuple[int, int], dict[int, bool]] = {}
         for row in self.transfers:
-            found.setdefault((row["source"], row["target"]), {})[row["sample"]] = row["correct"]
+            decided.setdefault((row["source"], row["target"]), {})[row["sample"]] = row["correct"]
         ids = self.ids
         return {
             pair: np.array([float(right[i]) for i in ids])
-            for pair, right in sorted(found.items())
+            for pair, right in sorted(decided.items())
             if ids and all(i in right for i in ids)
         }
 
 
-def _accuracy(shares: Sequence[Any]) -> Accuracy:
-    """Pool shares [repeats][images]; single decisions get Wilson's interval itself."""
-    mean = np.mean(shares, axis=0)
-    whole = len(shares) == 1 and bool(np.isin(mean, (0.0, 1.0)).all())
-    rate = wilson(int(mean.sum()), len(mean)) if whole else rate_of_means(mean)
-    each = [float(np.mean(values)) for values in shares]
-    return Accuracy(rate, float(np.std(each, ddof=1)) if len(each) > 1 else None, len(each))
-
-
-def _mean_gain(gain: Any) -> Mean:
-    """Average differences; images that all agree leave Student's interval without a width."""
-    mean = mean_interval(gain)
-    return mean._replace(interval=None) if mean.std == 0.0 else mean
-
-
-def _means(rows: Sequence[Row], name: str) -> dict[int, float]:
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        if row[name] is not None:
-            values.setdefault(row["sample"], []).append(row[name])
-    return {i: math.fsum(values[i]) / len(values[i]) for i in sorted(values)}
-
-
-def _over_images(rows: Sequence[Row], name: str) -> Mean | None:
-    means = _means(rows, name)
-    return mean_interval(list(means.values())) if means else None
+def _correlated(pair: str, rows: Sequence[Row]) -> Correlated:
+    """Average the rows of one kind of pairs, image by image first."""
+    by_image = {
+        name: means_by_image((row["sample"], row[name]) for row in rows)
+        for name in ("pearson", "cosine")
+    }
+    means = {
+        name: mean_interval(list(values.values())) if values else None
+        for name, values in by_image.items()
+    }
+    absent = len({row["sample"] for row in rows}) - len(by_image["cosine"])
+    return Correlated(pair, means["pearson"], means["cosine"], absent, by_image)
 
 
 def pairs_of_runs(seeds: Sequence[int], parts: Sequence[str]) -> list[tuple[str, str]]:
@@ -284,11 +261,9 @@ def pairs_of_runs(seeds: Sequence[int], parts: Sequence[str]) -> list[tuple[str,
     return [*combinations(fixed, 2), *((other, own) for other in others for own in fixed)]
 
 
-def correlation_rows(
-    first: str, second: str, found: Mapping[int, Correlation]
-) -> list[dict[str, Any]]:
+def correlation_rows(first: str, second: str, by_image: Mapping[int, Correlation]) -> list[Row]:
     """Return the rows of one pair of runs."""
     return [
         {"first": first, "second": second, "sample": i, **each._asdict()}
-        for i, each in found.items()
+        for i, each in by_image.items()
     ]

@@ -6,8 +6,8 @@ configuration. Each is a run of `advpure cr` or `advpure attack` in a folder wit
 resumable by itself; what the curve needs is copied into the records.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -111,8 +111,6 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
     Example: advpure timesteps --defense reverse --attack-times 1,10,100 -n 20 --plot times.png
 
     Attributes:
-        t: Not to be given here: this verb varies it.
-        sigma: Not to be given here: this verb varies the strength.
         times: Time steps, a list.
         attack_times: Those at which images are attacked, a list. Default: none.
         cr_eps: Strength of the compression rate's perturbations, e.g. 8/255.
@@ -123,6 +121,7 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
     doing: ClassVar[str] = "time steps"
     tables: ClassVar[tuple[Schema, ...]] = (TIMES,)
     of_defense: ClassVar[bool] = True
+    unused: ClassVar[Mapping[str, str]] = {"t": "give times", "sigma": "give times"}
 
     defense: Annotated[str, Flag("--defense", "-d")] = "ddpm"
     times: tuple[Natural, ...] = TIME_STEPS
@@ -135,11 +134,9 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
         super().__post_init__()
         object.__setattr__(self, "cr_eps", parse_eps(self.cr_eps))
         several(self.times, int, "times", "use 1,10,100")
-        for name in ("t", "sigma"):
-            value = self.options.get(name) if getattr(self, name) is None else getattr(self, name)
-            if value is not None:
-                rule = "fixes what this verb varies"
-                raise BadInput(f"{name} {value}", rule, "give times instead")
+        for name in self.unused.keys() & self.options.keys():
+            rule = "fixes what this verb varies"
+            raise BadInput(f"{name} {self.options[name]}", rule, "give times instead")
         if not self.attack_times:
             names = ("attack", "attack_options", "gradient")
             fix = "add attack times, or leave it out"
@@ -158,8 +155,7 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
 
     def robustness(self, t: int) -> Robustness:
         """Return the robustness run at one time step."""
-        names = [each.name for kind in (JudgedSubject, Attacked, Seeded) for each in fields(kind)]
-        shared: dict[str, Any] = {name: getattr(self, name) for name in names}
+        shared = {**fields_of(JudgedSubject, self), **fields_of(Attacked, self), "seed": self.seed}
         if t not in self.attack_times:
             shared |= {"attack": _UNATTACKED, "attack_options": {}}
         return Robustness(**{**shared, "t": t, "randomness": "fixed"})
