@@ -355,7 +355,7 @@ def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
         ({"core": "digits-selector-025"}, "is no classifier; pass it as selector"),
         ({"classifier": "digits-selector-025"}, "is no classifier"),
         ({"core": None, "selector": "digits-selector-025", "procedure": "fixed"}, "pass a core"),
-        ({"core": None, "select_entropy": 0.5}, "needs a core"),
+        ({"core": None, "select_entropy": 0.5, "procedure": "composed"}, "needs a core"),
         ({"procedure": "anytime", "samples": 640, "block": 64}, "cannot read counts beside a core"),
         ({"select_entropy": 3.0}, r"outside \[0, 2.303\), in nats"),
         ({"select_entropy": float("nan")}, "is not finite"),

@@ -243,12 +243,6 @@ def test_one_sigma_is_a_list_of_one(tmp_path: Path) -> None:
     assert Certification().resolved_procedure().sigmas == (0.25,)
 
 
-def test_a_strength_of_its_own_and_a_gradient_are_no_settings() -> None:
-    for name in ("t", "sigma", "gradient"):
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
-            Certification(**{name: 1})
-
-
 def test_values_are_means_over_their_images(whole: tuple[Path, CertificationReport]) -> None:
     report = whole[1]
     tree, images = report.tree(), report.curves[1].images
@@ -373,6 +367,8 @@ def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict
         ({"sigmas": "64"}, "sigma 64 is above 40"),
         ({"sigmas": "0.5,0.5"}, "noise levels 0.5,0.5 repeat a value"),
         ({"sigmas": "a"}, "sigma 'a' is not a number"),
+        ({"t": 100}, "t 100 means nothing here; leave it out: sigma is the strength"),
+        ({"sigma": 0.5}, "sigma 0.5 means nothing here; give sigmas"),
         ({"alpha": 0.0}, "alpha 0.0 is outside"),
         ({"alpha": 1.5}, "alpha 1.5 is outside"),
         ({"samples": 9, "block": 9}, "9 samples at alpha 0.001 can certify nothing"),

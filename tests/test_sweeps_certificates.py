@@ -17,10 +17,9 @@ from advpure.sweeps.evidence import Evidence
 from advpure.sweeps.experiment import load_experiment, summaries
 from advpure.sweeps.figures import FIGURES, Drawn
 from advpure.sweeps.points import Point, drafts, plan
-from advpure.sweeps.samples import samples_of
 from advpure.sweeps.sets import subtract_sets
 from advpure.sweeps.sweep import parse_sweep
-from advpure.sweeps.table import Cell, Reports, Table, options_of, tabulate
+from advpure.sweeps.table import Reports, Table, options_of, tabulate
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_values_of_certificates_are_means_over_their_images(
     assert clean.value >= best.value  # type: ignore[operator]
 
 
-def test_samples_of_transports_have_the_mean_of_the_report(
+def test_values_of_transports_are_means_over_their_images(
     finished: tuple[list[Point], Path],
 ) -> None:
     points, root = finished
@@ -114,13 +113,9 @@ def test_samples_of_transports_have_the_mean_of_the_report(
         "markov[multiple=1.25].exceeds",
         "markov[multiple=2].bound",
     ):
-        found = samples_of(root, Cell(None, point, base + at))
-        assert found is not None
-        assert len(found) == 8
-        mean = find(report, base + at)["value"]
-        assert np.mean(list(found.values())) == pytest.approx(mean)
-    assert samples_of(root, Cell(None, point, "rows[sigma=0.25].n")) is None
-    assert samples_of(root, Cell(None, point, "markov_holds")) is None
+        estimate = find(report, base + at)
+        assert len(estimate.images()) == 8
+        assert np.mean(list(estimate.images().values())) == pytest.approx(estimate.value)
 
 
 def test_a_check_keeps_the_rows_with_any_of_several_values(

@@ -1,6 +1,6 @@
 """What a certification run is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -25,9 +25,6 @@ _LEAST_BLOCK = 100  # smaller ones would make more rows of records than they are
 class CertificationSettings(Seeded, JudgedSubject):
     """What a run of certificates asks.
 
-    The noise level is that of the smoothing and the strength of the purifier with it, so there is
-    no other strength; and no gradient, since nothing attacks.
-
     Attributes:
         sigmas: Smoothing noise in [0, 1] units, above 0, a list such as 0.25,0.5,1.0; also the
             purifier's strength.
@@ -51,9 +48,11 @@ class CertificationSettings(Seeded, JudgedSubject):
             data set's.
     """
 
-    t: ClassVar[None] = None  # type: ignore[misc]
-    sigma: ClassVar[None] = None  # type: ignore[misc]
-    gradient: ClassVar[None] = None  # type: ignore[misc]
+    unused: ClassVar[Mapping[str, str]] = {
+        "t": "leave it out: sigma is the strength",
+        "sigma": "give sigmas",
+        "gradient": "leave it out: nothing attacks",
+    }
 
     sigmas: Annotated[str | float | Sequence[str | float], Flag("--sigma")] = "0.25"
     samples: Annotated[Natural, Flag("--samples", "-N")] = 10_000
