@@ -377,9 +377,9 @@ def test_foreign_and_damaged_files_are_refused_and_left_alone(tmp_path: Path, wa
 def test_a_later_format_is_refused(tmp_path: Path, way: Any) -> None:
     _open(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "records.sqlite")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
-    with pytest.raises(BadInput, match="format 3, this advpure reads format 2"):
+    with pytest.raises(BadInput, match="format 4, this advpure reads format 3"):
         way(tmp_path)
 
 
@@ -387,12 +387,12 @@ def test_a_later_format_is_refused(tmp_path: Path, way: Any) -> None:
 def test_records_of_an_earlier_version_are_refused_in_one_line(tmp_path: Path, way: Any) -> None:
     _open(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "records.sqlite")
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute("PRAGMA user_version = 2")
     connection.close()
     with pytest.raises(BadInput) as caught:
         way(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} was made by an earlier version of advpure (format 1, now 2); "
+        f"{tmp_path} was made by an earlier version of advpure (format 2, now 3); "
         "delete the folder or give a new --out"
     )
 

@@ -17,7 +17,7 @@ from advpure.base.storage import StorageFull
 BUSY_SECONDS = 30.0
 _APPLICATION = 0x61647670  # "advp" in ASCII marks the file as ours
 _RESTORE = "restore it, or delete it and run again"
-_FORMAT = 2  # 1 had no checksums
+_FORMAT = 3  # 1 had no checksums, 2 other names in the settings of a run
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
