@@ -13,6 +13,7 @@ from advpure.analysis.certification.procedures import Anytime, Fixed
 from advpure.analysis.certification.radius import bound_for, radius_of, samples_needed
 from advpure.analysis.certification.study import Certification
 from advpure.analysis.certification.two_stage import certify
+from advpure.analysis.check_grad.study import CheckGrad
 from advpure.analysis.closed_forms.field_study import ScoreField
 from advpure.analysis.closed_forms.gaussian_field import gaussian_field_compression
 from advpure.analysis.closed_forms.gaussian_field_table import FieldSettings
@@ -25,6 +26,7 @@ from advpure.analysis.gradient_noise.draws import DrawSettings
 from advpure.analysis.gradient_noise.moments import Moments, enough_draws, expected_cosine
 from advpure.analysis.gradient_noise.study import GradientNoise
 from advpure.analysis.metrics.frechet import frechet_distance
+from advpure.analysis.metrics.measure import Measure
 from advpure.analysis.metrics.moments import Moments as FeatureMoments
 from advpure.analysis.perturbations import directions
 from advpure.analysis.prediction.settings import PredictionRun
@@ -57,7 +59,8 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (FixedRandomness, {}), (Timesteps, {}), (Transport, {}), (Distances, {}),
-    (Robustness, {}), (Certification, {"procedure": "anytime"}), (Fixed, PROCEDURE),
+    (CheckGrad, {}), (Measure, {"metric": "distance"}), (Robustness, {}),
+    (Certification, {"procedure": "anytime"}), (Fixed, PROCEDURE),
     (Anytime, PROCEDURE), (AnytimeRule, {"radii": (0.0,), "sigma": 0.25}),
 ]  # fmt: skip
 NUMBERS = [

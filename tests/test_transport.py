@@ -221,7 +221,7 @@ def test_every_value_has_the_images_that_it_is_the_mean_of(tmp_path: Path) -> No
         ({"sigma": 0.5}, "sigma 0.5 means nothing here; give sigmas"),
         ({"t": 5}, "t 5 means nothing here; leave it out: sigma is the strength"),
         ({"multiples": "0.5,x"}, "x"),
-        ({"multiples": "0"}, "multiples 0"),
+        ({"multiples": "0"}, "multiple 0 is not above 0"),
         ({"policy": "majority:3"}, "policy 'majority:3' means nothing here"),
         ({"sigmas": "1000"}, "1000"),
     ],
