@@ -46,9 +46,13 @@ GRADIENT_BLOCKS = Schema(
     "gradient_blocks",
     keys={"sample": Count, "size": Count, "block": Count},
     values={
-        "norm": float, "dot": float, "sign_dot": float, "agreement": float, "single": float | None,
+        "norm": float,
+        "dot": float,
+        "sign_dot": float,
+        "agreement": float,
+        "single": float | None,
     },
-)  # fmt: skip
+)
 """Of the mean b of a block and the held-out mean r: ||b||, b . r, sign(b) . r, the share of pixels
 with one sign, and the mean cosine of b with the single gradients behind r, of which a zero gradient
 counts 0; absent where b is zero."""

@@ -163,9 +163,15 @@ def lanczos(
     backs = _checked((yield Product("pull", u)), u)
     errors = [np.square(a - values[:, None] * b).sum(1) for a, b in ((images, u), (backs, v))]
     return Triplets(
-        values, u, v, images, np.sqrt((errors[0] + errors[1]) / 2.0),
-        residuals <= settings.tolerance * largest, len(right), mismatch,
-    )  # fmt: skip
+        values,
+        u,
+        v,
+        images,
+        np.sqrt((errors[0] + errors[1]) / 2.0),
+        residuals <= settings.tolerance * largest,
+        len(right),
+        mismatch,
+    )
 
 
 def multiply(run: Generator[Product, Floats, Triplets], matrix: Floats) -> Triplets:
@@ -254,7 +260,7 @@ def _ritz(h: Floats) -> tuple[float, Floats, Floats, Floats]:
 
 
 def _checked(rows: Floats, like: Floats) -> Floats:
-    found = np.asarray(rows, dtype=np.float64)
-    if found.shape != like.shape or not np.isfinite(found).all():
+    product = np.asarray(rows, dtype=np.float64)
+    if product.shape != like.shape or not np.isfinite(product).all():
         raise BadInput("a purifier's derivative", "is not finite", "check its settings and dtype")
-    return found
+    return product

@@ -70,7 +70,7 @@ class StepInfo(NamedTuple):
             ``other``: neither, so nothing is predicted.
         gain: The factor of a scalar step.
         kappa: See `NoiseForm`.
-        gamma: See there.
+        gamma: The factor of epsilon, likewise.
         scale: The factor on the clean image after the step.
         sigma: The noise level after it, model units.
         selected: Whether derivatives are taken there.

@@ -161,12 +161,12 @@ def singular_rows(
     """Find spectra image by image, leaving out what is done: the resumable form.
 
     Args:
-        purifier: See `leading_singular_values`, as for images, ids, xi and batch_size.
-        images: See there.
-        ids: See there.
+        purifier: As for `leading_singular_values`, like images, ids, xi and batch_size.
+        images: Where.
+        ids: Sample ids.
         settings: What to find.
-        xi: See there.
-        batch_size: See there.
+        xi: Scheme of the randomness.
+        batch_size: Rows at once.
         skip: Sample ids that need no spectrum.
         progress: Called with the number of finished images, fractions included.
 

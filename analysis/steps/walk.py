@@ -52,16 +52,25 @@ class Walk:
 
     @classmethod
     def begin(
-        cls, images: Tensor, samples: list[int], settings: StepSettings, xi: RandomnessConfig,
-        spans: Tensor | None, tile: int | None, rows: int,
-    ) -> Self:  # fmt: skip
+        cls,
+        images: Tensor,
+        samples: list[int],
+        settings: StepSettings,
+        xi: RandomnessConfig,
+        spans: Tensor | None,
+        tile: int | None,
+        rows: int,
+    ) -> Self:
         """Perturb clean images, [n, C, H, W] in [0, 1], and stand before the first step."""
         each = settings.perturbations
         repeated = images.repeat_interleave(each, 0)
         eta = directions(
-            settings.distribution, settings.seed, [i for i in samples for _ in range(each)],
-            [*range(each)] * len(samples), images.shape[1:],
-        ).to(images)  # fmt: skip
+            settings.distribution,
+            settings.seed,
+            [i for i in samples for _ in range(each)],
+            [*range(each)] * len(samples),
+            images.shape[1:],
+        ).to(images)
         moved = (repeated + settings.strength * eta).reshape(-1, each, *images.shape[1:])
         states = to_model(torch.cat([images[:, None], moved], dim=1))
         tangent = states[:, 1] - states[:, 0]
@@ -129,18 +138,16 @@ class Walk:
         v = rademacher(s.seed, who, draws, here.shape[1:], "step", step).to(here)
         at = here.repeat_interleave(s.probes, 0)
         for part in self._parts(len(who)):
-            found = trace_probes(
+            probes = trace_probes(
                 lambda x, ids: run(x), at[part], who[part], draws[part], v[part], s.method
             )
-            self.probes += [StepProbe(p.id, step, p.probe, p.trace, p.energy) for p in found]
+            self.probes += [StepProbe(p.id, step, p.probe, p.trace, p.energy) for p in probes]
 
     def _fresh(self, step: int) -> Tensor:
         """Draw this step's perturbations, numbered after the transported ones."""
         s = self.settings
         draws = self._numbered(s.perturbations + step * s.probes, s.probes)
-        return directions(
-            s.distribution, s.seed, self._ids(s.probes), draws, self.states.shape[2:]
-        )  # fmt: skip
+        return directions(s.distribution, s.seed, self._ids(s.probes), draws, self.states.shape[2:])
 
     def _ids(self, each: int) -> list[int]:
         return [i for i in self.samples for _ in range(each)]
