@@ -15,7 +15,6 @@ from advpure.cli.export import export
 from advpure.cli.measure import measure
 from advpure.cli.models import models
 from advpure.cli.plot import plot
-from advpure.cli.predict import predict
 from advpure.cli.reproduce import reproduce
 from advpure.cli.steps import steps
 from advpure.cli.study_group import StudyGroup
@@ -35,7 +34,6 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=StudyGroup,
 )
-app.command()(predict)
 app.command()(measure)
 app.command()(steps)
 app.command("check-grad")(check_grad)
