@@ -22,6 +22,11 @@ STUDIES.register(
     "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
 )
 STUDIES.register(
+    "predict",
+    f"{_HERE}.prediction.study:PredictedRobustness",
+    about="robustness from compression",
+)
+STUDIES.register(
     "randomness",
     f"{_HERE}.fixed_randomness.study:FixedRandomness",
     about="fixed against fresh randomness",

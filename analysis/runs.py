@@ -110,7 +110,7 @@ RUNS.register(
 )
 RUNS.register("timesteps", f"{_HERE}.timesteps.study:VERB", about="accuracy and compression over t")
 RUNS.register("survival", f"{_HERE}.survival.study:VERB", about="smallest perturbations that fool")
-RUNS.register("predict", f"{_HERE}.prediction.run:VERB", about="robustness from compression")
+RUNS.register("predict", f"{_HERE}.prediction.study:VERB", about="robustness from compression")
 RUNS.register("transport", f"{_HERE}.transport.study:VERB", about="distance to purified images")
 RUNS.register(
     "two-point", f"{_HERE}.closed_forms.two_point_study:VERB", about="two points, in closed form"

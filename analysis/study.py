@@ -241,6 +241,15 @@ class Study(ABC, Generic[L, R]):
             raise BadInput(str(folder), f"holds no {cls.verb} run", f"name one of {cls.verb}")
         return store
 
+    @property
+    def recalls(self) -> bool:
+        """Whether the settings ask what records that are there say: then nothing is computed."""
+        return False
+
+    def recall(self) -> R:
+        """Return the report of records that are there, where the settings ask for that."""
+        raise NotImplementedError
+
     def is_whole(self, loaded: L) -> bool:
         """Return whether nothing is missing after `measure`; False for a shard."""
         return True
@@ -303,6 +312,12 @@ class Study(ABC, Generic[L, R]):
             BadInput: for settings that cannot be used, or a run folder of other settings.
             StorageFull: when the disk is full; what was stored is kept.
         """
+        if self.recalls:
+            for name, value in (("out", out), ("batch size", batch_size)):
+                if value is not None:
+                    rule = "says nothing about runs that are there"
+                    raise BadInput(f"{name} {value}", rule, "leave it out")
+            return self.recall()
         loaded = self.load() if loaded is None else loaded
         folder = Path(out) if out else default_run_folder("runs", self.verb, loaded.settings)
         start = time.perf_counter()

@@ -15,6 +15,14 @@ QUICK: dict[str, dict[str, Any]] = {
         "attack_options": {"steps": 2},
         "bisections": 2,
     },
+    "predict": {
+        **DIGITS,
+        "defense": "onestep-ddpm",
+        "t": [60],
+        "attack_options": {"steps": 2},
+        "bisections": 1,
+        "perturbations": 2,
+    },
     "randomness": {
         **DIGITS,
         "defense": "onestep-edm",

@@ -1,6 +1,7 @@
 """Predictions from records: of a run of its own, of runs of other verbs, and of a sweep."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,20 @@ import pytest
 
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.prediction.files import predict_from
-from advpure.analysis.prediction.plan import grid, prepare_prediction
-from advpure.analysis.prediction.run import measure_prediction
-from advpure.analysis.prediction.settings import PredictionRun
+from advpure.analysis.prediction.study import PredictedRobustness
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.runs import RUNS
 from advpure.analysis.survival.study import Survival
 from advpure.base.errors import BadInput
 from advpure.cli import run as cli
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore
+from advpure.statistics.estimates import find
 from advpure.sweeps import experiment as experiment_module
-from advpure.sweeps.samples import READERS
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep
 from advpure.sweeps.sweep import parse_sweep
 
 IMAGES: dict[str, Any] = {"dataset": "digits", "n": 4, "tile": 4}
 STEPS: dict[str, Any] = {"steps": 2, "step_size": 0.1}
-QUICK = PredictionRun(
+QUICK = PredictedRobustness(
     **IMAGES, defense="onestep-ddpm", t=[5, 60], attack_options=STEPS, bisections=2, top=0.6,
     perturbations=2,
 )  # fmt: skip
@@ -40,16 +38,14 @@ def plain(found: dict[str, Any]) -> dict[str, Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Measure one prediction without interruption."""
     root = tmp_path_factory.mktemp("whole")
-    measure_prediction(QUICK, out=root / "prediction")
+    QUICK.run(out=root / "prediction")
     return root
 
 
 @pytest.mark.slow
 def test_the_runs_beside_it_say_the_same(whole: Path) -> None:
     with RecordStore.read(whole / "prediction") as store:
-        report = RUNS.get("predict").report
-        assert report is not None
-        own = report(store).to_json()
+        own = PredictedRobustness.report(store).to_json()
     folders = [each.parent for each in whole.glob("*-*/records.sqlite")]
     assert len(folders) == 1 + 2 * 3
     joined = predict_from(folders).to_json()
@@ -70,61 +66,33 @@ def test_the_runs_beside_it_say_the_same(whole: Path) -> None:
     # The attack and the rates are those that the verbs report of the same runs.
     for point in joined["settings"]["points"]:
         row = next(row for row in own["rows"] if row["t"] == point["t"])
-        for verb, path, name in (("attack", "robust_accuracy", "pgd_fix"), ("cr", None, "cr")):
-            report = RUNS.get(verb).report
-            assert report is not None
-            with RecordStore.read(point[verb]) as store:
-                told = report(store).to_json()
-            assert row[name] == pytest.approx(told[path] if path else told["rows"][0]["mean"])
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole: Path, tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
-
-    for limit in (5, 14):  # in the first attack run of a point, and between two points
-
-        def stop(done: int, limit: int = limit) -> None:
-            if done >= limit:
-                raise Stop
-
-        with pytest.raises(Stop):
-            measure_prediction(QUICK, out=tmp_path / "p", progress=stop)
-    resumed = measure_prediction(QUICK, out=tmp_path / "p", batch_size=2)
-    assert ALREADY_COMPLETE not in resumed.notes
-    with RecordStore.read(whole / "prediction") as there, RecordStore.read(tmp_path / "p") as here:
-        assert here.rows("prediction") == there.rows("prediction")
-        assert here.run == there.run
-    again = measure_prediction(QUICK, out=tmp_path / "p")
-    assert ALREADY_COMPLETE in again.notes
-    assert plain(again.to_json()) == plain(resumed.to_json())
+        with Robustness.records(point["attack"]) as store:
+            assert row["pgd_fix"] == find(Robustness.report(store).tree(), "robust_accuracy").value
+        with Compression.records(point["cr"]) as store:
+            rate = find(Compression.report(store).tree(), "rows.0")
+        assert row["cr"] == pytest.approx(rate.value)
 
 
 def test_the_images_behind_every_value_average_to_it(whole: Path) -> None:
-    folder = whole / "prediction"
-    with RecordStore.read(folder) as store:
-        report = RUNS.get("predict").report
-        assert report is not None
-        rows = report(store).to_json()["rows"]
-        read = READERS["predict"]
-        for place, row in enumerate(rows):
-            for name in ("cr", "pgd_fix", "accuracy", "predicted_clean_images", "error_anchor"):
-                for path in (f"rows.{place}", f"rows[purifier=onestep-ddpm,t={row['t']}]"):
-                    found = read(store, f"{path}.{name}")
-                    assert found is not None
-                    assert list(found) == [0, 1, 2, 3]
-                    assert sum(found.values()) / 4 == pytest.approx(row[name])
-        for path in ("rows.0.cr_std", "rows[t=7].cr", "rows.9.cr", "error_clean", "rows.0.n"):
-            assert read(store, path) is None
+    with RecordStore.read(whole / "prediction") as store:
+        tree = PredictedRobustness.report(store).tree()
+    names = ("cr", "pgd_fix", "accuracy", "predicted_clean_images", "error_anchor")
+    paths = [f"rows[purifier=onestep-ddpm,t={t}].{name}" for t in (5, 60) for name in names]
+    for path in (*paths, "classifier_accuracy"):
+        value = find(tree, path)
+        images = value.images()
+        assert list(images) == [0, 1, 2, 3]
+        assert value.n == 4
+        assert sum(images.values()) / 4 == pytest.approx(value.value)
+    assert find(tree, "error_clean").images() is None
 
 
 @pytest.mark.slow
 def test_runs_elsewhere_are_used(whole: Path, tmp_path: Path) -> None:
     parts = [each.parent for each in whole.glob("*-*/records.sqlite")]
-    found = measure_prediction(QUICK, out=tmp_path / "p", reuse=parts)
+    report = replace(QUICK, runs=tuple(parts)).run(out=tmp_path / "p")
     assert [each.name for each in tmp_path.iterdir()] == ["p"]
-    assert len(found.outcomes) == 2
+    assert len(report.outcomes) == 2
 
 
 @pytest.mark.slow
@@ -164,10 +132,8 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
     assert cli(["predict", str(tmp_path), "--json"]) == 0
     assert plain(json.loads(capsys.readouterr().out))["rows"] == found["rows"]
     other = tmp_path / "sigma"
-    Compression.run(
-        Compression(**IMAGES, defense="onestep-edm", sigma=0.2, perturbations=1, eps=0.1),
-        out=other,
-    )  # fmt: skip
+    study = Compression(**IMAGES, defense="onestep-edm", sigma=0.2, perturbations=1, eps=0.1)
+    study.run(out=other)
     assert cli(["predict", *sources, str(other), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     last = next(row for row in found["rows"] if row["purifier"] == "onestep-edm")
@@ -177,11 +143,11 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
 
 
 def test_what_is_not_random_joins_any_seed_and_l2_has_its_own_noise(tmp_path: Path) -> None:
-    run = PredictionRun(
+    run = PredictedRobustness(
         dataset="digits", n=3, tile=4, defense="none", norm="l2", eps=1.5, seed=5, bisections=1,
         attack_options={"steps": 1}, perturbations=1,
     )  # fmt: skip
-    own = measure_prediction(run, out=tmp_path / "p").to_json()
+    own = run.run(out=tmp_path / "p").to_json()
     joined = predict_from([tmp_path]).to_json()
     assert plain(joined) == plain(own)
     assert joined["notes"] == own["notes"] == []
@@ -202,9 +168,7 @@ keys: {purifier: [onestep-ddpm], t: [5, 60]}
 columns:
   cr: {block: predict, at: "rows[purifier={purifier},t={t}].cr"}
   predicted: {block: predict, at: "rows[purifier={purifier},t={t}].predicted_anchor", unit: percent}
-  pgd_fix:
-    {block: predict, at: "rows[purifier={purifier},t={t}].pgd_fix", unit: percent,
-     n: "rows[purifier={purifier},t={t}].n"}
+  pgd_fix: {block: predict, at: "rows[purifier={purifier},t={t}].pgd_fix", unit: percent}
 checks:
   - {check: rank-correlation, columns: [cr, pgd_fix], at_most: -0.9}
   - {check: less, column: pgd_fix, than: predicted}
@@ -235,7 +199,7 @@ def test_an_experiment_predicts_and_draws(
     finally:
         experiment_module._read.cache_clear()
     found = json.loads(capsys.readouterr().out)
-    own = measure_prediction(QUICK, out=whole / "prediction").to_json()["rows"]
+    own = QUICK.run(out=whole / "prediction").to_json()["rows"]
     for row, expected in zip(found["rows"], own, strict=True):
         assert (row["purifier"], row["t"]) == ("onestep-ddpm", expected["t"])
         assert row["cr"] == expected["cr"]
@@ -267,26 +231,13 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     Survival(**IMAGES, **{**SEARCH, "bisections": 1}).run(out=other)
     refused("is a second survival run", [*folders, other])
     attack = tmp_path / "attack"
-    Robustness.run(
-        Robustness(randomness="fixed",
-            **IMAGES, defense="onestep-ddpm", t=5, eps=0.1, attack_options={"steps": 1}
-        ),
-        out=attack,
-    )  # fmt: skip
+    one: dict[str, Any] = {**IMAGES, "defense": "onestep-ddpm", "t": 5, "randomness": "fixed"}
+    Robustness(**one, eps=0.1, attack_options={"steps": 1}).run(out=attack)
     refused("attacks of radius 0.1, 0.15 do not say", [*folders, attack])
     found = predict_from([*folders, attack], eps=0.15).to_json()
     assert any("1 runs of another radius" in note for note in found["notes"])
     twice = tmp_path / "twice"
-    Robustness.run(
-        Robustness(
-            randomness="fixed",
-            **IMAGES,
-            defense="onestep-ddpm",
-            t=5,
-            attack_options={"steps": 1},
-        ),
-        out=twice,
-    )
+    Robustness(**one, attack_options={"steps": 1}).run(out=twice)
     refused("is a second attack run of onestep-ddpm, t = 5, beside", [*folders, twice])
     refused("is no run folder", [tmp_path / "nothing"])
 
@@ -296,11 +247,9 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
     begun: list[Path] = []
     for t in (5, 60, 7):  # runs that have only begun
         begun.append(tmp_path / f"begun-{t}")
+        study = Compression(**IMAGES, defense="onestep-ddpm", t=t, eps=0.15)
         with pytest.raises(RuntimeError, match="stop"):
-            Compression.run(
-                Compression(**IMAGES, defense="onestep-ddpm", t=t, eps=0.15),
-                out=begun[-1], progress=stop,
-            )  # fmt: skip
+            study.run(out=begun[-1], progress=stop)
     left = predict_from([*clean, *kinds["attack"], *kinds["cr"], begun[2]]).to_json()
     assert [row["t"] for row in left["rows"]] == [5, 60]
     assert "onestep-ddpm, t = 7 has no compression rate yet and is left out" in left["notes"]
@@ -317,7 +266,8 @@ def test_runs_that_do_not_fit_are_refused_or_told(whole: Path, tmp_path: Path) -
         (["--t", "ten"], "'ten'"),
         (["absent"], "is no run folder"),
         (["absent", "--dry-run"], "computes nothing anyway"),
-        (["absent", "--step-size", "0.1"], "--step-size 0.1 says nothing about runs"),
+        (["absent", "--step-size", "0.1"], "attack options {'step_size': 0.1} says nothing"),
+        (["absent", "--out", "x"], "out x says nothing about runs"),
         (["absent", "--norm", "l3"], "norm 'l3' is not known"),
         (["--plot", "law.txt"], "is no picture"),
         (["--norm", "l2"], "has no default radius"),
@@ -334,12 +284,15 @@ def test_the_command_line_refuses_in_one_line(
 
 
 def test_the_plan_names_every_pair_and_shares_the_attack() -> None:
-    run = PredictionRun(dataset="digits", defense=["none", "onestep-edm"], sigma=[0.1, 0.2])
-    assert [each[::2] for each in grid(run)] == [
+    run = PredictedRobustness(dataset="digits", defense=["none", "onestep-edm"], sigma=[0.1, 0.2])
+    assert [each[::2] for each in run.grid()] == [
         ("none", 0.1), ("none", 0.2), ("onestep-edm", 0.1), ("onestep-edm", 0.2)
     ]  # fmt: skip
-    prepared = prepare_prediction(QUICK)
-    search, attack = prepared.points[0].anchor.run, prepared.points[0].attack.run
+    prepared = QUICK.load()
+    point = prepared.plan.points[0]
+    search, attack = point.anchor.study, point.attack.study
+    assert isinstance(search, Survival)
+    assert isinstance(attack, Robustness)
     assert search.attack_options["steps"] == attack.attack_options["steps"]
     # The same share of the radius a step: 0.6 is four times 0.15.
     assert search.attack_options["step_size"] == pytest.approx(

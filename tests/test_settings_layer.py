@@ -29,7 +29,7 @@ from advpure.analysis.metrics.frechet import frechet_distance
 from advpure.analysis.metrics.measure import Measure
 from advpure.analysis.metrics.moments import Moments as FeatureMoments
 from advpure.analysis.perturbations import directions
-from advpure.analysis.prediction.settings import PredictionRun
+from advpure.analysis.prediction.settings import PredictionSettings
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.steps.divergence import ProbeSettings
 from advpure.analysis.steps.lanczos import LanczosSettings
@@ -56,7 +56,7 @@ CLASSES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Compression, {}), (CompressionSettings, {}), (Snr, {}), (SnrSettings, {}),
     (Steps, {"singular": 5}), (StepSettings, {}), (ScoreField, {}), (FieldSettings, {}),
     (TwoPoint, {}), (ProbeSettings, {}), (LanczosSettings, {}), (SingularSettings, {}),
-    (ManifoldSettings, {}), (Survival, {}), (PredictionRun, {}), (DrawSettings, {}),
+    (ManifoldSettings, {}), (Survival, {}), (PredictionSettings, {}), (DrawSettings, {}),
     (GradientNoise, {}), (Moments, {"draws": 4, "mean_square": 1.0, "square_mean": 0.5}),
     (FixedRandomness, {}), (Timesteps, {}), (Transport, {}), (Distances, {}),
     (CheckGrad, {}), (Measure, {"metric": "distance"}), (Robustness, {}),
@@ -148,9 +148,9 @@ def test_options_of_files_are_no_truths_where_numbers_are_meant() -> None:
         (lambda: certify([1], [2.5], sigma=0.25), "is no number of samples"),
         (lambda: certify({True: 1}, [2], sigma=0.25), "class True"),
         (lambda: Fixed(**{**PROCEDURE, "samples": 10**9, "block": 1}), "rows an image"),
-        (lambda: PredictionRun(t="10,²"), "t '²' is not a whole number"),
-        (lambda: PredictionRun(sigma="0.25,"), "have an empty entry"),
-        (lambda: PredictionRun(defense=""), "defense|purifiers"),
+        (lambda: PredictionSettings(t="10,²"), "t '²' is not a whole number"),
+        (lambda: PredictionSettings(sigma="0.25,"), "have an empty entry"),
+        (lambda: PredictionSettings(defense=""), "defense|purifiers"),
         (lambda: CompressionSettings(seeds=[0, True]), "seed True is not a whole number"),
         (lambda: Robustness(randomness="fixed", eps=True), "eps True"),
         (lambda: expected_cosine(1e308, 1e308), r"SNR 1e\+308 is not 1e\+100 or less"),

@@ -13,7 +13,6 @@ from advpure.cli.data import data
 from advpure.cli.export import export
 from advpure.cli.models import models
 from advpure.cli.plot import plot
-from advpure.cli.predict import predict
 from advpure.cli.reproduce import reproduce
 from advpure.cli.study_group import StudyGroup
 from advpure.cli.sweep import sweep
@@ -32,7 +31,6 @@ app = Verbs(
     context_settings={"help_option_names": ["-h", "--help"]},
     cls=StudyGroup,
 )
-app.command()(predict)
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)

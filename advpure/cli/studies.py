@@ -315,14 +315,18 @@ def _run(
     """Check, load, then estimate or measure, draw and print."""
     picture = None if plot is None else Path(plot)
     study.check_pictures(picture)
-    loaded = study.load()
-    before = study.before(loaded)
+    if study.recalls and dry_run:
+        from advpure.base.errors import BadInput
+
+        raise BadInput("a dry run of records", "computes nothing anyway", "leave out --dry-run")
+    loaded = None if study.recalls else study.load()
+    before = () if study.recalls else study.before(loaded)
     for text in before:
         output.note(text)
     if dry_run:
         output.print_estimate(study.cost(loaded), as_json, study.of_defense)
         raise typer.Exit
-    shown = not (quiet or as_json)
+    shown = not (quiet or as_json or study.recalls)
     with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
         report = study.run(out=out, batch_size=batch_size, progress=bar, loaded=loaded)
     pictures = study.pictures(report, loaded, picture)
@@ -334,7 +338,10 @@ def _run(
             if text not in before:
                 output.note(text)
         written = [each for value in pictures.values() for each in _paths(value)]
-        print(f"records: {report.run}" + "".join(f", {_named(path)}" for path in written))
+        where = f"records: {report.run}"
+        if study.recalls:
+            where = "from records, nothing was computed"
+        print(where + "".join(f", {_named(path)}" for path in written))
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

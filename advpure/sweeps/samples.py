@@ -15,7 +15,6 @@ from advpure.analysis.certification.study import Certification
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA, CompressionResult
 from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.metrics.choice import METRICS
-from advpure.analysis.prediction.report import image_values, read_inputs
 from advpure.analysis.robustness.protocol import DECISIONS
 from advpure.analysis.transport.result import TRANSPORT, TransportResult
 from advpure.analysis.variability.result import MEANS, SNR_SCHEMA, SnrResult
@@ -30,7 +29,6 @@ _CERTIFIED = re.compile(r"(?P<what>best|rows|curves)\[(?P<where>[^\]]+)\](?:\.(?
 _TRANSPORT = re.compile(
     r"rows\[sigma=(?P<sigma>[^\]]+)\]\.(?:markov\[multiple=(?P<multiple>[^\]]+)\]\.)?(?P<name>\w+)$"
 )
-_PREDICTED = re.compile(r"rows(?:\.(?P<place>\d+)|\[(?P<where>[^\]]+)\])\.(?P<name>\w+)$")
 _KINDS = ("one_shot", "mean", "worst")
 
 
@@ -151,32 +149,11 @@ def _transport(store: RecordStore, at: str) -> Samples | None:
     return {i: away / radius for i, away in result.distances(sigma).items()}
 
 
-def _predict(store: RecordStore, at: str) -> Samples | None:
-    """Return rates, predictions and outcomes of each image, by place or by purifier and t."""
-    found = _PREDICTED.match(at)
-    if found is None:
-        return None
-    known = read_inputs(store)
-    if found["place"] is not None:
-        known = known[int(found["place"]) : int(found["place"]) + 1]
-    else:
-        wanted = dict(word.split("=", 1) for word in found["where"].split(",") if "=" in word)
-        known = [
-            each
-            for each in known
-            if all(str(getattr(each, k, None)) == v for k, v in wanted.items())
-        ]
-    if len(known) != 1:
-        return None
-    return image_values(known[0], found["name"], store.settings["threat_model"]["eps"])
-
-
 READERS: dict[str, Callable[[RecordStore, str], Samples | None]] = {
     "cr": _compression,
     "attack": _attack,
     "certify": _certify,
     "distances": _distances,
-    "predict": _predict,
     "snr": _snr,
     "transport": _transport,
 }

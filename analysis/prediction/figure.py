@@ -13,7 +13,8 @@ import numpy as np
 
 from advpure.analysis.prediction.parts import PREDICTION_SCHEMA, to_survival
 from advpure.analysis.prediction.predict import Estimated, Outcome
-from advpure.analysis.prediction.report import PredictionReport, report_prediction
+from advpure.analysis.prediction.report import PredictionReport
+from advpure.analysis.prediction.study import PredictedRobustness
 from advpure.analysis.survival.figure import draw_curve, dress
 from advpure.analysis.survival.fit import SurvivalResult
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -39,7 +40,7 @@ def prediction_figure(store: RecordStore, path: str | Path) -> Path:
     """
     rows = store.rows(PREDICTION_SCHEMA.table, {"point": 0})
     clean = to_survival(rows, "clean") if rows else None
-    return draw_prediction(report_prediction(store), path, clean)
+    return draw_prediction(PredictedRobustness.report(store), path, clean)
 
 
 def draw_prediction(
@@ -66,13 +67,15 @@ def draw_prediction(
         panels[1].axvline(report.eps, color=_GREY, linestyle=":", linewidth=1.0, label="epsilon")
         dress(panels[1], norm)
     for axes in panels:
-        axes.legend(frameon=False, fontsize=7, loc="upper center", ncols=2,
-                    bbox_to_anchor=(0.5, -0.16))  # fmt: skip
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+        axes.legend(frameon=False, fontsize=7, ncols=2, **below)
     s = report.settings
-    known = s.get("attack")
-    told = f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
-    told += f"{report.eps:.4g}" + (f", {known['name']}" if known else "") + "; intervals 95 %"
-    figure.suptitle(told, fontsize=9)
+    attack = f", {s['attack']['name']}" if s.get("attack") else ""
+    title = (
+        f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
+        f"{report.eps:.4g}{attack}; intervals 95 %"
+    )
+    figure.suptitle(title, fontsize=9)
     return save_figure(figure, path)
 
 
@@ -83,17 +86,21 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
     grid = np.linspace(0.0, most, _GRID)
     if report.sigmoid is not None:
         bands = [report.sigmoid.at(float(cr)) for cr in grid]
-        axes.fill_between(grid, [b.low for b in bands], [b.high for b in bands], color=_GREY,
-                          alpha=0.16, linewidth=0)  # fmt: skip
-        axes.plot(grid, report.sigmoid.best.at(grid), color=_GREY, linewidth=1.3,
-                  label="sigmoid through measured")  # fmt: skip
+        low, high = [b.low for b in bands], [b.high for b in bands]
+        axes.fill_between(grid, low, high, color=_GREY, alpha=0.16, linewidth=0)
+        best, label = report.sigmoid.best.at(grid), "sigmoid through measured"
+        axes.plot(grid, best, color=_GREY, linewidth=1.3, label=label)
     if clean is not None:
-        reach = [
-            float(cr) for cr in grid if clean.curve.ends or cr * report.eps <= clean.curve.last
-        ]
-        axes.plot(reach, [clean.at(cr * report.eps).value for cr in reach], color="black",
-                  linestyle=":", linewidth=1.2, drawstyle="steps-post",
-                  label="clean survival at CR x epsilon")  # fmt: skip
+        reach = [float(cr) for cr in grid if clean.is_known(cr * report.eps)]
+        axes.plot(
+            reach,
+            [clean.at(cr * report.eps).value for cr in reach],
+            color="black",
+            linestyle=":",
+            linewidth=1.2,
+            drawstyle="steps-post",
+            label="clean survival at CR x epsilon",
+        )
     for place, name in enumerate(names):
         own = [outcome for outcome in outcomes if outcome.setting.purifier == name]
         _draw_purifier(axes, name, own, place)
@@ -110,23 +117,40 @@ def _draw_purifier(axes: "Axes", name: str, own: list[Outcome], place: int) -> N
     color, marker = PALETTE[place % len(PALETTE)], _MARKERS[place % len(_MARKERS)]
     measured = [outcome for outcome in own if outcome.measured is not None]
     if measured:
-        values = [Estimated(o.measured.value, o.measured.low, o.measured.high)
-                  for o in measured if o.measured is not None]  # fmt: skip
+        values = [
+            Estimated(o.measured.value, o.measured.low, o.measured.high)
+            for o in measured
+            if o.measured is not None
+        ]
         cr = [outcome.cr for outcome in measured]
         axes.errorbar(
-            [c.value for c in cr], [v.value for v in values], xerr=_reach(cr), yerr=_reach(values),
-            fmt=marker, color=color, markersize=5, elinewidth=0.8, capsize=1.5,
+            [c.value for c in cr],
+            [v.value for v in values],
+            xerr=_reach(cr),
+            yerr=_reach(values),
+            fmt=marker,
+            color=color,
+            markersize=5,
+            elinewidth=0.8,
+            capsize=1.5,
             label=f"{name}, measured",
-        )  # fmt: skip
+        )
     what = own[0].best
     predicted = [o.predicted[o.best].accuracy for o in own]
     axes.errorbar(
-        [o.cr.value for o in own], [p.value for p in predicted], yerr=_reach(predicted),
-        fmt=marker, color=color, markersize=8, markerfacecolor="none", elinewidth=0.6, alpha=0.55,
+        [o.cr.value for o in own],
+        [p.value for p in predicted],
+        yerr=_reach(predicted),
+        fmt=marker,
+        color=color,
+        markersize=8,
+        markerfacecolor="none",
+        elinewidth=0.6,
+        alpha=0.55,
         label=f"{name}, predicted ({what})",
-    )  # fmt: skip
+    )
 
 
-def _reach(found: list[Estimated]) -> list[list[float]]:
-    low = [max(each.value - each.low, 0.0) for each in found]
-    return [low, [max(each.high - each.value, 0.0) for each in found]]
+def _reach(values: list[Estimated]) -> list[list[float]]:
+    low = [max(each.value - each.low, 0.0) for each in values]
+    return [low, [max(each.high - each.value, 0.0) for each in values]]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advpure.analysis.prediction.parts import PREDICTION_SCHEMA, to_setting
 from advpure.analysis.prediction.predict import (
     KINDS,
     Estimated,
@@ -23,13 +22,22 @@ from advpure.analysis.prediction.sigmoid import (
     fit_sigmoid,
     leave_one_out,
 )
-from advpure.analysis.report import RunReport
-from advpure.runs.records import RecordStore
-from advpure.statistics.rates import Rate, wilson
+from advpure.analysis.study import Report
+from advpure.base.display import Display, Table, number, percent_interval, written
+from advpure.statistics.estimates import Estimate
+from advpure.statistics.rates import Interval, Rate, wilson
+
+_NAMES = {
+    "clean": "clean",
+    "clean_images": "clean, per image",
+    "anchor": "anchor",
+    "anchor_images": "anchor, per image",
+}
+_SHOWN = ("clean", "anchor", "anchor_images")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionReport(RunReport):
+class PredictionReport(Report):
     """Predictions beside measurements.
 
     Attributes:
@@ -65,37 +73,92 @@ class PredictionReport(RunReport):
         gaps = [entry.error.value for entry in self.left_out for _ in entry.settings]
         return sum(gaps) / len(gaps) if gaps else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one JSON object: `rows` with flat names, and what holds across them.
+    def tree(self) -> dict[str, Any]:
+        """Return `rows` with flat names, and what holds across them.
 
-        A value `x` has its 95 % interval in `x_interval`. What was not measured, or cannot be
-        fitted, is null.
+        What was not measured, or cannot be fitted, is None.
         """
-        fit, accuracy = self.sigmoid, self.classifier
-        found: dict[str, Any] = {
+        fit, clean = self.sigmoid, self.outcomes[0].setting
+        right = dict(zip(clean.ids.tolist(), (clean.clean > 0.0).tolist(), strict=True))
+        sigmoid: dict[str, Estimated | None] = dict.fromkeys((*Sigmoid._fields, "at_zero"))
+        if fit is not None:
+            sigmoid = {name: fit.parameter(name) for name in Sigmoid._fields}
+            sigmoid["at_zero"] = fit.at(0.0)
+        return {
             "eps": self.eps,
             "n": self.n,
-            "rows": [_row(outcome) for outcome in self.outcomes],
-            "classifier_accuracy": accuracy.value,
-            "classifier_accuracy_interval": [accuracy.low, accuracy.high],
-        }
-        for kind in KINDS:
-            found |= _pair(f"error_{kind}", self.errors.get(kind))
-        for name in Sigmoid._fields:
-            found |= _pair(f"sigmoid_{name}", None if fit is None else fit.parameter(name))
-        return {
-            **found,
-            **_pair("sigmoid_at_zero", None if fit is None else fit.at(0.0)),
-            "sigmoid_rms": None if fit is None else fit.rms,
+            "rows": [_row(outcome, self.eps) for outcome in self.outcomes],
+            "classifier_accuracy": Estimate.of(self.classifier, right, style="beside"),
+            **{f"error_{kind}": self._across(self.errors.get(kind)) for kind in KINDS},
+            **{f"sigmoid_{name}": self._across(value) for name, value in sigmoid.items()},
+            "sigmoid_rms": fit and fit.rms,
             "error_left_out": self.left_out_error,
             "left_out": [
-                {"purifier": entry.purifier, "settings": list(entry.settings),
-                 "predicted": list(entry.predicted), "measured": list(entry.measured),
-                 **_pair("error", entry.error), **_pair("bias", entry.bias)}
+                {
+                    "purifier": entry.purifier,
+                    "settings": list(entry.settings),
+                    "predicted": list(entry.predicted),
+                    "measured": list(entry.measured),
+                    "error": self._across(entry.error),
+                    "bias": self._across(entry.bias),
+                }
                 for entry in self.left_out
             ],
-            **self.origin(),
-        }  # fmt: skip
+        }
+
+    def _across(self, value: Estimated | None) -> Estimate | None:
+        return value and _estimate(value, self.n)
+
+    def display(self) -> Display:
+        """Return predictions beside measurements, and what holds across purifiers."""
+        s = self.settings
+        about = f"{s['dataset']}, {s['threat_model']['norm']} " if "dataset" in s else ""
+        headline = f"{about}{self.eps:.4g}, {self.n} images: robust accuracy predicted and measured"
+        has_sigma = any(outcome.setting.sigma is not None for outcome in self.outcomes)
+        best, strength = self.outcomes[0].best, "sigma" if has_sigma else "t"
+        shown = (_NAMES[kind] for kind in _SHOWN)
+        heads = ("purifier", strength, "CR", *shown, "measured", f"{best} - measured")
+        rows = [_shown(outcome) for outcome in self.outcomes]
+        parts: list[Table | str] = [Table(heads, rows)]
+        errors = [f"{_NAMES[kind]} {_points(each, '')}" for kind, each in self.errors.items()]
+        if errors:
+            parts.append(f"mean |predicted - measured|, percentage points: {', '.join(errors)}")
+        parts += [
+            f"{left.purifier} by the sigmoid through the others: off by {_points(left.error, '')} "
+            f"points, on average {_points(left.bias)}"
+            for left in self.left_out
+        ]
+        fit = self.sigmoid
+        if fit is not None:
+            words = ", ".join(
+                f"{name} {written(fit.parameter(name), '.3f')}"
+                for name in ("plateau", "middle", "width")
+            )
+            parts += [
+                f"sigmoid through {fit.points} settings: {words}; off by {100 * fit.rms:.1f} "
+                "points (rms)",
+                f"at compression 0 it says {percent_interval(fit.at(0.0))} %, the classifier alone "
+                f"has {percent_interval(self.classifier)} %",
+            ]
+        return Display(f"{headline}, %", parts)
+
+
+def _shown(outcome: Outcome) -> list[str]:
+    setting, predicted = outcome.setting, outcome.predicted
+    strength = setting.sigma if setting.t is None else setting.t
+    error = predicted[outcome.best].error
+    return [
+        setting.purifier,
+        number(strength, "g"),
+        f"{outcome.cr.value:.3f}",
+        *(percent_interval(predicted[k].accuracy) if k in predicted else "" for k in _SHOWN),
+        percent_interval(outcome.measured),
+        "" if error is None else _points(error),
+    ]
+
+
+def _points(value: Estimated, sign: str = "+") -> str:
+    return written(value, f"{sign}.1f", scale=100)
 
 
 def make_report(
@@ -104,7 +167,6 @@ def make_report(
     *,
     run: Path,
     described: Mapping[str, Any] | None = None,
-    seconds: float = 0.0,
     notes: Sequence[str] = (),
 ) -> PredictionReport:
     """Predict every setting, on the images that all of them share, and fit across them.
@@ -114,7 +176,6 @@ def make_report(
         eps: Radius of the attack, [0, 1] units.
         run: The folder that holds the records.
         described: Settings of the run.
-        seconds: Wall time.
         notes: Sentences to pass on.
 
     Raises:
@@ -122,89 +183,65 @@ def make_report(
     """
     shared = common(settings)
     outcomes = tuple(predict_robustness(each, eps) for each in shared)
-    told, most = list(notes), max(each.n for each in settings)
+    every, most = list(notes), max(each.n for each in settings)
     if shared[0].n < most:
-        told.append(f"{shared[0].n} of {most} images are in every run; the others are left out")
+        every.append(f"{shared[0].n} of {most} images are in every run; the others are left out")
     fit = fit_sigmoid(shared)
     if fit is None and len(shared) > 1:
-        told.append("no sigmoid: it takes four measured settings whose robust accuracies differ")
+        every.append("no sigmoid: it takes four measured settings whose robust accuracies differ")
     if fit is not None and fit.astray:
-        told.append(
+        every.append(
             f"the sigmoid is not determined by these points: {fit.astray} of "
             f"{1 + len(fit.draws)} fits found no minimum near them"
         )
     errors = {kind: mean_error(shared, kind, eps) for kind in KINDS}
     return PredictionReport(
-        run=run, settings=dict(described or {}), eps=eps, outcomes=outcomes, sigmoid=fit,
+        run=run,
+        settings=dict(described or {}),
+        eps=eps,
+        outcomes=outcomes,
+        sigmoid=fit,
         errors={kind: error for kind, error in errors.items() if error is not None},
-        left_out=tuple(leave_one_out(shared)), seconds=seconds, notes=tuple(told),
-    )  # fmt: skip
-
-
-def report_prediction(store: RecordStore, seconds: float = 0.0) -> PredictionReport:
-    """Compute the report of a run from its records alone.
-
-    Raises:
-        BadInput: for a run without a finished point.
-    """
-    s, known = store.settings, read_inputs(store)
-    missing = len(s["points"]) - len(known)
-    notes = [f"{missing} of {len(s['points'])} settings are to do; the same command goes on"]
-    return make_report(
-        known, s["threat_model"]["eps"], run=store.folder, described=s, seconds=seconds,
-        notes=notes if missing else (),
-    )  # fmt: skip
-
-
-def read_inputs(store: RecordStore) -> list[PredictionInput]:
-    """Return what a run knows of every finished purifier and strength.
-
-    Raises:
-        BadInput: for a run without a finished point.
-    """
-    s, rows = store.settings, store.rows(PREDICTION_SCHEMA.table)
-    done = sorted({row["point"] for row in rows}) or [0]
-    return [
-        to_setting([row for row in rows if row["point"] == k], {**s["points"][k], "top": s["top"]})
-        for k in done
-    ]
-
-
-def image_values(known: PredictionInput, name: str, eps: float) -> dict[int, float] | None:
-    """Return the value of every image whose mean is a value of a row, by sample id.
-
-    Args:
-        known: A purifier at one strength.
-        name: Name of the value in `PredictionReport.to_json`'s rows.
-        eps: Radius of the attack, [0, 1] units.
-
-    Returns:
-        Values by id; None for what was not measured, or is no mean over images.
-    """
-    what, _, kind = name.partition("_")
-    found: Any = {"cr": known.cr, "pgd_fix": known.robust, "accuracy": known.accurate}.get(name)
-    if what in ("predicted", "error") and kind in known.kinds:
-        found = stands(known, kind, eps)
-        if what == "error":
-            found = None if known.robust is None else found.astype(int) - known.robust
-    return (
-        None if found is None else dict(zip(known.ids.tolist(), found.astype(float), strict=True))
+        left_out=tuple(leave_one_out(shared)),
+        notes=tuple(every),
     )
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    setting = outcome.setting
+def _row(outcome: Outcome, eps: float) -> dict[str, Any]:
+    """Return a purifier's values at one strength, with the images behind them."""
+    setting, n = outcome.setting, outcome.setting.n
+
+    def by_image(values: Any) -> dict[int, float]:
+        return dict(zip(setting.ids.tolist(), values.astype(float).tolist(), strict=True))
+
     row: dict[str, Any] = {
-        "purifier": setting.purifier, "t": setting.t, "sigma": setting.sigma, "n": setting.n,
-        **_pair("cr", outcome.cr), "cr_std": outcome.cr_std,
-    }  # fmt: skip
+        "purifier": setting.purifier,
+        "t": setting.t,
+        "sigma": setting.sigma,
+        "n": n,
+        "cr": _estimate(outcome.cr, n, by_image(setting.cr), std=outcome.cr_std, is_mean=True),
+    }
     for kind in KINDS:
-        found = outcome.predicted.get(kind)
-        row |= _pair(f"predicted_{kind}", None if found is None else found.accuracy)
-        row |= _pair(f"error_{kind}", None if found is None else found.error)
-    return row | _pair("pgd_fix", outcome.measured) | _pair("accuracy", outcome.accuracy)
+        prediction = outcome.predicted.get(kind)
+        row[f"predicted_{kind}"] = row[f"error_{kind}"] = None
+        if prediction is not None:
+            standing = stands(setting, kind, eps)
+            row[f"predicted_{kind}"] = _estimate(prediction.accuracy, n, by_image(standing))
+            if prediction.error is not None and setting.robust is not None:
+                gaps = by_image(standing.astype(int) - setting.robust)
+                row[f"error_{kind}"] = _estimate(prediction.error, n, gaps)
+    for name, rate, right in (
+        ("pgd_fix", outcome.measured, setting.robust),
+        ("accuracy", outcome.accuracy, setting.accurate),
+    ):
+        row[name] = rate and Estimate.of(rate, by_image(right), style="beside")
+    return row
 
 
-def _pair(name: str, found: Estimated | Rate | None) -> dict[str, Any]:
-    value, interval = (None, None) if found is None else (found.value, [found.low, found.high])
-    return {name: value, f"{name}_interval": interval}
+def _estimate(
+    value: Estimated, n: int, by_image: Mapping[int, float] | None = None, **more: Any
+) -> Estimate:
+    interval = Interval(value.low, value.high)
+    return Estimate(
+        value=value.value, n=n, interval=interval, by_image=by_image, style="beside", **more
+    )

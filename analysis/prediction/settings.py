@@ -2,84 +2,60 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import product
+from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.perturbations import Distribution
-from advpure.analysis.survival.minimum_radius import Bisections, Search
+from advpure.analysis.subject import Attacked, JudgedSubject, Seeded
+from advpure.analysis.survival.minimum_radius import Search, SearchSettings
 from advpure.analysis.survival.points import Box
-from advpure.base.defaults import DEFAULT_DATASET
-from advpure.base.kinds import Natural, Seed, Strength
+from advpure.base.errors import BadInput
+from advpure.base.flags import Flag
+from advpure.base.kinds import Natural, Strength
 from advpure.base.text import read_natural, several
-from advpure.base.units import Norm, parse_sigma
-from advpure.base.validation import validate, words
-from advpure.core.gradients import GradientMode
-from advpure.core.outputs import Outputs
-from advpure.core.randomness import Scheme
+from advpure.base.units import parse_sigma
+from advpure.base.validation import words
+from advpure.purifiers import PURIFIERS
 
-Names = str | list[str] | tuple[str, ...]
-Steps = int | list[int] | tuple[int, ...]
-Levels = float | list[float] | tuple[float, ...]
+PURIFIED_BY = ("ddpm", "reverse", "ddim")
+"""The purifiers whose robustness is predicted where none are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionRun:
-    """Everything that a prediction depends on; randomness is fixed.
+class PredictionSettings(SearchSettings, Attacked, Seeded, JudgedSubject):
+    """Purifiers, their attack, and the searches and rates that predict what it leaves.
+
+    Randomness is fixed.
 
     Attributes:
-        defense: Names of purifiers, a list or text joined by commas.
-        dataset: Name of the data set.
-        subset: Which images.
-        n: How many of them; None for all.
-        t: Strengths in time steps, each with every purifier.
-        sigma: Strengths as noise levels in [0, 1] units, instead of t.
-        options: Options of the purifiers.
-        weights: Weights of the denoiser.
-        classifier: Weights of the classifier; None for the data set's.
-        outputs: What it answers with: ``logits``, ``probabilities`` or ``labels``.
-        gradient: Gradient mode of the attack; exact by default.
-        scheme: Keys of the noise: ``hash`` or ``counter``.
-        seed: Base seed of the purifiers' randomness, of attack and compression rate alike.
-        tile: Compute tile; None for the data set's.
-        device: Where networks compute.
-        eps: Radius of the attack; None for the data set's.
-        norm: ``linf`` or ``l2``; None for the data set's.
-        attack: The attack that is measured.
-        attack_options: Its own settings; a step size belongs to `eps`.
-        radius_attack: The attack that finds r*; None for the same, with the same options.
-        radius_options: Its own settings, where it is another.
-        search: ``plain`` or ``tight``, see `advpure.analysis.survival.minimum_radius`.
-        bisections: Halvings of the bracket of r*.
-        top: End of the bracket; None for twice the larger of `eps` and the data set's radius.
-        box: ``unit`` or ``free`` for anchor points, see `advpure.analysis.survival.points`.
-        cr_eps: Strength of the perturbations that measure compression; None for `eps` (in l2, for
-            the strength of which uniform noise has that norm).
-        distribution: Their distribution.
+        defense: Purifiers, a list. Default: ddpm,reverse,ddim.
+        t: Strengths in time steps, a list such as 10,20,50,100,150, each with every purifier.
+        sigma: Strengths as noise levels in [0, 1] units, a list, instead of t.
+        attack: The attack that is measured: pgd, apgd, bpda ...
+        attack_options: Other setting of the attack, KEY=VALUE; a step size belongs to its radius.
+        radius_attack: The attack that finds smallest perturbations. Default: the same, with the
+            same options.
+        radius_options: Other setting of that attack, KEY=VALUE.
+        search: ``plain``: attack every radius afresh; ``tight``: go on from what was found.
+        top: End of the search, [0, 1] units. Default: twice the larger of the radius and the data
+            set's.
+        box: ``unit``: anchor points stay in [0, 1]; ``free``: they may leave it.
+        cr_eps: Strength of the noise that measures compression. Default: the radius (in l2: for
+            which uniform noise has that norm).
+        distribution: Its distribution: uniform, gaussian or sign.
         perturbations: Perturbations per image.
     """
 
-    defense: Names = ("ddpm", "reverse", "ddim")
-    dataset: str = DEFAULT_DATASET
-    subset: str = "test"
-    n: int | None = None
-    t: Steps | None = None
-    sigma: Levels | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    classifier: str | None = None
-    outputs: Outputs = "logits"
-    gradient: GradientMode | None = None
-    scheme: Scheme = "hash"
-    seed: Seed = 0
-    tile: int | None = None
-    device: str = "cpu"
-    eps: Strength | None = None
-    norm: Norm | None = None
-    attack: str = "pgd"
-    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    unused: ClassVar[Mapping[str, str]] = {"policy": "leave it out: one purification decides"}
+
+    defense: Annotated[str | list[str] | None, Flag("--defense", "-d")] = None  # type: ignore[assignment]
+    t: int | str | list[int] | None = None  # type: ignore[assignment]
+    sigma: float | str | list[float] | None = None  # type: ignore[assignment]
     radius_attack: str | None = None
-    radius_options: Mapping[str, Any] = field(default_factory=dict)
+    radius_options: Annotated[Mapping[str, Any], Flag("--radius-option")] = field(
+        default_factory=dict
+    )
     search: Search = "plain"
-    bisections: Bisections = 10
     top: Strength | None = None
     box: Box = "unit"
     cr_eps: Strength | None = None
@@ -88,13 +64,15 @@ class PredictionRun:
 
     def __post_init__(self) -> None:
         """Check every field by its annotation; the lists are checked as they are read."""
-        validate(self)
+        super().__post_init__()
         self.names()
         self.times()
         self.levels()
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the purifiers."""
+        if self.defense is None:
+            return PURIFIED_BY
         read: Callable[[Any], str] = lambda one: words(one, "defense").strip()  # noqa: E731
         return several(self.defense, read, "purifiers", "write ddpm,ddim")
 
@@ -109,3 +87,19 @@ class PredictionRun:
         if self.sigma is None:
             return ()
         return several(self.sigma, parse_sigma, "noise levels", "write 0.25,0.5")
+
+    def grid(self) -> list[tuple[str, int | None, float | None]]:
+        """Return every purifier with every strength: name, t, sigma.
+
+        Raises:
+            BadInput: for an unknown purifier, or both strengths.
+
+        Example:
+            >>> PredictionSettings(defense="ddpm, ddim", t=[10, 20]).grid()[1:3]
+            [('ddpm', 20, None), ('ddim', 10, None)]
+        """
+        for name in self.names():
+            PURIFIERS.get(name)
+        if self.t is not None and self.sigma is not None:
+            raise BadInput(f"t {self.t} and sigma {self.sigma}", "are two strengths", "give one")
+        return list(product(self.names(), self.times() or [None], self.levels() or [None]))
