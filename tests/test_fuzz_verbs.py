@@ -124,7 +124,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, refuse)
-        patch.setattr("advpure.sweeps.session._start", _no_process)
+        patch.setattr("advpure.sweeps.executors.Processes.submit", _no_process)
         for verb in ("attack", "certify"):
             assert run([verb, *LINES[verb][0].split()]) == 0
         yield folder

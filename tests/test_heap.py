@@ -1,5 +1,6 @@
 """Freed memory is kept where a program asks for it, and nowhere else."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from advpure.sweeps import worker
+from advpure.sweeps import child
 
 PROBE = """
 import ctypes, resource, sys
@@ -64,19 +65,20 @@ def test_the_users_own_choice_counts(variables: dict[str, str]) -> None:
 
 
 def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
     from advpure import cli
     from advpure.base import heap
 
     asked = []
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: asked.append("command"))
-    monkeypatch.setattr(worker, "keep_freed_memory", lambda: asked.append("worker"))
     monkeypatch.setattr(cli, "run", lambda arguments: 0)
     with pytest.raises(SystemExit):
         cli.main([])
-    monkeypatch.setattr(worker, "work", lambda index, order: None)
-    monkeypatch.setattr(worker.Index, "read", lambda folder: None)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("{}"))
-    worker.main(["nowhere"])
+
+    def tell() -> None:
+        asked.append("worker")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(child, "keep_freed_memory", tell)
+    with pytest.raises(KeyboardInterrupt):
+        child.begin(multiprocessing.Pipe()[0])
     assert asked == ["command", "worker"]

@@ -279,7 +279,7 @@ def test_a_failed_point_gives_exit_code_1(
     import dataclasses
 
     from advpure.base.registry import Registry
-    from advpure.sweeps import worker
+    from advpure.sweeps import executors
 
     def broken(settings: Any, **how: Any) -> Any:
         raise BadInput("a file", "is broken", "mend it")
@@ -287,7 +287,7 @@ def test_a_failed_point_gives_exit_code_1(
     runs: Registry[Any] = Registry("verb")
     runs.register("cr", RUNS.get("cr"))
     runs.register("attack", dataclasses.replace(RUNS.get("attack"), measure=broken))
-    monkeypatch.setattr(worker, "RUNS", runs)
+    monkeypatch.setattr(executors, "RUNS", runs)
     assert cli(["reproduce", tiny, "--jobs", "1"]) == 1
     printed = capsys.readouterr()
     assert "a file is broken; mend it" in printed.out

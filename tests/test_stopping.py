@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import workers
 
 from advpure.base.stopping import STOPPED, deferred, stoppable
 from advpure.base.storage import atomic_path
@@ -74,10 +75,10 @@ def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None
 # --- real processes ---------------------------------------------------------------------
 
 
-def _start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+def _start(folder: Path, *arguments: str, group: bool = False) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", MAIN, *arguments], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=group,
     )  # fmt: skip
 
 
@@ -144,10 +145,25 @@ def test_a_stopped_sweep_takes_its_workers_with_it(tmp_path: Path, number: int, 
     line = ("sweep", "law.yaml", "--jobs", "2", "--quiet", "--batch-size", "1", "--out", "runs")
     process = _start(tmp_path, *line)
     _wait(lambda: sum(_rows(each) > 3 for each in (tmp_path / "runs").glob("attack-*")) == 2)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = workers(process.pid)
     process.send_signal(number)
     assert _ended(process) == (code, "", f"advpure: {STOPPED}\n")
-    assert children
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+def test_ctrl_c_at_a_terminal_reaches_the_workers_too(tmp_path: Path, delay: float) -> None:
+    """The whole group gets the signal, also while its workers start; still it is one line."""
+    law = {"verb": "attack", "grid": {"eps": [0.1, 0.2]}, "base": {"dataset": "digits", "n": 40}}
+    (tmp_path / "law.yaml").write_text(json.dumps(law))
+    process = _start(tmp_path, "sweep", "law.yaml", "--jobs", "2", "--quiet", group=True)
+    _wait(lambda: len(workers(process.pid)) == 2)
+    children = workers(process.pid)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    assert _ended(process) == (130, "", f"advpure: {STOPPED}\n")
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 

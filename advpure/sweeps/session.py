@@ -1,33 +1,29 @@
 """Run a sweep: here, or in several processes; what is finished is kept, whatever happens."""
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, NamedTuple
 
 from annotated_types import Ge, Le
 
 from advpure.base.errors import BadInput
-from advpure.base.storage import StorageFull
 from advpure.base.validation import validate, whole
-from advpure.sweeps.claims import Claims
+from advpure.sweeps.executors import Executor, Here, Job, Processes
 from advpure.sweeps.index import Attempt, Index
+from advpure.sweeps.locks import claimed, give_back, take
 from advpure.sweeps.points import Point, plan
 from advpure.sweeps.sweep import Sweep
 from advpure.sweeps.verification import Verdict, verify
-from advpure.sweeps.worker import NO_ROOM, STOPPED, WORKER, Order, unfinished, work
 
-Processes = Annotated[int, Ge(1), Le(1024)]
-"""More than any machine runs at once."""
-_LOOK_SECONDS = 0.2
-_LEAVE_SECONDS = 20.0
+Count = Annotated[int, Ge(1), Le(1024)]
+"""More processes or threads than any machine runs at once."""
+DIED = "the process that computed it died"
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +39,8 @@ class Session:
     """
 
     root: Path = field(default_factory=lambda: Path("runs"))
-    jobs: Processes | None = None
-    threads: Processes | None = None
+    jobs: Count | None = None
+    threads: Count | None = None
     shard: tuple[int, int] = (1, 1)
     batch_size: Annotated[int, Ge(1)] | None = None
 
@@ -55,10 +51,6 @@ class Session:
         i, k = (whole(each, "shard", 0) for each in self.shard)
         if not 1 <= i <= k:
             raise BadInput(f"shard {i}/{k}", "is none of 1/k to k/k", f"use 1/{max(k, 1)}")
-
-    def select(self, points: Sequence[Point]) -> list[Point]:
-        """Return the points of this shard."""
-        return list(points[self.shard[0] - 1 :: self.shard[1]])
 
     def resolved(self, points: Sequence[Point]) -> "Session":
         """Return the session with its numbers of processes and threads for given points."""
@@ -93,9 +85,7 @@ class SweepRun:
 
 
 def prepare_sweep(
-    sweep: Sweep,
-    session: Session,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    sweep: Sweep, session: Session, watch: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Index, list[Point]]:
     """Check every point; nothing is written.
 
@@ -110,44 +100,110 @@ def prepare_sweep(
     Raises:
         BadInput: for the first point that cannot be computed.
     """
-    points = plan(sweep, watch)
-    chosen = session.select(points)
+    points, (i, k) = plan(sweep, watch), session.shard
+    chosen = points[i - 1 :: k]
     if not chosen:
-        i, k = session.shard
         raise BadInput(f"shard {i}/{k}", f"has none of {len(points)} points", "use fewer shards")
     return Index.of(sweep, points, session.root), chosen
 
 
-def run_sweep(index: Index, points: Sequence[Point], session: Session) -> SweepRun:
+def run_sweep(
+    index: Index, points: Sequence[Point], session: Session, executor: Executor | None = None
+) -> SweepRun:
     """Compute the points that are not finished; the same call goes on after an interruption.
 
     Args:
         index: The sweep, from `prepare_sweep`.
         points: Its points, or those of a shard.
         session: How to run it.
+        executor: Where to compute; None for this process, or processes as the session says.
 
     Returns:
         What became of the points.
 
     Raises:
         StorageFull: when there is no room; everything before is kept.
-        KeyboardInterrupt: when the user stops it, after the workers have stopped.
+        KeyboardInterrupt: when the user stops it, after the executor has stopped.
     """
     session = session.resolved(points)
     index.begin()
-    _look_again(index, points)
+    for run, verdict in _verdicts(index, points).items():
+        if verdict.state == "incomplete":  # so that its verb goes on with it
+            index.add(Attempt(run, 0.0, verdict.error))
+    here = session.jobs == 1 and session.threads is None
+    executor = executor or (Here() if here else Processes(session.jobs or 1))
     before = {run: last.number + 1 for run, last in index.attempts().items()}
-    runs = list(dict.fromkeys(point.run for point in points))
-    # More than once: a run that another sweep had claimed may have been left behind by it.
-    while todo := _free(index, unfinished(index, runs, before)):
-        order = Order(
-            runs=todo, before=before, batch_size=session.batch_size, threads=session.threads
-        )
-        if session.jobs == 1 and session.threads is None:
-            work(index, order)
-        else:
-            _in_processes(index, order, min(session.jobs or 1, len(todo)))
+    flights: dict[str, _Flight] = {}
+    try:
+        # More than once: a run that another session had claimed may have been left behind by it.
+        while todo := _free(index, points, before):
+            for point in todo:
+                _land(index, executor, flights, executor.slots - 1)
+                if (claim := take(index.root / point.run)) is None:
+                    continue
+                if _unfinished(index, [point], before):
+                    job = _job(index, point, session)
+                    flights[point.run] = _Flight(claim, job, executor.submit(job))
+                else:
+                    give_back(claim)
+            _land(index, executor, flights, 0)
+    finally:
+        executor.stop()
+        for flight in flights.values():
+            give_back(flight.claim)
     return look(index, points)
+
+
+class _Flight(NamedTuple):
+    claim: IO[bytes]
+    job: Job
+    future: "Future[Attempt]"
+    again: bool = False
+
+
+def _job(index: Index, point: Point, session: Session) -> Job:
+    return Job(
+        verb=point.verb,
+        settings=asdict(point.settings),
+        folder=index.root / point.run,
+        threads=session.threads,
+        batch_size=session.batch_size,
+    )
+
+
+def _land(index: Index, executor: Executor, flights: dict[str, _Flight], most: int) -> None:
+    """Store the attempts that end, until at most so many jobs are under way."""
+    while True:
+        for run, flight in [each for each in flights.items() if each[1].future.done()]:
+            try:
+                attempt = flight.future.result()
+            except BrokenExecutor:
+                if not flight.again:
+                    future = executor.submit(flight.job)
+                    flights[run] = flight._replace(future=future, again=True)
+                    continue
+                attempt = Attempt(run, 0.0, f"{DIED} twice (was memory short?)")
+            if flight.again and attempt.error is None:
+                attempt = attempt._replace(notes=(*attempt.notes, f"{DIED} once; it went on"))
+            index.add(attempt)
+            give_back(flights.pop(run).claim)
+        if len(flights) <= most:
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _unfinished(
+    index: Index, points: Sequence[Point], before: Mapping[str, int]
+) -> dict[str, Point]:
+    """Return the points, by run, that are not finished and were not tried in this session."""
+    last, done = index.attempts(), index.finished()
+    tried = {run for run, attempt in last.items() if attempt.number + 1 > before.get(run, 0)}
+    return {point.run: point for point in points if point.run not in done | tried}
+
+
+def _free(index: Index, points: Sequence[Point], before: Mapping[str, int]) -> list[Point]:
+    found = _unfinished(index, points, before)
+    return [point for run, point in found.items() if claimed(index.root / run) is None]
 
 
 def look(index: Index, points: Sequence[Point]) -> SweepRun:
@@ -183,110 +239,6 @@ def _verdicts(index: Index, points: Sequence[Point]) -> dict[str, Verdict]:
         for run, point in {point.run: point for point in points}.items()
         if run in finished
     }
-
-
-def _look_again(index: Index, points: Sequence[Point]) -> None:
-    """Note which finished runs lack rows, so that their verbs go on with them."""
-    for run, verdict in _verdicts(index, points).items():
-        if verdict.state == "incomplete":
-            index.add(Attempt(run, 0.0, verdict.error))
-
-
-def _free(index: Index, runs: Sequence[str]) -> list[str]:
-    with Claims(index.root) as claims:
-        taken = claims.living()
-    return [run for run in runs if run not in taken]
-
-
-def _in_processes(index: Index, order: Order, jobs: int) -> None:
-    """Start workers, replace those that die in the middle of a point, and wait for all."""
-    with tempfile.TemporaryFile(mode="w+") as said:
-        workers = [_start(index, order, said) for _ in range(jobs)]
-        try:
-            while workers:
-                time.sleep(_LOOK_SECONDS)
-                for worker, code in [(each, _ended(each)) for each in workers]:
-                    if code is None:
-                        continue
-                    if code in STOPPED:  # it has given back what it had, and others stop, too
-                        raise KeyboardInterrupt
-                    if code not in (0, NO_ROOM):
-                        _note_death(index, worker.pid, code, said)
-                        workers.append(_start(index, order, said))
-                    worker.wait()
-                    workers.remove(worker)
-                    if code == NO_ROOM:
-                        raise StorageFull(index.root)
-        finally:
-            _stop(index, workers)
-
-
-def _start(index: Index, order: Order, said: IO[str]) -> "subprocess.Popen[str]":
-    threads = {"OMP_NUM_THREADS": str(order.threads)} if order.threads else {}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "advpure.sweeps.worker", str(index.folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, text=True,
-        env={**os.environ, **threads, WORKER: str(os.getpid())},
-    )  # fmt: skip
-    assert worker.stdin is not None
-    json.dump(_plain(order), worker.stdin)
-    worker.stdin.close()
-    return worker
-
-
-def _plain(order: Order) -> dict[str, Any]:
-    return asdict(order)
-
-
-def _ended(worker: "subprocess.Popen[str]") -> int | None:
-    """Return the exit code of a worker that has ended, None of one that still runs.
-
-    Its process id stays taken until it is waited for: so its claim counts, and no other worker
-    takes its point, until its death is noted there. (Some systems cannot look without waiting.)
-    """
-    if not hasattr(os, "waitid"):
-        return worker.poll()
-    found = os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    if found is None:
-        return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-
-
-def _note_death(index: Index, pid: int, code: int, said: IO[str]) -> None:
-    """Note that a worker died at the point that it had claimed, and only then void the claim.
-
-    Raises:
-        RuntimeError: when it had claimed none: another one would die, too.
-    """
-    with Claims(index.root) as claims:
-        held = claims.of_process(pid)
-    how = f"with signal {-code} (was memory short?)" if code < 0 else f"with exit code {code}"
-    said.seek(0)
-    words = said.read()
-    last = words.strip().splitlines()[-1:] if code > 0 else []
-    for run in held:
-        error = ": ".join([f"the process that computed it ended {how}", *last])
-        index.add(Attempt(run, 0.0, error, words or None))
-    if not held:
-        raise RuntimeError(f"a worker of the sweep ended {how} before it began: {words}")
-    with Claims(index.root) as claims:
-        claims.drop_process(pid)
-
-
-def _stop(index: Index, workers: Sequence["subprocess.Popen[str]"]) -> None:
-    """End what still runs, after an interruption; records keep every finished batch."""
-    for worker in workers:
-        with suppress(ProcessLookupError):
-            worker.terminate()
-    deadline = time.monotonic() + _LEAVE_SECONDS
-    for worker in workers:
-        try:
-            worker.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-        with Claims(index.root) as claims:
-            claims.drop_process(worker.pid)
 
 
 def _cores() -> int:

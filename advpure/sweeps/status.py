@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from advpure.sweeps.claims import Claims
 from advpure.sweeps.index import Index
+from advpure.sweeps.locks import claimed
 from advpure.sweeps.points import Point
 
 State = Literal["done", "running", "failed", "left"]
@@ -33,22 +33,20 @@ class Status:
 
 
 def statuses(index: Index, points: Sequence[Point]) -> list[Status]:
-    """Say what each point is doing now.
+    """Return what each point is doing now.
 
     Args:
         index: The sweep.
         points: Its points, or some of them.
     """
     last, finished = index.attempts(), index.finished()
-    with Claims(index.root) as claims:
-        living = claims.living()
     found = []
     for point in points:
-        attempt, claim = last.get(point.run), living.get(point.run)
+        attempt = last.get(point.run)
         if point.run in finished:
             found.append(Status(point, "done", attempt.seconds if attempt else None))
-        elif claim is not None:
-            found.append(Status(point, "running", done=claim.done, total=claim.total))
+        elif (units := claimed(index.root / point.run)) is not None:
+            found.append(Status(point, "running", done=units[0], total=units[1]))
         elif attempt is not None and attempt.error is not None:
             found.append(Status(point, "failed", attempt.seconds, error=attempt.error))
         else:
