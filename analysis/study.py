@@ -33,7 +33,7 @@ from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate, find, plain
 
 Progress = Callable[[int], None]
-Columns = Mapping[str, Mapping[str, str]]
+Columns = Mapping[str, Mapping[str, Any]]
 """Name of a value to its path in the report, `at`, and its `unit`."""
 
 
@@ -227,6 +227,15 @@ class Study(ABC, Generic[L, R]):
         groups = {name: list(each.images().values()) for name, each in estimates.items()}
         label = ", ".join(groups)
         return histogram(groups, path, xlabel=label, title=report.display().headline)
+
+    @classmethod
+    def draw_together(cls, reports: Sequence[R], path: Path) -> Path:
+        """Draw several runs in one figure, where the study has such a figure.
+
+        Raises:
+            BadInput: where it has none.
+        """
+        raise BadInput(f"verb {cls.verb}", "has no figure of several runs", "draw another figure")
 
     @classmethod
     def records(cls, folder: str | Path) -> RecordStore:

@@ -14,7 +14,6 @@ from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.sweeps.drawing import draw
 from advpure.sweeps.figures import describe_settings
 from advpure.sweeps.points import plan
-from advpure.sweeps.run_figures import RUN_FIGURES
 from advpure.sweeps.session import Session, prepare_sweep, run_sweep
 from advpure.sweeps.sweep import parse_sweep
 
@@ -121,11 +120,6 @@ def test_plot_refuses_in_one_line(
 ) -> None:
     assert cli(["plot", *arguments]) == 2
     assert words in capsys.readouterr().err
-
-
-def test_every_figure_of_a_verb_is_there() -> None:
-    for verb in RUN_FIGURES:
-        assert callable(RUN_FIGURES.get(verb))
 
 
 def test_a_caption_says_what_is_not_as_by_default() -> None:

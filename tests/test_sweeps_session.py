@@ -19,9 +19,8 @@ import pytest
 from processes import workers
 
 from advpure.analysis.compression.study import Compression
-from advpure.analysis.runs import RUNS, Verb
+from advpure.analysis.study import Session as Sitting
 from advpure.base.errors import BadInput
-from advpure.base.registry import Registry
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, StorageFull
 from advpure.sweeps.cost import estimate_sweep
 from advpure.sweeps.executors import Job, Processes, compute
@@ -51,22 +50,19 @@ def begin(root: Path, swept: Sweep, **how: Any) -> SweepRun:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Compression]:
     """Note every run that is measured, and fail at epsilon 0.2 when told so."""
     calls: list[Compression] = []
-    verb = RUNS.get("cr")
+    measure = Compression.measure
 
-    def measure(settings: Compression, **how: Any) -> Any:
-        calls.append(settings)
-        return Compression.run(settings, **how)
+    def counting(study: Compression, sitting: Sitting[Any]) -> None:
+        calls.append(study)
+        measure(study, sitting)
 
-    runs: Registry[Verb] = Registry("verb")
-    runs.register("cr", dataclasses.replace(verb, measure=measure))
-    for module in ("points", "executors", "table", "cost"):
-        monkeypatch.setattr(f"advpure.sweeps.{module}.RUNS", runs)
+    monkeypatch.setattr(Compression, "measure", counting)
     return calls
 
 
 def test_a_sweep_computes_every_point_once(tmp_path: Path, counted: list[Compression]) -> None:
     first = begin(tmp_path, cheap())
-    assert [run.eps for run in counted] == [0.1, 0.3, 0.2]
+    assert [run.strengths for run in counted] == [(0.1,), (0.3,), (0.2,)]
     assert not first.failed
     assert not first.left
     second = begin(tmp_path, cheap())
@@ -100,20 +96,16 @@ def test_a_point_whose_records_are_gone_is_computed_again(
 def test_a_failing_point_is_noted_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[Compression]
 ) -> None:
-    from advpure.sweeps import executors
+    measure = Compression.measure
 
-    verb = RUNS.get("cr")
-
-    def measure(settings: Compression, **how: Any) -> Any:
-        if settings.eps == 0.1:
+    def failing(study: Compression, sitting: Sitting[Any]) -> None:
+        if study.strengths == (0.1,):
             raise ArithmeticError("first line\nsecond line")
-        if settings.eps == 0.2:
+        if study.strengths == (0.2,):
             raise BadInput("this", "is refused", "mend it")
-        return verb.measure(settings, **how)
+        measure(study, sitting)
 
-    broken: Registry[Verb] = Registry("verb")
-    broken.register("cr", Verb(verb.settings, measure, verb.total, verb.prepare))
-    monkeypatch.setattr(executors, "RUNS", broken)
+    monkeypatch.setattr(Compression, "measure", failing)
     run = begin(tmp_path, cheap())
     errors = {point.at["eps"]: run.failed.get(point.run) for point in run.points}
     assert errors == {
@@ -131,14 +123,10 @@ def test_a_failing_point_is_noted_and_the_others_go_on(
 
 
 def test_a_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from advpure.sweeps import executors
-
-    def full(settings: Compression, **how: Any) -> Any:
+    def full(study: Compression, sitting: Sitting[Any]) -> None:
         raise StorageFull("runs")
 
-    runs: Registry[Verb] = Registry("verb")
-    runs.register("cr", Verb(Compression, full))
-    monkeypatch.setattr(executors, "RUNS", runs)
+    monkeypatch.setattr(Compression, "measure", full)
     with pytest.raises(StorageFull):
         begin(tmp_path, cheap())
     assert not list((tmp_path / "claims").iterdir())
@@ -147,18 +135,14 @@ def test_a_full_disk_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_interruption_keeps_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[Compression]
 ) -> None:
-    from advpure.sweeps import executors
+    measure = Compression.measure
 
-    verb = RUNS.get("cr")
-
-    def measure(settings: Compression, **how: Any) -> Any:
-        if settings.eps == 0.3:
+    def failing(study: Compression, sitting: Sitting[Any]) -> None:
+        if study.strengths == (0.3,):
             raise KeyboardInterrupt
-        return verb.measure(settings, **how)
+        measure(study, sitting)
 
-    runs: Registry[Verb] = Registry("verb")
-    runs.register("cr", Verb(verb.settings, measure, verb.total, verb.prepare))
-    monkeypatch.setattr(executors, "RUNS", runs)
+    monkeypatch.setattr(Compression, "measure", failing)
     with pytest.raises(KeyboardInterrupt):
         begin(tmp_path, cheap())
     session = Session(root=tmp_path, jobs=1)

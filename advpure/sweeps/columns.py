@@ -14,6 +14,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import choose
 from advpure.statistics.estimates import Estimate, find
 from advpure.statistics.rates import Interval
+from advpure.studies import STUDIES
 
 Unit = Literal["percent", "number", "radius"]
 
@@ -80,30 +81,9 @@ def written(value: float, unit: Unit) -> str:
     return round_down(value, 4) if unit == "radius" else f"{value:.4g}"
 
 
-# What `advpure sweep` shows of a verb that no experiment has chosen columns for.
-HEADLINES: dict[str, dict[str, dict[str, Any]]] = {
-    "cr": {"compression rate": {"at": "rows.0"}},
-    "certify": {
-        "certified": {"at": "best.0", "unit": "percent"},
-        "average radius": {"at": "curves.0.average_certified_radius", "unit": "radius"},
-    },
-    "attack": {
-        "clean": {"at": "clean_accuracy", "unit": "percent"},
-        "robust": {"at": "robust_accuracy", "unit": "percent"},
-    },
-    "snr": {"internal / input": {"at": "internal_to_input_unbiased"}},
-    "distances": {"l2 before": {"at": "rows.0.l2_initial"}, "l2 after": {"at": "rows.0.l2_final"}},
-    "randomness": {
-        "fixed": {"at": "rows[randomness=fixed].attacked", "unit": "percent"},
-        "fresh": {"at": "rows[randomness=fresh].attacked", "unit": "percent"},
-    },
-    "gradients": {"gradient SNR": {"at": "snr"}},
-}
-
-
 def headlines(block: str, verb: str) -> dict[str, Column]:
     """Return the columns that are shown for a verb, none for one that has no headline."""
-    return {name: Column(block=block, **spec) for name, spec in HEADLINES.get(verb, {}).items()}
+    return {name: Column(block=block, **spec) for name, spec in STUDIES.get(verb).columns.items()}
 
 
 def _from_json(fields: Mapping[str, Any]) -> Estimate | None:

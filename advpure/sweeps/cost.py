@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advpure.analysis.runs import RUNS
+from advpure.analysis.study import cost_of
 from advpure.runs.cost import Cost
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
@@ -80,10 +80,6 @@ def estimate_sweep(
     estimates = []
     for run, point in unique.items():
         if run not in finished:
-            verb = RUNS.get(point.verb)
-            cost = None
-            if verb.prepare is not None and verb.estimate is not None:
-                cost = verb.estimate(verb.prepare(point.settings))
-            estimates.append((point, cost))
+            estimates.append((point, cost_of(point.settings)))
             watch(len(estimates))
     return SweepCost(len(unique), len(unique.keys() & finished), tuple(estimates), jobs)

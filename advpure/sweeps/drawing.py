@@ -2,7 +2,7 @@
 
 An experiment names its figure and what that figure asks for, see `advpure.sweeps.figures`. A sweep
 without an experiment is drawn as curves of its headline values along its first ordered axis, or
-side by side where no axis is ordered. A run is drawn as its verb's figure in `RUN_FIGURES`.
+side by side where no axis is ordered. A run is drawn as its study draws it.
 """
 
 import inspect
@@ -13,12 +13,12 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import choose
 from advpure.plots.figures import check_ending
 from advpure.runs.records import RecordStore
+from advpure.studies import STUDIES
 from advpure.sweeps.columns import headlines
 from advpure.sweeps.figures import FIGURES, Drawn, curves, side_by_side
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 from advpure.sweeps.reproduce import Reproduction, origin, read_reproduction
-from advpure.sweeps.run_figures import RUN_FIGURES
 from advpure.sweeps.session import look_unbroken
 from advpure.sweeps.table import Reports, tabulate
 
@@ -45,8 +45,8 @@ def draw(folder: str | Path, base: Path, endings: Sequence[str]) -> list[Path]:
         if verb is None:
             raise BadInput(str(folder), "does not say of which verb it is", "run it again")
         if verb != "sweep":
-            make = RUN_FIGURES.get(verb)
-            return [make(store, base.with_name(base.name + ending)) for ending in endings]
+            study = STUDIES.get(verb)
+            return [study.draw(store, base.with_name(base.name + ending)) for ending in endings]
     index = Index.read(folder)
     if origin(index) is not None:
         found = read_reproduction(index)

@@ -10,7 +10,6 @@ from advpure.base.units import as_number
 from advpure.statistics.estimates import ByImage
 from advpure.statistics.rates import Interval
 from advpure.sweeps.comparisons import Difference, Verdict, subtract
-from advpure.sweeps.samples import samples_of
 from advpure.sweeps.sets import subtract_sets
 from advpure.sweeps.table import Cell, Key, Table
 
@@ -67,7 +66,7 @@ class Evidence:
         cell = self.cell(row, column)
         if cell is None or cell.value is None:
             return None
-        return cell.value.images() or samples_of(self.root, cell)
+        return cell.value.images()
 
     def difference(self, first: Key, second: Key, column: str, level: float) -> Difference | None:
         """Compare two rows; None where one has no value."""

@@ -19,10 +19,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput, MissingExtra
 from advpure.options import read_options
 from advpure.runs.records import RecordConflict, StorageFull
+from advpure.studies import STUDIES
 from advpure.sweeps.child import begin
 from advpure.sweeps.index import Attempt
 from advpure.sweeps.locks import note
@@ -77,10 +77,10 @@ def _run(job: Job) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-    verb = RUNS.get(job.verb)
-    settings = read_options(verb.settings, job.settings, job.verb)
-    progress = partial(note, job.folder, verb.total(settings) if verb.total else None)
-    verb.measure(settings, out=job.folder, batch_size=job.batch_size, progress=progress)
+    study = read_options(STUDIES.get(job.verb), job.settings, job.verb)
+    loaded = study.load()
+    progress = partial(note, job.folder, study.total(loaded))
+    study.run(out=job.folder, batch_size=job.batch_size, progress=progress, loaded=loaded)
 
 
 def one_line(message: object) -> str:

@@ -25,7 +25,6 @@ from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
 from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.result import DistancesResult
-from advpure.analysis.runs import RUNS
 from advpure.analysis.transport.figure import draw_purified
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
@@ -35,9 +34,9 @@ from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import mean_interval
+from advpure.studies import STUDIES
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
-from advpure.sweeps.run_figures import JOINT_FIGURES, RUN_FIGURES
 from advpure.sweeps.table import Key, Table
 
 
@@ -147,22 +146,22 @@ def of_run(drawn: Drawn, path: Path, *, block: str, where: Mapping[str, Any] | N
     if not chosen or not find_run(drawn.root, chosen[0].run):
         raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
     with RecordStore.read(drawn.root / chosen[0].run) as store:
-        return RUN_FIGURES.get(chosen[0].verb)(store, path)
+        return STUDIES.get(chosen[0].verb).draw(store, path)
 
 
 def together(drawn: Drawn, path: Path, *, block: str) -> Path:
     """Draw the figure that a verb has for several of its runs."""
-    reports, verb = [], ""
+    reports: list[Any] = []
+    study: Any = None
     for point in sorted(drawn.points, key=lambda point: point.place):
         if point.block == block and find_run(drawn.root, point.run):
-            verb, report = point.verb, RUNS.get(point.verb).report
-            if report is None:
-                raise BadInput(f"verb {verb}", "cannot report from records", "draw another figure")
+            study = STUDIES.get(point.verb)
             with RecordStore.read(drawn.root / point.run) as store:
-                reports.append(report(store))
+                reports.append(study.report(store))
     if not reports:
         raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
-    return JOINT_FIGURES.get(verb)(reports, path)
+    drawn_path: Path = study.draw_together(reports, path)
+    return drawn_path
 
 
 def chains(

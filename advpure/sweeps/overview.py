@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.statistics.estimates import Estimate
 from advpure.sweeps.columns import Column, headlines
@@ -26,8 +25,6 @@ def values_of(
     Raises:
         BadInput: when its records cannot be read.
     """
-    if RUNS.get(point.verb).report is None:
-        return {}
     found, report = {}, reports.of(point)
     for name, column in columns.get(point.block, {}).items():
         try:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.options import read_options
 from advpure.runs.header import run_id
+from advpure.studies import STUDIES
 from advpure.sweeps.axes import product
 from advpure.sweeps.sweep import Block, Sweep
 
@@ -69,7 +69,7 @@ class Point:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Point":
         """Read what `to_json` wrote."""
-        settings = read_options(RUNS.get(entry["verb"]).settings, entry["settings"], entry["verb"])
+        settings = read_options(STUDIES.get(entry["verb"]), entry["settings"], entry["verb"])
         return cls(
             entry["block"], entry["verb"], entry["at"], settings, entry["run"], entry["place"]
         )
@@ -139,24 +139,20 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drafts(block: Block) -> list[Draft]:
-    verb = RUNS.get(block.verb)
+    kind = STUDIES.get(block.verb)
     found = []
     for place, (level, at) in enumerate(product(block.axes)):
         with_block = (
             f"{block.verb} (block {block.name})" if block.name != block.verb else block.verb
         )
-        settings = read_options(verb.settings, nested({**block.base, **at}), with_block)
+        settings = read_options(kind, nested({**block.base, **at}), with_block)
         found.append(Draft(block.name, block.verb, at, settings, (*level, place)))
     return found
 
 
 def _name(draft: Draft) -> str:
-    verb = RUNS.get(draft.verb)
     try:
-        if verb.prepare is not None:
-            resolved = verb.prepare(draft.settings).settings
-        else:
-            resolved = {"verb": draft.verb, **dataclasses.asdict(draft.settings)}
+        resolved = draft.settings.load().settings
     except BadInput as error:
         where = ", ".join(f"{option}={value}" for option, value in draft.at.items())
         point = f"block {draft.block}" + (f" at {where}" if where else "")

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advpure.analysis.runs import RUNS
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
+from advpure.studies import STUDIES
 from advpure.sweeps.columns import Column
 from advpure.sweeps.points import Point
 
@@ -128,12 +128,9 @@ def report_of(folder: Path, verb: str) -> dict[str, Any]:
     Raises:
         BadInput: for a folder without records, or a verb that needs more than records.
     """
-    make = RUNS.get(verb).report
-    if make is None:
-        raise BadInput(f"a run of {verb}", "cannot be reported from its records", "run the verb")
     with RecordStore.read(folder) as store:
-        report = make(store)
-        return report.tree() if hasattr(report, "tree") else report.to_json()
+        tree: dict[str, Any] = STUDIES.get(verb).report(store).tree()
+        return tree
 
 
 def tabulate(

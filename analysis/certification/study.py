@@ -22,8 +22,7 @@ from advpure.analysis.certification.summary import (
     table,
 )
 from advpure.analysis.certification.tallies import Tallies
-from advpure.analysis.runs import as_verb
-from advpure.analysis.study import Report, Session, Study
+from advpure.analysis.study import Columns, Report, Session, Study
 from advpure.base.display import Display
 from advpure.base.flags import Beside, Repeats
 from advpure.runs.cost import Cost, estimate
@@ -108,6 +107,10 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
     verb: ClassVar[str] = "certify"
     doing: ClassVar[str] = "classifying"
     tables: ClassVar[tuple[Schema, ...]] = (COUNTS,)
+    columns: ClassVar[Columns] = {
+        "certified": {"at": "best.0", "unit": "percent"},
+        "average radius": {"at": "curves.0.average_certified_radius", "unit": "radius"},
+    }
 
     counts: Annotated[tuple[str | Path, ...], Repeats(), Beside()] = ()
     log: Annotated[str | None, Beside()] = None
@@ -201,6 +204,3 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
 def _samples_per_image(procedure: Procedure) -> int:
     """Return the samples of one image at one noise level, at most."""
     return procedure.samples + (0 if isinstance(procedure, Predict) else procedure.selection)
-
-
-VERB = as_verb(Certification)

@@ -19,7 +19,6 @@ from advpure.analysis.closed_forms.gaussian_field_table import (
     small_step_reading,
     variance_reading,
 )
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, Loaded, Report, Session, Study
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.errors import BadInput
@@ -197,6 +196,3 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
         from advpure.analysis.closed_forms.field_figure import field_figure
 
         return field_figure(store, path)
-
-
-VERB = as_verb(ScoreField)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from advpure.analysis.closed_forms.two_point import TwoPointLaw, simulate_two_points, two_point_law
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, Loaded, Report, Session, Study
 from advpure.base.budget import PATH_NODES, check_repeats
 from advpure.base.display import Display, Table, written
@@ -209,6 +208,3 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
         from advpure.analysis.closed_forms.two_point_figure import two_point_figure
 
         return two_point_figure(store, path)
-
-
-VERB = as_verb(TwoPoint)

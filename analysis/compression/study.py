@@ -16,7 +16,6 @@ from advpure.analysis.compression.result import (
     CompressionKey,
     CompressionResult,
 )
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, LoadedModel, ModelStudy, Report, Session
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.flags import Beside
@@ -203,6 +202,3 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
         from advpure.analysis.compression.figure import compression_figure
 
         return compression_figure(store, path)
-
-
-VERB = as_verb(Compression)

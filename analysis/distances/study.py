@@ -31,7 +31,6 @@ from advpure.analysis.metrics.networks import Surroundings
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
 from advpure.analysis.robustness.attack_choice import refuse_two_gradients
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Session
 from advpure.analysis.target import as_target, batch_rows
 from advpure.base.errors import BadInput
@@ -227,6 +226,3 @@ class Distances(DefenseStudy[DistancesReport]):
         from advpure.analysis.distances.figure import distances_figure
 
         return distances_figure(store, path)
-
-
-VERB = as_verb(Distances)

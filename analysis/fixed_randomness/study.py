@@ -36,7 +36,6 @@ from advpure.analysis.fixed_randomness.result import (
 )
 from advpure.analysis.robustness.protocol import ATTACKS, CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, Loaded, Report, Session, Study
 from advpure.analysis.subject import Attacked, JudgedSubject
 from advpure.attacks.settings import Count
@@ -395,6 +394,3 @@ def _notes(report: RandomnessReport) -> Iterator[str]:
     asked = report.settings["n"]
     if n < asked:
         yield f"{n} of {asked} images are done; the same command goes on"
-
-
-VERB = as_verb(FixedRandomness)

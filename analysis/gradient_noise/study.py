@@ -23,7 +23,6 @@ from advpure.analysis.gradient_noise.result import (
     image_gradients,
 )
 from advpure.analysis.robustness.protocol import sampled
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Ball
 from advpure.attacks.oracle import Batch, Oracle, check_batch
@@ -341,6 +340,3 @@ def _notes(report: GradientReport) -> Iterator[str]:
     asked = report.settings["n"]
     if n < asked:
         yield f"{n} of {asked} images are done; the same command goes on"
-
-
-VERB = as_verb(GradientNoise)

@@ -28,7 +28,6 @@ from advpure.analysis.prediction.parts import (
 from advpure.analysis.prediction.plan import Part, Plan, Point, plan
 from advpure.analysis.prediction.report import PredictionReport, make_report
 from advpure.analysis.prediction.settings import PredictionSettings
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Loaded, Session, Study, cost_of
 from advpure.base.flags import Beside, Positional, Repeats
 from advpure.base.idle import refuse_idle
@@ -223,6 +222,3 @@ def _known(folders: Iterable[str | Path]) -> dict[str, Path]:
         with RecordStore.read(folder) as store:
             known.setdefault(store.run, Path(folder))
     return known
-
-
-VERB = as_verb(PredictedRobustness)

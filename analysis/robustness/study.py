@@ -27,7 +27,6 @@ from advpure.analysis.robustness.protocol import (
     sampled,
     summarize,
 )
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.attacks import transfer, uniform_noise
@@ -361,6 +360,3 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
     asked = report.settings["n"]
     if report.n < asked:
         yield f"{report.n} of {asked} images are done; the same command goes on"
-
-
-VERB = as_verb(Robustness)

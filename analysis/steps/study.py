@@ -1,7 +1,7 @@
 """The compression of every step as a study."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from advpure.analysis.compression.infinitesimal import push_forward
 from advpure.analysis.metrics.references import AUTO, NONE, choose_reference, load_reference
-from advpure.analysis.runs import as_verb
 from advpure.analysis.steps.divergence import trace_probes
 from advpure.analysis.steps.lanczos import LanczosSettings, lanczos
 from advpure.analysis.steps.manifold import ManifoldSettings, local_spans
@@ -228,6 +227,13 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
 
         return steps_figure(store, path)
 
+    @classmethod
+    def draw_together(cls, reports: Sequence[StepsReport], path: Path) -> Path:
+        """Draw several runs in one figure."""
+        from advpure.analysis.steps.figure import draw_steps
+
+        return draw_steps(reports, path)
+
 
 def _calibrate(loaded: LoadedSteps, tile: int) -> tuple[float, float]:
     """Return seconds of one tile through a step with a network, plainly and with a derivative."""
@@ -251,6 +257,3 @@ def _timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-VERB = as_verb(Steps)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 import torch
 
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.analysis.survival.cross_check import (
@@ -331,6 +330,13 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
 
         return survival_figure(store, path)
 
+    @classmethod
+    def draw_together(cls, reports: Sequence[SurvivalReport], path: Path) -> Path:
+        """Draw several runs in one figure."""
+        from advpure.analysis.survival.figure import draw_survival
+
+        return draw_survival(reports, path)
+
 
 def _batches(images: Images, done: set[int], rows: int) -> Iterator[Images]:
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
@@ -386,6 +392,3 @@ def _notes(
     if result.n < settings["n"]:
         notes.append(f"{result.n} of {settings['n']} images are done; the same command goes on")
     return notes
-
-
-VERB = as_verb(Survival)

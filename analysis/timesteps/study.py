@@ -16,7 +16,6 @@ from advpure.analysis.compression.result import COMPRESSION_SCHEMA
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, Robustness
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import LoadedModel, Report, Session, Study, cost_of
 from advpure.analysis.subject import Attacked, JudgedSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
@@ -289,6 +288,3 @@ def _notes(report: TimestepReport) -> Iterator[str]:
             f"the compression rate rises towards t = {', '.join(map(str, rising))}: more steps "
             "compress less there (paired on the same images, 95 % for all steps together)"
         )
-
-
-VERB = as_verb(Timesteps)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.certification.radius import read_sigmas
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import JudgedSubject
 from advpure.analysis.transport.result import PICTURES, TRANSPORT, Level, TransportResult
@@ -237,6 +236,13 @@ class Transport(DefenseStudy[TransportReport]):
 
         return transport_figure(store, path)
 
+    @classmethod
+    def draw_together(cls, reports: Sequence[TransportReport], path: Path) -> Path:
+        """Draw several runs in one figure."""
+        from advpure.analysis.transport.figure import draw_transport
+
+        return draw_transport(reports, path)
+
     def check_pictures(self, plot: Path | None) -> None:
         """Refuse pictures that cannot be drawn, before anything is loaded."""
         super().check_pictures(plot)
@@ -266,6 +272,3 @@ class Transport(DefenseStudy[TransportReport]):
                 path = draw_purified(named(stores), self.grid, sigma=self.grid_sigma)
                 drawn["grid"] = str(path)
         return drawn
-
-
-VERB = as_verb(Transport)

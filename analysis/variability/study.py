@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from advpure.analysis.runs import as_verb
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session
 from advpure.analysis.variability.cells import rows_path
 from advpure.analysis.variability.result import MEANS, RATIOS, SNR_SCHEMA, SnrResult, SnrRow
@@ -198,6 +197,3 @@ def _notes(result: SnrResult) -> tuple[str, ...]:
             "the unbiased mean of ratios"
         )
     return tuple(notes)
-
-
-VERB = as_verb(Snr)
