@@ -66,7 +66,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Compression]:
 
 def test_a_sweep_computes_every_point_once(tmp_path: Path, counted: list[Compression]) -> None:
     first = begin(tmp_path, cheap())
-    assert [run.eps for run in counted] == [0.1, 0.3, 0.2]
+    assert [run.eps[0] for run in counted] == [0.1, 0.3, 0.2]
     assert not first.failed
     assert not first.left
     second = begin(tmp_path, cheap())
@@ -94,7 +94,7 @@ def test_a_point_whose_records_are_gone_is_computed_again(
     run = begin(tmp_path, cheap((0.1, 0.2)))
     (tmp_path / run.points[0].run / "records.sqlite").unlink()
     begin(tmp_path, cheap((0.1, 0.2)))
-    assert [c.eps for c in counted] == [0.1, 0.2, 0.1]
+    assert [c.eps[0] for c in counted] == [0.1, 0.2, 0.1]
 
 
 def test_a_failing_point_is_noted_and_the_others_go_on(
@@ -105,9 +105,9 @@ def test_a_failing_point_is_noted_and_the_others_go_on(
     verb = RUNS.get("cr")
 
     def measure(settings: Compression, **how: Any) -> Any:
-        if settings.eps == 0.1:
+        if settings.eps == (0.1,):
             raise ArithmeticError("first line\nsecond line")
-        if settings.eps == 0.2:
+        if settings.eps == (0.2,):
             raise BadInput("this", "is refused", "mend it")
         return verb.measure(settings, **how)
 
@@ -152,7 +152,7 @@ def test_an_interruption_keeps_what_is_finished(
     verb = RUNS.get("cr")
 
     def measure(settings: Compression, **how: Any) -> Any:
-        if settings.eps == 0.3:
+        if settings.eps == (0.3,):
             raise KeyboardInterrupt
         return verb.measure(settings, **how)
 
@@ -449,7 +449,7 @@ class Elsewhere:
 
     def _run(self, sent: bytes) -> Attempt:
         job = pickle.loads(sent)
-        if job.settings["eps"] == self._lost:
+        if job.settings["eps"] == (self._lost,):
             raise BrokenExecutor("the node is gone")
         found: Attempt = pickle.loads(pickle.dumps(compute(job)))
         return found
