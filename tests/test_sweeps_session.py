@@ -90,7 +90,7 @@ def test_a_point_whose_records_are_gone_is_computed_again(
     run = begin(tmp_path, cheap((0.1, 0.2)))
     (tmp_path / run.points[0].run / "records.sqlite").unlink()
     begin(tmp_path, cheap((0.1, 0.2)))
-    assert [c.eps for c in counted] == [0.1, 0.2, 0.1]
+    assert [c.eps[0] for c in counted] == [0.1, 0.2, 0.1]
 
 
 def test_a_failing_point_is_noted_and_the_others_go_on(
@@ -433,7 +433,7 @@ class Elsewhere:
 
     def _run(self, sent: bytes) -> Attempt:
         job = pickle.loads(sent)
-        if job.settings["eps"] == self._lost:
+        if job.settings["eps"] == (self._lost,):
             raise BrokenExecutor("the node is gone")
         found: Attempt = pickle.loads(pickle.dumps(compute(job)))
         return found
