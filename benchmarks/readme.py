@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from advpure.cli.output import with_interval
+from advpure.base.display import percent_interval
 from advpure.loading import load_purifier
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network
@@ -71,7 +71,7 @@ def _stored(name: str) -> dict[str, Any]:
 def _rate(stored: dict[str, Any], stage: str) -> str:
     result = stored["result"]
     fixed = result["settings"]["decisions"]["randomness"] == "fixed"
-    return with_interval(Rate(**result["stages"][stage]["one_shot" if fixed else "mean"]))
+    return percent_interval(Rate(**result["stages"][stage]["one_shot" if fixed else "mean"]))
 
 
 def first_results() -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from advpure.base.errors import BadInput
 from advpure.cli import run
-from advpure.cli.options import given, joined, parse_integers, parse_options
+from advpure.cli.options import given, parse_integers, parse_options
 from advpure.runs.records import RecordStore
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -330,10 +330,7 @@ def test_options_are_read_once() -> None:
     assert parse_options(None) == {}
     assert parse_integers("0, 12", "seed") == [0, 12]
     assert given(a=0, b=None) == {"a": 0}
-    assert joined({"momentum": "0.5"}, {"steps": 3}) == {"momentum": "0.5", "steps": 3}
     with pytest.raises(BadInput, match="is not KEY=VALUE"):
         parse_options(["=3"])
     with pytest.raises(BadInput, match="is given twice"):
         parse_options(["t=1", "t=2"])
-    with pytest.raises(BadInput, match=r"keep --step-size 0\.1 alone"):
-        joined({"step_size": "0.2"}, {"step_size": "0.1"})

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import typer
 
+from advpure.analysis.steps.study import Steps
+from advpure.analysis.subject import Subject
 from advpure.base.errors import BadInput
 from advpure.cli import app, run
-from advpure.cli.options import count, parse_integers, parse_options
+from advpure.cli.options import parse_integers, parse_options
 from advpure.cli.values import checked
 
 Refused = Callable[..., str]
@@ -171,10 +173,12 @@ def test_lines_that_mean_nothing_are_refused(refused: Refused, line: str, words:
 
 
 def test_a_choice_of_images_is_taken_whole_unless_a_number_is_given() -> None:
-    assert count(None, "digits", "first-5") is None
-    assert count(None, "digits", "train/every-20th") is None
-    assert (count(None, "digits", "train"), count(None, "digits", "test", first=10)) == (100, 10)
-    assert (count(3, "digits", "first-5"), count(0, "digits", "test")) == (3, None)
+    def count(n: int | None, subset: str) -> int | None:
+        return Subject(dataset="digits", n=n, subset=subset).count
+
+    assert count(None, "first-5") is count(None, "train/every-20th") is None
+    assert (count(None, "train"), Steps(dataset="digits").count) == (100, 10)
+    assert (count(3, "first-5"), count(0, "test")) == (3, None)
 
 
 def test_a_subset_without_a_number_runs(

@@ -59,13 +59,19 @@ def ends(estimate: Any, form: str = ".4g", *, scale: float = 1.0) -> str:
         >>> ends(wilson(1, 2), ".3f"), ends(None)
         ('[0.095, 0.905]', '')
     """
-    interval = getattr(estimate, "interval", None)
-    if interval is None and getattr(estimate, "low", None) is not None:
-        interval = (estimate.low, estimate.high)
+    interval = _interval(estimate)
     if interval is None:
         return ""
     low, high = (f"{scale * end:{form}}" for end in interval)
     return f"[{low}, {high}]"
+
+
+def _interval(estimate: Any) -> Sequence[float] | None:
+    """Return the interval of an estimate, or its ends `low` and `high`."""
+    interval: Sequence[float] | None = getattr(estimate, "interval", None)
+    if interval is None and getattr(estimate, "low", None) is not None:
+        return estimate.low, estimate.high
+    return interval
 
 
 def number(value: float | None, form: str = ".4g", *, scale: float = 1.0) -> str:
@@ -98,5 +104,13 @@ def percent_interval(rate: Any) -> str:
     """
     if rate is None:
         return ""
-    low, high = math.floor(1000 * rate.low) / 10, math.ceil(1000 * rate.high) / 10
-    return f"{percent(rate.value)} [{low:.1f}, {high:.1f}]"
+    return " ".join(filter(None, (percent(rate.value), percent_ends(rate))))
+
+
+def percent_ends(rate: Any) -> str:
+    """Write the interval of a rate in per cent, rounded outwards; empty where there is none."""
+    interval = _interval(rate)
+    if interval is None:
+        return ""
+    low, high = math.floor(1000 * interval[0]) / 10, math.ceil(1000 * interval[1]) / 10
+    return f"[{low:.1f}, {high:.1f}]"

@@ -13,9 +13,7 @@ from advpure.cli.data import data
 from advpure.cli.export import export
 from advpure.cli.models import models
 from advpure.cli.plot import plot
-from advpure.cli.reproduce import reproduce
 from advpure.cli.study_group import StudyGroup
-from advpure.cli.sweep import sweep
 from advpure.cli.train import train
 from advpure.cli.values import Verbs
 
@@ -34,8 +32,6 @@ app = Verbs(
 app.command()(train)
 app.add_typer(models, name="models")
 app.command()(data)
-app.command()(sweep)
-app.command()(reproduce)
 app.command()(plot)
 app.command()(export)
 

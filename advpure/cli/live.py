@@ -173,15 +173,12 @@ def write_value(value: "Estimate", unit: "Unit") -> str:
         >>> write_value(Estimate(value=0.123456), "number")
         '0.1235'
     """
-    from advpure.cli import output
+    from advpure.base.display import ends, percent_interval
     from advpure.sweeps.columns import written
 
     if unit == "percent":
-        if value.interval is None:
-            return f"{output.percent(value.value)} %"
-        return f"{output.with_interval(output.Interval(value.value, *value.interval))} %"
-    ends = "" if value.interval is None else " [{:.4g}, {:.4g}]".format(*value.interval)
-    return f"{written(value.value, unit)}{ends}"
+        return f"{percent_interval(value)} %"
+    return " ".join(filter(None, (written(value.value, unit), ends(value))))
 
 
 def _state(status: "Status") -> Any:

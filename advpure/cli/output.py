@@ -2,40 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
-
-
-class Interval(NamedTuple):
-    """A value in [0, 1] with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def percent(value: float) -> str:
-    """Write a rate as per cent with one decimal.
-
-    Example:
-        >>> percent(0.4567)
-        '45.7'
-    """
-    return f"{100 * value:.1f}"
-
-
-def with_interval(rate: Any) -> str:
-    """Write a rate and its interval in per cent; the ends are rounded outwards.
-
-    Example:
-        >>> with_interval(Interval(0.5, 0.41234, 0.58766))
-        '50.0 [41.2, 58.8]'
-    """
-    import math
-
-    low, high = math.floor(1000 * rate.low) / 10, math.ceil(1000 * rate.high) / 10
-    return f"{percent(rate.value)} [{low:.1f}, {high:.1f}]"
+from typing import Any
 
 
 def print_json(value: object) -> None:
@@ -62,32 +31,6 @@ def print_table(
 def note(text: str) -> None:
     """Print a remark on the error stream."""
     print(f"note: {text}", file=sys.stderr)
-
-
-def print_report(
-    report: Any,
-    show: Callable[[], None],
-    as_json: bool,
-    found: Mapping[str, object] | None = None,
-    **pictures: str | None,
-) -> None:
-    """Print what a recorded verb found: one JSON object, or a table, notes and where it is kept.
-
-    Args:
-        report: The report: its `run` folder, its `notes`, and `to_json`.
-        show: Prints the table.
-        as_json: Whether to print JSON instead.
-        found: The JSON values, instead of the report's own.
-        pictures: Names of the options that asked for pictures, and their files.
-    """
-    drawn = {name: path for name, path in pictures.items() if path is not None}
-    if as_json:
-        print_json({**(report.to_json() if found is None else found), **drawn})
-        return
-    show()
-    for text in report.notes:
-        note(text)
-    print(f"records: {report.run}" + "".join(f", picture: {path}" for path in drawn.values()))
 
 
 @contextmanager

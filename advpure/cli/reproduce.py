@@ -1,12 +1,12 @@
 """``advpure reproduce``: run or resume the experiment behind a published table or figure."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import typer
-
-from advpure.cli import options as o
-from advpure.cli.flatten import flattened
+from advpure.base.flags import Flag, Positional, Repeats
+from advpure.cli.options import given, parse_options
+from advpure.cli.studies import command_from, running_options
 from advpure.cli.sweep import Workers, end_by, print_cost
 
 if TYPE_CHECKING:
@@ -14,37 +14,39 @@ if TYPE_CHECKING:
     from advpure.sweeps.reproduce import Reproduction
 
 
-@flattened
-def reproduce(
-    *,
-    experiment: Annotated[
-        str | None, typer.Argument(help="Such as 003:table-2; without one, all are listed.")
-    ] = None,
-    size: Annotated[
-        str,
-        typer.Option(
-            help="small: digits, minutes; full: the paper's data and counts; cifar10 and others "
-            "where an experiment has them, see the list."
-        ),
-    ] = "small",
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set, instead of the experiment's.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Option of every point, KEY=VALUE, as n=20; of a block: BLOCK.KEY=VALUE.",
-        ),
-    ] = None,
-    running: Workers,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Reproducing(Workers):
     """Print published beside measured values with n and 95 % intervals, and what they show.
 
     Runs what is not yet measured, and goes on where it was interrupted.
 
     Example: advpure reproduce 003:table-2 --jobs 2
+
+    Attributes:
+        experiment: Such as 003:table-2; without one, all are listed.
+        size: small: digits, minutes; full: the paper's data and counts; cifar10 and others where
+            an experiment has them, see the list.
+        dataset: Data set, instead of the experiment's.
+        changes: Option of every point, KEY=VALUE, as n=20; of a block: BLOCK.KEY=VALUE.
     """
+
+    panel: ClassVar[str] = "Options"
+
+    experiment: Annotated[str | None, Positional()] = None
+    size: str = "small"
+    dataset: str | None = None
+    changes: Annotated[tuple[str, ...], Flag("--set"), Repeats()] = ()
+
+
+def command() -> Any:
+    """Return the command, made from its settings."""
+    running = running_options("plot", "dry_run", "as_json", "quiet")
+    return command_from("reproduce", Reproducing, running, _run)
+
+
+def _run(
+    settings: Reproducing, *, plot: str | None, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
     from advpure.base.errors import BadInput
     from advpure.cli import output
     from advpure.cli.live import live_table
@@ -53,31 +55,32 @@ def reproduce(
     from advpure.sweeps.reproduce import grouped, reproduction
     from advpure.sweeps.session import prepare_sweep, run_sweep
 
-    if experiment is None:
-        for option, value in o.given(plot=running.plot, set=setting, dataset=dataset).items():
-            shown = ",".join(value) if isinstance(value, list) else value
+    if settings.experiment is None:
+        idle = given(plot=plot, set=settings.changes or None, dataset=settings.dataset)
+        for option, value in idle.items():
+            shown = ",".join(value) if isinstance(value, tuple) else value
             rule = "means nothing without an experiment"
             raise BadInput(f"--{option} {shown}", rule, "name one, such as 003:table-2")
-        _list(summaries(), running.as_json)
+        _list(summaries(), as_json)
         return
-    if running.plot is not None:
-        check_ending(running.plot)
-    change = o.given(dataset=dataset) | o.parse_options(setting, "--set n=3")
-    chosen = load_experiment(experiment, size, change)
-    session = running.session()
+    if plot is not None:
+        check_ending(plot)
+    change = given(dataset=settings.dataset) | parse_options(settings.changes, "--set n=3")
+    chosen = load_experiment(settings.experiment, settings.size, change)
+    session = settings.session()
     index, points = prepare_sweep(chosen.sweep, session)
-    if running.dry_run:
-        print_cost(index, points, session, running.as_json)
+    if dry_run:
+        print_cost(index, points, session, as_json)
         return
-    with live_table(index, points, grouped(chosen.columns), running.shown):
+    with live_table(index, points, grouped(chosen.columns), not (quiet or as_json)):
         run = run_sweep(index, points, session)
     found = reproduction(chosen, run)
-    if running.as_json:
-        output.print_json(found.to_json() | o.given(plot=running.plot))
+    if as_json:
+        output.print_json(found.to_json() | given(plot=plot))
     else:
-        _print(found, running.plot)
-    if running.plot is not None:
-        _draw(found, running.plot)
+        _print(found, plot)
+    if plot is not None:
+        _draw(found, plot)
     end_by(run)
 
 
@@ -158,21 +161,13 @@ def _print_table(found: "Reproduction") -> None:
 
 def _cells(value: Any, unit: "Unit") -> list[str]:
     """Write value, interval and n; an interval's ends are rounded outwards where in per cent."""
-    import math
-
+    from advpure.base.display import ends, percent_ends
     from advpure.sweeps.columns import written
 
     if value is None:
         return ["", "", ""]
-    scale = 100.0 if unit == "percent" else 1.0
-    ends = ""
-    if value.interval is not None:
-        low, high = (scale * end for end in value.interval)
-        if unit == "percent":
-            ends = f"[{math.floor(10 * low) / 10:.1f}, {math.ceil(10 * high) / 10:.1f}]"
-        else:
-            ends = f"[{low:.4g}, {high:.4g}]"
-    return [written(value.value, unit), ends, "" if value.n is None else str(value.n)]
+    interval = percent_ends(value) if unit == "percent" else ends(value)
+    return [written(value.value, unit), interval, "" if value.n is None else str(value.n)]
 
 
 def _printed(value: Any, unit: str) -> str:

@@ -84,11 +84,16 @@ class Option:
 
 def command_of(verb: str) -> Any:
     """Return the command of a study."""
-    running = [
+    return command_from(verb, STUDIES.get(verb), running_options(), _run)
+
+
+def running_options(*names: str) -> list[Option]:
+    """Return the options of how a verb runs and where its results go, all or those named."""
+    return [
         Option(name, shell, default, flags, text, _RUNNING, name)
         for name, shell, default, flags, text in _RUN_OPTIONS
+        if not names or name in names
     ]
-    return command_from(verb, STUDIES.get(verb), running, _run)
 
 
 def command_from(

@@ -20,6 +20,10 @@ MADE.register(
     "advpure.cli.certified_accuracy:command",
     about="certified accuracy at any radius, from runs or from published logs",
 )
+MADE.register("sweep", "advpure.cli.sweep:command", about="studies over grids of their settings")
+MADE.register(
+    "reproduce", "advpure.cli.reproduce:command", about="published beside measured, and claims"
+)
 
 
 class StudyGroup(TyperGroup):

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from advpure.cli import groups as g
-from advpure.cli.flatten import flattened, without
+from advpure.base.flags import Flag, Positional
+from advpure.base.kinds import Natural
+from advpure.base.validation import validate
+from advpure.cli.studies import command_from, running_options
 
 if TYPE_CHECKING:
     from advpure.sweeps.cost import SweepCost
@@ -18,47 +20,42 @@ ELSEWHERE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workers(g.Running):
-    """How the points of a sweep run, and where they are kept."""
+class Workers:
+    """How the points of a sweep run, and where they are kept.
 
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out", help="Folder of the run folders; runs that are there are not redone."
-        ),
-    ] = "runs"
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j",
-            help="Processes, 1 or more. Default: one per core, at most 8; 1 on a GPU.",
-        ),
-    ] = None  # fmt: skip
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads of each process, 1 or more. Default: the cores shared."),
-    ] = None
+    Attributes:
+        out: Folder of the run folders; runs that are there are not redone.
+        jobs: Processes. Default: one per core, at most 8; 1 on a GPU.
+        threads: Threads of each process. Default: the cores shared.
+        batch_size: Images in memory at once; changes no result.
+    """
+
+    panel: ClassVar[str] = "Running and results"
+
+    out: str = "runs"
+    jobs: Annotated[Natural | None, Flag("--jobs", "-j")] = None
+    threads: Natural | None = None
+    batch_size: Natural | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        validate(self)
 
     def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
         """Return the session that they ask for."""
-        from advpure.base.validation import words
         from advpure.sweeps.session import Session
 
         return Session(
-            root=Path(words(self.out, "out")), jobs=self.jobs, threads=self.threads, shard=shard,
+            root=Path(self.out),
+            jobs=self.jobs,
+            threads=self.threads,
+            shard=shard,
             batch_size=self.batch_size,
-        )  # fmt: skip
+        )
 
 
-@flattened
-def sweep(
-    *,
-    file: Annotated[str, typer.Argument(help="Sweep file (YAML), see docs/sweeps.md.")],
-    shard: Annotated[
-        str, typer.Option(help="i/k: only every k-th point from the i-th, for k machines.")
-    ] = "1/1",
-    running: Annotated[Workers, without("plot")],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Sweeping(Workers):
     """Run recorded verbs over grids and zips of their options, coarse grid first.
 
     Every point is a run folder of its verb, named by its settings: the same command goes on where
@@ -66,7 +63,24 @@ def sweep(
     on, and the exit code is 1; it is 3 where nothing failed and another process has points.
 
     Example: advpure sweep law.yaml --jobs 2
+
+    Attributes:
+        file: Sweep file (YAML), see docs/sweeps.md.
+        shard: i/k: only every k-th point from the i-th, for k machines.
     """
+
+    panel: ClassVar[str] = "Options"
+
+    file: Annotated[str, Positional()]
+    shard: str = "1/1"
+
+
+def command() -> Any:
+    """Return the command, made from its settings."""
+    return command_from("sweep", Sweeping, running_options("dry_run", "as_json", "quiet"), _run)
+
+
+def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> None:
     from advpure.base.text import read_shard
     from advpure.cli import output
     from advpure.cli.live import describe, live_table, write_value
@@ -75,16 +89,16 @@ def sweep(
     from advpure.sweeps.session import prepare_sweep, run_sweep
     from advpure.sweeps.sweep import load_sweep
 
-    session = running.session(read_shard(shard))
-    index, points = prepare_sweep(load_sweep(file), session)
-    if running.dry_run:
-        print_cost(index, points, session, running.as_json)
+    session = settings.session(read_shard(settings.shard))
+    index, points = prepare_sweep(load_sweep(settings.file), session)
+    if dry_run:
+        print_cost(index, points, session, as_json)
         return
     columns = shown_columns(points)
-    with live_table(index, points, columns, running.shown):
+    with live_table(index, points, columns, not (quiet or as_json)):
         run = run_sweep(index, points, session)
     found = overview(run)
-    if running.as_json:
+    if as_json:
         output.print_json(found)
     else:
         print(
