@@ -45,8 +45,8 @@ def options() -> list[tuple[str, str, str]]:
     """Return verb, option and kind of every option that takes a value."""
     group: Any = typer.main.get_command(app)
     found = []
-    for name, command in group.commands.items():
-        for option in getattr(command, "params", []):
+    for name in group.list_commands(None):
+        for option in getattr(group.get_command(None, name), "params", []):
             if option.param_type_name == "option" and not option.is_flag:
                 found.append((name, option.opts[0], option.name))
     return found

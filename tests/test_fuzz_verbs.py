@@ -84,11 +84,12 @@ MORE = {
 
 def verbs() -> Iterator[Verb]:
     """Yield every verb of the command line, in the order in which their lines must run."""
-    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    group: Any = get_command(app)
     for name, lines in LINES.items():
-        below = getattr(commands[name], "commands", {})
+        own = group.get_command(None, name)
+        below = getattr(own, "commands", {})
         if not below:
-            yield _verb((name,), lines[-1], commands[name])
+            yield _verb((name,), lines[-1], own)
         for word, command in below.items():
             yield _verb((name, word), MORE[f"{name} {word}"], command)
 

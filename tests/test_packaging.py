@@ -13,7 +13,7 @@ from sources import ROOT, Import, foreign_imports, modules
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-USERS = sorted(EXTRAS.keys() - {"dev", "all"})
+USERS = sorted(EXTRAS.keys() - {"dev", "all", "docs"})
 """The extras that users choose."""
 
 WITHOUT_IMPORT = {"ray": "reserved for sweeps over several machines; nothing imports it yet"}

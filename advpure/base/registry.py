@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import shown
 
 T = TypeVar("T")
 
@@ -123,6 +122,8 @@ class Registry(Generic[T]):
     def _entry(self, name: str) -> _Entry[T]:
         if isinstance(name, str) and name in self._entries:
             return self._entries[name]
+        from advpure.base.validation import shown  # which needs numpy, and `--help` does not
+
         lowered = {known.lower(): known for known in self._entries}
         near = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(lowered[match] for match in near)}? " if near else ""
