@@ -315,10 +315,8 @@ def test_the_cost_counts_every_gradient() -> None:
     assert (cost.images, cost.backwards) == (4, 4 * 3 * (2 + 1 + 2))
 
 
-LINE = (
-    "randomness -d onestep-edm --dataset digits -n 3 --tile 32 --eps 0.3 --steps 2 --seeds 0,1 "
-    "--eot 2 --draws 2"
-)
+LINE = "randomness -d onestep-edm --dataset digits -n 3 --tile 32 --eps 0.3 --steps 2 --draws 2"
+SMALL = [*LINE.split(), "--seeds", "0,1", "--eot", "2"]
 
 
 @pytest.mark.slow
@@ -326,13 +324,13 @@ def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run([*LINE.split(), "--plot", "r.png"]) == 0
+    assert run([*SMALL, "--plot", "r.png"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("digits, linf 0.3, defense onestep-edm, attack pgd: fixed randomness ")
     for words in ("fresh, pgd, 2 draws a gradient", "fixed, pgd of another seed", "fixed, fixed"):
         assert words in out
     assert (tmp_path / "r.png").is_file()
-    assert run([*LINE.split(), "--dry-run"]) == 0
+    assert run([*SMALL, "--dry-run"]) == 0
     assert "30 backward passes" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ Attacks that begin at the same random start share it: with 40 steps of epsilon /
 start survives, and correlates two perturbations that have nothing else in common. Compare runs with
 different attack seeds, or without a random start.
 
-Source: seed 003, table S5 (spec 8.5); which of the two coefficients the paper means, and whether
+Source: [Wei2025], table S5; which of the two coefficients the paper means, and whether
 its starts were shared, it does not say.
 """
 
@@ -56,8 +56,8 @@ def correlate(first: Tensor, second: Tensor) -> list[Correlation]:
 
     Example:
         >>> a = torch.tensor([[[[1.0, 2.0]]], [[[0.0, 0.0]]]])
-        >>> found = correlate(a, torch.tensor([[[[2.0, 1.0]]], [[[1.0, 2.0]]]]))
-        >>> round(found[0].pearson, 6), round(found[0].cosine, 6), found[1].cosine
+        >>> pairs = correlate(a, torch.tensor([[[[2.0, 1.0]]], [[[1.0, 2.0]]]]))
+        >>> round(pairs[0].pearson, 6), round(pairs[0].cosine, 6), pairs[1].cosine
         (-1.0, 0.8, None)
     """
     if first.shape != second.shape or first.ndim < 2:
@@ -109,8 +109,8 @@ class PerturbationCorrelations:
 
 
 def _mean(values: list[float | None]) -> Mean | None:
-    found = [value for value in values if value is not None]
-    return mean_interval(found, within=(-1.0, 1.0)) if found else None
+    known = [value for value in values if value is not None]
+    return mean_interval(known, within=(-1.0, 1.0)) if known else None
 
 
 def perturbation_correlations(first: str | Path, second: str | Path) -> PerturbationCorrelations:
@@ -145,9 +145,9 @@ def perturbation_correlations(first: str | Path, second: str | Path) -> Perturba
     if missing:
         raise BadInput(f"sample {missing[0]}", "is not in the data set", "bring the images back")
     clean = data.images[[places[i] for i in common]]
-    found = correlate(*(torch.stack([run[i] for i in common]) - clean for run in (left, right)))
+    pairs = correlate(*(torch.stack([run[i] for i in common]) - clean for run in (left, right)))
     return PerturbationCorrelations(
-        dict(zip(common, found, strict=True)), tuple(_notes(settings, others))
+        dict(zip(common, pairs, strict=True)), tuple(_notes(settings, others))
     )
 
 

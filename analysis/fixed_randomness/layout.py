@@ -1,6 +1,6 @@
 """The runs behind the tables on fixed randomness, as settings of `Robustness.run`.
 
-Seed 003, tables S2 and S3 (with and without fixed randomness), S4 (attacks crafted under one
+[Wei2025], tables S2 and S3 (with and without fixed randomness), S4 (attacks crafted under one
 configuration, decided under another) and S5 (correlation of perturbations). Every attack takes all
 its steps, as the paper's do, and every run starts its attack elsewhere in the ball: a shared start
 would correlate perturbations that have nothing else in common.

@@ -1,6 +1,6 @@
 """The picture of a prediction: robust accuracy against compression rate, and where it comes from.
 
-Left (seed 003, figure 3a): measured accuracies with their intervals, one colour and marker a
+Left ([Wei2025], figure 3a): measured accuracies with their intervals, one colour and marker a
 purifier, what the anchor points predict of each drawn hollow, the sigmoid through the measurements
 with its band, and the survival function of the classifier at CR times epsilon. Right (figures 3b
 and S1): that survival function over the size of perturbations, with its zero-inflated Gaussian.

@@ -59,7 +59,7 @@ class _Source(NamedTuple):
         return s["dataset"], str(s["subset"]).partition("/")[0] == "train"
 
     @property
-    def judged(self) -> tuple[Any, ...]:
+    def shared(self) -> tuple[Any, ...]:
         """What attack and searches must share: images, classifier and norm."""
         classifier = canonical_json(self.settings["defense"]["classifier"])
         return *self.images, classifier, self.settings["threat_model"]["norm"]
@@ -83,9 +83,10 @@ class _Group:
         there = self.runs.setdefault(source.kind, source)
         if there is not source:
             raise BadInput(
-                str(source.folder), f"is a second {source.kind} run of {self.label}, beside "
-                f"{there.folder}", "give one of them",
-            )  # fmt: skip
+                str(source.folder),
+                f"is a second {source.kind} run of {self.label}, beside {there.folder}",
+                "give one of them",
+            )
 
 
 def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> PredictionReport:
@@ -109,19 +110,19 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
         instance(folder, (str, Path), "run", "name run folders")
     if eps is not None:
         eps = number(eps, "eps", Range(above=0))
-    found = list(_sources(listed(folders)))
-    clean = _clean(found)
-    judged = [each for each in found if each.kind in ("anchor", "attack")]
-    fitting = [each for each in judged if each.judged == clean.judged]
+    sources = list(_sources(listed(folders)))
+    clean = _clean(sources)
+    evaluated = [each for each in sources if each.kind in ("anchor", "attack")]
+    fitting = [each for each in evaluated if each.shared == clean.shared]
     radius = _radius([each for each in fitting if each.kind == "attack"], eps)
     fitting = [each for each in fitting if each.kind == "anchor" or _is(_eps(each), radius)]
     groups = _groups(fitting)
-    rates = [each for each in found if each.kind == "cr" and each.images == clean.images]
+    rates = [each for each in sources if each.kind == "cr" and each.images == clean.images]
     model = clean.settings["threat_model"]
     strength = noise_strength(radius, model["norm"], clean.settings["dataset"])
     notes = _join_rates(groups, rates, strength)
-    if len(fitting) < len(judged):
-        rest = len(judged) - len(fitting)
+    if len(fitting) < len(evaluated):
+        rest = len(evaluated) - len(fitting)
         notes.append(f"{rest} runs of another radius, data set, classifier or norm are passed over")
     notes += [
         f"{group.label} has no compression rate yet and is left out"
@@ -131,12 +132,14 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
     predicted = sorted((group for group in groups if group.rates), key=_order(groups))
     if not predicted:
         raise BadInput("these runs", "hold no compression rate", "add a run of advpure cr")
-    attacks = [group.runs["attack"].settings["attack"] for group in predicted
-               if "attack" in group.runs]  # fmt: skip
+    attacks = [
+        group.runs["attack"].settings["attack"] for group in predicted if "attack" in group.runs
+    ]
     if any(each != attacks[0] for each in attacks):
         notes.append("the purifiers were not all attacked in the same way")
     described = {
-        "verb": "predict", "dataset": clean.settings["dataset"],
+        "verb": "predict",
+        "dataset": clean.settings["dataset"],
         "threat_model": {"norm": model["norm"], "eps": radius},
         "attack": attacks[0] if attacks else None,
         "clean": str(clean.folder),
@@ -144,9 +147,9 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
             {**group.purifier, **{kind: str(run.folder) for kind, run in group.runs.items()}}
             for group in predicted
         ],
-    }  # fmt: skip
+    }
     known = [_setting(group, clean) for group in predicted]
-    parent = Path(os.path.commonpath([each.folder.resolve() for each in found]))
+    parent = Path(os.path.commonpath([each.folder.resolve() for each in sources]))
     return make_report(known, radius, run=parent, described=described, notes=notes)
 
 
@@ -195,18 +198,20 @@ def _kind(settings: Mapping[str, Any]) -> str | None:
     return "cr" if verb == "cr" else None
 
 
-def _clean(found: Iterable[_Source]) -> _Source:
-    known = [each for each in found if each.kind == "clean"]
+def _clean(sources: Iterable[_Source]) -> _Source:
+    known = [each for each in sources if each.kind == "clean"]
     if not known:
         raise BadInput(
-            "these runs", "hold no survival of the classifier at clean images",
+            "these runs",
+            "hold no survival of the classifier at clean images",
             "add a run of advpure survival on the same images",
-        )  # fmt: skip
+        )
     if len(known) > 1:
         raise BadInput(
-            str(known[1].folder), f"is a second survival run of a classifier, beside "
-            f"{known[0].folder}", "give one of them",
-        )  # fmt: skip
+            str(known[1].folder),
+            f"is a second survival run of a classifier, beside {known[0].folder}",
+            "give one of them",
+        )
     return known[0]
 
 
@@ -219,8 +224,9 @@ def _radius(attacks: Iterable[_Source], eps: float | None) -> float:
     listed = ", ".join(f"{each:g}" for each in known)
     raise BadInput(
         f"attacks of radius {listed}" if known else "runs without an attack",
-        "do not say which radius to predict", "give it, --eps",
-    )  # fmt: skip
+        "do not say which radius to predict",
+        "give it, --eps",
+    )
 
 
 def _eps(attack: _Source) -> float:
@@ -231,10 +237,10 @@ def _is(left: float, right: float) -> bool:
     return math.isclose(left, right, rel_tol=_SAME)
 
 
-def _groups(judged: Iterable[_Source]) -> list[_Group]:
+def _groups(evaluated: Iterable[_Source]) -> list[_Group]:
     """Group attack and anchor runs by purifier and seed; what is not random fits any seed."""
     groups: list[_Group] = []
-    for source in judged:
+    for source in evaluated:
         for group in groups:
             seeds = {group.seed, source.seed} - {None}
             if group.purifier == source.purifier and len(seeds) < 2:
@@ -320,14 +326,17 @@ def _setting(group: _Group, clean: _Source) -> PredictionInput:
         raise BadInput(f"runs of {group.label}", "share no image", "measure the same images")
     t, sigma = group.purifier.get("t"), group.purifier.get("sigma")
     return PredictionInput(
-        purifier=group.purifier["purifier"], t=t, sigma=sigma if t is None else None,
-        ids=np.array(ids), cr=np.array([rates[i] for i in ids]),
+        purifier=group.purifier["purifier"],
+        t=t,
+        sigma=sigma if t is None else None,
+        ids=np.array(ids),
+        cr=np.array([rates[i] for i in ids]),
         clean=_ends(at_clean, ids),
         anchor=None if at_anchor is None else _ends(at_anchor, ids),
         robust=None if verdicts is None else np.array([verdicts[i].robust for i in ids]),
         accurate=None if verdicts is None else np.array([verdicts[i].accurate for i in ids]),
         top=(_top(clean), _top(group.runs.get("anchor"))),
-    )  # fmt: skip
+    )
 
 
 def _read(source: _Source | None, read: Any) -> Any:

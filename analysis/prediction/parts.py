@@ -22,10 +22,15 @@ PREDICTION_SCHEMA = Schema(
     "prediction",
     keys={"point": Count, "id": Count},
     values={
-        "cr": float, "clean_lower": float, "clean_upper": float | None, "anchor_lower": float,
-        "anchor_upper": float | None, "robust": bool, "accurate": bool,
+        "cr": float,
+        "clean_lower": float,
+        "clean_upper": float | None,
+        "anchor_lower": float,
+        "anchor_upper": float | None,
+        "robust": bool,
+        "accurate": bool,
     },
-)  # fmt: skip
+)
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 
 
@@ -75,12 +80,12 @@ def read_radii(store: RecordStore) -> dict[int, Radius]:
 
 def read_verdicts(store: RecordStore) -> dict[int, Verdict]:
     """Return the one decision of each image that has both stages."""
-    found: dict[str, dict[int, bool]] = {}
+    right: dict[str, dict[int, bool]] = {}
     for stage in (CLEAN, ADVERSARIAL):
         rows = store.rows(DECISIONS.table, {"stage": stage, "draw": 0})
-        found[stage] = {row["sample"]: row["correct"] for row in rows}
-    both = found[CLEAN].keys() & found[ADVERSARIAL].keys()
-    return {i: Verdict(found[CLEAN][i], found[ADVERSARIAL][i]) for i in sorted(both)}
+        right[stage] = {row["sample"]: row["correct"] for row in rows}
+    both = right[CLEAN].keys() & right[ADVERSARIAL].keys()
+    return {i: Verdict(right[CLEAN][i], right[ADVERSARIAL][i]) for i in sorted(both)}
 
 
 def join(
@@ -97,13 +102,17 @@ def join(
     shared = sorted(rates.keys() & clean.keys() & anchor.keys() & verdicts.keys())
     return [
         {
-            "point": point, "id": i, "cr": rates[i],
-            "clean_lower": clean[i].lower, "clean_upper": clean[i].upper,
-            "anchor_lower": anchor[i].lower, "anchor_upper": anchor[i].upper,
+            "point": point,
+            "id": i,
+            "cr": rates[i],
+            "clean_lower": clean[i].lower,
+            "clean_upper": clean[i].upper,
+            "anchor_lower": anchor[i].lower,
+            "anchor_upper": anchor[i].upper,
             **verdicts[i]._asdict(),
         }
         for i in shared
-    ]  # fmt: skip
+    ]
 
 
 def to_setting(rows: list[Row], described: Mapping[str, Any]) -> PredictionInput:
@@ -118,13 +127,17 @@ def to_setting(rows: list[Row], described: Mapping[str, Any]) -> PredictionInput
             f"{described['purifier']}", "shares no image between its runs", "measure all"
         )
     return PredictionInput(
-        purifier=described["purifier"], t=described["t"], sigma=described["sigma"],
-        ids=np.array([row["id"] for row in rows]), cr=np.array([row["cr"] for row in rows]),
-        clean=_upper(rows, "clean"), anchor=_upper(rows, "anchor"),
+        purifier=described["purifier"],
+        t=described["t"],
+        sigma=described["sigma"],
+        ids=np.array([row["id"] for row in rows]),
+        cr=np.array([row["cr"] for row in rows]),
+        clean=_upper(rows, "clean"),
+        anchor=_upper(rows, "anchor"),
         robust=np.array([row["robust"] for row in rows], dtype=bool),
         accurate=np.array([row["accurate"] for row in rows], dtype=bool),
         top=(described["top"], described["top"]),
-    )  # fmt: skip
+    )
 
 
 def to_survival(rows: list[Row], place: str) -> SurvivalResult:

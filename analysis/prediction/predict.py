@@ -18,7 +18,7 @@ the percentile interval of the bootstrap, and never narrower than Wilson's of a 
 difference, which keep their width where no resample differs (rates of 0 and 1). It speaks of new
 images; the purifiers' noise is fixed.
 
-Source: seed 003, section 5.3, tables 3 and 4; spec 8.6 and 12-H16 (per image).
+Source: [Wei2025], section 5.3, tables 3 and 4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,11 +92,11 @@ class PredictionInput:
             object.__setattr__(self, "sigma", number(self.sigma, "sigma"))
         n = len(self.ids)
         for name in _ARRAYS:
-            found = getattr(self, name)
-            if found is not None and found.shape != (n,):
+            values = getattr(self, name)
+            if values is not None and values.shape != (n,):
                 rule = f"do not match {n} images"
-                raise BadInput(f"values {list(found.shape)} of {name}", rule, "give one each")
-            if found is not None and np.isnan(found).any():
+                raise BadInput(f"values {list(values.shape)} of {name}", rule, "give one each")
+            if values is not None and np.isnan(values).any():
                 raise BadInput(f"a value of {name}", "is no number", "leave that image out")
         if not n:
             raise BadInput(f"{self.label}", "has no image", "give at least one")
@@ -119,9 +119,9 @@ class PredictionInput:
 
     def radii(self, kind: str) -> Array:
         """Return r* as a kind of prediction uses it."""
-        found = self.clean if kind.startswith("clean") else self.anchor
-        assert found is not None
-        return found
+        radii = self.clean if kind.startswith("clean") else self.anchor
+        assert radii is not None
+        return radii
 
 
 class Estimated(NamedTuple):
@@ -181,9 +181,9 @@ def resamples(n: int, count: int = RESAMPLES) -> Places:
     """
     xi = RandomnessConfig(0, "counter").fold("bootstrap", n)
     shares = xi.uniform(list(range(count)), 0, (n,)).numpy()
-    found: Places = np.minimum((shares.astype(np.float64) * n).astype(np.intp), n - 1)
-    found.flags.writeable = False
-    return found
+    places: Places = np.minimum((shares.astype(np.float64) * n).astype(np.intp), n - 1)
+    places.flags.writeable = False
+    return places
 
 
 def stands(setting: PredictionInput, kind: str, eps: float, places: Places | None = None) -> Flags:
@@ -210,8 +210,8 @@ def stands(setting: PredictionInput, kind: str, eps: float, places: Places | Non
     if places is not None:
         radii, cr = radii[places], cr[places]
     strength = cr if kind.endswith("_images") else cr.mean(axis=-1, keepdims=True)
-    found: Flags = radii > strength * eps
-    return found
+    standing: Flags = radii > strength * eps
+    return standing
 
 
 def predict_robustness(setting: PredictionInput, eps: float) -> Outcome:
@@ -237,13 +237,11 @@ def predict_robustness(setting: PredictionInput, eps: float) -> Outcome:
     mean = mean_interval(setting.cr)
     ends = mean.interval or Interval(mean.value, mean.value)
     measured, accuracy = (
-        None if found is None else wilson(int(found.sum()), setting.n)
-        for found in (setting.robust, setting.accurate)
+        None if right is None else wilson(int(right.sum()), setting.n)
+        for right in (setting.robust, setting.accurate)
     )
     predicted = {kind: _prediction(setting, kind, eps) for kind in setting.kinds}
-    return Outcome(
-        setting, Estimated(mean.value, *ends), mean.std, predicted, measured, accuracy
-    )  # fmt: skip
+    return Outcome(setting, Estimated(mean.value, *ends), mean.std, predicted, measured, accuracy)
 
 
 def _prediction(setting: PredictionInput, kind: str, eps: float) -> Prediction:
@@ -329,8 +327,8 @@ def common(settings: Sequence[PredictionInput]) -> list[PredictionInput]:
 def _choose(setting: PredictionInput, ids: Sequence[int]) -> PredictionInput:
     order = {i: place for place, i in enumerate(setting.ids.tolist())}
     rows = np.array([order[i] for i in ids])
-    found: dict[str, Any] = {
+    chosen: dict[str, Any] = {
         name: None if getattr(setting, name) is None else getattr(setting, name)[rows]
         for name in _ARRAYS
     }
-    return replace(setting, **found)
+    return replace(setting, **chosen)

@@ -10,7 +10,7 @@ images, bands come from resampling images for all at once.
 How well the law carries over to a new purifier is asked by leaving one out: the sigmoid through the
 others predicts all its strengths.
 
-Source: seed 003, figure 3a.
+Source: [Wei2025], figure 3a.
 """
 
 from collections.abc import Sequence
@@ -46,10 +46,10 @@ class Sigmoid(NamedTuple):
             >>> Sigmoid(0.8, 0.3, 0.1).at([0.3, 9.0]).round(6).tolist()
             [0.4, 0.0]
         """
-        found: Array = self.plateau * expit(
+        values: Array = self.plateau * expit(
             (self.middle - np.asarray(cr, dtype=np.float64)) / self.width
         )
-        return found
+        return values
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def fit_points(cr: Array, robust: Array, start: Sigmoid | None = None) -> Sigmoi
         >>> [round(p, 4) for p in fit_points(cr, Sigmoid(0.9, 0.3, 0.05).at(cr))]
         [0.9, 0.3, 0.05]
     """
-    found = _fit(cr, robust, start)
-    return None if found is None else found[0]
+    fit = _fit(cr, robust, start)
+    return None if fit is None else fit[0]
 
 
 def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool] | None:
@@ -139,11 +139,11 @@ def _fit(cr: Array, robust: Array, start: Sigmoid | None) -> tuple[Sigmoid, bool
 
     began = [logit(min(max(start.plateau, 1e-4), 1 - 1e-4)), start.middle, np.log(start.width)]
     with np.errstate(over="ignore", invalid="ignore"):  # in a covariance that is not used
-        found, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
-    fit = _of(found)
+        parameters, _, _, _, how = leastsq(residuals, began, maxfev=2000, full_output=True)
+    fit = _of(parameters)
     reach = float(np.ptp(cr))
     bends = cr.min() - reach <= fit.middle <= cr.max() + reach
-    return fit, how in _MINIMA and bends and _WIDTHS[0] < found[2] < _WIDTHS[1]
+    return fit, how in _MINIMA and bends and _WIDTHS[0] < parameters[2] < _WIDTHS[1]
 
 
 def fit_sigmoid(settings: Sequence[PredictionInput]) -> SigmoidFit | None:
@@ -206,7 +206,7 @@ def leave_one_out(settings: Sequence[PredictionInput]) -> list[LeftOut]:
     known = _known(settings)
     cr, robust = points(known)
     resampled = _drawn(known) if known else []
-    found = []
+    left_out = []
     for name in dict.fromkeys(each.purifier for each in known):
         own = np.array([each.purifier == name for each in known])
         fit = fit_points(cr[~own], robust[~own])
@@ -217,15 +217,17 @@ def leave_one_out(settings: Sequence[PredictionInput]) -> list[LeftOut]:
         for each, accuracies in resampled:
             again = fit_points(each[~own], accuracies[~own], fit) or fit
             drawn.append(again.at(each[own]) - accuracies[own])
-        found.append(
+        left_out.append(
             LeftOut(
-                name, tuple(each.label for each in known if each.purifier == name),
-                tuple(fit.at(cr[own]).tolist()), tuple(robust[own].tolist()),
+                name,
+                tuple(each.label for each in known if each.purifier == name),
+                tuple(fit.at(cr[own]).tolist()),
+                tuple(robust[own].tolist()),
                 estimated(float(np.abs(gaps).mean()), np.abs(drawn).mean(axis=1)),
                 estimated(float(gaps.mean()), np.mean(drawn, axis=1)),
             )
-        )  # fmt: skip
-    return found
+        )
+    return left_out
 
 
 def _of(parameters: Array) -> Sigmoid:

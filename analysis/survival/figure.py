@@ -1,7 +1,7 @@
 """The picture of survival: the share of images that resist each perturbation size, with the fit.
 
-Steps are Kaplan and Meier's with their band, the dashed line is the zero-inflated Gaussian (seed
-003, figures 3b and S1). One colour a run.
+Steps are Kaplan and Meier's with their band, the dashed line is the zero-inflated Gaussian
+([Wei2025], figures 3b and S1). One colour a run.
 """
 
 from collections.abc import Sequence

@@ -4,10 +4,10 @@ From the smallest perturbations that were found (`minimum_radius`), one row an i
 upper ends, which are proofs: S(eps) is the accuracy that is left when every image is replaced by
 the worst that was found within eps. The true survival is at most that.
 
-Three readings: the Kaplan-Meier step function with bands; its value at any eps up to the end of the
+Three views: the Kaplan-Meier step function with bands; its value at any eps up to the end of the
 search; and the zero-inflated Gaussian fitted to the intervals.
 
-Source: seed 003, figures 3b and S1; spec 8.6.
+Source: [Wei2025], figures 3b and S1.
 """
 
 import math

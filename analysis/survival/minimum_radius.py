@@ -16,7 +16,7 @@ the share of images with r* above a radius predicts what such a run reports; thi
 binary search. ``tight`` also uses what was found: every success is pulled back along its segment to
 the image by forward passes, and starts the next attack, so upper ends are smaller.
 
-Source: seed 003, sections 5.2 and 5.3; spec 8.6 (bracket and bisections are not stated there).
+Source: [Wei2025], sections 5.2 and 5.3 (bracket and bisections are not stated there).
 """
 
 import inspect
@@ -192,14 +192,14 @@ class _Bracket:
     settings: RadiusSettings
     upper: npt.NDArray[np.float64] = field(init=False)
     failed: list[list[float]] = field(init=False)
-    found: Tensor = field(init=False)
+    best: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Know nothing."""
         count = len(self.batch.images)
         self.upper = np.full(count, math.inf)
         self.failed = [[] for _ in range(count)]
-        self.found = self.batch.images.clone()
+        self.best = self.batch.images.clone()
         self.attacks, self.forwards, self.backwards = np.zeros((3, count), dtype=np.int64)
         self.blind = np.zeros(count, dtype=bool)
 
@@ -250,7 +250,7 @@ class _Bracket:
         if self.settings.search == "plain" or not known.all():
             return None
         share = radii / torch.from_numpy(self.upper[rows.numpy()])
-        return _along(self.batch.images[rows], self.found[rows], share)
+        return _along(self.batch.images[rows], self.best[rows], share)
 
     def _keep(self, oracle: Oracle, rows: Tensor, points: Tensor, sizes: npt.NDArray[Any]) -> None:
         """Lower the upper ends of rows [A] to what was found, and in a tight search below it."""
@@ -259,7 +259,7 @@ class _Bracket:
             self.forwards[rows.numpy()] += _SEGMENT_STEPS
         better = torch.from_numpy(sizes < self.upper[rows.numpy()])
         self.upper[rows[better].numpy()] = sizes[better.numpy()]
-        self.found[rows[better]] = points[better]
+        self.best[rows[better]] = points[better]
 
     def _pull_back(
         self, oracle: Oracle, rows: Tensor, points: Tensor, sizes: npt.NDArray[Any]
@@ -278,22 +278,27 @@ class _Bracket:
             verdict = oracle.judge(tried, batch.labels[rows], batch.ids[rows], step=step)
             fooled = verdict.success.cpu()
             linf, l2 = tiled(distances, oracle.tile)(tried.cpu(), centres.cpu())
-            found = (linf if norm == "linf" else l2).numpy()
+            reached = (linf if norm == "linf" else l2).numpy()
             high, low = torch.where(fooled, share, high), torch.where(fooled, low, share)
             best = torch.where(fooled.to(best.device)[:, None, None, None], tried, best)
-            best_sizes = np.where(fooled.numpy(), found, best_sizes)
+            best_sizes = np.where(fooled.numpy(), reached, best_sizes)
         return best, best_sizes
 
     def rows(self) -> list[RadiusRow]:
         """Return the result."""
         return [
             RadiusRow(
-                i, self.lower(row), None if math.isinf(self.upper[row]) else float(self.upper[row]),
-                int(self.attacks[row]), len([r for r in self.failed[row] if r >= self.upper[row]]),
-                int(self.forwards[row]), int(self.backwards[row]), bool(self.blind[row]),
+                i,
+                self.lower(row),
+                None if math.isinf(self.upper[row]) else float(self.upper[row]),
+                int(self.attacks[row]),
+                len([r for r in self.failed[row] if r >= self.upper[row]]),
+                int(self.forwards[row]),
+                int(self.backwards[row]),
+                bool(self.blind[row]),
             )
             for row, i in enumerate(self.batch.ids.tolist())
-        ]  # fmt: skip
+        ]
 
 
 def at_radius(settings: AttackSettings, radius: float) -> AttackSettings:

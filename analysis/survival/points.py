@@ -11,7 +11,7 @@ A purifier's output may leave [0, 1] a little. With ``box`` unit, anchor points 
 and perturbed ones stay inside, as images do; with ``free`` both may lie anywhere in [-1, 2], like
 what the classifier meets behind a purifier.
 
-Source: seed 003, section 5 and appendix B; spec 8.6 (how anchor points meet the box is not stated).
+Source: [Wei2025], section 5 and appendix B (how anchor points meet the box is not stated).
 """
 
 from dataclasses import replace

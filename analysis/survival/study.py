@@ -52,7 +52,7 @@ from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
 
 _STEPS = 40
-_WIDEST_L2 = 4.0  # what a radius may be without another reading, see advpure.base.units
+_WIDEST_L2 = 4.0  # what a radius may be without another meaning, see advpure.base.units
 _PARTS = 8  # S is reported at eighths of the bracket
 
 
@@ -190,7 +190,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
             return norm, parse_eps(self.top, norm)
         if norm == info.norm:
             return norm, 2.0 * info.eps
-        # Uniform noise of size e has a root mean square of e / sqrt(3) at every pixel (spec 12-H6).
+        # Uniform noise of size e has a root mean square of e / sqrt(3) at every pixel.
         factor = math.sqrt(math.prod(info.shape) / 3.0)
         top = 2.0 * info.eps * (factor if norm == "l2" else 1.0 / factor)
         return norm, min(top, _WIDEST_L2) if norm == "l2" else top

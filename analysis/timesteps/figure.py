@@ -1,7 +1,7 @@
 """The picture of accuracy and compression against the time step, from the records of a run alone.
 
 Left: accuracy on clean, noisy and attacked images under one fixed configuration. Right: the
-expected compression rate. Bands are 95 % intervals over images (seed 003, figure S6).
+expected compression rate. Bands are 95 % intervals over images ([Wei2025], figure S6).
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Accuracy and compression over the whole range of time steps (seed 003, figure S6).
+"""Accuracy and compression over the whole range of time steps ([Wei2025], figure S6).
 
 For every t the compression rate and one decision on clean images and on noise in the ball, all
 under one fixed configuration, and, where it is asked for, on images attacked under that same
