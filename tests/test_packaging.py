@@ -27,7 +27,10 @@ DISTRIBUTIONS = {
 }
 """Where the distribution has another name than the package."""
 
-TOOLS = {"build", "mypy", "pytest-cov", "pytest-xdist", "ruff", "scipy-stubs", "setuptools"}
+TOOLS = {"build", "mkdocs", "mkdocstrings", "mypy", "pytest-cov", "pytest-xdist", "ruff"} | {
+    "scipy-stubs",
+    "setuptools",
+}
 """What dev brings to be run, not imported."""
 
 
