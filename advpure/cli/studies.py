@@ -127,7 +127,7 @@ def help_of(kind: type[Any]) -> str:
     """Return what a study's docstring says to somebody who has a shell: all but its fields."""
     paragraphs = cleandoc(kind.__doc__ or "").split("\n\n")
     kept = [text for text in paragraphs if not text.startswith(("Attributes:", "Args:"))]
-    return "\n\n".join(kept).replace("``", "")
+    return "\n\n".join(" ".join(text.split()) for text in kept).replace("``", "")
 
 
 def options_of(kind: type[Any]) -> Iterator[Option]:
