@@ -22,7 +22,9 @@ Tables = tuple[list[Row], list[Row]]
 
 def attacked(folder: Path, batch_size: int, **settings: Any) -> Tables:
     """Run an attack and return all rows of both tables."""
-    Robustness.run(Robustness(randomness="fixed", **settings), out=folder, batch_size=batch_size)
+    Robustness.run(
+        Robustness(**{"randomness": "fixed", **settings}), out=folder, batch_size=batch_size
+    )
     with RecordStore.read(folder) as store:
         return store.rows(DECISIONS.table), store.rows(ATTACKS.table)
 

@@ -193,7 +193,7 @@ def test_ctrl_c_is_one_line_and_code_130(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     job = [*JOB, "-n", "3", "--batch-size", "1"]
-    evaluate = sys.modules["advpure.analysis.robustness.run"].evaluate
+    evaluate = sys.modules["advpure.analysis.robustness.study"].evaluate
 
     def interrupted(*arguments: Any, progress: Any, **more: Any) -> None:
         def press(done: int) -> None:
@@ -203,7 +203,7 @@ def test_ctrl_c_is_one_line_and_code_130(
         evaluate(*arguments, progress=press, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("advpure.analysis.robustness.run.evaluate", interrupted)
+        patch.setattr("advpure.analysis.robustness.study.evaluate", interrupted)
         assert run(job) == 130
     out, err = capsys.readouterr()
     assert out == ""

@@ -57,6 +57,7 @@ def is_beside(annotation: Any) -> bool:
     """Return whether no record depends on a field of this annotation.
 
     Example:
+        >>> from typing import Annotated
         >>> is_beside(Annotated[bool, Beside()]), is_beside(bool)
         (True, False)
     """

@@ -20,7 +20,7 @@ from advpure.analysis.variability.variance import (
 )
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Row, Schema
-from advpure.statistics.estimates import Estimate
+from advpure.statistics.estimates import Estimate, plain
 from advpure.statistics.rates import Mean, mean_interval
 from advpure.statistics.ratio import Ratio, ratio_of_means
 
@@ -201,6 +201,15 @@ class SnrResult:
         if name in RATIOS:
             return Estimate.of(self.ratio(name), style="beside")
         return Estimate.of(self.mean(name), self.of_images(name), style="beside")
+
+    def tree(self) -> dict[str, Any]:
+        """Return every quantity by name; those without a value are None."""
+        return {"n": self.n, **{name: self.estimate(name) for name in (*MEANS, *RATIOS)}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every quantity with `_n`, `_interval` and, for means, `_std` over images."""
+        values: dict[str, Any] = plain(self.tree())
+        return values
 
 
 def _within(name: str) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session
 from advpure.analysis.variability.cells import rows_path
-from advpure.analysis.variability.result import MEANS, RATIOS, SNR_SCHEMA, SnrResult, SnrRow
+from advpure.analysis.variability.result import SNR_SCHEMA, SnrResult, SnrRow
 from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.tables import describe_snr, snr_tables
 from advpure.analysis.variability.two_way import TwoWay, table_statistics
@@ -61,17 +61,12 @@ class SnrReport(Report):
 
     def tree(self) -> dict[str, Any]:
         """Return every quantity by name, and the rows."""
-        result = self.result
-        return {
-            "n": result.n,
-            **{name: result.estimate(name) for name in (*MEANS, *RATIOS)},
-            "rows": [row._asdict() for row in result.rows],
-        }
+        return {**self.result.tree(), "rows": [row._asdict() for row in self.result.rows]}
 
     def display(self) -> Display:
         """Return the variances, distances and correlations, plain and without bias."""
         s, first = self.settings, self.result.rows[0]
-        shown = {name: self.result.estimate(name) for name in (*MEANS, *RATIOS)}
+        shown = self.result.tree()
         ratio, times = shown["snr_mean_of_ratios"], shown["internal_to_input"]
         headline = (
             f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}, "
