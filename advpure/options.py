@@ -76,6 +76,28 @@ def _as_number(value: Any) -> Any:
     return value
 
 
+def read_values(
+    fields: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any], owner: str
+) -> dict[str, Any]:
+    """Read options by their types and defaults alone; see `read_options`.
+
+    Args:
+        fields: Name to type and default.
+        options: Names and values.
+        owner: Whose options these are, for the messages.
+
+    Raises:
+        BadInput: as `read_options`.
+
+    Example:
+        >>> read_values({"width": (int, 8)}, {"width": "16"}, "classifier mine.py:make")
+        {'width': 16}
+    """
+    given = [(name, hint, dataclasses.field(default=at)) for name, (hint, at) in fields.items()]
+    kind = dataclasses.make_dataclass("Options", given, frozen=True, kw_only=True)
+    return dataclasses.asdict(read_options(kind, options, owner))
+
+
 def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None:
     """Refuse options that are no field of a settings dataclass.
 

@@ -35,14 +35,16 @@ class Subject:
     """A purifier and images, by name.
 
     Attributes:
-        defense: Purifier; `advpure models` lists them.
-        dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default.
+        defense: Purifier; `advpure models` lists them. Your own: file.py:NAME or package.module:NAME.
+        dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
+            own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
         n: Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.
         subset: Which images: test, train, first-100, every-20th, 100:200, or a file.
         t: Strength in time steps, 1 to 1000, e.g. 100.
         sigma: Strength as noise level in [0, 1] units, instead of t, e.g. 0.25.
         options: Option of the purifier, e.g. -o clip_x0=true.
         weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
+        denoiser: Denoiser of your own instead: file.py:NAME, a function of (state, sigma).
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
         device: cpu, cuda, cuda:1 or mps.
@@ -62,6 +64,7 @@ class Subject:
     sigma: float | None = None
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
+    denoiser: str | None = None
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
@@ -82,7 +85,7 @@ class Subject:
         """
         return load_purifier(
             self.defense, self.dataset, xi=xi, gradient=gradient, weights=self.weights,
-            tile=self.tile, **self._options(),
+            denoiser=self.denoiser, tile=self.tile, **self._options(),
         ).to(check_device(self.device))  # fmt: skip
 
     @property
@@ -113,9 +116,10 @@ class Subject:
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
         """Return what every record says of its images: verb, data set, subset, count, device."""
+        content = dataset_info(self.dataset).digest
         return {
             "verb": verb, "dataset": self.dataset, "subset": self.subset, "n": len(images.ids),
-            "device": self.device,
+            "device": self.device, **({} if content is None else {"images": content}),
         }  # fmt: skip
 
     def context(
@@ -148,7 +152,10 @@ class JudgedSubject(Subject):
     """A purifier in front of a classifier, and images, by name.
 
     Attributes:
-        classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE.
+        classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE. Your
+            own: file.py:NAME, or a TorchScript or torch.export file.
+        normalize: MEAN/STD of the images that your classifier takes, e.g. 0.5,0.5,0.5/0.5,0.5,0.5.
+        classifier_options: Argument of your classifier, KEY=VALUE.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``.
         gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``. Default: exact.
         policy: ``single``, ``eot:K`` or ``majority:K`` purifications per answer.
@@ -157,6 +164,10 @@ class JudgedSubject(Subject):
     panel: ClassVar[str] = "Defense and images"
 
     classifier: str | None = None
+    normalize: str | None = None
+    classifier_options: Annotated[Mapping[str, Any], Flag("--classifier-option")] = field(
+        default_factory=dict
+    )
     outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     policy: Policy | str | None = None
@@ -174,9 +185,14 @@ class JudgedSubject(Subject):
         """
         return load_defense(
             self.defense, self.dataset, xi=xi, gradient=self.gradient, policy=self.policy,
-            tile=self.tile, weights=self.weights, classifier=self.classifier, outputs=self.outputs,
+            tile=self.tile, weights=self.weights, denoiser=self.denoiser, **self.judging(),
             **self._options(),
         ).to(check_device(self.device))  # fmt: skip
+
+    def judging(self) -> dict[str, Any]:
+        """Return what `load_defense` is told of the classifier."""
+        names = ("classifier", "outputs", "normalize", "classifier_options")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +233,7 @@ class Ball(Subject):
                 f"has no default radius on {self.dataset}",
                 "give one with --eps, such as 0.5",
             )
-        return norm, info.eps if self.eps is None else parse_eps(self.eps, norm)
+        return norm, info.radius() if self.eps is None else parse_eps(self.eps, norm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -308,10 +308,10 @@ def _pull_back(
     """Return the gradient of <weights, f(images)>, [B, C, H, W], by one of the modes."""
     with differentiating():
         x = plain(images).requires_grad_()
-        y = run_chain(purifier.chain, to_model(x), noise, mode, purifier.surrogate)
+        y = purifier.at(gradient=mode).purify(x, noise)
         if not y.requires_grad:  # a chain that lets nothing through has gradient zero
             return torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(to_unit(y), x, plain(weights))
+        (gradient,) = torch.autograd.grad(y, x, plain(weights))
     return gradient
 
 
@@ -353,7 +353,7 @@ def _values(purifier: Purifier, images: Tensor, noise: Noise) -> Tensor:
         for start in range(0, rows.shape[0], _ROWS):
             chosen = slice(start, start + _ROWS)
             same = dataclasses.replace(noise, ids=ids[chosen])
-            parts.append(to_unit(purifier.chain.run(to_model(rows[chosen]), same)))
+            parts.append(purifier.chain.purify(rows[chosen], same))
     return torch.cat(parts).reshape(images.shape)
 
 
