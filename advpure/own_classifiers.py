@@ -1,7 +1,7 @@
 """Classifiers of users: code by name, objects, TorchScript and `torch.export` files.
 
-They take images in [0, 1], after the normalisation that ``normalize`` names; nothing is guessed. One
-whose accuracy on the images is that of chance is refused where no normalisation was named.
+They take images in [0, 1], after the normalisation that ``normalize`` names; nothing is guessed.
+One whose accuracy on the images is that of chance is refused where no normalisation was named.
 """
 
 import zipfile

@@ -35,7 +35,7 @@ class Subject:
     """A purifier and images, by name.
 
     Attributes:
-        defense: Purifier; `advpure models` lists them. Your own: file.py:NAME or package.module:NAME.
+        defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
         dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
             own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
         n: Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.

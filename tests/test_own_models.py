@@ -190,6 +190,7 @@ class Noisy(nn.Module):
     """Draw from the three global generators."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add noise."""
         shift = float(np.random.rand()) + random.random()  # noqa: NPY002
         return x + 0.1 * torch.randn_like(x) + 0.01 * shift
 
@@ -241,10 +242,12 @@ class Private(nn.Module):
     """Draw from a generator of its own."""
 
     def __init__(self) -> None:
+        """Make the generator."""
         super().__init__()
         self.pen = np.random.default_rng(0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add noise."""
         return x + 0.1 * torch.from_numpy(self.pen.standard_normal(x.shape)).to(x)
 
 

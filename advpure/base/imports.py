@@ -1,7 +1,7 @@
 """Code of users by name: ``package.module:attribute`` and ``file.py:attribute``.
 
 Importing runs the code, so only what the user typed is imported here; who reads a name out of
-somebody's records asks `check_trusted` first. What identifies code in records is the SHA-256 of its
+somebody's records does it inside `untrusted`. What identifies code in records is the SHA-256 of its
 file, of the files beside it that it imports, and of theirs. Modules are imported, and factories are
 called, under seed 0 of the global generators, so that weights drawn at construction are the same in
 every session; the generators are given back as they were.
@@ -28,6 +28,7 @@ from advpure.base.validation import shown
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=True)
+_ALLOWED: ContextVar[bool] = ContextVar("allowed", default=False)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def load_code(text: str, what: str) -> Code:
         raise BadInput(f"{what} {shown(text)}", "names no code", fix)
     if not _TRUSTED.get():
         rule = "is code that somebody's records name, and would run"
-        raise BadInput(f"{what} {text}", rule, "read it, then pass --trust")
+        raise BadInput(f"{what} {text}", rule, "read it, then write advpure --trust VERB ...")
     place, _, attribute = text.rpartition(":")
     subject = f"{what} {text}"
     module = (_from_file if place.endswith(".py") else _from_package)(place, subject)
@@ -110,15 +111,22 @@ def code_of(value: object) -> Code:
         source = inspect.getsource(thing).encode()
     except (OSError, TypeError):  # typed into an interpreter, or compiled
         code = getattr(thing, "__code__", None) or getattr(
-            getattr(thing, "forward", None) or getattr(thing, "__call__", None), "__code__", None
+            getattr(thing, "forward", getattr(thing, "__call__", None)),
+            "__code__",
+            None,
         )
         source = name.encode() if code is None else code.co_code + repr(code.co_names).encode()
     return Code(name, value, hashlib.sha256(source).hexdigest(), getattr(thing, "__module__", ""))
 
 
+def trust_records(allowed: bool = True) -> None:
+    """Let code run that is named in records, see `untrusted`."""
+    _ALLOWED.set(allowed)
+
+
 @contextmanager
-def untrusted(allowed: bool = False) -> Iterator[None]:
-    """Refuse to run code that is named inside, unless it is allowed.
+def untrusted() -> Iterator[None]:
+    """Refuse to run code that is named inside, unless `trust_records` allows it.
 
     Example:
         >>> with untrusted():
@@ -126,9 +134,9 @@ def untrusted(allowed: bool = False) -> Iterator[None]:
         Traceback (most recent call last):
         ...
         advpure.BadInput: function math:sqrt is code that somebody's records name, and would run; \
-read it, then pass --trust
+read it, then write advpure --trust VERB ...
     """
-    token = _TRUSTED.set(allowed and _TRUSTED.get())
+    token = _TRUSTED.set(_ALLOWED.get() and _TRUSTED.get())
     try:
         yield
     finally:
@@ -183,12 +191,14 @@ def _from_file(place: str, subject: str) -> ModuleType:
     _forget_helpers(path.parent)
     sys.path.insert(0, beside)
     try:
-        with _explained(subject, path), seeded():
+        with seeded():
             # Compiled here: a cached file of bytes may be older than an edit of the same second.
             exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if isinstance(error, BadInput) or not isinstance(error, Exception):
+            raise
+        raise _unimportable(subject, path, error) from error
     finally:
         sys.path.remove(beside)
         if beside not in sys.path:
@@ -221,31 +231,22 @@ def _file_sha256(path: Path) -> str:
 
 def _from_package(place: str, subject: str) -> ModuleType:
     try:
-        with _explained(subject, None), seeded():
+        with seeded():
             return importlib.import_module(place)
     except ModuleNotFoundError as error:
-        rule = f"names no module, there is no {error.name}"
-        raise BadInput(subject, rule, "check the spelling, or name a file.py") from None
-
-
-@contextmanager
-def _explained(subject: str, path: Path | None) -> Iterator[None]:
-    """Show why code of a user's failed while it was imported, with the line."""
-    try:
-        yield
+        if error.name is not None and f"{place}.".startswith(f"{error.name}."):
+            rule = f"names no module, there is no {error.name}"
+            raise BadInput(subject, rule, "check the spelling, or name a file.py") from None
+        raise _unimportable(subject, None, error) from error
     except BadInput:
         raise
     except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if (
-            path is None
-            and missing
-            and f"{subject.rpartition(' ')[2]}.".replace(":", ".").startswith(f"{error.name}.")
-        ):  # type: ignore[attr-defined]
-            raise  # the module that was named, none of its own imports
-        raise BadInput(
-            subject, f"cannot be imported ({explain(error, path)})", "mend it"
-        ) from error
+        raise _unimportable(subject, None, error) from error
+
+
+def _unimportable(subject: str, path: Path | None, error: Exception) -> BadInput:
+    """Say why code of a user's failed while it was imported, with the line."""
+    return BadInput(subject, f"cannot be imported ({explain(error, path)})", "mend it")
 
 
 def explain(error: BaseException, path: Path | None = None) -> str:

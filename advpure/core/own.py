@@ -4,9 +4,9 @@ Its randomness is one of
 
 * ``none``: it draws nothing;
 * ``keyed``: it takes ``(images, ids, randomness)`` and draws from `RandomnessConfig`;
-* ``generator``: it draws from the global generators of torch, NumPy or Python. Every row is computed
-  alone, with the generators set to a seed made of configuration and sample id, so a row has the
-  same bits in every batch, order and repetition;
+* ``generator``: it draws from the global generators of torch, NumPy or Python. Every row is
+  computed alone, with the generators set to a seed made of configuration and sample id, so a row
+  has the same bits in every batch, order and repetition;
 * ``fresh``: two equal calls under equal seeds differ (a generator of its own, the clock). No key
   controls it, so it is never treated as fixed.
 

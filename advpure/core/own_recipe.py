@@ -28,7 +28,7 @@ _TAKEN = (
     "xi", "gradient", "tile", "weights", "classifier", "outputs", "policy", "normalize",
     "classifier_options", "model",
 )  # fmt: skip
-"""Names that mean something else to `load_defense`: parameters of these names keep their defaults."""
+"""What means something else to `load_defense`: such parameters keep their defaults."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def recipe_of(code: Code) -> type[Recipe]:
     value = code.value
     if isinstance(value, type) and issubclass(value, Recipe):
         return value
-    if isinstance(value, type) and issubclass(value, Denoiser) or isinstance(value, Denoiser):
+    if (isinstance(value, type) and issubclass(value, Denoiser)) or isinstance(value, Denoiser):
         fix = f"write --denoiser {code.name} -d ddpm"
         raise BadInput(f"defense {code.name}", "is a denoiser, not a purifier", fix)
     if not callable(value) and not isinstance(value, Chain):

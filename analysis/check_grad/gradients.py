@@ -43,10 +43,9 @@ from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
 from advpure.base.flags import Flag
 from advpure.base.kinds import Natural
-from advpure.base.units import to_model, to_unit
 from advpure.base.validation import resolved, validate
 from advpure.core.chain import Noise
-from advpure.core.gradients import GradientMode, differentiating, plain, run_chain
+from advpure.core.gradients import GradientMode, differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info, load_images

@@ -7,8 +7,8 @@ padding.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
