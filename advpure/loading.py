@@ -6,7 +6,6 @@ policy, tile, and the SHA-256 of every weights file.
 
 import dataclasses
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
-from advpure.base.imports import code_of, load_code, names_code, source_sha256
+from advpure.base.imports import code_of, load_code, names_code
 from advpure.base.validation import as_integer, instance, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
@@ -419,8 +418,9 @@ def _load_purifier(
         check_covered(denoiser, model_name, level)
     own = recipe.model if isinstance(recipe, OwnRecipe) else None
     info = dataset_info(dataset)
-    if is_foreign(name):
-        settings["code"] = code_digest(name)
+    digest = PURIFIERS.digest(name)
+    if digest is not None:
+        settings["code"] = digest
     if own is not None:
         own.examine(info.shape, info.tile)
         settings["draws"] = own.draws
@@ -447,18 +447,6 @@ def _load_purifier(
 def _title(name: Any) -> str:
     """Return what records call a purifier: its name, or that of an object."""
     return name if isinstance(name, str) else code_of(name).name
-
-
-def is_foreign(name: Any) -> bool:
-    """Return whether a purifier is code from outside this package."""
-    return not PURIFIERS.is_ours(name)
-
-
-def code_digest(name: Any) -> str:
-    """Return the SHA-256 of the source of a purifier from outside."""
-    if isinstance(name, str) and not PURIFIERS.takes(name):
-        return source_sha256(sys.modules[PURIFIERS.get(name).__module__])
-    return (load_code(name, "defense") if isinstance(name, str) else code_of(name)).sha256
 
 
 def _note_blind(name: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from advpure.attacks.registry import find
+from advpure.attacks.registry import attack_digest, find
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
 from advpure.base.errors import BadInput
@@ -263,6 +263,11 @@ class Attacked(Ball):
             },
         ),
     ] = field(default_factory=dict)
+
+    def identity(self, verb: str, images: Images) -> dict[str, Any]:
+        """Return what every record says of its images, and the digest of an attack from outside."""
+        code = attack_digest(self.attack)
+        return super().identity(verb, images) | ({} if code is None else {"attack_code": code})
 
     def context(
         self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object

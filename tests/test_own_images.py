@@ -167,7 +167,7 @@ def test_arrays_of_objects_never_run_code() -> None:
 
 def test_code_in_records_runs_only_when_trusted() -> None:
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nx = 1\n")
-    with pytest.raises(BadInput, match="somebody's records name.*--trust"), untrusted():
+    with pytest.raises(BadInput, match=r"somebody's records name.*--trust"), untrusted():
         load_images("evil.py:x")
     assert not Path("ran").exists()
     trust_records()

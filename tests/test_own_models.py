@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_lines import JUDGED, LINES
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -168,6 +169,27 @@ def test_a_denoiser_of_a_file_gives_the_bits_of_the_shipped_one(mine: Path) -> N
     ours = attack("--weights digits-edm -d ddpm --t 20 --dataset digits --fix-random --out b")
     assert margins(own) == margins(ours)
     assert own["settings"]["defense"]["denoiser"]["name"] == "mine.py:denoiser"
+
+
+@pytest.mark.parametrize("verb", LINES)
+def test_every_study_takes_them(mine: Path, verb: str) -> None:
+    judge = "--classifier mine.py:classifier" if verb in JUDGED else ""
+    line = f"{verb} -d mine.py:Purifier --dataset images.npz -n 2 {LINES[verb]} {judge}"
+    found = answer(f"{line} --json -q")
+    assert found["settings"]["dataset"] == "images.npz"
+
+
+def test_gradients_of_a_denoiser_of_a_file_are_proved(mine: Path) -> None:
+    (mine / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = nn.Conv2d(1, 1, 3, padding=1)\n"
+        "    def forward(self, x, sigma): return self.layer(x)\n"
+    )
+    found = answer("check-grad -d ddpm --t 2 --denoiser net.py:Net -n 1 --directions 1 --json")
+    assert found["passed"]
+    assert found["settings"]["purifiers"]["ddpm"]["denoiser"]["name"] == "net.py:Net"
+    assert answer("check-grad -d mine.py:Purifier -n 1 --directions 1 --json")["passed"]
 
 
 def test_an_answer_with_logits_is_a_classifier(mine: Path) -> None:

@@ -103,6 +103,17 @@ def as_code(code: Code) -> Code:
     return code
 
 
+def as_function(code: Code) -> Any:
+    """Return code that is a function: the adapter of a registry of functions.
+
+    Raises:
+        BadInput: for what cannot be called.
+    """
+    if not callable(code.value):
+        raise BadInput(code.name, f"is a {type(code.value).__name__}, no function", "name one")
+    return code.value
+
+
 def code_of(value: object) -> Code:
     """Describe an object that was passed as it is, by the source of its class or function."""
     thing: Any = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
@@ -110,11 +121,9 @@ def code_of(value: object) -> Code:
     try:
         source = inspect.getsource(thing).encode()
     except (OSError, TypeError):  # typed into an interpreter, or compiled
-        code = getattr(thing, "__code__", None) or getattr(
-            getattr(thing, "forward", getattr(thing, "__call__", None)),
-            "__code__",
-            None,
-        )
+        own = getattr(thing, "__dict__", {}).get("__call__", thing)
+        call = getattr(thing, "forward", own)
+        code = getattr(call, "__code__", None)
         source = name.encode() if code is None else code.co_code + repr(code.co_names).encode()
     return Code(name, value, hashlib.sha256(source).hexdigest(), getattr(thing, "__module__", ""))
 

@@ -132,6 +132,21 @@ class Registry(Generic[T]):
         entry = self._entries.get(name) if isinstance(name, str) else None
         return entry is not None and not entry.is_foreign
 
+    def digest(self, name: Any) -> str | None:
+        """Return the SHA-256 of the source of foreign code, None for what was registered here.
+
+        Raises:
+            BadInput: as `get`.
+        """
+        if self.is_ours(name):
+            return None
+        from advpure.base.imports import code_of, load_code, source_sha256
+
+        if self.takes(name):
+            return (load_code(name, self.kind) if isinstance(name, str) else code_of(name)).sha256
+        module, _, _ = str(self._entry(name).target).partition(":")
+        return source_sha256(importlib.import_module(module))
+
     def _adapt(self, code: "Code") -> T:
         """Turn foreign code into an entry, of named code once for each state of its source."""
         assert self.adapt is not None

@@ -49,7 +49,7 @@ from advpure.core.gradients import GradientMode, differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info, load_images
-from advpure.loading import load_denoiser, load_purifier
+from advpure.loading import load_denoiser, load_purifier, own_denoiser
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
 
@@ -225,6 +225,7 @@ def purifier_factory(
     strengths: Mapping[str, float | None],
     options: Mapping[str, Any],
     weights: str | Path | None,
+    denoiser: Any = None,
 ) -> PurifierFactory:
     """Return what makes a registered purifier around a copy of its network.
 
@@ -234,6 +235,7 @@ def purifier_factory(
         strengths: ``t`` and ``sigma``, None where not given; used where the purifier has them.
         options: Its options.
         weights: Weights of its network, used where it has one.
+        denoiser: A denoiser of a user's instead.
     """
     kind = PURIFIERS.get(name)
     known = {field.name for field in dataclasses.fields(kind)}
@@ -243,11 +245,15 @@ def purifier_factory(
 
     @plain_defaults()
     def make(dtype: torch.dtype) -> Purifier:
-        denoiser = None
-        if kind.network is not None:
-            network = load_denoiser(weights or f"{dataset_info(dataset).networks}-{kind.network}")
-            denoiser = copy.deepcopy(network).to(dtype)
-        return load_purifier(name, dataset, denoiser=denoiser, tile=0, **chosen)
+        if kind.network is None:
+            purifier = load_purifier(name, dataset, tile=0, **chosen)
+            return purifier if purifier.model is None else copy.deepcopy(purifier).to(dtype)
+        shipped = f"{dataset_info(dataset).networks}-{kind.network}"
+        network = (
+            load_denoiser(weights or shipped) if denoiser is None else own_denoiser(denoiser)[0]
+        )
+        own = copy.deepcopy(network).to(dtype)
+        return load_purifier(name, dataset, denoiser=own, tile=0, **chosen)
 
     return make
 
