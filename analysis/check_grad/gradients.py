@@ -249,11 +249,16 @@ def purifier_factory(
             purifier = load_purifier(name, dataset, tile=0, **chosen)
             return purifier if purifier.model is None else copy.deepcopy(purifier).to(dtype)
         shipped = f"{dataset_info(dataset).networks}-{kind.network}"
-        network = (
-            load_denoiser(weights or shipped) if denoiser is None else own_denoiser(denoiser)[0]
-        )
+        said: dict[str, Any] | None = None
+        if denoiser is None:
+            network = load_denoiser(weights or shipped)
+        else:
+            network, said = own_denoiser(denoiser)
         own = copy.deepcopy(network).to(dtype)
-        return load_purifier(name, dataset, denoiser=own, tile=0, **chosen)
+        purifier = load_purifier(name, dataset, denoiser=own, tile=0, **chosen)
+        if said is not None:
+            purifier.settings["denoiser"] = said
+        return purifier
 
     return make
 
