@@ -296,7 +296,7 @@ def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
     return name
 
 
-def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
+def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
     """Check a purifier's options, given as values or as text, and fill in the defaults.
 
     Args:
@@ -310,7 +310,7 @@ def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
         >>> make_recipe("ddpm", {"t": "50"}).index
         49
     """
-    return read_options(PURIFIERS.get(name), options, name)
+    return read_options(PURIFIERS.get(name), options, _title(name))
 
 
 def load_purifier(

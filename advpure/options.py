@@ -116,7 +116,7 @@ def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None
 
 
 def purifier_options(
-    name: str, options: Mapping[str, Any], **strengths: float | None
+    name: Any, options: Mapping[str, Any], **strengths: float | None
 ) -> dict[str, Any]:
     """Join a purifier's options with its strength, so that no other keyword slips in.
 
@@ -135,7 +135,7 @@ def purifier_options(
         >>> purifier_options("ddpm", {"clip_x0": "true"}, t=50, sigma=None)
         {'clip_x0': 'true', 't': 50}
     """
-    check_names(PURIFIERS.get(name), options, name)
+    check_names(PURIFIERS.get(name), options, name if isinstance(name, str) else "the defense")
     given = {key: value for key, value in strengths.items() if value is not None}
     for key in given.keys() & options.keys():
         raise BadInput(

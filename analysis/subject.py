@@ -4,7 +4,7 @@ Studies start from these settings, so that a sweep can set any of them by name a
 cannot mean different things by one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +16,7 @@ from advpure.base.flags import Flag, Keys
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
 from advpure.base.units import Norm, parse_eps
-from advpure.base.validation import validate
+from advpure.base.validation import validate, words
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
@@ -29,10 +29,13 @@ from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
 from advpure.runs.records import collect_context, source_digests
 
+Model = str | Callable[..., Any]
+"""A model by name, or an object."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A purifier and images, by name.
+    """A purifier and images, by name; the purifier may be an object.
 
     Attributes:
         defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
@@ -56,7 +59,7 @@ class Subject:
     first: ClassVar[int] = 0
     """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
 
-    defense: Annotated[str, Flag("--defense", "-d")] = "cm"
+    defense: Annotated[Model, Flag("--defense", "-d")] = "cm"
     dataset: str = DEFAULT_DATASET
     n: Annotated[int | None, Flag("--n", "-n")] = None
     subset: str = "test"
@@ -64,7 +67,7 @@ class Subject:
     sigma: float | None = None
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
-    denoiser: str | None = None
+    denoiser: Model | None = None
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
@@ -72,6 +75,10 @@ class Subject:
     def __post_init__(self) -> None:
         """Check every field, those of the run that inherits them too, by its annotation."""
         validate(self)
+        for name in ("defense", "denoiser", "classifier"):
+            value = getattr(self, name, None)
+            if not (value is None or callable(value) or isinstance(value, tuple | list)):
+                words(value, name)
         for name, instead in self.unused.items():
             refuse_idle(self, (name,), "means nothing here", instead)
 
@@ -163,7 +170,7 @@ class JudgedSubject(Subject):
 
     panel: ClassVar[str] = "Defense and images"
 
-    classifier: str | None = None
+    classifier: Model | None = None
     normalize: str | None = None
     classifier_options: Annotated[Mapping[str, Any], Flag("--classifier-option")] = field(
         default_factory=dict

@@ -18,14 +18,19 @@ from own_lines import JUDGED, LINES
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advpure.analysis.compression.study import Compression
+from advpure.analysis.metrics.measure import METRICS
+from advpure.analysis.robustness.study import Robustness
+from advpure.attacks.registry import ATTACKS
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.cli import run
 from advpure.core.randomness import RandomnessConfig
-from advpure.data import load_images
+from advpure.data import DATASETS, load_images
 from advpure.loading import load_classifier, load_defense, load_purifier
 from advpure.own_classifiers import CLASSIFIERS
 from advpure.purifiers import PURIFIERS
+from advpure.studies import STUDIES
 
 XI = RandomnessConfig(0)
 MINE = '''
@@ -177,6 +182,23 @@ def test_every_study_takes_them(mine: Path, verb: str) -> None:
     line = f"{verb} -d mine.py:Purifier --dataset images.npz -n 2 {LINES[verb]} {judge}"
     found = answer(f"{line} --json -q")
     assert found["settings"]["dataset"] == "images.npz"
+
+
+def test_studies_take_objects(mine: Path) -> None:
+    network = load_classifier("digits")
+    judge = nn.Sequential(network)
+    judge.training = False
+    given: dict[str, Any] = {"dataset": "digits", "n": 3, "eps": 0.1}
+    study = Robustness(
+        defense=lambda x: x / 2 + 0.1, classifier=judge, attack_options={"steps": 1}, **given
+    )
+    report = study.run(out=mine / "object")
+    assert report.settings["defense"]["purifier"] == "<lambda>"
+    assert len(report.settings["defense"]["code"]) == 64
+    halved = Compression(defense=lambda x: x / 2, **given).run(out=mine / "halved")
+    assert halved.tree()["rows"][0].value == pytest.approx(0.5)
+    with pytest.raises(BadInput, match=r"defense 3 is not a text"):
+        Robustness(defense=3, **given)
 
 
 def test_gradients_of_a_denoiser_of_a_file_are_proved(mine: Path) -> None:
@@ -375,8 +397,6 @@ def test_options_are_the_parameters_of_the_code(mine: Path) -> None:
 
 
 def test_edited_code_is_another_run(mine: Path) -> None:
-    from advpure.analysis.robustness.study import Robustness
-
     (mine / "helper.py").write_text("FACTOR = 0.5\n")
     (mine / "uses.py").write_text("import helper\ndef f(x): return x * helper.FACTOR\n")
 
@@ -443,6 +463,10 @@ def judge():
     return load_classifier("digits")
 
 
+def brightness(purifier, images):
+    return purifier(images).flatten(1).mean(1)
+
+
 def images():
     from advpure import load_images
 
@@ -461,12 +485,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "[advpure.purifiers]\nexample-blur = example_defenses:blur\ncm = example_defenses:blur\n"
         "[advpure.classifiers]\nexample-judge = example_defenses:judge\n"
         "[advpure.datasets]\nexample-images = example_defenses:images\n"
+        "[advpure.metrics]\nexample-brightness = example_defenses:brightness\n"
+        "[advpure.attacks]\nexample-pgd = advpure.attacks.projected:pgd\n"
+        "[advpure.studies]\nexample-cr = advpure.analysis.compression.study:Compression\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    from advpure.data import DATASETS
-
-    registries: list[Registry[Any]] = [PURIFIERS, CLASSIFIERS, DATASETS]
+    registries: list[Registry[Any]] = [
+        PURIFIERS, CLASSIFIERS, DATASETS, ATTACKS, METRICS, STUDIES,
+    ]  # fmt: skip
     for each in registries:
         each._is_complete = False
     yield
@@ -491,3 +518,11 @@ def test_other_packages_register_by_entry_points() -> None:
     listed = answer("models list --json")
     assert "example-blur" in listed["purifiers"]
     assert "example-judge" in listed["classifiers"]
+    assert "example-pgd" in listed["attacks"]
+    found = answer(
+        "measure example-brightness -d example-blur --dataset example-images -n 2 --json"
+    )
+    assert len(found["settings"]["metric_code"]) == 64
+    again = answer("attack -a example-pgd --dataset digits -d none -n 2 --steps 1 --json")
+    assert len(again["settings"]["attack_code"]) == 64
+    assert "example-cr" in STUDIES
