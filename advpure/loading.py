@@ -18,9 +18,12 @@ from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
+from advpure.base.factories import read_factory
+from advpure.base.imports import code_of, load_code, names_code
 from advpure.base.validation import as_integer, instance, number
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
+from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
 from advpure.core.denoisers import (
     DENOISERS,
@@ -28,10 +31,13 @@ from advpure.core.denoisers import (
     Denoiser,
     EDMDenoiser,
     EpsilonDenoiser,
+    FunctionDenoiser,
     check_covered,
 )
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs, as_logits
+from advpure.core.own import OwnModel
+from advpure.core.own_recipe import OwnRecipe
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import NoiseStrength, Recipe
@@ -41,6 +47,14 @@ from advpure.data import DATASETS, dataset_info
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network, sha256, state_sha256
 from advpure.options import read_options
+from advpure.own_classifiers import (
+    CLASSIFIERS,
+    Normalize,
+    exported_classifier,
+    exported_identity,
+    named_classifier,
+    own_classifier,
+)
 from advpure.purifiers import PURIFIERS
 
 OFFICIAL = "official checkpoint"
@@ -134,15 +148,20 @@ def load_classifier(
     weights: str | Path | None = None,
     *,
     outputs: Outputs = "logits",
+    normalize: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Load the classifier of a data set: images in [0, 1], [B, C, H, W], to logits [B, K].
 
     Args:
         dataset: A data set's name.
-        weights: Another weights file or shipped name, or ``NAME:FILE`` for an official
-            checkpoint, such as ``resnet56-cifar10:resnet56-4bfd9763.th``.
+        weights: Another weights file or shipped name, ``NAME:FILE`` for an official checkpoint,
+            such as ``resnet56-cifar10:resnet56-4bfd9763.th``, code of yours as
+            ``file.py:attribute``, or a TorchScript or `torch.export` file.
         outputs: What its network answers with: ``logits``, ``probabilities`` or ``labels``; the
             module that is returned answers with logits (`advpure.core.outputs`, also for the cost).
+        normalize: MEAN/STD of the images that it takes, comma lists; see `Normalize`.
+        options: Arguments of code of yours, by name.
 
     Raises:
         BadInput: when the data set has no shipped classifier and none is given, or a denoiser is.
@@ -152,8 +171,7 @@ def load_classifier(
         >>> load_classifier("digits")(load_images("digits", n=1).images).argmax(1).tolist()
         [0]
     """
-    judge = _load_judge(_classifier_name(dataset, weights)).module
-    return _answering(judge, dataset, outputs)
+    return load_judge(dataset, weights, outputs, normalize, options)[0]
 
 
 def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
@@ -163,24 +181,54 @@ def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
 
 
 def load_judge(
-    dataset: str, weights: str | Path | None, outputs: Outputs = "logits"
-) -> tuple[nn.Module, dict[str, str]]:
+    dataset: str,
+    weights: str | Path | None,
+    outputs: Outputs = "logits",
+    normalize: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
     """Load a classifier for the images of a data set, and what identifies it in records.
 
     Args:
         dataset: A data set's name.
         weights: As `load_classifier`.
         outputs: Likewise.
+        normalize: Likewise.
+        options: Likewise.
 
     Raises:
         BadInput: as `load_classifier`, and for one that was trained on images of another shape.
     """
-    judge, metadata, identity = _load_judge(_classifier_name(dataset, weights))
+    name = _classifier_name(dataset, weights)
+    if is_code(name) or (isinstance(name, str) and name in CLASSIFIERS):
+        model, facts = named_classifier(str(name), dataset, outputs, normalize, options)
+        return model, _said(facts, outputs)
+    if options:
+        fix = "leave them out, or name code, file.py:make"
+        raise BadInput(f"options of classifier {name}", "mean nothing to weights", fix)
+    program = None if split_reference(name) is not None else exported_classifier(Path(name))
+    if program is not None:
+        code = exported_identity(Path(name))
+        model, facts = own_classifier(program, code, dataset, outputs, normalize, state=code.sha256)
+        return model, _said(facts, outputs)
+    judge, metadata, identity = _load_judge(name)
     _check_shape(metadata, dataset)
-    return _answering(judge, dataset, outputs), _said(identity, outputs)
+    answering = _answering(judge, dataset, outputs)
+    if normalize is None:
+        return answering, _said(identity, outputs)
+    # Not trusted any more: a first call asks whether it is steady, as of any other module.
+    before = Normalize(normalize)
+    return nn.Sequential(before, answering).eval(), {
+        **_said(identity, outputs), "normalize": normalize,
+    }  # fmt: skip
 
 
-def _said(identity: dict[str, str], outputs: Outputs) -> dict[str, str]:
+def is_code(name: object) -> bool:
+    """Return whether a name of a network is code of a user's, and no official checkpoint."""
+    return names_code(name) and split_reference(str(name)) is None
+
+
+def _said(identity: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
     """Return what identifies a classifier, with what it answers with where that is not logits."""
     return identity if outputs == "logits" else {**identity, "outputs": outputs}
 
@@ -248,7 +296,7 @@ def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
     return name
 
 
-def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
+def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
     """Check a purifier's options, given as values or as text, and fill in the defaults.
 
     Args:
@@ -262,11 +310,11 @@ def make_recipe(name: str, options: dict[str, Any]) -> Recipe:
         >>> make_recipe("ddpm", {"t": "50"}).index
         49
     """
-    return read_options(PURIFIERS.get(name), options, name)
+    return read_options(PURIFIERS.get(name), options, _title(name))
 
 
 def load_purifier(
-    name: str,
+    name: Any,
     dataset: str = DEFAULT_DATASET,
     *,
     t: int | None = None,
@@ -275,13 +323,15 @@ def load_purifier(
     gradient: GradientMode | None = None,
     tile: int | None = None,
     weights: str | Path | None = None,
-    denoiser: Denoiser | None = None,
+    denoiser: Any = None,
     **options: Any,
 ) -> Purifier:
     """Load a purifier: a module from images in [0, 1] to purified images.
 
     Args:
-        name: A name in `advpure.purifiers.PURIFIERS`, such as ``cm`` or ``ddpm``.
+        name: A name in `advpure.purifiers.PURIFIERS`, such as ``cm`` or ``ddpm``, code of yours as
+            ``file.py:attribute`` or ``package.module:attribute``, or an object: a module or
+            function of images in [0, 1], see docs/your-model.md.
         dataset: The data set whose shipped networks and tile it uses.
         t: Strength in time steps.
         sigma: Strength as noise level in [0, 1] units, instead of t.
@@ -289,8 +339,8 @@ def load_purifier(
         gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``; exact by default.
         tile: Compute tile; the data set's by default, 0 for none.
         weights: Another weights file, shipped network or official ``NAME:FILE`` for the denoiser.
-        denoiser: A denoiser object instead; not together with weights.
-        options: The purifier's own options.
+        denoiser: A denoiser instead, an object or code of yours; not together with weights.
+        options: The purifier's own options, or the arguments of code of yours.
 
     Raises:
         BadInput: for names, options or files that cannot be used.
@@ -298,7 +348,37 @@ def load_purifier(
     Example:
         >>> load_purifier("ddpm", "digits", t=50).chain.evaluations
         50
+        >>> purifier = load_purifier(lambda images: images / 2, "digits")
+        >>> purifier(torch.ones(1, 1, 8, 8)).max().item()
+        0.5
     """
+    purifier = _load_purifier(
+        name, dataset, t=t, sigma=sigma, xi=xi, gradient=gradient, tile=tile, weights=weights,
+        denoiser=denoiser, **options,
+    )  # fmt: skip
+    if purifier.model is not None and purifier.model.answers == "classes":
+        raise BadInput(
+            purifier.model.name,
+            "answers with logits, so it is a whole defense",
+            "use what measures a defense, such as advpure attack or load_defense",
+        )
+    return purifier
+
+
+def _load_purifier(
+    name: Any,
+    dataset: str,
+    *,
+    t: int | None,
+    sigma: float | None,
+    xi: RandomnessConfig | None = None,
+    gradient: GradientMode | None,
+    tile: int | None,
+    weights: str | Path | None,
+    denoiser: Any,
+    **options: Any,
+) -> Purifier:
+    """Load a purifier, or a model that is a whole defense."""
     if denoiser is not None and weights is not None:
         fix = "give one of them"
         raise BadInput(f"weights {weights} and a denoiser", "exclude each other", fix)
@@ -312,7 +392,9 @@ def load_purifier(
             )
     chosen = {key: value for key, value in given.items() if value is not None}
     recipe = make_recipe(name, {**chosen, **options})
-    settings: dict[str, Any] = {"purifier": name, **dataclasses.asdict(recipe)}
+    settings: dict[str, Any] = {"purifier": _title(name), **dataclasses.asdict(recipe)}
+    if isinstance(denoiser, str) and recipe.network is None:
+        raise BadInput(f"a denoiser for {_title(name)}", "means nothing to it", "leave it out")
     if denoiser is None and recipe.network is not None:
         shipped = f"{dataset_info(dataset).networks}-{recipe.network}"
         model = shipped if weights is None else weights
@@ -320,11 +402,11 @@ def load_purifier(
             raise BadInput(
                 f"data set {dataset!r}",
                 f"has no network of kind {recipe.network} here",
-                "pass --weights FILE (weights=FILE in Python)",
+                "pass --weights FILE or --denoiser file.py:make (weights=, denoiser= in Python)",
             )
         denoiser, settings["denoiser"] = _load_denoiser(model, dataset)
     elif denoiser is not None:
-        settings["denoiser"] = _identity(denoiser)
+        denoiser, settings["denoiser"] = own_denoiser(denoiser)
     elif weights is not None:
         raise BadInput(f"weights {weights}", f"mean nothing to {name}", "leave out the weights")
     model_name = settings.get("denoiser", {}).get("name", "")
@@ -334,17 +416,80 @@ def load_purifier(
         level = recipe.level / 2  # its default included
     if level is not None:
         check_covered(denoiser, model_name, level)
-    return Purifier(
-        name,
+    own = recipe.model if isinstance(recipe, OwnRecipe) else None
+    info = dataset_info(dataset)
+    digest = PURIFIERS.digest(name)
+    if digest is not None:
+        settings["code"] = digest
+    if own is not None:
+        own.examine(info.shape, info.tile)
+        settings["draws"] = own.draws
+        if isinstance(own.function, nn.Module):
+            settings["sha256"] = state_sha256(own.function)
+        if gradient is None and own.answers == "images" and own.is_blind(info.shape):
+            _note_blind(own.name)
+    purifier = Purifier(
+        _title(name),
         recipe.chain(denoiser),
         denoiser,
         settings=settings,
         surrogate=recipe.surrogate(denoiser),
         recipe=recipe,
+        model=own,
         xi=xi,
         gradient=gradient,
         tile=_tile(dataset, tile),
-    ).eval()
+    )
+    purifier.training = False  # and not .eval(), which would switch a user's module
+    return purifier
+
+
+def _title(name: Any) -> str:
+    """Return what records call a purifier: its name, or that of an object."""
+    return name if isinstance(name, str) else code_of(name).name
+
+
+def _note_blind(name: str) -> None:
+    """Say that a purifier lets no gradient through, and what the ways out cost."""
+    warnings.warn(
+        f"{name} lets no gradient through, so gradient attacks are blind, which is no robustness; "
+        "--gradient bpda takes the identity for it, at no cost, and is weak where it moves images "
+        "far; an attribute `surrogate`, a differentiable stand-in, with --gradient surrogate costs "
+        "its writing and one more call a step; an attack without gradients costs many more calls",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def own_denoiser(given: Any) -> tuple[Denoiser, dict[str, Any]]:
+    """Return a denoiser of a user's, by name or an object, and what identifies it in records.
+
+    A function or module of (state, sigma), both in model units, will do.
+
+    Raises:
+        BadInput: for what is no denoiser.
+
+    Example:
+        >>> own_denoiser(lambda x, sigma: x / (1 + sigma**2))[0](torch.ones(1, 1, 1, 1), 1.0).item()
+        0.5
+    """
+    if isinstance(given, Denoiser):
+        return given, _identity(given)
+    code = load_code(given, "denoiser") if isinstance(given, str) else code_of(given)
+    built = code.value if _is_two_argument(code.value) else read_factory(code).build({})
+    if not isinstance(built, Denoiser):
+        if not callable(built) or isinstance(built, Recipe | type):
+            rule = f"gives a {type(built).__name__}, no denoiser"
+            fix = "give a Denoiser, or a function of (state, sigma)"
+            raise BadInput(f"denoiser {code.name}", rule, fix)
+        built = FunctionDenoiser(built)
+    identity = {"name": code.name, "code": code.sha256, "sha256": state_sha256(built)}
+    return built, identity
+
+
+def _is_two_argument(value: Any) -> bool:
+    """Return whether a function takes a state and a level, and makes nothing."""
+    return inspect.isroutine(value) and len(read_factory(code_of(value)).required) == 2
 
 
 def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model: str) -> None:
@@ -366,7 +511,7 @@ def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model
 
 
 def load_defense(
-    name: str,
+    name: Any,
     dataset: str = DEFAULT_DATASET,
     *,
     t: int | None = None,
@@ -376,15 +521,18 @@ def load_defense(
     policy: Policy | str | None = None,
     tile: int | None = None,
     weights: str | Path | None = None,
-    denoiser: Denoiser | None = None,
-    classifier: nn.Module | str | Path | None = None,
+    denoiser: Any = None,
+    classifier: nn.Module | Callable[..., Any] | str | Path | None = None,
     outputs: Outputs = "logits",
+    normalize: str | None = None,
+    classifier_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Defense:
     """Load a defense: purifier and classifier, a module from images in [0, 1] to logits.
 
     Args:
-        name: A purifier's name.
+        name: A purifier as in `load_purifier`, or a model that is a whole defense, from images in
+            [0, 1] to logits; then without a classifier.
         dataset: The data set whose networks and tile it uses.
         t: Strength in time steps.
         sigma: Strength as noise level in [0, 1] units, instead of t.
@@ -394,10 +542,12 @@ def load_defense(
             DensePure's own vote.
         tile: Compute tile; the data set's by default, 0 for none.
         weights: Weights of the denoiser: a file, a shipped name or an official ``NAME:FILE``.
-        denoiser: A denoiser object instead.
-        classifier: A module from [0, 1] images to logits, or as `weights`.
+        denoiser: A denoiser instead, an object or code of yours.
+        classifier: A module or function from [0, 1] images to logits, or as in `load_classifier`.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``; see
             `advpure.core.outputs`, also for the cost.
+        normalize: MEAN/STD of the images that the classifier takes, comma lists.
+        classifier_options: Arguments of a classifier that is code of yours.
         options: The purifier's own options.
 
     Raises:
@@ -410,31 +560,46 @@ def load_defense(
         >>> defense.bind(ids)(images).shape
         torch.Size([4, 10])
     """
-    purifier = load_purifier(
+    purifier = _load_purifier(
         name, dataset, t=t, sigma=sigma, gradient=gradient, weights=weights, denoiser=denoiser,
         tile=0, **options,
     )  # fmt: skip
-    if isinstance(classifier, nn.Module):
+    judge: nn.Module
+    if purifier.model is not None and purifier.model.answers == "classes":
+        if classifier is not None or normalize is not None:
+            fix = "leave --classifier and --normalize out"
+            raise BadInput(purifier.model.name, "is a whole defense, with its classifier", fix)
+        judge, identity = purifier.model, {"name": purifier.name, "is": "the whole defense"}
+        purifier = Purifier(purifier.name, Chain(), settings=purifier.settings, gradient=gradient)
+    elif classifier is None or isinstance(classifier, str | Path):
+        judge, identity = load_judge(dataset, classifier, outputs, normalize, classifier_options)
+    elif isinstance(classifier, nn.Module) and is_trusted(classifier) and normalize is None:
         judge = _answering(classifier, dataset, outputs)
         identity = _said(_identity(classifier), outputs)
     else:
-        judge, identity = load_judge(dataset, classifier, outputs)
+        judge, identity = own_classifier(
+            classifier, code_of(classifier), dataset, outputs, normalize, is_strict=False
+        )
+        identity = _said(identity, outputs)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
     if policy is not None:
         instance(policy, Policy, "policy", "write eot:10, or pass a Policy")
-        if policy.draws > 1 and not purifier.is_random:
+        is_random = purifier.is_random or (isinstance(judge, OwnModel) and judge.is_random)
+        if policy.draws > 1 and not is_random:
             raise BadInput(
                 f"policy {policy.kind}:{policy.draws}",
-                f"means nothing to {name}, which draws no noise",
+                f"means nothing to {purifier.name}, which draws no noise",
                 "leave it out",
             )
     if policy is None and votes > 1:
         policy = Policy("majority", votes, reverse_only=True)
     purifier.settings["classifier"] = identity
     tile = _tile(dataset, tile)
-    return Defense(purifier, judge, xi=xi, policy=policy, tile=tile).eval()
+    defense = Defense(purifier, judge, xi=xi, policy=policy, tile=tile)
+    defense.training = purifier.training = False  # and not .eval(), which would switch the parts
+    return defense
 
 
 def describe(defense: Defense) -> dict[str, Any]:

@@ -76,6 +76,28 @@ def _as_number(value: Any) -> Any:
     return value
 
 
+def read_values(
+    fields: Mapping[str, tuple[Any, Any]], options: Mapping[str, Any], owner: str
+) -> dict[str, Any]:
+    """Read options by their types and defaults alone; see `read_options`.
+
+    Args:
+        fields: Name to type and default.
+        options: Names and values.
+        owner: Whose options these are, for the messages.
+
+    Raises:
+        BadInput: as `read_options`.
+
+    Example:
+        >>> read_values({"width": (int, 8)}, {"width": "16"}, "classifier mine.py:make")
+        {'width': 16}
+    """
+    given = [(name, hint, dataclasses.field(default=at)) for name, (hint, at) in fields.items()]
+    kind = dataclasses.make_dataclass("Options", given, frozen=True, kw_only=True)
+    return dataclasses.asdict(read_options(kind, options, owner))
+
+
 def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None:
     """Refuse options that are no field of a settings dataclass.
 
@@ -94,7 +116,7 @@ def check_names(kind: type[Any], options: Mapping[str, Any], owner: str) -> None
 
 
 def purifier_options(
-    name: str, options: Mapping[str, Any], **strengths: float | None
+    name: Any, options: Mapping[str, Any], **strengths: float | None
 ) -> dict[str, Any]:
     """Join a purifier's options with its strength, so that no other keyword slips in.
 
@@ -113,7 +135,7 @@ def purifier_options(
         >>> purifier_options("ddpm", {"clip_x0": "true"}, t=50, sigma=None)
         {'clip_x0': 'true', 't': 50}
     """
-    check_names(PURIFIERS.get(name), options, name)
+    check_names(PURIFIERS.get(name), options, name if isinstance(name, str) else "the defense")
     given = {key: value for key, value in strengths.items() if value is not None}
     for key in given.keys() & options.keys():
         raise BadInput(

@@ -11,7 +11,7 @@ from advpure.base.registry import Registry
 if TYPE_CHECKING:
     from advpure.analysis.study import Study
 
-STUDIES: "Registry[type[Study[Any, Any]]]" = Registry("verb")
+STUDIES: "Registry[type[Study[Any, Any]]]" = Registry("verb", group="advpure.studies")
 _HERE = "advpure.analysis"
 
 STUDIES.register(

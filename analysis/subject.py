@@ -4,11 +4,11 @@ Studies start from these settings, so that a sweep can set any of them by name a
 cannot mean different things by one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from advpure.attacks.registry import find
+from advpure.attacks.registry import attack_digest, find
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
 from advpure.base.errors import BadInput
@@ -16,7 +16,7 @@ from advpure.base.flags import Flag, Keys
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
 from advpure.base.units import Norm, parse_eps
-from advpure.base.validation import validate
+from advpure.base.validation import validate, words
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
@@ -29,20 +29,25 @@ from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
 from advpure.runs.records import collect_context, source_digests
 
+Model = str | Callable[..., Any]
+"""A model by name, or an object."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A purifier and images, by name.
+    """A purifier and images, by name; the purifier may be an object.
 
     Attributes:
-        defense: Purifier; `advpure models` lists them.
-        dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default.
+        defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
+        dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
+            own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
         n: Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.
         subset: Which images: test, train, first-100, every-20th, 100:200, or a file.
         t: Strength in time steps, 1 to 1000, e.g. 100.
         sigma: Strength as noise level in [0, 1] units, instead of t, e.g. 0.25.
         options: Option of the purifier, e.g. -o clip_x0=true.
         weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
+        denoiser: Denoiser of your own instead: file.py:NAME, a function of (state, sigma).
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
         device: cpu, cuda, cuda:1 or mps.
@@ -54,7 +59,7 @@ class Subject:
     first: ClassVar[int] = 0
     """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
 
-    defense: Annotated[str, Flag("--defense", "-d")] = "cm"
+    defense: Annotated[Model, Flag("--defense", "-d")] = "cm"
     dataset: str = DEFAULT_DATASET
     n: Annotated[int | None, Flag("--n", "-n")] = None
     subset: str = "test"
@@ -62,6 +67,7 @@ class Subject:
     sigma: float | None = None
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
+    denoiser: Model | None = None
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
@@ -69,6 +75,10 @@ class Subject:
     def __post_init__(self) -> None:
         """Check every field, those of the run that inherits them too, by its annotation."""
         validate(self)
+        for name in ("defense", "denoiser", "classifier"):
+            value = getattr(self, name, None)
+            if not (value is None or callable(value) or isinstance(value, tuple | list)):
+                words(value, name)
         for name, instead in self.unused.items():
             refuse_idle(self, (name,), "means nothing here", instead)
 
@@ -82,7 +92,7 @@ class Subject:
         """
         return load_purifier(
             self.defense, self.dataset, xi=xi, gradient=gradient, weights=self.weights,
-            tile=self.tile, **self._options(),
+            denoiser=self.denoiser, tile=self.tile, **self._options(),
         ).to(check_device(self.device))  # fmt: skip
 
     @property
@@ -113,9 +123,10 @@ class Subject:
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
         """Return what every record says of its images: verb, data set, subset, count, device."""
+        content = dataset_info(self.dataset).digest
         return {
             "verb": verb, "dataset": self.dataset, "subset": self.subset, "n": len(images.ids),
-            "device": self.device,
+            "device": self.device, **({} if content is None else {"images": content}),
         }  # fmt: skip
 
     def context(
@@ -148,7 +159,10 @@ class JudgedSubject(Subject):
     """A purifier in front of a classifier, and images, by name.
 
     Attributes:
-        classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE.
+        classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE. Your
+            own: file.py:NAME, or a TorchScript or torch.export file.
+        normalize: MEAN/STD of the images that your classifier takes, e.g. 0.5,0.5,0.5/0.5,0.5,0.5.
+        classifier_options: Argument of your classifier, KEY=VALUE.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``.
         gradient: ``full``, ``checkpoint``, ``bpda`` or ``surrogate``. Default: exact.
         policy: ``single``, ``eot:K`` or ``majority:K`` purifications per answer.
@@ -156,7 +170,11 @@ class JudgedSubject(Subject):
 
     panel: ClassVar[str] = "Defense and images"
 
-    classifier: str | None = None
+    classifier: Model | None = None
+    normalize: str | None = None
+    classifier_options: Annotated[Mapping[str, Any], Flag("--classifier-option")] = field(
+        default_factory=dict
+    )
     outputs: Outputs = "logits"
     gradient: GradientMode | None = None
     policy: Policy | str | None = None
@@ -174,9 +192,14 @@ class JudgedSubject(Subject):
         """
         return load_defense(
             self.defense, self.dataset, xi=xi, gradient=self.gradient, policy=self.policy,
-            tile=self.tile, weights=self.weights, classifier=self.classifier, outputs=self.outputs,
+            tile=self.tile, weights=self.weights, denoiser=self.denoiser, **self.judging(),
             **self._options(),
         ).to(check_device(self.device))  # fmt: skip
+
+    def judging(self) -> dict[str, Any]:
+        """Return what `load_defense` is told of the classifier."""
+        names = ("classifier", "outputs", "normalize", "classifier_options")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +240,7 @@ class Ball(Subject):
                 f"has no default radius on {self.dataset}",
                 "give one with --eps, such as 0.5",
             )
-        return norm, info.eps if self.eps is None else parse_eps(self.eps, norm)
+        return norm, info.radius() if self.eps is None else parse_eps(self.eps, norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +270,11 @@ class Attacked(Ball):
             },
         ),
     ] = field(default_factory=dict)
+
+    def identity(self, verb: str, images: Images) -> dict[str, Any]:
+        """Return what every record says of its images, and the digest of an attack from outside."""
+        code = attack_digest(self.attack)
+        return super().identity(verb, images) | ({} if code is None else {"attack_code": code})
 
     def context(
         self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object

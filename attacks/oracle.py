@@ -119,7 +119,7 @@ def _check_steady(
 ) -> None:
     """Refuse a model that is in training mode, random or learning."""
     if isinstance(model, Bound):
-        model.check_steady(batch.images)
+        model.check_steady(batch.images, repeatable=repeatable)
         return
     driven = hasattr(model, "at")
     xi = xi or getattr(model, "xi", None)

@@ -6,10 +6,13 @@ from typing import Any, get_args, get_type_hints
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
+from advpure.base.imports import Code
 from advpure.base.registry import Registry
 from advpure.base.validation import shown, words
 
-ATTACKS: Registry[Callable[..., AttackResult]] = Registry("attack")
+ATTACKS: Registry[Callable[..., AttackResult]] = Registry(
+    "attack", group="advpure.attacks", adapt="advpure.attacks.registry:adapt"
+)
 _HERE = "advpure.attacks"
 
 ATTACKS.register("pgd", f"{_HERE}.projected:pgd", about="projected gradient descent")
@@ -30,7 +33,32 @@ def find(name: str) -> Callable[..., AttackResult]:
         >>> find("PGD_EOT").__name__
         'pgd_eot'
     """
-    return ATTACKS.get(words(name, "attack").strip().lower().replace("_", "-"))
+    return ATTACKS.get(_spelt(name))
+
+
+def attack_digest(name: str) -> str | None:
+    """Return the SHA-256 of the source of an attack from outside, None for one of ours."""
+    return ATTACKS.digest(_spelt(name))
+
+
+def _spelt(name: Any) -> Any:
+    if ATTACKS.takes(name):
+        return name
+    return words(name, "attack").strip().lower().replace("_", "-")
+
+
+def adapt(code: Code) -> Callable[..., AttackResult]:
+    """Return an attack of a user's code.
+
+    Raises:
+        BadInput: for what is no function with settings of its own.
+    """
+    if not callable(code.value):
+        rule = f"is a {type(code.value).__name__}, no function"
+        raise BadInput(f"attack {code.name}", rule, "see docs/new-attack.md")
+    settings_type(code.value)
+    attack: Callable[..., AttackResult] = code.value
+    return attack
 
 
 def settings_type(attack: Callable[..., Any]) -> type[AttackSettings]:

@@ -71,7 +71,12 @@ def _imports(source: str) -> list[str]:
 def _layer(module: str) -> str:
     """Return the part of the house that a module belongs to."""
     part = module.split(".")[1] if "." in module else "loading"
-    return {"entry": "cli", "__main__": "cli", "options": "loading"}.get(part, part)
+    return {
+        "entry": "cli",
+        "__main__": "cli",
+        "options": "loading",
+        "own_classifiers": "loading",
+    }.get(part, part)
 
 
 # What each part of the house may import. Experiments are data, which only sweeps read.

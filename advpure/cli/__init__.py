@@ -49,8 +49,13 @@ def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
+    trust: bool = typer.Option(False, "--trust", help="Run code that somebody's records name."),
 ) -> None:
     """Measure how robust a purifier really is."""
+    if trust:
+        from advpure.base.imports import trust_records
+
+        trust_records()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

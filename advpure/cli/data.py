@@ -61,7 +61,7 @@ def _list(as_json: bool) -> None:
         [
             i.name, "x".join(map(str, i.shape)),
             ", ".join(f"{count:,} {split}" for split, count in i.splits.items()),
-            f"{i.norm} {i.eps:.4g}", i.description,
+            f"{i.norm} {i.eps:.4g}" if i.eps else i.norm, i.description,
         ]
         for i in infos
     ]  # fmt: skip

@@ -46,9 +46,11 @@ def listing(as_json: o.Json = False) -> None:
     from advpure.checkpoints.catalogue import CHECKPOINTS
     from advpure.cli import output
     from advpure.models import list_models
+    from advpure.own_classifiers import CLASSIFIERS
     from advpure.purifiers import PURIFIERS
 
     kinds: dict[str, Any] = {"purifiers": PURIFIERS, "attacks": ATTACKS, "metrics": METRICS}
+    kinds |= {"classifiers": CLASSIFIERS} if len(CLASSIFIERS) else {}
     named = {
         kind: {name: registry.about(name) for name in registry.names()}
         for kind, registry in kinds.items()

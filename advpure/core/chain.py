@@ -8,15 +8,18 @@ before it starts.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args, overload
+from typing import Any, get_args, overload
 
 import torch
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.units import to_model, to_unit
 from advpure.core.randomness import Phase, RandomnessConfig
 
-Move = Callable[[Tensor, Tensor | None], Tensor]
+Move = Callable[[Tensor, Any], Tensor]
+RowKeys = tuple[tuple[RandomnessConfig, int], ...]
+"""Of every row, the configuration and the sample id that its randomness is keyed by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,9 @@ class Step:
         stream: Keeps apart steps of composed chains that share phase and time.
         form: The same map through one noise prediction, for a step that can be written so; else
             None.
+        keyed: Whether `move` takes the keys of the rows, `RowKeys`, instead of normal noise.
+        images: The same map on images in [0, 1], for a step that is made for them: a chain of it
+            alone does not convert them, which would round.
 
     Raises:
         BadInput: for an unknown phase.
@@ -74,6 +80,8 @@ class Step:
     gain: float | None = None
     stream: int = 0
     form: NoiseForm | None = None
+    keyed: bool = False
+    images: Move | None = None
 
     def __post_init__(self) -> None:
         """Check the phase."""
@@ -106,10 +114,28 @@ class Noise:
     draw: int = 0
     reverse_draw: int | None = None
 
-    def of(self, step: Step, like: Tensor) -> Tensor | None:
-        """Return the step's noise for every row, in the dtype and on the device of the state."""
+    def of(self, step: Step, like: Tensor) -> Any:
+        """Return the step's noise for every row, in the dtype and on the device of the state.
+
+        That is a tensor, None for a step without noise, and `RowKeys` for a keyed one.
+        """
         if not step.noisy:
             return None
+        if step.keyed:
+            return self.keys(step, like.shape[0])
+        xi, ids = self._source(step, like.shape[0])
+        draw = self.repetition(step)
+        return xi.normal(ids, step.phase, step.time, like.shape[1:], draw).to(like)
+
+    def keys(self, step: Step, count: int) -> RowKeys:
+        """Return what the randomness of each of `count` rows is keyed by, at a step."""
+        xi, ids = self._source(step, count)
+        draw = self.repetition(step)
+        own = xi.fold("draw", draw) if draw else xi
+        return tuple((own, 0 if own.scope == "shared" else i) for i in ids.tolist())
+
+    def _source(self, step: Step, count: int) -> tuple[RandomnessConfig, Tensor]:
+        """Return the configuration of a step and the ids of the rows."""
         if self.xi is None:
             raise BadInput(
                 f"step {step.name!r} of a random purifier",
@@ -117,18 +143,15 @@ class Noise:
                 "pass xi=RandomnessConfig(0)",
             )
         xi = self.xi.fold("stream", step.stream) if step.stream else self.xi
-        if self.ids is None:
-            if xi.scope == "sample":
-                raise BadInput(
-                    f"a batch of {like.shape[0]} images",
-                    "has no sample ids, which its noise is keyed by",
-                    "call bind(ids), or use RandomnessConfig(seed, scope='shared')",
-                )
-            ids = torch.zeros(like.shape[0], dtype=torch.int64, device="cpu")
-        else:
-            ids = self.ids
-        draw = self.repetition(step)
-        return xi.normal(ids, step.phase, step.time, like.shape[1:], draw).to(like)
+        if self.ids is not None:
+            return xi, self.ids
+        if xi.scope == "sample":
+            raise BadInput(
+                f"a batch of {count} images",
+                "has no sample ids, which its noise is keyed by",
+                "call bind(ids), or use RandomnessConfig(seed, scope='shared')",
+            )
+        return xi, torch.zeros(count, dtype=torch.int64, device="cpu")
 
     def repetition(self, step: Step) -> int:
         """Return which repetition of a step's noise is drawn."""
@@ -186,6 +209,19 @@ class Chain(Sequence[Step]):
     def is_random(self) -> bool:
         """Whether any step consumes noise."""
         return any(step.noisy for step in self.steps)
+
+    @property
+    def on_images(self) -> "Chain | None":
+        """The chain on images in [0, 1], where it is one step that is made for them."""
+        step = self.steps[0] if len(self.steps) == 1 else None
+        if step is None or step.images is None:
+            return None
+        return Chain([replace(step, move=step.images, images=None)])
+
+    def purify(self, images: Tensor, noise: Noise) -> Tensor:
+        """Map images [B, C, H, W] in [0, 1] units through all steps, with plain autograd."""
+        own = self.on_images
+        return to_unit(self.run(to_model(images), noise)) if own is None else own.run(images, noise)
 
     def run(self, x: Tensor, noise: Noise) -> Tensor:
         """Map a state [B, C, H, W] in model units through all steps, with plain autograd."""

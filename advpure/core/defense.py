@@ -17,6 +17,7 @@ from advpure.base.text import digits
 from advpure.base.validation import instance, shown, validate, words
 from advpure.core.chain import Noise
 from advpure.core.gradients import GradientMode
+from advpure.core.own import JUDGE, OwnModel, keys_of
 from advpure.core.purifier import Bound, Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.steady import check_steady
@@ -94,8 +95,9 @@ class Defense(Bound):
 
     @property
     def is_random(self) -> bool:
-        """Whether any step of the purifier consumes noise."""
-        return self.purifier.is_random
+        """Whether any step of the purifier, or the classifier, consumes noise."""
+        judge = self.classifier
+        return self.purifier.is_random or (isinstance(judge, OwnModel) and judge.is_random)
 
     @property
     def evaluations(self) -> int:
@@ -130,23 +132,33 @@ class Defense(Bound):
             return torch.stack(draws).mean(0)
         return _votes(torch.stack(draws))
 
-    def check_steady(self, images: Tensor) -> None:
+    def check_steady(self, images: Tensor, *, repeatable: bool = True) -> None:
         """Refuse networks that are in training mode, random or learning; see `Bound`."""
-        self.purifier.check_steady(images, self.tile)
+        self.purifier.check_steady(images, self.tile, repeatable=repeatable)
+        if isinstance(self.classifier, OwnModel):
+            self.classifier.check_steady(images, self.tile, repeatable=repeatable)
+            return
         check_steady(
             self.classifier, tiled(self.classifier, self.tile), images,
             fix="pass a classifier without randomness",
         )  # fmt: skip
 
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
-        logits: Tensor = self.classifier(self.purifier.purify(images, noise))
-        return logits
+        return classified(self.classifier, self.purifier.purify(images, noise), noise)
 
     def _networks(self) -> list[nn.Module | None]:
         return [self.purifier.denoiser, self.classifier]
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.purifier = self.purifier.at(gradient=gradient)
+
+
+def classified(classifier: nn.Module, images: Tensor, noise: Noise) -> Tensor:
+    """Return a classifier's logits [B, K], with keys of the noise for one that draws its own."""
+    if isinstance(classifier, OwnModel):
+        return classifier.keyed(images, keys_of(classifier, noise, JUDGE, len(images)))
+    logits: Tensor = classifier(images)
+    return logits
 
 
 def _votes(logits: Tensor) -> Tensor:

@@ -68,6 +68,24 @@ class Denoiser(nn.Module):
         return self.predict(x, sigma).x0
 
 
+class FunctionDenoiser(Denoiser):
+    """A function of somebody's own as a denoiser.
+
+    Args:
+        function: A state [B, C, H, W] and a noise level, both in model units, to the estimate x0.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        """Wrap the function, registered where it is a module."""
+        super().__init__()
+        self.function: Any = function
+        self.training = False
+
+    def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
+        """Return the estimate."""
+        return Prediction(self.function(x, sigma))
+
+
 def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
     """Return sigma_data, sigma_min and sigma_max, model units, as numbers.
 

@@ -59,7 +59,10 @@ class AsLogits(nn.Module):
         Raises:
             BadInput: for answers that are not what they are said to be.
         """
-        answer: Tensor = self.network(images)
+        return self.convert(self.network(images), images)
+
+    def convert(self, answer: Tensor, images: Tensor) -> Tensor:
+        """Return logits [B, K] of an answer about images; see `forward`."""
         if self.outputs == "labels":
             answer = self._one_hot(answer, images)
         elif answer.ndim != 2 or not _are_probabilities(answer):
@@ -104,4 +107,8 @@ def as_logits(network: nn.Module, outputs: Outputs, classes: int | None) -> nn.M
         BadInput: for an unknown kind of outputs.
     """
     choose(outputs, get_args(Outputs), "outputs")
-    return network if outputs == "logits" else AsLogits(network, outputs, classes).eval()
+    if outputs == "logits":
+        return network
+    wrapped = AsLogits(network, outputs, classes)
+    wrapped.training = False  # and not .eval(), which would switch the network
+    return wrapped

@@ -12,6 +12,7 @@ from advpure.base.units import check_images, to_model, to_unit
 from advpure.core.chain import Chain, Noise, Step
 from advpure.core.denoisers import Denoiser
 from advpure.core.gradients import GradientMode, check_mode, run_chain
+from advpure.core.own import OwnModel
 from advpure.core.randomness import Ids, RandomnessConfig, check_ids, check_xi
 from advpure.core.recipe import Recipe
 from advpure.core.steady import check_fit, check_steady
@@ -75,11 +76,12 @@ class Bound(nn.Module):
             view._set_gradient(gradient)
         return view
 
-    def check_steady(self, images: Tensor) -> None:
+    def check_steady(self, images: Tensor, *, repeatable: bool = True) -> None:
         """Refuse networks that are in training mode, random or learning; see `advpure.core.steady`.
 
         Args:
             images: [B, C, H, W] in [0, 1], such as the networks will meet.
+            repeatable: Whether randomness that no key controls is refused too.
 
         Raises:
             BadInput: see there; also for images that the networks do not take.
@@ -123,6 +125,7 @@ class Purifier(Bound):
         surrogate: A shorter chain for surrogate gradients.
         recipe: What the chains were laid out from; with it a purifier can be copied and pickled,
             since the copy lays them out again around its own denoiser.
+        model: The module of somebody's own that is the chain, registered like a denoiser.
         xi: Randomness configuration.
         gradient: Gradient mode; by default exact: ``full`` up to four network evaluations,
             ``checkpoint`` above.
@@ -146,6 +149,7 @@ class Purifier(Bound):
         settings: Mapping[str, Any] | None = None,
         surrogate: Chain | None = None,
         recipe: Recipe | None = None,
+        model: OwnModel | None = None,
         xi: RandomnessConfig | None = None,
         gradient: GradientMode | None = None,
         tile: int | None = None,
@@ -153,7 +157,7 @@ class Purifier(Bound):
         """Keep the parts; see the class."""
         super().__init__(xi, tile)
         self.name, self.chain, self.surrogate = name, chain, surrogate
-        self.denoiser, self.recipe = denoiser, recipe
+        self.denoiser, self.recipe, self.model = denoiser, recipe, model
         self.settings = dict(settings or {})
         exact: GradientMode = "full" if chain.evaluations <= 4 else "checkpoint"
         self.gradient: GradientMode = exact if gradient is None else gradient
@@ -183,16 +187,24 @@ class Purifier(Bound):
         """Purify one batch as it is, with given noise: no checks, no tiling."""
         if not len(self.chain):
             return images  # exactly: the way to [-1, 1] and back would round
+        own = self.chain.on_images
+        if own is not None:
+            stand_in = None if self.surrogate is None else self.surrogate.on_images
+            return run_chain(own, images, noise, self.gradient, stand_in)
         states = run_chain(self.chain, to_model(images), noise, self.gradient, self.surrogate)
         return to_unit(states)
 
-    def check_steady(self, images: Tensor, tile: int | None = None) -> None:
+    def check_steady(
+        self, images: Tensor, tile: int | None = None, *, repeatable: bool = True
+    ) -> None:
         """Refuse a network that is in training mode, random or learning; see `Bound`.
 
         The denoiser is asked alone; a chain without one is run as a whole.
         """
         network, tile = self.denoiser, tile or self.tile
-        if network is not None:
+        if self.model is not None:
+            self.model.check_steady(images, tile, repeatable=repeatable)
+        elif network is not None:
             level = min(max(1.0, network.sigma_min), network.sigma_max)
             ask = tiled(lambda x: network(to_model(x), level), tile)
             check_steady(network, ask, images, fix="pass a denoiser without randomness")

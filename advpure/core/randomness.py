@@ -291,6 +291,24 @@ def _stacked(drawn: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     )
 
 
+def joined_id(xi: RandomnessConfig, *parts: int) -> int:
+    """Return one sample id for several numbers, such as an image and a sample of noise.
+
+    Example:
+        >>> joined_id(RandomnessConfig(0), 3, 7) != joined_id(RandomnessConfig(0), 7, 3)
+        True
+    """
+    return _digest(("joined", *parts), 32 if xi.scheme == "hash" else 56)
+
+
+def row_seed(xi: RandomnessConfig, sample: int) -> int:
+    """Return a seed of 56 bits for a global generator while one row is computed.
+
+    It depends on the whole configuration and on the sample id, by SHA-256.
+    """
+    return _digest(("row", xi.seed, xi.scheme, xi.path, sample), 56)
+
+
 def check_xi(xi: object) -> None:
     """Refuse what is no randomness configuration; None stands for none.
 

@@ -6,20 +6,23 @@ none: the numbers that follow mean nothing, and running statistics move. `check_
 callable twice on a small batch and watches what runs inside, wherever it hides (a lambda, a
 wrapper, a closure), since every module that runs reports itself. It refuses
 
-* a batch normalisation that is about to use the statistics of the batch, or a dropout in training
-  mode, before it runs;
+* a module in training mode whose answers differ from those of a copy in evaluation mode under equal
+  draws, and a batch normalisation that is about to use the statistics of the batch, before it runs;
 * buffers (running statistics) that moved, which are put back;
 * images that it changes in place;
 * two answers that differ by more than rounding.
 
 Networks that this package loads (`trust`) are only held to their modes, without a call. It never
-changes the mode of a module, and leaves the global generator as it was.
+changes the mode of a module (a flag that changes no answer is no fault), and leaves the global
+generators as they were.
 """
 
 import contextlib
+import copy
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +35,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from advpure.base.errors import BadInput
+from advpure.base.imports import seeded
 from advpure.core.tiling import same, unspoilt, watched_tiles
 
 Ask = Callable[[Tensor], Any]
@@ -75,10 +79,8 @@ function of its input; fix its randomness
     kind = (tuple(images.shape[1:]), images.dtype)
     if not len(images) or _KNOWN.holds(owner, kind, repeatable):
         return
-    for module in owner.modules() if isinstance(owner, nn.Module) else ():
-        _refuse_training(module)
     watch = _Watch()
-    with torch.inference_mode(False), torch.no_grad(), _kept_generators(images.device):
+    with torch.inference_mode(False), torch.no_grad(), seeded(device=str(images.device)):
         try:
             first, second = _twice(ask, images, watch)
         finally:
@@ -212,23 +214,69 @@ def _compare(first: object, second: object, fix: str) -> None:
     """Refuse two answers that differ by more than rounding; other refusals are the caller's."""
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return
-    if first.shape == second.shape and first.is_floating_point() and first.numel():
+    how = differ(first, second)
+    if how is not None:
+        text = f"a model whose answers to two equal calls differ{how}"
+        raise BadInput(text, "is no function of its input", fix)
+
+
+def differ(first: Tensor, second: Tensor) -> str | None:
+    """Return by how much two answers differ, in words; None where that is at most rounding.
+
+    Example:
+        >>> differ(torch.zeros(2), torch.ones(2)), differ(torch.ones(2), torch.ones(2))
+        (' by 1', None)
+    """
+    if first.shape != second.shape:
+        return ""
+    if first.is_floating_point() and first.numel():
         a, b = first.double(), second.double()
         gap = float((a - b).abs().nan_to_num(nan=0.0).max())
         size = float(a.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max())
-        if gap <= _ROUNDINGS * torch.finfo(first.dtype).eps * max(1.0, size):
-            return
-        text = f"a model whose answers to two equal calls differ by {gap:.3g}"
-    elif first.shape == second.shape and torch.equal(first, second):
-        return
-    else:
-        text = "a model whose answers to two equal calls differ"
-    raise BadInput(text, "is no function of its input", fix)
+        is_rounding = gap <= _ROUNDINGS * torch.finfo(first.dtype).eps * max(1.0, size)
+        return None if is_rounding else f" by {gap:.3g}"
+    return None if torch.equal(first, second) else ""
 
 
 def _refuse_training(module: nn.Module) -> None:
     if module.training and isinstance(module, _COUPLING):
         raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
+
+
+def _trains(module: nn.Module, given: Any) -> bool:
+    """Return whether a module in training mode answers otherwise than in evaluation mode.
+
+    Copies of it are asked, under equal draws. Where that cannot be found out, because it cannot be
+    copied, takes other arguments or draws from a generator of its own, its layers decide.
+    """
+    layers = any(m.training and isinstance(m, _COUPLING) for m in module.modules())
+    try:
+        answers = []
+        for mode in (None, None, False):
+            twin = copy.deepcopy(module)
+            if mode is False:
+                twin.eval()
+            with seeded(), _unwatched():
+                answers.append(twin(*copy.deepcopy(given)))
+        first, again, evaluated = answers
+        if not all(isinstance(each, Tensor) for each in answers) or differ(first, again):
+            return layers
+    except Exception:  # foreign modules fail in many ways
+        return layers
+    return differ(first, evaluated) is not None
+
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextlib.contextmanager
+def _unwatched() -> Iterator[None]:
+    """Let copies of modules run without being watched."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 class _BatchStatistics(TorchFunctionMode):
@@ -242,7 +290,7 @@ class _BatchStatistics(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
-        if func in (functional.batch_norm, torch.batch_norm):
+        if not _QUIET.get() and func in (functional.batch_norm, torch.batch_norm):
             training = given.get("training", args[5] if len(args) > 5 else False)
             if training:
                 raise BadInput(
@@ -259,6 +307,7 @@ class _Watch:
 
     seen: dict[int, tuple[Any, bool]] = field(default_factory=dict)
     kept: dict[int, tuple[str, Tensor, Tensor]] = field(default_factory=dict)
+    alike: set[int] = field(default_factory=set)
 
     def __enter__(self) -> "_Watch":
         self._thread = threading.get_ident()
@@ -271,10 +320,15 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _look(self, module: nn.Module, _: object) -> None:
-        if threading.get_ident() != self._thread or id(module) in self.seen:
+    def _look(self, module: nn.Module, given: Any) -> None:
+        other = threading.get_ident() != self._thread or _QUIET.get()
+        if other or id(module) in self.seen:
             return
-        _refuse_training(module)
+        if module.training and id(module) not in self.alike:
+            if _trains(module, given):
+                rule = "mixes or drops samples"
+                raise BadInput("a model in training mode", rule, "call model.eval()")
+            self.alike.update(id(each) for each in module.modules())
         self.seen[id(module)] = (weakref.ref(module), module.training)
         for name, buffer in module.named_buffers():
             if id(buffer) not in self.kept:
@@ -331,11 +385,3 @@ class _Known:
 
 
 _KNOWN = _Known()
-
-
-@contextlib.contextmanager
-def _kept_generators(device: torch.device) -> Iterator[None]:
-    """Give back the global generators as they were: what is asked here is no draw of a run."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield

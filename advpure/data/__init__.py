@@ -1,7 +1,7 @@
 """Data sets: real images with labels and stable sample ids."""
 
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
-from advpure.data.registry import DATASETS, dataset_info, load_images
+from advpure.data.registry import DATASETS, dataset_info, find_dataset, load_images
 
 __all__ = [
     "DATASETS",
@@ -10,5 +10,6 @@ __all__ = [
     "Images",
     "RawSplit",
     "dataset_info",
+    "find_dataset",
     "load_images",
 ]

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from advpure.base.errors import BadInput
+
 Split = Literal["train", "test"]
 
 
@@ -47,7 +49,7 @@ class DatasetInfo:
         shape: Image shape (C, H, W).
         splits: Number of images per split; of a data set that users bring, in the official one.
         norm: Norm of the default threat model, "linf" or "l2".
-        eps: Radius of the default threat model, in [0, 1] units.
+        eps: Radius of the default threat model, in [0, 1] units; None where there is none.
         first: How many images a verb takes from the front that is not told a number.
         tile: Default compute tile: how many rows networks see at once. Rows times pixels are a
             multiple of 32, because the vectorised sigmoid and SiLU of the CPU round the last
@@ -57,6 +59,7 @@ class DatasetInfo:
             `cifar10` of `cifar10-edm`.
         classifier: Name of the shipped classifier, or None.
         description: One line for lists.
+        digest: SHA-256 of images and labels, of those that a user brings.
     """
 
     name: str
@@ -64,12 +67,23 @@ class DatasetInfo:
     shape: tuple[int, int, int]
     splits: Mapping[Split, int]
     norm: Literal["linf", "l2"]
-    eps: float
+    eps: float | None
     first: int
     tile: int
     networks: str
     classifier: str | None
     description: str
+    digest: str | None = None
+
+    def radius(self, fix: str = "give one with --eps, such as 8/255") -> float:
+        """Return the radius of the default threat model.
+
+        Raises:
+            BadInput: where there is none, with this fix.
+        """
+        if self.eps is None:
+            raise BadInput(f"data set {self.name}", "has no default radius", fix)
+        return self.eps
 
 
 @dataclass(frozen=True)

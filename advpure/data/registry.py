@@ -1,13 +1,18 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
+from typing import Any
+
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.base.validation import LARGEST, shown, whole, words
 from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
+from advpure.data.own import is_place, open_place
 from advpure.data.subsets import parse_subset
 
-DATASETS: Registry[Dataset] = Registry("data set")
+DATASETS: Registry[Dataset] = Registry(
+    "data set", group="advpure.datasets", adapt="advpure.data.own:adapt"
+)
 DATASETS.register(
     "digits", "advpure.data.digits:DATASET", about="handwritten digits 8x8, from scikit-learn"
 )
@@ -34,7 +39,18 @@ def dataset_info(name: str) -> DatasetInfo:
         >>> dataset_info("digits").shape
         (1, 8, 8)
     """
-    return DATASETS.get(name).info
+    return find_dataset(name).info
+
+
+def find_dataset(name: Any) -> Dataset:
+    """Return a data set by name, by the path of a file or a folder, by code, or from an object.
+
+    Raises:
+        BadInput: for one that is unknown or cannot be read.
+    """
+    if name not in DATASETS and is_place(name):
+        return open_place(name)
+    return DATASETS.get(name)
 
 
 def load_images(
@@ -43,7 +59,8 @@ def load_images(
     """Load images, labels and sample ids.
 
     Args:
-        dataset: A name in `DATASETS`.
+        dataset: A name in `DATASETS`, or your images: a file, a folder or code, see
+            `advpure.data.own`.
         n: How many to keep, from the front of the subset; None keeps all.
         subset: Which images, see `advpure.data.subsets.parse_subset`.
 
@@ -60,7 +77,7 @@ def load_images(
         >>> images.shape, ids.tolist()
         (torch.Size([2, 1, 8, 8]), [10, 11])
     """
-    source = DATASETS.get(dataset)
+    source = find_dataset(dataset)
     sizes = source.sizes() if source.sizes is not None else source.info.splits
     split, indices = parse_subset(words(subset, "subset"), sizes, source.more())
     if n is not None:

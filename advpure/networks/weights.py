@@ -42,7 +42,8 @@ FORMAT = 1
 _CODE_SIGNS = ("global", "reduce", "instance", "persistent", "weights only load failed")
 _CONVERT = (
     "load it once in a sandbox that you can throw away and store its tensors with "
-    "safetensors.torch.save_file"
+    "safetensors.torch.save_file, or write a function that builds the network and name it, "
+    "as --classifier file.py:make"
 )
 
 
@@ -70,7 +71,8 @@ def sha256(path: str | Path) -> str:
 def state_sha256(module: nn.Module) -> str:
     """Return the SHA-256 sum of a module's parameters and buffers, whatever file they came from."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    state = {name: each for name, each in module.state_dict().items() if isinstance(each, Tensor)}
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -314,7 +316,9 @@ def read_header(path: Path) -> dict[str, Any]:
         with path.open("rb") as raw:
             foreign = raw.read(9)[8:] != b"{"
         rule = "is no safetensors file" if foreign else "is damaged or cut short"
-        raise BadInput(f"weights file {path}", rule, "obtain it again") from None
+        more = ", or name code that builds the network and loads it, file.py:make"
+        fix = f"obtain it again{more if foreign else ''}"
+        raise BadInput(f"weights file {path}", rule, fix) from None
     fix = "use a file that `advpure train` wrote"
     if HEADER not in stored:
         raise BadInput(f"weights file {path}", "has no advpure header", fix)

@@ -3,7 +3,9 @@
 from advpure.base.registry import Registry
 from advpure.core.recipe import Recipe
 
-PURIFIERS: Registry[type[Recipe]] = Registry("defense")
+PURIFIERS: Registry[type[Recipe]] = Registry(
+    "defense", group="advpure.purifiers", adapt="advpure.core.own_recipe:recipe_of"
+)
 
 for _name, _target, _about in (
     ("none", "oneshot:Nothing", "no purification, the undefended classifier"),

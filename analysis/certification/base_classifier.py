@@ -12,17 +12,17 @@ slightly more and certifies sigma.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advpure.analysis.certification.noise import sample_rows
 from advpure.base.errors import BadInput
-from advpure.base.units import to_model, to_unit
-from advpure.core.chain import Chain, Noise, Step
-from advpure.core.defense import Defense, Policy
+from advpure.core.chain import Chain, Noise, RowKeys, Step
+from advpure.core.defense import Defense, Policy, classified
 from advpure.core.denoisers import check_covered as check_covered
-from advpure.core.randomness import RandomnessConfig
+from advpure.core.randomness import RandomnessConfig, joined_id
 from advpure.core.recipe import rescale
 from advpure.core.tiling import tiled
 
@@ -39,17 +39,25 @@ class RowNoise(Noise):
 
     rows: Tensor | None = None
 
-    def of(self, step: Step, like: Tensor) -> Tensor | None:
+    def of(self, step: Step, like: Tensor) -> Any:
         """Return the step's noise for every row."""
         if not step.noisy:
             return None
-        assert self.xi is not None
+        if step.keyed:
+            return self.keys(step, like.shape[0])
         assert self.rows is not None
-        repeat = self.draw
-        if step.phase == "reverse" and self.reverse_draw is not None:
-            repeat = self.reverse_draw
-        xi = self.xi.fold("chain", step.stream, repeat)
+        xi = self._at(step)
         return sample_rows(xi, self.rows, step.phase, step.time, like.shape[1:]).to(like)
+
+    def keys(self, step: Step, count: int) -> RowKeys:
+        """Return what each row is keyed by: an id made of image and sample, by SHA-256."""
+        assert self.rows is not None
+        xi = self._at(step)
+        return tuple((xi, joined_id(xi, *row)) for row in self.rows.tolist())
+
+    def _at(self, step: Step) -> RandomnessConfig:
+        assert self.xi is not None
+        return self.xi.fold("chain", step.stream, self.repetition(step))
 
 
 def chain_on_noisy(chain: Chain, sigma: float) -> Chain:
@@ -109,14 +117,17 @@ def base_classifier(
         gradients. Rows do not depend on each other.
     """
     policy = defense.policy
+    is_random = bool(len(chain)) or defense.is_random
 
     def votes(noisy: Tensor, rows: Tensor | None) -> list[Tensor]:
-        if rows is None or not len(chain):
+        if rows is None:
             return [defense.classifier(noisy)]
-        states = to_model(noisy)
+        draws = [_noise(xi, rows, policy, k) for k in range(policy.draws if is_random else 1)]
         return [
-            defense.classifier(to_unit(chain.run(states, _noise(xi, rows, policy, k))))
-            for k in range(policy.draws)
+            classified(
+                defense.classifier, chain.purify(noisy, noise) if len(chain) else noisy, noise
+            )
+            for noise in draws
         ]
 
     def decide(noisy: Tensor, rows: Tensor) -> Tensor:
@@ -130,7 +141,7 @@ def base_classifier(
     # Without a chain nobody asks which rows they are.
     single = tiled(lambda noisy, rows: votes(noisy, rows)[0], defense.tile)
     return lambda noisy, rows: _answer(
-        single(noisy, rows if len(chain) else None)[None], policy, rows
+        single(noisy, rows if is_random else None)[None], policy, rows
     )
 
 

@@ -22,11 +22,11 @@ from advpure.analysis.study import Loaded
 from advpure.analysis.subject import JudgedSubject
 from advpure.base.errors import BadInput
 from advpure.base.validation import fields_of
-from advpure.core.chain import Chain
-from advpure.core.defense import Defense
+from advpure.core.chain import Chain, Noise
+from advpure.core.defense import Defense, classified
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
-from advpure.data import Images, dataset_info
+from advpure.data import DatasetInfo, Images, dataset_info
 from advpure.loading import describe
 from advpure.purifiers import PURIFIERS
 
@@ -79,6 +79,16 @@ class LoadedCertification(Loaded):
         return base_classifier(self.defense, self.chains[sigma], stage_xi(self.xi, stage), pack)
 
 
+def _classes(defense: Defense, info: DatasetInfo) -> int:
+    """Return how many classes a classifier tells apart; one evaluation of a grey tile."""
+    device = next((each.device for each in defense.parameters()), torch.device("cpu"))
+    grey = torch.full((defense.tile or 1, *info.shape), 0.5, device=device)
+    ids = torch.zeros(len(grey), dtype=torch.int64, device="cpu")
+    with torch.no_grad():  # a shape
+        logits = classified(defense.classifier, grey, Noise(RandomnessConfig(0), ids))
+    return max(len(info.classes), logits.shape[1])
+
+
 def load_certification(run: CertificationSettings, *sources: object) -> LoadedCertification:
     """Check and load everything that a run needs.
 
@@ -100,6 +110,8 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
         "tile": _TILES * info.tile if run.tile is None else run.tile,
     }
     defense = JudgedSubject(**subject).load_defense(xi)
+    if info.digest is not None:  # of images that a user brings, the classifier knows the classes
+        procedure = run.resolved_procedure(_classes(defense, info))
     chains = {s: _chain_at(defense.purifier, s, has_level) for s in procedure.sigmas}
     images = run.load_images()
     images = Images(images.images.cpu(), images.labels.cpu(), images.ids)

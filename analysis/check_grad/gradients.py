@@ -43,14 +43,13 @@ from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
 from advpure.base.flags import Flag
 from advpure.base.kinds import Natural
-from advpure.base.units import to_model, to_unit
 from advpure.base.validation import resolved, validate
 from advpure.core.chain import Noise
-from advpure.core.gradients import GradientMode, differentiating, plain, run_chain
+from advpure.core.gradients import GradientMode, differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import dataset_info, load_images
-from advpure.loading import load_denoiser, load_purifier
+from advpure.loading import load_denoiser, load_purifier, own_denoiser
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
 
@@ -226,6 +225,7 @@ def purifier_factory(
     strengths: Mapping[str, float | None],
     options: Mapping[str, Any],
     weights: str | Path | None,
+    denoiser: Any = None,
 ) -> PurifierFactory:
     """Return what makes a registered purifier around a copy of its network.
 
@@ -235,6 +235,7 @@ def purifier_factory(
         strengths: ``t`` and ``sigma``, None where not given; used where the purifier has them.
         options: Its options.
         weights: Weights of its network, used where it has one.
+        denoiser: A denoiser of a user's instead.
     """
     kind = PURIFIERS.get(name)
     known = {field.name for field in dataclasses.fields(kind)}
@@ -244,11 +245,20 @@ def purifier_factory(
 
     @plain_defaults()
     def make(dtype: torch.dtype) -> Purifier:
-        denoiser = None
-        if kind.network is not None:
-            network = load_denoiser(weights or f"{dataset_info(dataset).networks}-{kind.network}")
-            denoiser = copy.deepcopy(network).to(dtype)
-        return load_purifier(name, dataset, denoiser=denoiser, tile=0, **chosen)
+        if kind.network is None:
+            purifier = load_purifier(name, dataset, tile=0, **chosen)
+            return purifier if purifier.model is None else copy.deepcopy(purifier).to(dtype)
+        shipped = f"{dataset_info(dataset).networks}-{kind.network}"
+        said: dict[str, Any] | None = None
+        if denoiser is None:
+            network = load_denoiser(weights or shipped)
+        else:
+            network, said = own_denoiser(denoiser)
+        own = copy.deepcopy(network).to(dtype)
+        purifier = load_purifier(name, dataset, denoiser=own, tile=0, **chosen)
+        if said is not None:
+            purifier.settings["denoiser"] = said
+        return purifier
 
     return make
 
@@ -308,10 +318,10 @@ def _pull_back(
     """Return the gradient of <weights, f(images)>, [B, C, H, W], by one of the modes."""
     with differentiating():
         x = plain(images).requires_grad_()
-        y = run_chain(purifier.chain, to_model(x), noise, mode, purifier.surrogate)
+        y = purifier.at(gradient=mode).purify(x, noise)
         if not y.requires_grad:  # a chain that lets nothing through has gradient zero
             return torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(to_unit(y), x, plain(weights))
+        (gradient,) = torch.autograd.grad(y, x, plain(weights))
     return gradient
 
 
@@ -353,7 +363,7 @@ def _values(purifier: Purifier, images: Tensor, noise: Noise) -> Tensor:
         for start in range(0, rows.shape[0], _ROWS):
             chosen = slice(start, start + _ROWS)
             same = dataclasses.replace(noise, ids=ids[chosen])
-            parts.append(to_unit(purifier.chain.run(to_model(rows[chosen]), same)))
+            parts.append(purifier.chain.purify(rows[chosen], same))
     return torch.cat(parts).reshape(images.shape)
 
 

@@ -189,6 +189,7 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
                 {"t": self.t, "sigma": self.sigma},
                 self.options,
                 self.weights,
+                self.denoiser,
             )
             for name in names
         }

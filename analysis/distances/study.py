@@ -141,7 +141,9 @@ class Distances(DefenseStudy[DistancesReport]):
         """Return the perturbations, refusing settings that change none of them."""
         info = dataset_info(self.dataset)
         norm = self.norm or info.norm
-        known = info.eps if norm == info.norm else 0.0  # no attack can be told to have radius 0
+        known = (
+            (info.eps or 0.0) if norm == info.norm else 0.0
+        )  # no attack can be told to have radius 0
         wanted = parse_perturbations(self.perturb, known, norm)
         if any(p.kind == "attack" and p.eps == 0.0 for p in wanted):
             rule = f"has no default radius on {self.dataset}"

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.imports import untrusted
 from advpure.base.validation import instance
 from advpure.data import load_images
 from advpure.runs.records import RecordStore
@@ -139,7 +140,8 @@ def perturbation_correlations(first: str | Path, second: str | Path) -> Perturba
     common = sorted(left.keys() & right.keys())
     if not common:
         raise BadInput(f"runs {first} and {second}", "share no image", "attack the same images")
-    data = load_images(settings["dataset"], subset=settings["subset"])
+    with untrusted():
+        data = load_images(settings["dataset"], subset=settings["subset"])
     places = {i: k for k, i in enumerate(data.ids.tolist())}
     missing = [i for i in common if i not in places]
     if missing:

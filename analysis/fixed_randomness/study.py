@@ -243,7 +243,7 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
         first = runs[fixed_name(self.seeds[0])].load()
         if not first.defense.is_random:
             rule = "draws no noise that could be fixed"
-            raise BadInput(f"defense {self.defense}", rule, "use a random one")
+            raise BadInput(f"defense {first.defense.purifier.name}", rule, "use a random one")
         own = ("seed", "randomness")
         settings = {
             **self.identity(self.verb, first.images),

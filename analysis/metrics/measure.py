@@ -33,7 +33,9 @@ from advpure.statistics.rates import mean_interval
 Metric = Callable[[Purifier, Tensor], Tensor]
 """Purifier bound to a batch, images [B, C, H, W] in [0, 1] -> values [B] or [B, places]."""
 
-METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry(
+    "metric", group="advpure.metrics", adapt="advpure.base.imports:as_function"
+)
 _HERE = "advpure.analysis.metrics"
 
 METRICS.register("distance", f"{_HERE}.distance:distance", about="L2 distance after every step")
@@ -102,7 +104,9 @@ class Measure(PurifierStudy[Measurements]):
         METRICS.get(self.metric)
         purifier, images = self.load_purifier(self.xi), self.load_images()
         loaded = _loaded(self.metric, purifier, images)
-        settings = self.identity(self.verb, images) | loaded.settings
+        code = METRICS.digest(self.metric)
+        own = {} if code is None else {"metric_code": code}
+        settings = self.identity(self.verb, images) | loaded.settings | own
         return replace(loaded, settings=settings)
 
     def measure(self, session: Session[LoadedModel]) -> None:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from advpure.base.errors import BadInput
-from advpure.data import DATASETS, dataset_info, load_images
+from advpure.data import dataset_info, find_dataset, load_images
 
 _MOST_NUMBERS = 2**28
 """Numbers in memory: 1 GiB, all training images of CIFAR-10 and some hundreds of ImageNet."""
@@ -29,7 +29,7 @@ def choose_reference(dataset: str, asked: str = AUTO) -> str | None:
         return None
     if asked != AUTO:
         return asked
-    source = DATASETS.get(dataset)
+    source = find_dataset(dataset)
     sizes = source.sizes() if source.sizes is not None else source.info.splits
     if "train" not in sizes:
         return None

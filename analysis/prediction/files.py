@@ -25,6 +25,7 @@ from advpure.analysis.prediction.parts import (
 from advpure.analysis.prediction.predict import PredictionInput
 from advpure.analysis.prediction.report import PredictionReport, make_report
 from advpure.base.errors import BadInput
+from advpure.base.imports import untrusted
 from advpure.base.validation import Range, instance, listed, number
 from advpure.runs.records import FILE_NAME, RecordStore, canonical_json
 
@@ -119,7 +120,8 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
     groups = _groups(fitting)
     rates = [each for each in sources if each.kind == "cr" and each.images == clean.images]
     model = clean.settings["threat_model"]
-    strength = noise_strength(radius, model["norm"], clean.settings["dataset"])
+    with untrusted():
+        strength = noise_strength(radius, model["norm"], clean.settings["dataset"])
     notes = _join_rates(groups, rates, strength)
     if len(fitting) < len(evaluated):
         rest = len(evaluated) - len(fitting)

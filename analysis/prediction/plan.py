@@ -128,7 +128,7 @@ def _threat_model(s: PredictionSettings) -> _ThreatModel:
     cr_eps = noise_strength(eps, norm, s.dataset) if s.cr_eps is None else parse_eps(s.cr_eps)
     if s.top is not None:
         return _ThreatModel(norm, eps, cr_eps, parse_eps(s.top, norm))
-    widest = max(eps, info.eps) if norm == info.norm else eps
+    widest = max(eps, info.eps or 0.0) if norm == info.norm else eps
     return _ThreatModel(norm, eps, cr_eps, min(2.0 * widest, _WIDEST[norm]))
 
 
@@ -144,8 +144,7 @@ def _search(s: PredictionSettings, model: _ThreatModel, measured: AttackSettings
         "top": model.top,
         "bisections": s.bisections,
         "search": s.search,
-        "classifier": s.classifier,
-        "outputs": s.outputs,
+        **s.judging(),
         **_radius_attack(s, measured, model.top / model.eps),
     }
 
@@ -184,6 +183,7 @@ def _point(
         "sigma": sigma,
         "options": s.options,
         "weights": s.weights,
+        "denoiser": s.denoiser,
     }
     rates = Compression(
         **own,
@@ -196,8 +196,7 @@ def _point(
     attack = Robustness(
         **own,
         randomness="fixed",
-        classifier=s.classifier,
-        outputs=s.outputs,
+        **s.judging(),
         gradient=s.gradient,
         attack=s.attack,
         eps=model.eps,

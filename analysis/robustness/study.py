@@ -197,7 +197,7 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         draws = self.draws or (1 if fixed or not defense.is_random else 10)
         decisions = Decisions(randomness=self.randomness, draws=draws)
         if not defense.is_random:
-            refuse_idle_randomness(self.defense, draws, self.source_seed)
+            refuse_idle_randomness(defense.purifier.name, draws, self.source_seed)
         images = self.load_images()
         run = find(self.attack)
         chosen = attack_settings(

@@ -52,6 +52,7 @@ from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
 
 _STEPS = 40
+_FIX = "give the end of the bracket with --top, such as 16/255"
 _WIDEST_L2 = 4.0  # what a radius may be without another meaning, see advpure.base.units
 _PARTS = 8  # S is reported at eighths of the bracket
 
@@ -189,10 +190,10 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
         if self.top is not None:
             return norm, parse_eps(self.top, norm)
         if norm == info.norm:
-            return norm, 2.0 * info.eps
+            return norm, 2.0 * info.radius(_FIX)
         # Uniform noise of size e has a root mean square of e / sqrt(3) at every pixel.
         factor = math.sqrt(math.prod(info.shape) / 3.0)
-        top = 2.0 * info.eps * (factor if norm == "l2" else 1.0 / factor)
+        top = 2.0 * info.radius(_FIX) * (factor if norm == "l2" else 1.0 / factor)
         return norm, min(top, _WIDEST_L2) if norm == "l2" else top
 
     def radius_settings(self) -> RadiusSettings:
@@ -220,12 +221,8 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
         target = loaded.defense
         if self.at == "anchor":
             target = load_defense(
-                "none",
-                self.dataset,
-                tile=self.tile,
-                classifier=self.classifier,
-                outputs=self.outputs,
-            ).to(self.device)
+                "none", self.dataset, tile=self.tile, **self.judging()
+            ).to(self.device)  # fmt: skip
         elif self.box == "free" and len(loaded.purifier.chain):
             raise BadInput(
                 "box free at clean images",

@@ -7,6 +7,7 @@ as under randomized smoothing.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from advpure.analysis.certification.base_classifier import RowNoise, chain_on_noisy, check_covered
 from advpure.analysis.certification.noise import sample_rows
 from advpure.analysis.target import check_result
-from advpure.base.units import to_model, to_unit
 from advpure.core.chain import Chain
+from advpure.core.defense import classified
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import tiled
@@ -117,6 +118,10 @@ def purified_batches(
             yield _purify(sigma, chain, keys, images, xi, classifier, tile)
 
 
+def _judged(classifier: nn.Module, xi: RandomnessConfig, images: Tensor, keys: Tensor) -> Tensor:
+    return classified(classifier, images, RowNoise(xi, None, rows=keys))
+
+
 def _purify(
     sigma: float,
     chain: Chain,
@@ -134,11 +139,14 @@ def _purify(
     def run(x: Tensor, keys: Tensor) -> Tensor:
         if not len(chain):
             return x
-        return to_unit(chain.run(to_model(x), RowNoise(xi, None, rows=keys)))
+        return chain.purify(x, RowNoise(xi, None, rows=keys))
 
     with torch.no_grad():  # a measurement, not a gradient
         purified = check_result(tiled(run, tile)(noisy, rows), noisy, rows[:, 0].tolist())
-        classes = None if classifier is None else tiled(classifier, tile)(purified).argmax(1).cpu()
+        classes = None
+        if classifier is not None:
+            judge = partial(_judged, classifier, xi)
+            classes = tiled(judge, tile)(purified, rows).argmax(1).cpu()
     away = (purified.cpu().double() - clean.double()).flatten(1)
     distances = away.square().sum(1).sqrt()
     return Purified(sigma, rows, places, noisy, purified, distances, classes)

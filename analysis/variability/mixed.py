@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from advpure.analysis.target import ImageMap, Target, as_target, check_result
 from advpure.base.errors import BadInput
-from advpure.core.chain import Noise, Step
+from advpure.core.chain import Noise, RowKeys, Step
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
@@ -34,7 +35,7 @@ class MixedNoise(Noise):
 
     configurations: tuple[RandomnessConfig, ...] = ()
 
-    def of(self, step: Step, like: Tensor) -> Tensor | None:
+    def of(self, step: Step, like: Tensor) -> Any:
         """Return the step's noise for every row: what `Noise` gives under its configuration.
 
         Neighbours with the same id and configuration share one draw. Draws are not cached: of a
@@ -42,6 +43,8 @@ class MixedNoise(Noise):
         """
         if not step.noisy:
             return None
+        if step.keyed:
+            return self.keys(step, like.shape[0])
         runs, places = self._runs
         drawn, draw = (
             torch.empty((len(runs), *like.shape[1:]), dtype=torch.float32, device="cpu"),
@@ -51,6 +54,13 @@ class MixedNoise(Noise):
             own = xi.fold("stream", step.stream) if step.stream else xi
             own.normal_into(row, sample, step.phase, step.time, draw)
         return drawn.index_select(0, places).to(like)
+
+    def keys(self, step: Step, count: int) -> RowKeys:
+        """Return what each row is keyed by: what `Noise` gives under its configuration."""
+        assert self.ids is not None
+        rows = zip(self.configurations, self.ids.unbind(), strict=True)
+        alone = (Noise(xi, i[None], self.draw, self.reverse_draw) for xi, i in rows)
+        return tuple(each.keys(step, 1)[0] for each in alone)
 
     @cached_property
     def _runs(self) -> tuple[list[tuple[RandomnessConfig, int]], Tensor]:
