@@ -3,8 +3,8 @@
 A purifier removes fine noise first, and gradients through it may hide what passes in fine noise of
 their own. Each channel of the gradient keeps the lowest `kept` share of its frequencies along both
 axes, g' = D^T M D g D^T M D with D the orthonormal DCT-II and M the mask, before the step of APGD
-is taken. Under linf that is its sign, which is low in frequency but not confined to that share; under
-l2 the perturbation stays among them as long as the box cuts nothing.
+is taken. Under linf that is its sign, low in frequency but not confined to that share; under l2 the
+perturbation stays among those frequencies as long as the box cuts nothing.
 Source: [Guo2019], algorithm 1, with the step of [Croce2020].
 """
 
@@ -67,8 +67,8 @@ def low_pass(images: Tensor, kept: float) -> Tensor:
     """
     height, width = images.shape[2:]
     low: Tensor = _projection(height, kept).to(images) @ images
-    low = low @ _projection(width, kept).to(images)
-    return low
+    passed: Tensor = low @ _projection(width, kept).to(images)
+    return passed
 
 
 def _projection(side: int, kept: float) -> Tensor:

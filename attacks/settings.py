@@ -8,7 +8,7 @@ from annotated_types import Ge, Le, Lt
 
 from advpure.attacks.losses import LossName
 from advpure.base.errors import BadInput
-from advpure.base.units import Norm, parse_eps
+from advpure.base.units import Norm, parse_eps, refuse_l1
 from advpure.base.validation import choose, validate
 from advpure.core.gradients import GradientMode
 
@@ -56,6 +56,7 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         """Check every choice against its annotation, and the ranges of the numbers."""
+        refuse_l1(self.norm)
         choose(self.norm, get_args(Norm), "norm")
         object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
         validate(self)

@@ -32,7 +32,7 @@ from torch import Tensor
 from advpure.attacks.autopgd import APGDSettings, climb
 from advpure.attacks.balls import row_radii
 from advpure.attacks.lanes import climb_lanes
-from advpure.attacks.losses import LossName
+from advpure.attacks.losses import MARGIN, LossName
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude
 from advpure.attacks.projected import first_iterates
@@ -150,6 +150,7 @@ class StandardSettings(AttackSettings):
         share = int(_FIRST * left) // passes
         first = max(min(max(share, _ENOUGH), _MOST, (left - ends) // passes), 1)
         left -= first * passes + ends + 1
+        left -= passes  # to see whether a gradient is zero
         wide = int(_WIDE * left)
         # Too little for both goes to the gradients.
         wide = left if left - wide < 10 * _PROPOSALS * passes + draws else wide
@@ -166,7 +167,7 @@ class StandardSettings(AttackSettings):
         """The budget, of which the random search has no backward pass."""
         plan = self.plan
         climbs = plan.first + (plan.targets + plan.restarts) * plan.steps
-        return Passes(self.budget, climbs * self._passes)
+        return Passes(self.budget, (climbs + 1) * self._passes)
 
 
 def standard(
@@ -201,8 +202,7 @@ def standard(
     rows = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     rows = contest.enter(tally, rows, batch.images, 0)
     rows = _first_climb(model, chosen, batch, tally, contest, rows, sizes)
-    blind = tally.zero_gradient[rows]
-    seeing, blind = rows[~blind], rows[blind]
+    seeing, blind = _told_apart(model, chosen, batch, tally, rows)
     if len(seeing) and plan.targets:
         climbing = Oracle(model, _climbing(chosen, plan.steps))
         lanes = climb_lanes(
@@ -247,6 +247,25 @@ def _first_climb(
         getattr(tally, name).add_(getattr(own, name))
     tally.zero_gradient |= own.zero_gradient
     return contest.enter(tally, rows, own.images[rows], 1)
+
+
+def _told_apart(
+    model: Model, chosen: StandardSettings, batch: Batch, tally: Tally, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return those of the rows [A] that have a gradient, and those that have none.
+
+    That of the cross-entropy rounds to zero where a model is very sure, so the margin's is asked.
+    """
+    doubted = rows[tally.zero_gradient[rows]]
+    if len(doubted):
+        goals = torch.full((len(doubted),), MARGIN, dtype=torch.int64)
+        slope = Oracle(model, _climbing(chosen, 1)).slope(
+            *(part[doubted] for part in batch), _LONG - 1, goals.to(batch.labels)
+        )
+        tally.count(doubted, chosen._passes, chosen._passes)
+        tally.zero_gradient[doubted] = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
+    blind = tally.zero_gradient[rows]
+    return rows[~blind], rows[blind]
 
 
 def _search(
