@@ -259,8 +259,9 @@ def _told_apart(
     doubted = rows[tally.zero_gradient[rows]]
     if len(doubted):
         goals = torch.full((len(doubted),), MARGIN, dtype=torch.int64)
+        images, labels, ids = (part[doubted] for part in batch)
         slope = Oracle(model, _climbing(chosen, 1)).slope(
-            *(part[doubted] for part in batch), _LONG - 1, goals.to(batch.labels)
+            images, labels, ids, _LONG - 1, goals.to(labels)
         )
         tally.count(doubted, chosen._passes, chosen._passes)
         tally.zero_gradient[doubted] = (slope.gradient == 0).flatten(1).all(dim=1).cpu()

@@ -73,7 +73,6 @@ class RobustnessReport(Report):
         members: Of an ensemble, how many images each member fooled.
         left: Images that the attack did not fool in its own test.
         right: Of every stage the decisions of each image, whether they are right.
-        is_random: Whether the defense draws noise.
     """
 
     n: int
@@ -83,7 +82,6 @@ class RobustnessReport(Report):
     members: Mapping[str, int]
     left: int
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
-    is_random: bool = True
 
     @property
     def headline_rate(self) -> str:
@@ -137,7 +135,7 @@ class RobustnessReport(Report):
         how = f"fresh randomness (seed {seed}, {draws} decisions an image)"
         if s["decisions"]["randomness"] == "fixed":
             how = f"fixed randomness (seed {seed})"
-        if not self.is_random:
+        if not s.get("is_random", True):
             how = "no randomness"
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
@@ -256,6 +254,7 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
             "defense": describe(defense),
             "attack": {"name": name, **dataclasses.asdict(chosen)},
             "protocol": self.protocol,
+            "is_random": defense.is_random,
             "source_seed": self.source_seed,
             "decisions": dataclasses.asdict(decisions),
             "randomness": {"seed": self.seed, "scheme": self.scheme},
@@ -362,12 +361,6 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         )
         return report.with_notes(*_notes(report))
 
-    def after(self, report: RobustnessReport, loaded: LoadedModel) -> RobustnessReport:
-        """Add whether the defense is random, for the headline."""
-        is_random = loaded.defense.is_random
-        told = few_draws_note(report.settings) if is_random else ()
-        return dataclasses.replace(report, is_random=is_random).with_notes(*told)
-
     @classmethod
     def draw(cls, store: RecordStore, path: Path) -> Path:
         """Draw the margins of the decisions."""
@@ -408,6 +401,7 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
             "blind there, which is no robustness; try --loss margin or --gradient bpda"
         )
     yield from attack_notes(report.settings, report.lost, report.left)
+    yield from few_draws_note(report.settings)
     robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
     if robust.value >= noise.value > 0:
         yield (

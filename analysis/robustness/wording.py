@@ -91,8 +91,8 @@ def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterato
 
 def few_draws_note(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield a note where a random defense is attacked on few draws a gradient."""
-    attack = settings["attack"]
-    if attack.get("randomness") == "fresh" and attack.get("eot", FEW_DRAWS) < FEW_DRAWS:
+    attack, random = settings["attack"], settings.get("is_random", True)
+    if random and attack.get("randomness") == "fresh" and attack.get("eot", FEW_DRAWS) < FEW_DRAWS:
         yield (
             f"{attack['eot']} EOT draw{'s' if attack['eot'] > 1 else ''} a gradient under fresh "
             f"randomness: noise hides much of the direction; use --eot {FEW_DRAWS} or more, or "
