@@ -15,7 +15,7 @@ from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, Keys
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
-from advpure.base.units import Norm, parse_eps
+from advpure.base.units import Norm, parse_eps, refuse_l1
 from advpure.base.validation import validate, words
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
@@ -226,6 +226,11 @@ class Ball(Subject):
     eps: Strength | None = None
     norm: Norm | None = None
 
+    def __post_init__(self) -> None:
+        """Check, and refuse l1 with its reason."""
+        refuse_l1(self.norm)
+        super().__post_init__()
+
     def threat_model(self) -> tuple[Norm, float]:
         """Return the norm and the radius of the ball, those of the data set where not given.
 
@@ -273,11 +278,16 @@ class Attacked(Ball):
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
         """Return what every record says of its images, and the digest of an attack from outside."""
-        code = attack_digest(self.attack)
+        code = attack_digest(self.attack_name)
         return super().identity(verb, images) | ({} if code is None else {"attack_code": code})
+
+    @property
+    def attack_name(self) -> str:
+        """The attack that is run."""
+        return self.attack
 
     def context(
         self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
     ) -> dict[str, Any]:
         """Return where a session computes, the file of the attack too."""
-        return super().context(model, described, find(self.attack), *sources)
+        return super().context(model, described, find(self.attack_name), *sources)

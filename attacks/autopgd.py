@@ -10,21 +10,25 @@ checkpoints w_j of `checkpoints` a sample halves its eta and goes back to its be
 All of this state belongs to one sample. After such a return "rose" compares with the loss of the
 best point, from which the step was taken, as in the paper's algorithm; the official code compares
 with the loss of the point that was left. Source: [Croce2020], algorithm 1.
+
+`climb` is the ascent itself. Its rows may be lanes: several to one image, each with a start and a
+goal of its own, which all leave when one of them succeeds.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
 from advpure.attacks.balls import ascent, project, row_radii
-from advpure.attacks.oracle import Model, Oracle, Slope, check_batch
-from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
+from advpure.attacks.oracle import Batch, Model, Oracle, Slope, check_batch
+from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, restarted
 from advpure.attacks.projected import begin, offer_last
-from advpure.attacks.settings import Count, GradientSettings, resolve
+from advpure.attacks.settings import Count, RestartSettings, resolve
 from advpure.core.randomness import Ids
 from advpure.core.tiling import tiled
 
@@ -32,8 +36,8 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGDSettings(GradientSettings):
-    """Settings of APGD; those of `GradientSettings` and `AttackSettings` apply as well.
+class APGDSettings(RestartSettings):
+    """Settings of APGD; those of `RestartSettings` and its bases apply as well.
 
     Args:
         steps: Gradient steps.
@@ -103,10 +107,66 @@ def apgd(
     """
     chosen = resolve(APGDSettings, settings, overrides)
     batch = check_batch(model, images, labels, ids, chosen)
-    oracle = Oracle(model, chosen)
-    tally, best = Tally(batch), Best(batch.images)
     sizes = row_radii(radii, chosen.eps, len(batch.images))
-    active = begin(oracle, batch, tally, start, sizes)
+    return apgd_from(Oracle(model, chosen), batch, start, sizes)
+
+
+def apgd_from(
+    oracle: Oracle,
+    batch: Batch,
+    start: Tensor | None,
+    sizes: Tensor,
+    shape: Callable[[Tensor], Tensor] | None = None,
+) -> AttackResult:
+    """Attack a checked batch with APGD and its restarts.
+
+    Args:
+        oracle: The model, with `APGDSettings`.
+        batch: The input.
+        start: Starting points of the first run; None for those of the settings.
+        sizes: Radius of every row [B].
+        shape: Maps gradients [B, C, H, W] to what is climbed instead; None for themselves.
+    """
+
+    def once(batch: Batch, sizes: Tensor, restart: int) -> AttackResult:
+        steps = cast(APGDSettings, oracle.settings).steps
+        tally, first = Tally(batch), restart * (steps + 2)
+        own = start if restart == 0 else None
+        active = begin(oracle, batch, tally, own, sizes, restart=restart, step=first)
+        climb(oracle, batch, tally, active, sizes, first=first, shape=shape)
+        return conclude(tally, batch, oracle, first + steps + 1, sizes)
+
+    return restarted(once, oracle, batch, sizes)
+
+
+def climb(
+    oracle: Oracle,
+    batch: Batch,
+    tally: Tally,
+    active: Tensor,
+    sizes: Tensor,
+    *,
+    first: int = 0,
+    owners: Tensor | None = None,
+    goals: Tensor | None = None,
+    shape: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Climb from the points of the tally, and leave the best ones there.
+
+    Args:
+        oracle: The model, with `APGDSettings`.
+        batch: The rows' images, labels and ids.
+        tally: Starting points; counts and results go here.
+        active: Rows to move [A].
+        sizes: Radius of every row [B].
+        first: Number of the first step, which selects fresh randomness.
+        owners: The image that each row belongs to [B]: where samples stop, all rows of an image
+            leave when one succeeds. None for one row an image.
+        goals: What each row climbs [B], see `losses.towards`; None for the settings' loss.
+        shape: Maps gradients to what is climbed instead.
+    """
+    chosen = cast(APGDSettings, oracle.settings)
+    best = Best(batch.images)
     nodes = checkpoints(chosen.steps)
     state: _State | None = None
 
@@ -114,7 +174,10 @@ def apgd(
         if not len(active):
             break
         points = tally.images[active]
-        slope = oracle.slope(points, batch.labels[active], batch.ids[active], step)
+        own = None if goals is None else goals[active]
+        slope = oracle.slope(points, batch.labels[active], batch.ids[active], first + step, own)
+        if shape is not None:
+            slope = slope._replace(gradient=tiled(shape, oracle.tile)(slope.gradient))
         tally.count(active, *oracle.passes)
         best.update(active, points, slope)
         if state is None:
@@ -128,6 +191,8 @@ def apgd(
                 state, gradient = _adapt(state, gradient, chosen.rho * length)
         if chosen.stops:
             going = ~slope.success
+            if owners is not None:
+                going &= ~torch.isin(owners[active], owners[active[~going.cpu()]]).to(going.device)
             active, gradient, state = active[going.cpu()], gradient[going], state.select(going)
             if not len(active):
                 break
@@ -138,8 +203,7 @@ def apgd(
         tally.images[active] = moved
         tally.iterations[active] += 1
     if len(active):
-        offer_last(oracle, batch, tally, best, active, chosen.steps)
-    return conclude(tally, batch, oracle, chosen.steps + 1, sizes)
+        offer_last(oracle, batch, tally, best, active, first + chosen.steps, goals)
 
 
 def _move(settings: APGDSettings, tile: int | None, step: int) -> Any:

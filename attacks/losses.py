@@ -8,6 +8,9 @@ With z the logits, y the label and pi_k the k-th largest logit:
 * dlr: the margin divided by pi_1 - pi_3, so that it does not change when the logits are shifted or
   scaled; targeted: divided by pi_1 - (pi_3 + pi_4) / 2.
 
+`towards` is what one row climbs when rows of one batch have goals of their own: a class to reach,
+at the cost of the true one, z_t - z_y, or one of the untargeted losses.
+
 Source: [Carlini2017] (margin); [Croce2020], equations 6 and 7 (dlr). The targeted
 dlr there subtracts the logit of the true class, which a caller that names only targets does not
 know; here the largest other logit takes its place, the same number while the true class leads.
@@ -60,6 +63,31 @@ def dlr(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     top = logits.topk(needed, dim=1).values
     floor = (top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2]
     return margin(logits, labels, targeted) / (top[:, 0] - floor + _TINY)
+
+
+CROSS_ENTROPY, MARGIN = -1, -2
+"""Goals of a row that names no class to reach: the untargeted loss that it climbs."""
+
+
+def towards(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+    """Return the loss [B] of rows with goals of their own.
+
+    Args:
+        logits: [B, classes].
+        labels: True classes [B].
+        goals: Of each row the class to reach, or CROSS_ENTROPY or MARGIN; int64 [B].
+
+    Example:
+        >>> rows, labels = torch.tensor([[3.0, 1.0, 2.0]]).expand(2, 3), torch.tensor([0, 0])
+        >>> towards(rows, labels, torch.tensor([1, MARGIN])).tolist()
+        [-2.0, -1.0]
+    """
+    own = logits.gather(1, labels[:, None])[:, 0]
+    reached = logits.gather(1, goals.clamp(min=0)[:, None])[:, 0] - own
+    rest = torch.where(
+        goals == MARGIN, margin(logits, labels, False), cross_entropy(logits, labels, False)
+    )
+    return torch.where(goals >= 0, reached, rest)
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from advpure.attacks.losses import LOSSES, succeeds
+from advpure.attacks.losses import LOSSES, succeeds, towards
 from advpure.attacks.settings import AttackSettings, GradientSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import check_images, check_labels, check_radius
@@ -38,6 +38,13 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     ids: Tensor
+
+
+class Standing(NamedTuple):
+    """In how many draws the attack failed [B], and the mean margin by which it won [B]."""
+
+    failed: Tensor
+    margin: Tensor
 
 
 class Verdict(NamedTuple):
@@ -219,7 +226,9 @@ class Oracle:
         settings = self.gradient_settings
         return settings.eot + self._judges_apart, settings.eot
 
-    def slope(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Slope:
+    def slope(
+        self, images: Tensor, labels: Tensor, ids: Tensor, step: int, goals: Tensor | None = None
+    ) -> Slope:
         """Return loss, gradient and verdict at images [B, C, H, W].
 
         Args:
@@ -227,6 +236,7 @@ class Oracle:
             labels: Classes [B].
             ids: Data-set indices [B].
             step: Number of the attack step; it selects fresh randomness.
+            goals: What each row climbs [B], see `losses.towards`; None for the settings' loss.
 
         Returns:
             Per-sample results, detached. With several passes the loss is their mean (or the loss of
@@ -238,23 +248,65 @@ class Oracle:
         """
         views = [self._view(step, draw) for draw in range(self.gradient_settings.eot)]
 
-        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
-            return self._slope(views, images, labels, ids)
+        def ask(images: Tensor, labels: Tensor, ids: Tensor, goals: Tensor | None) -> Slope:
+            return self._slope(views, images, labels, ids, goals)
+
+        return tiled(ask, self.tile)(images, labels, ids, goals)
+
+    def judge(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor,
+        step: int,
+        goals: Tensor | None = None,
+        draws: int = 1,
+    ) -> Verdict:
+        """Return loss and verdict at images [B, C, H, W], without a gradient.
+
+        With fixed randomness this is the model's own view, one pass; with fresh randomness it is
+        the mean over draws of the attack, numbered by the step, which never decide a report.
+        """
+        fixed = self.settings.randomness == "fixed"
+        views = [self._own_view] if fixed else [self._view(step, draw) for draw in range(draws)]
+
+        def ask(images: Tensor, labels: Tensor, ids: Tensor, goals: Tensor | None) -> Verdict:
+            with torch.no_grad():
+                passes = [self._logits(view, images, labels, ids) for view in views]
+                losses = torch.stack([self._loss(each, labels, goals) for each in passes])
+                success = succeeds(torch.stack(passes).mean(dim=0), labels, self.settings.targeted)
+                return Verdict(losses.mean(dim=0), success)
+
+        return tiled(ask, self.tile)(images, labels, ids, goals)
+
+    def select(self, images: Tensor, labels: Tensor, ids: Tensor, draws: int) -> Standing:
+        """Return how candidates of an attack fare in the draws kept for choosing among them.
+
+        With fresh randomness these are fold("attack", "select", k) of the model's xi, the same for
+        all candidates of a sample, which neither a gradient nor a report ever sees. With fixed
+        randomness there is one, the model's own.
+        """
+        targeted = self.settings.targeted
+        views: list[View] = [self._own_view]
+        if self.settings.randomness == "fresh":
+            views = [self._folded("attack", "select", draw) for draw in range(draws)]
+
+        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Standing:
+            with torch.no_grad():
+                passes = [self._logits(view, images, labels, ids) for view in views]
+            margins = torch.stack([LOSSES["margin"](each, labels, targeted) for each in passes])
+            failed = torch.stack([~succeeds(each, labels, targeted) for each in passes])
+            return Standing(failed.sum(dim=0), margins.mean(dim=0))
 
         return tiled(ask, self.tile)(images, labels, ids)
 
-    def judge(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Verdict:
-        """Return loss and verdict of one forward pass at images [B, C, H, W], without a gradient.
-
-        With fixed randomness this is the model's own view; with fresh randomness it is one draw of
-        the attack, numbered by the step, which never decides a report.
-        """
+    def logits(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:
+        """Return the logits [B, classes] of the pass that `judge` takes."""
         view = self._own_view if self.settings.randomness == "fixed" else self._view(step, 0)
 
-        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Verdict:
+        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
             with torch.no_grad():
-                logits = self._logits(view, images, labels, ids)
-                return self._verdict(logits, labels)
+                return self._logits(view, images, labels, ids)
 
         return tiled(ask, self.tile)(images, labels, ids)
 
@@ -281,10 +333,15 @@ class Oracle:
         fixed = self.settings.randomness == "fixed"
         if xi is None or (fixed and self.gradient_settings.eot == 1):
             return self._own_view
+        return self._folded("eot", draw) if fixed else self._folded("attack", step, draw)
+
+    def _folded(self, *names: str | int) -> View:
+        xi = self._xi if hasattr(self.model, "at") else None
+        if xi is None:
+            return self._own_view
         if xi.scope == "fresh":
             xi = dataclasses.replace(xi, scope="sample")
-        folded = xi.fold("eot", draw) if fixed else xi.fold("attack", step, draw)
-        model = cast(Any, self.model)
+        folded, model = xi.fold(*names), cast(Any, self.model)
         return lambda images, ids: cast(Tensor, model.at(ids=ids, xi=folded)(images))
 
     def _logits(self, view: View, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
@@ -292,21 +349,27 @@ class Oracle:
         check_logits(logits, labels)
         return logits
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, goals: Tensor | None) -> Tensor:
+        if goals is not None:
+            return towards(logits, labels, goals)
         return LOSSES[self.settings.loss](logits, labels, self.settings.targeted)
 
-    def _verdict(self, logits: Tensor, labels: Tensor) -> Verdict:
-        success = succeeds(logits, labels, self.settings.targeted)
-        return Verdict(self._loss(logits, labels).detach(), success)
-
-    def _slope(self, views: list[View], images: Tensor, labels: Tensor, ids: Tensor) -> Slope:
+    def _slope(
+        self,
+        views: list[View],
+        images: Tensor,
+        labels: Tensor,
+        ids: Tensor,
+        goals: Tensor | None,
+    ) -> Slope:
         share = 1.0 / len(views)
         with differentiating():
             points, labels = plain(images).requires_grad_(), plain(labels)
+            goals = None if goals is None else plain(goals)
             if self.gradient_settings.eot_mode == "logits":
                 passes = [self._logits(view, points, labels, ids) for view in views]
                 mean = torch.stack(passes).mean(dim=0)
-                losses = self._loss(mean, labels)
+                losses = self._loss(mean, labels, goals)
                 gradient = _gradient(losses, points)
             else:
                 gradient = torch.zeros_like(points)
@@ -314,7 +377,7 @@ class Oracle:
                 mean = gradient.new_zeros(())
                 for view in views:
                     logits = self._logits(view, points, labels, ids)
-                    loss = self._loss(logits, labels)
+                    loss = self._loss(logits, labels, goals)
                     gradient = gradient + _gradient(loss, points)
                     losses, mean = losses + loss.detach() * share, mean + logits.detach() * share
                 gradient = gradient * share

@@ -1,14 +1,17 @@
 """What an attack returns, and the bookkeeping that leads there."""
 
+import dataclasses
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from advpure.attacks.balls import distances, project, row_radii
 from advpure.attacks.oracle import Batch, Oracle, Slope, Verdict
-from advpure.attacks.settings import AttackSettings
+from advpure.attacks.settings import SELECTION, AttackSettings, RestartSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import check_plain
 from advpure.core.tiling import tiled
@@ -33,7 +36,10 @@ class AttackResult:
         linf: [B] float64, largest change of a pixel, in [0, 1] units.
         l2: [B] float64, euclidean size of the change, in [0, 1] units.
         zero_gradient: [B] bool, the first gradient was exactly zero and the sample undecided.
+        lost: [B] bool, under fixed randomness an earlier iterate succeeded and what is returned
+            does not.
         settings: The settings that were used.
+        members: Of an ensemble, the member that made each image; else None.
     """
 
     images: Tensor
@@ -45,32 +51,39 @@ class AttackResult:
     linf: Tensor
     l2: Tensor
     zero_gradient: Tensor
+    lost: Tensor
     settings: AttackSettings
+    members: tuple[str, ...] | None = None
 
 
 class Tally:
     """Per-sample counts of one attack on one batch, and the images it will return."""
 
-    def __init__(self, batch: Batch) -> None:
-        """Start from unchanged images and no passes."""
-        count = len(batch.images)
+    def __init__(self, batch: Batch, *, quiet: bool = False) -> None:
+        """Start from unchanged images and no passes; quiet, no gradient is warned of."""
+        count, self._quiet = len(batch.images), quiet
         self.images = batch.images.clone()
         self.iterations = torch.zeros(count, dtype=torch.int64, device="cpu")
         self.forwards = torch.zeros(count, dtype=torch.int64, device="cpu")
         self.backwards = torch.zeros(count, dtype=torch.int64, device="cpu")
         self.zero_gradient = torch.zeros(count, dtype=torch.bool, device="cpu")
+        self.succeeded = torch.zeros(count, dtype=torch.bool, device="cpu")
 
     def count(self, rows: Tensor, forwards: int, backwards: int = 0) -> None:
         """Add passes to the rows [A]."""
         self.forwards[rows] += forwards
         self.backwards[rows] += backwards
 
+    def note_success(self, rows: Tensor, verdict: Verdict | Slope) -> None:
+        """Record which rows have succeeded by now."""
+        self.succeeded[rows] |= verdict.success.cpu()
+
     def note_gradients(self, rows: Tensor, slope: Slope) -> None:
         """Record which first gradients are exactly zero; warn if no undecided row has another."""
         zero = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
         undecided = ~slope.success.cpu()
         self.zero_gradient[rows] = zero & undecided
-        if bool(undecided.any()) and bool(zero[undecided].all()):
+        if not self._quiet and bool(undecided.any()) and bool(zero[undecided].all()):
             warnings.warn(
                 f"the gradient is zero for all {int(undecided.sum())} undecided samples; the "
                 "attack cannot see the model (try loss='margin' or gradient='bpda')",
@@ -101,6 +114,93 @@ class Best:
         self.images[chosen] = images[better]
         self._loss[chosen] = loss[better]
         self._success[chosen] = verdict.success[better]
+
+
+class Contest:
+    """For each sample the candidate that fails in the fewest of the draws kept for choosing."""
+
+    def __init__(self, oracle: Oracle, batch: Batch, draws: int = SELECTION) -> None:
+        """Start from unchanged images, below every candidate."""
+        self._oracle, self._batch = oracle, batch
+        self.draws = draws if oracle.settings.randomness == "fresh" else 1
+        self.images = batch.images.clone()
+        self.winner = torch.full((len(batch.images),), -1, dtype=torch.int64, device="cpu")
+        self._failed = torch.full_like(self.winner, 2**31)
+        self._margin = torch.full((len(batch.images),), -torch.inf, dtype=torch.float64)
+
+    def enter(self, tally: Tally, rows: Tensor, images: Tensor, numbers: int | Tensor) -> Tensor:
+        """Offer candidates, count the passes, and return the rows [A] that are undecided.
+
+        Arguments and cost are those of `offer`.
+        """
+        self.offer(rows, images, numbers)
+        tally.forwards.index_add_(0, rows, torch.full_like(rows, self.draws))
+        return self.undecided(torch.tensor(sorted(set(rows.tolist())), dtype=torch.int64))
+
+    def offer(self, rows: Tensor, images: Tensor, numbers: int | Tensor) -> Tensor:
+        """Offer candidates [A, C, H, W] of the rows [A] and return whether each won so far [A].
+
+        Args:
+            rows: Rows of the batch; one may stand there several times.
+            images: The candidates.
+            numbers: What they are called in `winner`: one number, or one for each [A].
+
+        Cost: `draws` forward passes a candidate.
+        """
+        names = torch.as_tensor(numbers).expand(len(rows)).tolist()
+        standing = self._oracle.select(
+            images, self._batch.labels[rows], self._batch.ids[rows], self.draws
+        )
+        failed, margins = standing.failed.cpu(), standing.margin.double().cpu()
+        won = torch.zeros(len(rows), dtype=torch.bool, device="cpu")
+        for place, row in enumerate(rows.tolist()):
+            mine, best = (failed[place], -margins[place]), (self._failed[row], -self._margin[row])
+            if mine < best:
+                self._failed[row], self._margin[row] = failed[place], margins[place]
+                self.images[row], self.winner[row], won[place] = images[place], names[place], True
+        return won
+
+    def undecided(self, rows: Tensor) -> Tensor:
+        """Return those of the rows [A] whose best candidate still fails in some draw."""
+        return rows[self._failed[rows] > 0]
+
+
+def restarted(
+    once: Callable[[Batch, Tensor, int], AttackResult],
+    oracle: Oracle,
+    batch: Batch,
+    sizes: Tensor,
+) -> AttackResult:
+    """Run an attack as often as its settings say, and keep the best result of every sample.
+
+    Args:
+        once: One run of the rows of a batch with their radii, numbered from 0.
+        oracle: The model, with `RestartSettings`.
+        batch: The input.
+        sizes: Radius of every row [B].
+    """
+    settings = cast(RestartSettings, oracle.settings)
+    result = once(batch, sizes, 0)
+    if settings.restarts == 1:
+        return result
+    contest, names = Contest(oracle, batch), [each.name for each in dataclasses.fields(result)]
+    columns = {name: getattr(result, name) for name in names if name != "settings"}
+    rows = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
+    part = result
+    for restart in range(settings.restarts):
+        if restart:
+            part = once(Batch(*(each[rows] for each in batch)), sizes[rows], restart)
+            for name in ("iterations", "forwards", "backwards"):
+                columns[name][rows] += getattr(part, name)
+        won = contest.offer(rows, part.images, restart)
+        columns["forwards"][rows] += contest.draws
+        for name in ("images", "success", "loss", "linf", "l2", "lost"):
+            columns[name][rows[won]] = getattr(part, name)[won]
+        rows = contest.undecided(rows)
+        if not len(rows):
+            break
+    columns["lost"] &= ~columns["success"]
+    return dataclasses.replace(result, **columns)
 
 
 def starting_point(start: Tensor | None, batch: Batch, settings: AttackSettings) -> Tensor | None:
@@ -153,5 +253,6 @@ def conclude(
         linf=linf,
         l2=l2,
         zero_gradient=tally.zero_gradient,
+        lost=tally.succeeded & ~verdict.success.cpu() & (settings.randomness == "fixed"),
         settings=settings,
     )

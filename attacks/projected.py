@@ -10,7 +10,7 @@ Source: [Madry2018].
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from annotated_types import Gt
@@ -18,15 +18,22 @@ from torch import Tensor
 
 from advpure.attacks.balls import ascent, draw_in_ball, place, project, row_radii
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
-from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, starting_point
-from advpure.attacks.settings import Count, GradientSettings, resolve
+from advpure.attacks.outcome import (
+    AttackResult,
+    Best,
+    Tally,
+    conclude,
+    restarted,
+    starting_point,
+)
+from advpure.attacks.settings import Count, RestartSettings, resolve
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.core.tiling import tiled
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGDSettings(GradientSettings):
-    """Settings of PGD; those of `GradientSettings` and `AttackSettings` apply as well.
+class PGDSettings(RestartSettings):
+    """Settings of PGD; those of `RestartSettings` and its bases apply as well.
 
     Args:
         steps: Gradient steps.
@@ -93,10 +100,21 @@ def pgd(
     """
     chosen = resolve(PGDSettings, settings, overrides)
     batch = check_batch(model, images, labels, ids, chosen)
-    oracle = Oracle(model, chosen)
+    oracle, sizes = Oracle(model, chosen), row_radii(radii, chosen.eps, len(batch.images))
+
+    def once(batch: Batch, sizes: Tensor, restart: int) -> AttackResult:
+        return _descend(oracle, batch, start if restart == 0 else None, sizes, restart)
+
+    return restarted(once, oracle, batch, sizes)
+
+
+def _descend(
+    oracle: Oracle, batch: Batch, start: Tensor | None, sizes: Tensor, restart: int
+) -> AttackResult:
+    chosen = cast(PGDSettings, oracle.settings)
     tally, best = Tally(batch), Best(batch.images) if chosen.iterate == "best" else None
-    sizes = row_radii(radii, chosen.eps, len(batch.images))
-    active = begin(oracle, batch, tally, start, sizes)
+    first = restart * (chosen.steps + 2)
+    active = begin(oracle, batch, tally, start, sizes, restart=restart, step=first)
 
     def advance(points: Tensor, centres: Tensor, gradient: Tensor, radii: Tensor) -> Tensor:
         step = chosen.step_of(radii).to(points)[:, None, None, None]
@@ -106,8 +124,9 @@ def pgd(
         if not len(active):
             break
         points = tally.images[active]
-        slope = oracle.slope(points, batch.labels[active], batch.ids[active], step)
+        slope = oracle.slope(points, batch.labels[active], batch.ids[active], first + step)
         tally.count(active, *oracle.passes)
+        tally.note_success(active, slope)
         if step == 0:
             tally.note_gradients(active, slope)
         if best is not None:
@@ -122,28 +141,37 @@ def pgd(
         tally.images[active] = moved
         tally.iterations[active] += 1
     if best is not None and len(active):
-        offer_last(oracle, batch, tally, best, active, chosen.steps)
-    return conclude(tally, batch, oracle, chosen.steps + 1, sizes)
+        offer_last(oracle, batch, tally, best, active, first + chosen.steps)
+    return conclude(tally, batch, oracle, first + chosen.steps + 1, sizes)
 
 
 def begin(
-    oracle: Oracle, batch: Batch, tally: Tally, start: Tensor | None, radii: Tensor | None = None
+    oracle: Oracle,
+    batch: Batch,
+    tally: Tally,
+    start: Tensor | None,
+    radii: Tensor | None = None,
+    *,
+    restart: int = 0,
+    step: int = 0,
 ) -> Tensor:
     """Put the starting points into the tally and return the rows [A] that need an attack.
 
     Where samples stop at success, those that succeed unchanged are left out. The radius is that of
-    the settings, or one for each row, `radii` [B].
+    the settings, or one for each row, `radii` [B]. A restart, numbered from 1, takes other random
+    points, and only samples that did not succeed before; `step` numbers its first pass.
     """
     settings = oracle.gradient_settings
     active = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     points = starting_point(start, batch, settings)
     moves = points is not None or settings.random_start
-    if settings.stops and moves:
-        clean = oracle.judge(*batch, step=0)
+    if settings.stops and moves and restart == 0:
+        clean = oracle.judge(*batch, step=step)
         tally.count(active, 1)
         active = active[~clean.success.cpu()]
     if moves and len(active):
-        tally.images[active] = first_iterates(oracle, batch, points, active, radii)
+        repeats = torch.full((len(batch.images),), restart, dtype=torch.int64, device="cpu")
+        tally.images[active] = first_iterates(oracle, batch, points, active, radii, repeats)
     return active
 
 
@@ -153,8 +181,12 @@ def first_iterates(
     start: Tensor | None,
     active: Tensor,
     radii: Tensor | None = None,
+    repeats: Tensor | None = None,
 ) -> Tensor:
-    """Return the given or drawn starting points of the rows [A], inside ball and box."""
+    """Return the given or drawn starting points of the rows [A], inside ball and box.
+
+    Rows of one id draw the same point, unless their numbers of a repetition, `repeats` [B], differ.
+    """
     settings, centres = oracle.settings, batch.images[active]
     sizes = row_radii(radii, settings.eps, len(batch.images))[active]
 
@@ -168,16 +200,35 @@ def first_iterates(
         return bound(place(centres, offset, radius), centres, radii)
 
     xi = RandomnessConfig(settings.seed, "counter").fold("attack", "start")
-    offset, radius = draw_in_ball(xi, batch.ids[active], centres, sizes, settings.norm)
-    return tiled(draw, oracle.tile)(centres, sizes, offset, radius)
+    numbers = torch.zeros_like(active) if repeats is None else repeats[active]
+    points = centres.clone()
+    for number in sorted(set(numbers.tolist())):
+        rows = torch.nonzero(numbers == number)[:, 0]
+        own, reach = centres[rows], sizes[rows]
+        offset, radius = draw_in_ball(
+            xi, batch.ids[active][rows], own, reach, settings.norm, number
+        )
+        points[rows] = tiled(draw, oracle.tile)(own, reach, offset, radius)
+    return points
 
 
 def offer_last(
-    oracle: Oracle, batch: Batch, tally: Tally, best: Best, active: Tensor, step: int
+    oracle: Oracle,
+    batch: Batch,
+    tally: Tally,
+    best: Best,
+    active: Tensor,
+    step: int,
+    goals: Tensor | None = None,
 ) -> None:
-    """Let the last iterates of the rows [A] compete, then return the best ones."""
-    points = tally.images[active]
-    verdict = oracle.judge(points, batch.labels[active], batch.ids[active], step)
-    tally.count(active, 1)
+    """Let the last iterates of the rows [A] compete, then return the best ones.
+
+    Under fresh randomness they are judged by as many draws as a gradient takes.
+    """
+    points, draws = tally.images[active], oracle.gradient_settings.eot
+    own = None if goals is None else goals[active]
+    verdict = oracle.judge(points, batch.labels[active], batch.ids[active], step, own, draws)
+    fresh = oracle.settings.randomness == "fresh"
+    tally.count(active, draws if fresh else 1)
     best.update(active, points, verdict)
     tally.images[active] = best.images[active]

@@ -15,8 +15,15 @@ ATTACKS: Registry[Callable[..., AttackResult]] = Registry(
 )
 _HERE = "advpure.attacks"
 
+ATTACKS.register("standard", f"{_HERE}.standard:standard", about="the ensemble, by default")
 ATTACKS.register("pgd", f"{_HERE}.projected:pgd", about="projected gradient descent")
 ATTACKS.register("apgd", f"{_HERE}.autopgd:apgd", about="PGD that chooses its own step")
+ATTACKS.register("apgd-targeted", f"{_HERE}.lanes:apgd_targeted", about="APGD towards each class")
+ATTACKS.register("square", f"{_HERE}.square:square", about="random search on scores, no gradient")
+ATTACKS.register("rays", f"{_HERE}.hard_label:rays", about="search on decisions alone")
+ATTACKS.register(
+    "low-frequency", f"{_HERE}.low_frequency:low_frequency", about="APGD along low frequencies"
+)
 ATTACKS.register("pgd-eot", f"{_HERE}.variants:pgd_eot", about="PGD on the mean over randomness")
 ATTACKS.register("bpda", f"{_HERE}.variants:bpda", about="PGD past the purifier's gradient")
 ATTACKS.register("bpda-eot", f"{_HERE}.variants:bpda_eot", about="BPDA on the mean over randomness")

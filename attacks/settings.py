@@ -8,7 +8,7 @@ from annotated_types import Ge, Le, Lt
 
 from advpure.attacks.losses import LossName
 from advpure.base.errors import BadInput
-from advpure.base.units import Norm, parse_eps
+from advpure.base.units import Norm, parse_eps, refuse_l1
 from advpure.base.validation import choose, validate
 from advpure.core.gradients import GradientMode
 
@@ -56,6 +56,7 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         """Check every choice against its annotation, and the ranges of the numbers."""
+        refuse_l1(self.norm)
         choose(self.norm, get_args(Norm), "norm")
         object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
         validate(self)
@@ -70,6 +71,10 @@ class AttackSettings:
         raise BadInput(
             f"the cost of {type(self).__name__}", "is not known", "write its most_passes"
         )
+
+
+SELECTION = 20
+"""Draws by which fresh randomness chooses among candidates, see `Oracle.select`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +107,44 @@ class GradientSettings(AttackSettings):
         """One gradient a step, the test of success apart where it is one, first and last tests."""
         gradients = self.steps * self.eot
         apart = self.steps if self.stops and self.eot > 1 else 0
-        return Passes(gradients + apart + 3, gradients)
+        last = self.eot if self.randomness == "fresh" else 1
+        return Passes(gradients + apart + last + 2, gradients)
 
     @property
     def stops(self) -> bool:
         """Whether decided samples leave the batch."""
         return self.stop == "success" and self.randomness == "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartSettings(GradientSettings):
+    """What attacks that start again from other random points share.
+
+    Args:
+        restarts: Runs of all steps, each from another random point; only samples that no run has
+            decided start again. The best result of a sample is kept: under fresh randomness that
+            of the fewest right answers in 20 draws that no gradient and no report sees.
+    """
+
+    restarts: Count = 1
+
+    def __post_init__(self) -> None:
+        """Check, and refuse to repeat what would be the same."""
+        super().__post_init__()
+        if self.restarts > 1 and not self.random_start:
+            raise BadInput(
+                f"{self.restarts} restarts",
+                "are all alike without a random start",
+                "leave out random_start=false",
+            )
+
+    @property
+    def most_passes(self) -> Passes:
+        """Those of one run for each restart, and those that choose among several."""
+        once = super().most_passes
+        chosen = SELECTION if self.randomness == "fresh" else 1
+        apart = chosen if self.restarts > 1 else 0
+        return Passes(self.restarts * (once.forwards + apart), self.restarts * once.backwards)
 
 
 def resolve(kind: type[S], settings: "AttackSettings | None", overrides: dict[str, Any]) -> S:

@@ -151,10 +151,12 @@ def test_an_attack_as_weak_as_noise_is_suspected_unless_both_fool_all(
         return StageSummary(rate, rate, rate, rate)
 
     stages = {"clean": stage(1.0), "noise": stage(noise), ADVERSARIAL: stage(robust)}
-    settings = {"decisions": {"randomness": "fixed"}, "n": 10}
-    notes = _notes(
-        RobustnessReport(run=Path(), settings=settings, n=10, stages=stages, blind=0, right={})
-    )
+    settings = {"decisions": {"randomness": "fixed"}, "n": 10, "attack": {"name": "own"}}
+    report = RobustnessReport(
+        run=Path(), settings=settings, n=10, stages=stages, blind=0, lost=0, members={}, left=0,
+        right={},
+    )  # fmt: skip
+    notes = _notes(report)
     assert any("suspect the attack" in note for note in notes) is suspected
 
 

@@ -63,6 +63,28 @@ def as_number(value: Any) -> float | None:
         return None
 
 
+def refuse_l1(norm: object) -> None:
+    """Refuse the l1 ball with its reason; other words are left to the list of norms.
+
+    Raises:
+        BadInput: for l1.
+
+    Example:
+        >>> refuse_l1("l1")
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: norm l1 is not covered: its balls hold sparse changes, which neither the \
+steps and projections nor the random search here are made for; use linf or l2
+    """
+    if isinstance(norm, str) and norm.strip().lower() in ("l1", "l_1"):
+        raise BadInput(
+            "norm l1",
+            "is not covered: its balls hold sparse changes, which neither the steps and "
+            "projections nor the random search here are made for",
+            "use linf or l2",
+        )
+
+
 def parse_eps(text: str | float, norm: Norm = "linf") -> float:
     """Read a perturbation bound in [0, 1] units.
 

@@ -1,6 +1,6 @@
 """An attack by name, with the threat model of the run that asks for it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import check_radius
+from advpure.base.validation import words
 from advpure.core.gradients import GradientMode
 from advpure.options import read_options
 
@@ -53,6 +54,52 @@ def attack_settings(
             f"call advpure.attacks.{run.__name__} with the labels to reach",
         )
     return resolved
+
+
+AUTO = "auto"
+"""In place of an attack: the standard one, unless an option means another."""
+_OF_STANDARD = frozenset({"budget", "eot", "seed", "gradient", "randomness"})
+
+
+def chosen_attack(name: str, options: Collection[str], *, is_paper: bool, is_moved: bool) -> str:
+    """Return the attack that a run means.
+
+    Args:
+        name: An attack's name, or "auto".
+        options: Names of the options given for the attack.
+        is_paper: Whether the protocol of the paper is asked for, PGD-40 of epsilon / 30.
+        is_moved: Whether the images are crafted under another randomness than decides.
+
+    Raises:
+        BadInput: for the paper's protocol beside another attack or an option that it fixes, or for
+            a transfer of the standard attack, which stops at the border that it has just crossed.
+
+    Example:
+        >>> [chosen_attack("auto", o, is_paper=False, is_moved=False) for o in ([], ["steps"])]
+        ['standard', 'pgd']
+    """
+    plain = words(name, "attack").strip().lower().replace("_", "-")
+    if is_paper:
+        if plain not in (AUTO, "pgd"):
+            raise BadInput(
+                f"attack {name}", "is not the paper's, which is pgd", "leave out --protocol paper"
+            )
+        for option in set(options) - {"seed"}:
+            raise BadInput(
+                f"attack option {option}",
+                "is fixed by the paper's protocol",
+                "leave it out, or leave out --protocol paper",
+            )
+        return "pgd"
+    if is_moved and plain == "standard":
+        raise BadInput(
+            "attack standard",
+            "stops at the border, where a transfer to another seed fails",
+            "use pgd or apgd with --transfer-from",
+        )
+    if plain != AUTO:
+        return name
+    return "pgd" if is_moved or set(options) - _OF_STANDARD else "standard"
 
 
 def refuse_two_gradients(

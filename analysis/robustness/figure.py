@@ -10,6 +10,7 @@ import torch
 
 from advpure.analysis.robustness.protocol import DECISIONS, Decisions
 from advpure.analysis.robustness.study import Robustness
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.core.defense import Defense
 from advpure.data import Images
 from advpure.plots.figures import Caption, histogram, image_grid
@@ -42,9 +43,9 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
     draws = s["decisions"]["draws"]
     return histogram(
         groups, Path(path), xlabel="margin of a decision (logits); below 0 it is wrong",
-        title=f"{s['defense']['purifier']} on {s['dataset']}, attack {s['attack']['name']}",
+        title=f"{strength_text(s['defense'])} on {s['dataset']}, attack {s['attack']['name']}",
         caption=f"{report.n} images, {draws} decision{'s' if draws > 1 else ''} each, "
-        f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, "
+        f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, attack {attack_text(s)}, "
         f"{s['decisions']['randomness']} randomness, seed {s['randomness']['seed']}",
     )  # fmt: skip
 

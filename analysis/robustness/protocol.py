@@ -49,6 +49,8 @@ ATTACKS = Schema(
         "linf": Share,
         "l2": Length,
         "zero_gradient": bool,
+        "lost": bool,
+        "member": str,
     },
 )
 
@@ -202,10 +204,12 @@ def _decide(
 
 
 def _attack_rows(stage: str, outcome: Outcome, ids: Tensor) -> list[dict[str, Any]]:
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         name: getattr(outcome, "success" if name == "fooled" else name).tolist()
         for name in ATTACKS.values
+        if name != "member"
     }
+    columns["member"] = getattr(outcome, "members", None) or [""] * len(ids)
     return [
         {"sample": i, "stage": stage} | {name: column[k] for name, column in columns.items()}
         for k, i in enumerate(ids.tolist())

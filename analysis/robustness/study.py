@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
 from advpure.analysis.robustness.attack_choice import (
+    AUTO,
     attack_settings,
+    chosen_attack,
     refuse_idle_randomness,
     refuse_two_gradients,
 )
@@ -27,6 +29,12 @@ from advpure.analysis.robustness.protocol import (
     sampled,
     summarize,
 )
+from advpure.analysis.robustness.wording import (
+    attack_notes,
+    attack_text,
+    few_draws_note,
+    strength_text,
+)
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.attacks import transfer, uniform_noise
@@ -34,6 +42,7 @@ from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings, Count
+from advpure.attacks.standard import MEMBERS
 from advpure.base.display import Display, Table, percent_interval
 from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Flag
@@ -60,15 +69,19 @@ class RobustnessReport(Report):
         n: Number of images.
         stages: ``clean``, ``noise`` and ``adversarial`` accuracies.
         blind: Images whose first gradient was exactly zero.
+        lost: Images that an earlier iterate fooled and the returned one does not.
+        members: Of an ensemble, how many images each member fooled.
+        left: Images that the attack did not fool in its own test.
         right: Of every stage the decisions of each image, whether they are right.
-        is_random: Whether the defense draws noise.
     """
 
     n: int
     stages: dict[str, StageSummary]
     blind: int
+    lost: int
+    members: Mapping[str, int]
+    left: int
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
-    is_random: bool = True
 
     @property
     def headline_rate(self) -> str:
@@ -111,6 +124,8 @@ class RobustnessReport(Report):
                 for stage in self.stages
             },
             "zero_gradient": self.blind,
+            "silent_success": self.lost,
+            **({"fooled_by": dict(self.members)} if self.members else {}),
         }
 
     def display(self) -> Display:
@@ -120,11 +135,11 @@ class RobustnessReport(Report):
         how = f"fresh randomness (seed {seed}, {draws} decisions an image)"
         if s["decisions"]["randomness"] == "fixed":
             how = f"fixed randomness (seed {seed})"
-        if not self.is_random:
+        if not s.get("is_random", True):
             how = "no randomness"
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
-            f"{s['defense']['purifier']}, attack {s['attack']['name']}, {how}: robust accuracy "
+            f"{strength_text(s['defense'])}, attack {attack_text(s)}, {how}: robust accuracy "
             f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images"
         )
         heads = {
@@ -142,7 +157,11 @@ class RobustnessReport(Report):
             ]
             for stage in (CLEAN, NOISE, ADVERSARIAL)
         ]
-        return Display(headline, (Table(("images", *(heads[n] for n in names), "n"), rows),))
+        parts = [Table(("images", *(heads[n] for n in names), "n"), rows)]
+        if self.members:
+            by = [[name, str(count)] for name, count in self.members.items()]
+            parts.append(Table(("fooled by", "images"), by))
+        return Display(headline, tuple(parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +188,10 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
 
     Attributes:
+        attack: Attack; `advpure models` lists them. auto: standard, but pgd with --transfer-from or
+            an option of pgd.
+        budget: Evaluations an image of the standard attack. Default: 2000.
+        protocol: paper: PGD of 40 steps of eps/30 from a random start, the paper's.
         randomness: Attack and decide under one randomness configuration, or under disjoint draws.
         draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
         source_seed: Craft under this base seed, decide under --seed (needs --fix-random).
@@ -183,10 +206,30 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         "robust": {"at": "robust_accuracy", "unit": "percent"},
     }
 
+    attack: Annotated[str, Flag("--attack", "-a")] = AUTO
+    budget: Count | None = None
+    protocol: Literal["paper"] | None = None
     randomness: Annotated[Randomness, Flag("--fix-random/--fresh-random")] = "fresh"
     draws: Count | None = None
     source_seed: Annotated[Seed | None, Flag("--transfer-from")] = None
     keep_images: Annotated[bool, Flag("--save-images"), Beside()] = False
+
+    @property
+    def attack_name(self) -> str:
+        """The attack that is run: what `auto` means beside the other settings."""
+        return chosen_attack(
+            self.attack,
+            self._attack_options,
+            is_paper=self.protocol == "paper",
+            is_moved=self.source_seed is not None,
+        )
+
+    @property
+    def _attack_options(self) -> Mapping[str, Any]:
+        own = {} if self.budget is None else {"budget": self.budget}
+        for key in own.keys() & self.attack_options.keys():
+            raise BadInput(f"attack option {key}", "is given a second time", "keep --budget alone")
+        return {**self.attack_options, **own}
 
     def load(self) -> LoadedRobustness:
         """Load the defense and its images, and resolve threat model, attack and protocol."""
@@ -199,16 +242,19 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         if not defense.is_random:
             refuse_idle_randomness(defense.purifier.name, draws, self.source_seed)
         images = self.load_images()
-        run = find(self.attack)
+        name = self.attack_name
+        run = find(name)
         chosen = attack_settings(
-            self.attack, self.attack_options, eps=eps, norm=norm, randomness=self.randomness
+            name, self._attack_options, eps=eps, norm=norm, randomness=self.randomness
         )
-        refuse_two_gradients(self.attack, chosen, self.gradient)
+        refuse_two_gradients(name, chosen, self.gradient)
         identity = {
             **self.identity("attack", images),
             "threat_model": {"norm": norm, "eps": eps},
             "defense": describe(defense),
-            "attack": {"name": self.attack, **dataclasses.asdict(chosen)},
+            "attack": {"name": name, **dataclasses.asdict(chosen)},
+            "protocol": self.protocol,
+            "is_random": defense.is_random,
             "source_seed": self.source_seed,
             "decisions": dataclasses.asdict(decisions),
             "randomness": {"seed": self.seed, "scheme": self.scheme},
@@ -298,19 +344,22 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
             images = right.setdefault(row["stage"], {})
             images[row["sample"]] = (*images.get(row["sample"], ()), row["correct"])
         rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+        members: dict[str, int] = {}
+        for row in rows:
+            if row["member"] and row["fooled"]:
+                members[row["member"]] = members.get(row["member"], 0) + 1
         report = RobustnessReport(
             run=store.folder,
             settings=store.settings,
             n=len(finished(store, [NOISE, ADVERSARIAL])),
             stages=summarize(store),
             blind=sum(row["zero_gradient"] for row in rows),
+            lost=sum(row["lost"] for row in rows),
+            members=dict(sorted(members.items(), key=lambda item: MEMBERS.index(item[0]))),
+            left=sum(not row["fooled"] for row in rows),
             right=right,
         )
         return report.with_notes(*_notes(report))
-
-    def after(self, report: RobustnessReport, loaded: LoadedModel) -> RobustnessReport:
-        """Add whether the defense is random, for the headline."""
-        return dataclasses.replace(report, is_random=loaded.defense.is_random)
 
     @classmethod
     def draw(cls, store: RecordStore, path: Path) -> Path:
@@ -351,6 +400,8 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
             f"{report.blind} of {report.n} images had an exactly zero gradient: the attack was "
             "blind there, which is no robustness; try --loss margin or --gradient bpda"
         )
+    yield from attack_notes(report.settings, report.lost, report.left)
+    yield from few_draws_note(report.settings)
     robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
     if robust.value >= noise.value > 0:
         yield (

@@ -331,9 +331,9 @@ def _attack(
         more = {name: tensor[rows] for name, tensor in given.items()}
         groups.append((rows, run(model, images, labels, chosen, ids=ids, **more)))
     order = torch.cat([rows for rows, _ in groups]).argsort()
-    columns = {
+    columns: dict[str, Any] = {
         each.name: torch.cat([getattr(part, each.name) for _, part in groups])[order]
         for each in fields(AttackResult)
-        if each.name != "settings"
+        if each.name not in ("settings", "members")
     }
     return AttackResult(settings=settings.settings, **columns)

@@ -1,0 +1,104 @@
+"""How a run's attack reads in a headline, and what a careful reader should know of it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from advpure.attacks.standard import StandardSettings
+
+FEW_DRAWS = 8
+"""Passes per gradient below which the noise of a random defense hides much of the direction."""
+
+
+def attack_text(settings: Mapping[str, Any]) -> str:
+    """Return the attack of a run with what decides its strength, from the run's settings.
+
+    Example:
+        >>> own = {"name": "pgd", "steps": 40, "step_size": None, "eps": 0.3, "loss": "ce"}
+        >>> attack_text({"attack": own, "protocol": "paper"})
+        "pgd, the paper's protocol (40 steps of 0.01, loss ce)"
+    """
+    attack = settings["attack"]
+    name, parts = attack["name"], []
+    if "steps" in attack:
+        size = step_of(attack)
+        parts.append(f"{attack['steps']} steps" + ("" if size is None else f" of {size:.4g}"))
+    parts += [
+        f"{attack[key]} {key}"
+        for key in ("targets", "restarts", "queries", "draws")
+        if attack.get(key, 1) > 1
+    ]
+    if "budget" in attack:
+        parts.append(f"{attack['budget']} evaluations an image: {_standard(attack).plan.text}")
+    else:
+        parts.append(f"loss {attack['loss']}")
+    if "eot" in attack and (attack["eot"] > 1 and attack.get("randomness") == "fresh"):
+        parts.append(f"EOT {attack['eot']}")
+    if settings.get("protocol") == "paper":
+        name += ", the paper's protocol"
+    return f"{name} ({', '.join(parts)})"
+
+
+def strength_text(defense: Mapping[str, Any]) -> str:
+    """Return a purifier's name with its strength, where it has one of its own.
+
+    Example:
+        >>> strength_text({"purifier": "ddpm", "t": 100, "sigma": None})
+        'ddpm t=100'
+    """
+    parts = [f"{key}={defense[key]:.4g}" for key in ("t", "sigma") if defense.get(key) is not None]
+    return " ".join([str(defense["purifier"]), *parts])
+
+
+def step_of(attack: Mapping[str, Any]) -> float | None:
+    """Return the size of a step, of an attack whose steps have one."""
+    if "step_size" not in attack:
+        return None
+    return float(attack["eps"] / 30 if attack["step_size"] is None else attack["step_size"])
+
+
+def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterator[str]:
+    """Yield what weakens the attack of a run.
+
+    Args:
+        settings: The run's settings.
+        lost: Images with a successful iterate before one that is returned and does not succeed.
+        robust: Images that the attack did not fool in its own test.
+    """
+    attack = settings["attack"]
+    size = step_of(attack)
+    if size is not None and attack["steps"] * size < 2 * attack["eps"] * (1 - 1e-9):
+        crossed = attack["steps"] * size / attack["eps"]
+        yield (
+            f"{attack['steps']} steps of {size:.4g} travel {crossed:.3g} epsilon and cannot cross "
+            f"the ball, which is 2 wide: a weak attack; use --attack standard, or --step-size "
+            f"{2.5 * attack['eps'] / attack['steps']:.2g}"
+        )
+    if lost:
+        yield (
+            f"{lost} images were fooled by an earlier iterate and count as robust because the last "
+            "one does not fool: silent success; use --iterate best, or --stop success"
+        )
+    if "budget" in attack and robust:
+        own = _standard(attack)
+        default = StandardSettings(eps=own.eps, norm=own.norm, randomness=own.randomness)
+        if own.budget < default.budget:
+            yield (
+                f"the budget of {own.budget} evaluations an image ended the attack on {robust} "
+                f"images that it had not fooled; it paid for {own.plan.text}, the default "
+                f"{default.budget} pays for {default.plan.text}"
+            )
+
+
+def few_draws_note(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a note where a random defense is attacked on few draws a gradient."""
+    attack, random = settings["attack"], settings.get("is_random", True)
+    if random and attack.get("randomness") == "fresh" and attack.get("eot", FEW_DRAWS) < FEW_DRAWS:
+        yield (
+            f"{attack['eot']} EOT draw{'s' if attack['eot'] > 1 else ''} a gradient under fresh "
+            f"randomness: noise hides much of the direction; use --eot {FEW_DRAWS} or more, or "
+            "--attack standard"
+        )
+
+
+def _standard(attack: Mapping[str, Any]) -> StandardSettings:
+    return StandardSettings(**{key: value for key, value in attack.items() if key != "name"})
