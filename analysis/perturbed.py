@@ -88,15 +88,17 @@ def parse_perturbations(
         >>> [p.label for p in parse_perturbations("none,uniform:8/255,attack:pgd", 0.15)]
         ['none', 'uniform:8/255', 'attack:pgd:0.15']
     """
-    found = several(
-        given, lambda text: _parse(words(text, "perturbation").strip(), eps, norm),
-        "perturbations", "write for example uniform:8/255",
-    )  # fmt: skip
-    labels = [each.label for each in found]
+    perturbations = several(
+        given,
+        lambda text: _parse(words(text, "perturbation").strip(), eps, norm),
+        "perturbations",
+        "write for example uniform:8/255",
+    )
+    labels = [each.label for each in perturbations]
     for label in labels:
         if labels.count(label) > 1:
             raise BadInput(f"perturbation {label}", "is given twice", "keep one of them")
-    return found
+    return perturbations
 
 
 def _parse(text: str, eps: float, norm: Norm) -> Perturbation:
@@ -149,9 +151,12 @@ class Perturber:
         """Return what identifies it, JSON values."""
         settings = None if self.settings is None else dataclasses.asdict(self.settings)
         return {
-            "label": self.label, "kind": self.perturbation.kind, "eps": self.perturbation.eps,
-            "attack": self.perturbation.attack or None, "settings": settings,
-        }  # fmt: skip
+            "label": self.label,
+            "kind": self.perturbation.kind,
+            "eps": self.perturbation.eps,
+            "attack": self.perturbation.attack or None,
+            "settings": settings,
+        }
 
     def make(
         self,

@@ -81,9 +81,14 @@ class Subject:
             BadInput: for a name, option, file or device that cannot be used.
         """
         return load_purifier(
-            self.defense, self.dataset, xi=xi, gradient=gradient, weights=self.weights,
-            tile=self.tile, **self._options(),
-        ).to(check_device(self.device))  # fmt: skip
+            self.defense,
+            self.dataset,
+            xi=xi,
+            gradient=gradient,
+            weights=self.weights,
+            tile=self.tile,
+            **self._options(),
+        ).to(check_device(self.device))
 
     @property
     def count(self) -> int | None:
@@ -114,9 +119,12 @@ class Subject:
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
         """Return what every record says of its images: verb, data set, subset, count, device."""
         return {
-            "verb": verb, "dataset": self.dataset, "subset": self.subset, "n": len(images.ids),
+            "verb": verb,
+            "dataset": self.dataset,
+            "subset": self.subset,
+            "n": len(images.ids),
             "device": self.device,
-        }  # fmt: skip
+        }
 
     def context(
         self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
@@ -173,10 +181,17 @@ class JudgedSubject(Subject):
             BadInput: for a name, option, file or device that cannot be used.
         """
         return load_defense(
-            self.defense, self.dataset, xi=xi, gradient=self.gradient, policy=self.policy,
-            tile=self.tile, weights=self.weights, classifier=self.classifier, outputs=self.outputs,
+            self.defense,
+            self.dataset,
+            xi=xi,
+            gradient=self.gradient,
+            policy=self.policy,
+            tile=self.tile,
+            weights=self.weights,
+            classifier=self.classifier,
+            outputs=self.outputs,
             **self._options(),
-        ).to(check_device(self.device))  # fmt: skip
+        ).to(check_device(self.device))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,12 +152,16 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         return tiled(purify, owner.tile)(images, rows)
 
     return Target(
-        run=run, tile=owner.tile, evaluations=purifier.chain.evaluations, xi=owner.xi,
-        ids=owner.ids, keyed=True,
+        run=run,
+        tile=owner.tile,
+        evaluations=purifier.chain.evaluations,
+        xi=owner.xi,
+        ids=owner.ids,
+        keyed=True,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
         ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
         asks=purifier.chain.evaluations > 0 and not is_trusted(purifier.denoiser),
-    )  # fmt: skip
+    )
 
 
 def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool) -> list[int]:

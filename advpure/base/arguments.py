@@ -29,13 +29,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SCALARS = (bool, int, float, str)
 _SEQUENCES = (
-    list, tuple, collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable,
+    list,
+    tuple,
+    collections.abc.Sequence,
+    collections.abc.Collection,
+    collections.abc.Iterable,
     collections.abc.Container,
-)  # fmt: skip
+)
 _WORDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
     types.NoneType: "None",
-}  # fmt: skip
+}
 
 
 def checked(function: F) -> F:

@@ -77,16 +77,16 @@ class Registry(Generic[T]):
             return target
         module, _, attribute = target.partition(":")
         try:
-            found: object = importlib.import_module(module)
+            value: object = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there; it is one of its own imports that is missing
             raise self._stale(name, error.name) from None
         for part in attribute.split("."):
-            if not hasattr(found, part):
+            if not hasattr(value, part):
                 raise self._stale(name, target)
-            found = getattr(found, part)
-        return cast(T, found)
+            value = getattr(value, part)
+        return cast(T, value)
 
     def _stale(self, name: str, missing: str) -> BadInput:
         return BadInput(

@@ -50,21 +50,28 @@ def _list(as_json: bool) -> None:
         output.print_json(
             {
                 i.name: {
-                    "classes": list(i.classes), "shape": list(i.shape), "splits": dict(i.splits),
-                    "norm": i.norm, "eps": i.eps, "tile": i.tile, "about": i.description,
+                    "classes": list(i.classes),
+                    "shape": list(i.shape),
+                    "splits": dict(i.splits),
+                    "norm": i.norm,
+                    "eps": i.eps,
+                    "tile": i.tile,
+                    "about": i.description,
                 }
                 for i in infos
             }
-        )  # fmt: skip
+        )
         return
     rows = [
         [
-            i.name, "x".join(map(str, i.shape)),
+            i.name,
+            "x".join(map(str, i.shape)),
             ", ".join(f"{count:,} {split}" for split, count in i.splits.items()),
-            f"{i.norm} {i.eps:.4g}", i.description,
+            f"{i.norm} {i.eps:.4g}",
+            i.description,
         ]
         for i in infos
-    ]  # fmt: skip
+    ]
     output.print_table(["data set", "shape", "images", "threat model", "what"], rows)
 
 

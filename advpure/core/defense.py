@@ -134,9 +134,11 @@ class Defense(Bound):
         """Refuse networks that are in training mode, random or learning; see `Bound`."""
         self.purifier.check_steady(images, self.tile)
         check_steady(
-            self.classifier, tiled(self.classifier, self.tile), images,
+            self.classifier,
+            tiled(self.classifier, self.tile),
+            images,
             fix="pass a classifier without randomness",
-        )  # fmt: skip
+        )
 
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
         logits: Tensor = self.classifier(self.purifier.purify(images, noise))

@@ -80,12 +80,12 @@ def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
         ...
         advpure.BadInput: sigma_data -1 is not above 0 and 100 or less; choose one in that range
     """
-    found: dict[str, float] = {}
+    checked: dict[str, float] = {}
     for name in ("sigma_data", "sigma_min", "sigma_max"):
-        above = found["sigma_min"] if name == "sigma_max" else 0.0
+        above = checked["sigma_min"] if name == "sigma_max" else 0.0
         most = 100.0 if name == "sigma_data" else None  # images span 2
-        found[name] = number(levels.get(name), name, Range(above=above, most=most))
-    return found
+        checked[name] = number(levels.get(name), name, Range(above=above, most=most))
+    return checked
 
 
 def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:

@@ -262,9 +262,13 @@ class _Philox(threading.local):
         self._bits = np.random.Philox(0)
         self._generator = np.random.Generator(self._bits)
         self._start: dict[str, Any] = {
-            "bit_generator": "Philox", "state": {}, "buffer": (0, 0, 0, 0), "buffer_pos": 4,
-            "has_uint32": 0, "uinteger": 0,
-        }  # fmt: skip
+            "bit_generator": "Philox",
+            "state": {},
+            "buffer": (0, 0, 0, 0),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
     def at(self, key: tuple[int, int], counter: tuple[int, int, int, int]) -> np.random.Generator:
         """Return it with nothing drawn since `counter`; to be used up before the next call."""

@@ -218,9 +218,9 @@ def load_tensors(
             tensors that are no weights.
     """
     path = locate(path)
-    found = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
-    check_tensors(found.tensors, path)
-    return found
+    read = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
+    check_tensors(read.tensors, path)
+    return read
 
 
 def _read_shards(path: Path) -> NamedTensors:

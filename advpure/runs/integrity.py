@@ -145,22 +145,22 @@ class Ledger:
             'SELECT id, rows, sha256 FROM _batches WHERE "table" = ?', (table,)
         )
         expected = {batch: (count, digest) for batch, count, digest in batches}
-        found: dict[Any, tuple[int, Any]] = {}
+        digests: dict[Any, tuple[int, Any]] = {}
         wrong = ""
         for record in self._connection.execute(
             f'SELECT {_listed(columns)}, _batch FROM "{table}" ORDER BY {_listed(keys)}'
         ):
             row, batch = record[:-1], record[-1]
-            count, digest = found.get(batch) or (0, hashlib.sha256())
+            count, digest = digests.get(batch) or (0, hashlib.sha256())
             digest.update(_line(row))
-            found[batch] = (count + 1, digest)
+            digests[batch] = (count + 1, digest)
             wrong = wrong or problem(row)
         name = table.removeprefix("_")
-        for batch in found:
+        for batch in digests:
             if batch not in expected:
                 return f"{name} have rows that no checksum knows"
         for batch, (count, digest) in expected.items():
-            there, own = found.get(batch) or (0, hashlib.sha256())
+            there, own = digests.get(batch) or (0, hashlib.sha256())
             if there != count:
                 return f"batch {batch} of {total} has {there} of {count} rows of {name}"
             if own.hexdigest() != digest:

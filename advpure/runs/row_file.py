@@ -83,8 +83,8 @@ class RowFile:
             raise IndexError(f"rows {start}:{stop} of {self.count}")
         self._handle.seek(start * self._row.itemsize)
         data = self._handle.read((stop - start) * self._row.itemsize)
-        found: npt.NDArray[Any] = np.frombuffer(data, self._row)["row"]
-        return found
+        rows: npt.NDArray[Any] = np.frombuffer(data, self._row)["row"]
+        return rows
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the file, and delete it where asked; a vanishing file is gone either way."""

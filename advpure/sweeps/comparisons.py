@@ -85,8 +85,8 @@ def together(verdicts: list[Verdict]) -> Verdict:
 
 def _paired(left: list[float], right: list[float], level: float) -> Difference:
     if {*left, *right} <= {0.0, 1.0}:
-        found = paired_difference(left, right, level)
-        return Difference(found.value, Interval(found.low, found.high), found.n)
+        difference = paired_difference(left, right, level)
+        return Difference(difference.value, Interval(difference.low, difference.high), difference.n)
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
     # Differences that are all equal have no deviation to judge by, however few they are.
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)

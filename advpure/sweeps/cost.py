@@ -50,15 +50,19 @@ class SweepCost:
     def to_json(self) -> dict[str, Any]:
         """Return the sums and every point's cost as JSON values."""
         return {
-            "points": self.points, "done": self.done, "jobs": self.jobs,
-            "evaluations": self.evaluations, "backwards": self.backwards,
-            "seconds": self.seconds, "unknown": self.unknown,
+            "points": self.points,
+            "done": self.done,
+            "jobs": self.jobs,
+            "evaluations": self.evaluations,
+            "backwards": self.backwards,
+            "seconds": self.seconds,
+            "unknown": self.unknown,
             "costs": [
                 {"block": point.block, "at": dict(point.at), "run": point.run}
                 | (cost.to_json() if cost else {})
                 for point, cost in self.estimates
             ],
-        }  # fmt: skip
+        }
 
 
 def estimate_sweep(

@@ -49,8 +49,8 @@ class Evidence:
 
     def cell(self, row: Key, column: str) -> Cell | None:
         """Return a cell that has a value, None else."""
-        found = self.table.cells.get((row, column))
-        return None if found is None or found.value is None else found
+        measured = self.table.cells.get((row, column))
+        return None if measured is None or measured.value is None else measured
 
     def where(self, kept: Mapping[str, Any]) -> "Evidence":
         """Keep the rows that have given values of some keys, each one value or a list of them."""

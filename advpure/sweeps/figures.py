@@ -67,16 +67,16 @@ class Drawn:
 
     def axis(self, column: str) -> str:
         """Return the name of a column with its unit."""
-        found = self.table.columns[column]
-        return (found.about or column) + (" (%)" if found.unit == "percent" else "")
+        shown = self.table.columns[column]
+        return (shown.about or column) + (" (%)" if shown.unit == "percent" else "")
 
     def printed(self, row: Key, column: str) -> float | None:
         """Return a published value of the same data set, None where there is none."""
         table = self.published
         if table is None or column not in table.columns or not self._same_data(table):
             return None
-        found = table.find(self.table.named(row), column)
-        return None if found is None else found.value
+        cell = table.find(self.table.named(row), column)
+        return None if cell is None else cell.value
 
     def _same_data(self, table: PublishedTable) -> bool:
         used = {getattr(point.settings, "dataset", None) for point in self.points}
@@ -122,9 +122,11 @@ def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
         known = [(k, v) for k, row in enumerate(table.rows) if (v := table.value(row, name))]
         values = [value for _, value in known]
         measured[name] = Points(
-            x=[scale * value.value for value in values], y=[k for k, _ in known],
-            x_low=_ends(values, 0, scale), x_high=_ends(values, 1, scale),
-        )  # fmt: skip
+            x=[scale * value.value for value in values],
+            y=[k for k, _ in known],
+            x_low=_ends(values, 0, scale),
+            x_high=_ends(values, 1, scale),
+        )
         printed = [(k, drawn.printed(row, name)) for k, row in enumerate(table.rows)]
         there = [(k, scale * value) for k, value in printed if value is not None]
         if there:
@@ -180,14 +182,17 @@ def chains(
             means = [mean_interval(column) for column in norms[norm == "linf"].T]
             name = ", ".join(map(str, point.at.values())) or point.settings.defense
             groups[name] = Points(
-                x=list(range(len(means))), y=[mean.value for mean in means],
+                x=list(range(len(means))),
+                y=[mean.value for mean in means],
                 y_low=[mean.interval.low if mean.interval else math.nan for mean in means],
                 y_high=[mean.interval.high if mean.interval else math.nan for mean in means],
-            )  # fmt: skip
+            )
     words = Words(
-        x="step of the chain", y=f"{norm} distance to the clean image, [0, 1] units",
-        title=drawn.title, caption=caption(drawn),
-    )  # fmt: skip
+        x="step of the chain",
+        y=f"{norm} distance to the clean image, [0, 1] units",
+        title=drawn.title,
+        caption=caption(drawn),
+    )
     return lines(_kept(groups), path, words)
 
 
@@ -211,14 +216,14 @@ def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
 
 def _finished(drawn: Drawn, block: str) -> list[tuple[str, RecordStore]]:
     """Return the finished runs of a block by what the axes set, in the order of the file."""
-    found = []
+    stores = []
     for point in sorted(drawn.points, key=lambda point: point.place):
         if point.block == block and find_run(drawn.root, point.run):
             name = ", ".join(map(str, point.at.values())) or point.settings.defense
-            found.append((name, RecordStore.read(drawn.root / point.run)))
-    if not found:
+            stores.append((name, RecordStore.read(drawn.root / point.run)))
+    if not stores:
         raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
-    return found
+    return stores
 
 
 FIGURES: dict[str, Callable[..., Path]] = {
@@ -275,28 +280,28 @@ def _word(name: str, value: Any) -> str:
 
 
 def _kept(groups: Mapping[str, Points]) -> dict[str, Points]:
-    found = {name: points for name, points in groups.items() if points.x}
-    if not found:
+    full = {name: points for name, points in groups.items() if points.x}
+    if not full:
         raise BadInput("the table", "has no finished value to draw", "run it first")
-    return found
+    return full
 
 
 def _by(table: Table, key: str) -> dict[str, list[Key]]:
     choose(key, tuple(table.keys), "row key")
     place = list(table.keys).index(key)
-    found: dict[str, list[Key]] = {}
+    groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        found.setdefault(str(row[place]), []).append(row)
-    return found
+        groups.setdefault(str(row[place]), []).append(row)
+    return groups
 
 
 def _by_others(table: Table, along: str, name: str) -> dict[str, list[Key]]:
     place = list(table.keys).index(along)
-    found: dict[str, list[Key]] = {}
+    groups: dict[str, list[Key]] = {}
     for row in table.rows:
         others = ", ".join(str(each) for k, each in enumerate(row) if k != place)
-        found.setdefault(others or name, []).append(row)
-    return found
+        groups.setdefault(others or name, []).append(row)
+    return groups
 
 
 def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None) -> Points:
@@ -310,11 +315,14 @@ def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None)
     sx, sy = drawn.scale(x), drawn.scale(y)
     across, up = [a for _, a, _ in chosen], [b for *_, b in chosen]
     return Points(
-        x=[sx * a.value for a in across], y=[sy * b.value for b in up],
-        x_low=_ends(across, 0, sx), x_high=_ends(across, 1, sx),
-        y_low=_ends(up, 0, sy), y_high=_ends(up, 1, sy),
+        x=[sx * a.value for a in across],
+        y=[sy * b.value for b in up],
+        x_low=_ends(across, 0, sx),
+        x_high=_ends(across, 1, sx),
+        y_low=_ends(up, 0, sy),
+        y_high=_ends(up, 1, sy),
         labels=None if place is None else [str(row[place]) for row, *_ in chosen],
-    )  # fmt: skip
+    )
 
 
 def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
@@ -323,10 +331,11 @@ def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
     scale, values = drawn.scale(y), [b for _, b in chosen]
     bounded = any(value.interval is not None for value in values)
     return Points(
-        x=[_place(table, row, x) for row, _ in chosen], y=[scale * b.value for b in values],
+        x=[_place(table, row, x) for row, _ in chosen],
+        y=[scale * b.value for b in values],
         y_low=_ends(values, 0, scale) if bounded else None,
         y_high=_ends(values, 1, scale) if bounded else None,
-    )  # fmt: skip
+    )
 
 
 def _ends(values: Sequence[Estimate], end: int, scale: float) -> list[float]:

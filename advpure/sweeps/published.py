@@ -60,10 +60,10 @@ class PublishedTable(BaseModel):
         """
         choose(column, tuple(self.columns), "published column")
         keys = [key for key in self.keys if key in row]
-        found = [each for each in self.rows if all(_agree(each[key], row[key]) for key in keys)]
-        if len(found) != 1 or found[0].get(column) is None:
+        matches = [each for each in self.rows if all(_agree(each[key], row[key]) for key in keys)]
+        if len(matches) != 1 or matches[0].get(column) is None:
             return None
-        value, unit = found[0][column], self.columns[column].unit
+        value, unit = matches[0][column], self.columns[column].unit
         spread = value if isinstance(value, Spread) else Spread(value=value, std=0.0)  # type: ignore[arg-type]
         # Divided and not multiplied, so that 2.2 % is the number nearest to 0.022.
         unit_of = _UNITS.get(unit, 1.0)

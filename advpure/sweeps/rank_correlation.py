@@ -78,8 +78,10 @@ def rank_correlation(
     if left is None or right is None:
         return RankCorrelation(float(value))
     n = min(len(left[1]), len(right[1]))
-    weights = [_weights(len(ids), 0 if left[1] == right[1] else k) for k, (_, ids) in
-               enumerate((left, right))]  # fmt: skip
+    weights = [
+        _weights(len(ids), 0 if left[1] == right[1] else k)
+        for k, (_, ids) in enumerate((left, right))
+    ]
     drawn = _spearman(weights[0] @ left[0].T, weights[1] @ right[0].T)
     kept = drawn[np.isfinite(drawn)]
     if len(kept) < DRAWS / 2:

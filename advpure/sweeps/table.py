@@ -186,12 +186,12 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
 def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
     """Return the row keys of the points that set all options, in the order of the file."""
     options = {key: told for key, stands in keys.items() if (told := options_of(stands))}
-    found: dict[Key, int] = {}
+    order: dict[Key, int] = {}
     for point in points:
         if all(option.set_by(point, swept) for option in options.values()):
             row = tuple(option.of(point) for option in options.values())
-            found.setdefault(row, point.place)
-    outer = [dict(zip(options, row, strict=True)) for row in sorted(found, key=lambda r: found[r])]
+            order.setdefault(row, point.place)
+    outer = [dict(zip(options, row, strict=True)) for row in sorted(order, key=lambda r: order[r])]
     inner = {key: list(within) for key, within in keys.items() if key not in options}
     rows = []
     for place in outer:

@@ -127,5 +127,5 @@ class ConsistencyTask(Task):
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the number of nodes, model units."""
-        found = {**self.range, "nodes": self.nodes, "distance": self.kind}
-        return {**found, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else found
+        known = {**self.range, "nodes": self.nodes, "distance": self.kind}
+        return {**known, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else known

@@ -66,8 +66,8 @@ def make_distance(settings: Mapping[str, Any]) -> Distance:
         wrapped = InBfloat16(network, bool(settings["lpips_bfloat16"]))
 
         def perceptual(a: Tensor, b: Tensor) -> Tensor:
-            found: Tensor = wrapped.to(a.device)(a, b)
-            return found
+            distance: Tensor = wrapped.to(a.device)(a, b)
+            return distance
 
         return perceptual
     choose(name, ("lpips", *_PLAIN), "distance")

@@ -200,9 +200,13 @@ NEEDS_TEACHER = {
 }
 """Tasks that start from a trained network."""
 DENOISES = {
-    "edm", "consistency", "consistency-training", "consistency-tuning",
-    "consistency-unconditional", "calibration",
-}  # fmt: skip
+    "edm",
+    "consistency",
+    "consistency-training",
+    "consistency-tuning",
+    "consistency-unconditional",
+    "calibration",
+}
 """Tasks whose network takes images and noise levels; those of the others take images alone."""
 
 

@@ -25,8 +25,10 @@ def compression_figure(store: RecordStore, path: str | Path) -> Path:
     result, s = report.result, report.settings
     groups = {f"{255 * e:.3g}/255": list(result.image_means(e).values()) for e in result.eps}
     return histogram(
-        groups, Path(path), xlabel="compression rate of an image",
+        groups,
+        Path(path),
+        xlabel="compression rate of an image",
         title=f"{s['purifier']} on {s['dataset']}",
         caption=f"{s['distribution']} noise, {s['perturbations']} perturbations an image, "
         f"seeds {', '.join(map(str, s['seeds']))}",
-    )  # fmt: skip
+    )

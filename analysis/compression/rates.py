@@ -338,8 +338,15 @@ def _measure(
             for first in range(0, len(todo), batch):
                 part = todo[first : first + batch]
                 where = [places[i] for i, _, _ in part]
-                yield _batch(target, chunk[wanted][where], clean[where], [kept[p] for p in where],
-                             part, settings, noise)  # fmt: skip
+                yield _batch(
+                    target,
+                    chunk[wanted][where],
+                    clean[where],
+                    [kept[p] for p in where],
+                    part,
+                    settings,
+                    noise,
+                )
 
 
 def _batch(

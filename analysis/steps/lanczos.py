@@ -143,12 +143,12 @@ def lanczos(
         room = min(settings.block, limit - len(right))
         after = _extend(pulled, right, fresh, max(room, 0))
         rest = pulled - after.coefficients[:, : len(right)] @ right
-        largest, ritz_left, found, ritz_right = _ritz(h)
+        largest, ritz_left, singular, ritz_right = _ritz(h)
         own = h[-len(grown.new) :]
         gap = np.abs(after.coefficients[:, : len(right)] - own).max(initial=0.0)
         mismatch = max(mismatch, float(gap) / largest if largest > 0.0 else 0.0)
         residuals = np.linalg.norm(ritz_left[-len(rest) :].T @ rest, axis=1)[:wanted]
-        done = len(found) >= wanted and (residuals <= settings.tolerance * largest).all()
+        done = len(singular) >= wanted and (residuals <= settings.tolerance * largest).all()
         if done or room <= 0:
             break
         block = after.new
@@ -158,7 +158,7 @@ def lanczos(
             "has no singular values that could be trusted",
             "run `advpure check-grad` on it",
         )
-    values, u, v = found[:wanted], ritz_left[:, :wanted].T @ left, ritz_right[:wanted] @ right
+    values, u, v = singular[:wanted], ritz_left[:, :wanted].T @ left, ritz_right[:wanted] @ right
     images = _checked((yield Product("push", v)), v)
     backs = _checked((yield Product("pull", u)), u)
     errors = [np.square(a - values[:, None] * b).sum(1) for a, b in ((images, u), (backs, v))]

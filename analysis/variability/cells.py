@@ -92,10 +92,11 @@ class Cells:
         """Measure the whole table."""
         k, rows = self.settings.perturbations, self.rows
         table = Table(
-            k, self.settings.configurations,
+            k,
+            self.settings.configurations,
             lambda a, b: rows.read(a, b).astype(np.float64),
             lambda s, a, b: rows.read((1 + s) * k + a, (1 + s) * k + b).astype(np.float64),
-        )  # fmt: skip
+        )
         return table_statistics(table, self.image.cpu().double().numpy())
 
     def close(self, *, remove: bool = False) -> None:

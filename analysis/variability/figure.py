@@ -57,8 +57,13 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
     distances = {name: cells[_STORED.index(name)].ravel() for name in _DRAWN}
     start = result.mean("initial")
     assert start is not None
-    middle.axvline(start.value, color="black", linestyle=":", linewidth=1.2,
-                   label=f"perturbation (mean {start.value:.4g})")  # fmt: skip
+    middle.axvline(
+        start.value,
+        color="black",
+        linestyle=":",
+        linewidth=1.2,
+        label=f"perturbation (mean {start.value:.4g})",
+    )
     draw_histogram(middle, distances, "L2 distance to the centroid, [0, 1] units")
     _draw_maps(figure, grid[2].subgridspec(1, 2, wspace=0.45), store, ids)
     row = result.rows[0]
@@ -75,7 +80,7 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
 def _draw_maps(figure: "Figure", grid: "GridSpecBase", store: RecordStore, ids: list[int]) -> None:
     """Draw input and internal standard deviation by pixel, each on a scale of its own."""
     each = [store.get_blob(f"variances/{i}").double().mean(1).sqrt() for i in ids]
-    maps = np.mean([found.numpy() for found in each], axis=0)
+    maps = np.mean([stds.numpy() for stds in each], axis=0)
     for place, name in enumerate(("input", "internal")):
         axes = figure.add_subplot(grid[place])
         drawn = axes.imshow(maps[place], cmap="cividis", vmin=0.0)

@@ -62,22 +62,37 @@ class SnrRow(NamedTuple):
     correlation_vary_randomness: float | None
 
     @classmethod
-    def of(cls, sample: int, found: TwoWay) -> "SnrRow":
+    def of(cls, sample: int, table: TwoWay) -> "SnrRow":
         """Make the row of an image from the statistics of its table."""
-        s = found.sums
+        s = table.sums
         return cls(
-            sample, s.perturbations, s.configurations, s.pixels, s.rows, s.columns, s.within,
-            found.initial, found.initial_centroid, found.vary_input, found.vary_randomness,
-            found.vary_both, found.correlation_vary_input, found.correlation_vary_randomness,
-        )  # fmt: skip
+            sample,
+            s.perturbations,
+            s.configurations,
+            s.pixels,
+            s.rows,
+            s.columns,
+            s.within,
+            table.initial,
+            table.initial_centroid,
+            table.vary_input,
+            table.vary_randomness,
+            table.vary_both,
+            table.correlation_vary_input,
+            table.correlation_vary_randomness,
+        )
 
     @property
     def sums(self) -> SumsOfSquares:
         """The sums of squares."""
         return SumsOfSquares(
-            self.perturbations, self.configurations, self.pixels, self.squares_rows,
-            self.squares_columns, self.squares_within,
-        )  # fmt: skip
+            self.perturbations,
+            self.configurations,
+            self.pixels,
+            self.squares_rows,
+            self.squares_columns,
+            self.squares_within,
+        )
 
     @property
     def plain(self) -> Components:
@@ -94,11 +109,14 @@ SNR_SCHEMA = Schema(
     "snr",
     keys={"id": Count},
     values={
-        name: Count if name in ("perturbations", "configurations", "pixels")
-        else float | None if name.startswith("correlation") else float
+        name: Count
+        if name in ("perturbations", "configurations", "pixels")
+        else float | None
+        if name.startswith("correlation")
+        else float
         for name in SnrRow._fields[1:]
     },
-)  # fmt: skip
+)
 
 T = TypeVar("T")
 Value = Callable[[SnrRow], float | None]

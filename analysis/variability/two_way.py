@@ -146,9 +146,17 @@ def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
     maps = np.stack([rows.squares * s, columns.squares * k, columns.within])
     sums = SumsOfSquares(k, s, origin.size, *(float(each.sum()) for each in maps))
     return TwoWay(
-        sums, maps, cells, initial, initial_centroid, columns.distance,
-        rows.distance, rows.distance_both, columns.correlation, rows.correlation,
-    )  # fmt: skip
+        sums,
+        maps,
+        cells,
+        initial,
+        initial_centroid,
+        columns.distance,
+        rows.distance,
+        rows.distance_both,
+        columns.correlation,
+        rows.correlation,
+    )
 
 
 class _Columns(NamedTuple):
