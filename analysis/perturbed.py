@@ -236,7 +236,7 @@ def perturbers(
         prefix = f"{each.attack}."
         own |= {n.removeprefix(prefix): v for n, v in options.items() if n.startswith(prefix)}
         known |= names | {name for name in options if name.startswith(prefix)}
-        # The published distances are those of attacks that take all their steps (spec 8.5).
+        # The published distances are those of attacks that take all their steps.
         steady = {"stop": "never"} if "stop" in names else {}
         settings = read_options(kind, {"eps": each.eps, "norm": norm, **steady, **own}, each.attack)
         made.append(Perturber(perturbation=each, seed=seed, clip=clip, run=run, settings=settings))

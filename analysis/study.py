@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
 import torch
 
-from advpure.analysis.subject import JudgedSubject, Seeded, Subject
+from advpure.analysis.subject import DefenseSubject, Seeded, Subject
 from advpure.analysis.target import as_target
 from advpure.base.display import Display, written
 from advpure.base.errors import BadInput
@@ -361,7 +361,7 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
         By default the model, with the sha256 of its networks, in `defense`; its randomness; and
         the fields that the study declares itself, without those marked `Beside`.
         """
-        shared = {each.name for each in fields(JudgedSubject)} | {"seed"}
+        shared = {each.name for each in fields(DefenseSubject)} | {"seed"}
         hints = get_type_hints(type(self), include_extras=True)
         own = {
             each.name: getattr(self, each.name)
@@ -413,7 +413,7 @@ class PurifierStudy(Seeded, ModelStudy[R]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenseStudy(JudgedSubject, PurifierStudy[R]):
+class DefenseStudy(DefenseSubject, PurifierStudy[R]):
     """A study of one purifier in front of a classifier, under one configuration."""
 
     of_defense: ClassVar[bool] = True

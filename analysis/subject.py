@@ -152,7 +152,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedSubject(Subject):
+class DefenseSubject(Subject):
     """A purifier in front of a classifier, and images, by name.
 
     Attributes:
@@ -170,7 +170,7 @@ class JudgedSubject(Subject):
     policy: Policy | str | None = None
 
     @property
-    def is_judged(self) -> bool:
+    def has_classifier(self) -> bool:
         """Whether there is a classifier, given or of the data set."""
         return bool(self.classifier or dataset_info(self.dataset).classifier)
 

@@ -246,8 +246,8 @@ def _elements(value: Any, kinds: Sequence[Any], origin: Any, what: str) -> Any:
         each, rule = kinds, f"does not have {len(kinds)} parts"
         _only(len(value) == len(kinds), value, what, rule, "give each")
     plain = [
-        admit(one, kind, f"{what}[{place}]")
-        for place, (one, kind) in enumerate(zip(value, each, strict=True))
+        admit(one, kind, f"{what}[{index}]")
+        for index, (one, kind) in enumerate(zip(value, each, strict=True))
     ]
     if all(old is new for old, new in zip(value, plain, strict=True)):
         return value

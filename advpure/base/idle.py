@@ -1,4 +1,4 @@
-"""Settings that change nothing beside the others: refused, so that nobody believes they acted."""
+"""Settings that change nothing beside the others: refused, lest they seem to act."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -108,11 +108,11 @@ class Registry(Generic[T]):
         return tuple(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        """Say whether a name is known."""
+        """Return True if a name is known."""
         return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """Walk over the known names."""
+        """Iterate over the known names."""
         return iter(self._entries)
 
     def __len__(self) -> int:

@@ -362,8 +362,8 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
         return value
     if get_origin(hint) is tuple and len(get_args(hint)) == 2 and get_args(hint)[1] is Ellipsis:
         return tuple(
-            check_value(one, get_args(hint)[0], f"{what}[{place}]")
-            for place, one in enumerate(_listed(value, what))
+            check_value(one, get_args(hint)[0], f"{what}[{index}]")
+            for index, one in enumerate(_listed(value, what))
         )
     if hint is bool:
         return truth(value, what)
@@ -467,7 +467,7 @@ def as_integer(value: object) -> int | None:
 
 
 def _is_plain(text: str) -> bool:
-    """Say whether a text can be a number: Python alone reads other digits, and 1_0 as 10."""
+    """Return True if a text can be a number: Python alone reads other digits, and 1_0 as 10."""
     return text.isascii() and "_" not in text
 
 

@@ -100,8 +100,8 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
         done = obtain_cifar10(source, to, tell=tell)
     left = missing(done.folder)
     if as_json:
-        told = {"folder": str(done.folder), "source": done.source, "written": done.written}
-        output.print_json({**told, "missing": left})
+        report = {"folder": str(done.folder), "source": done.source, "written": done.written}
+        output.print_json({**report, "missing": left})
         return
     origin = f"written from the {done.source}" if done.written else "there already"
     print(f"{FILES - len(left)} files with the right SHA1 sums in {done.folder}, {origin}")

@@ -127,8 +127,8 @@ def verify(
     print(f"network     {result.parameters:,} parameters, {result.expected_parameters:,} expected")
     print(f"wiring      {result.deviation:.1e} from the official code's outputs, 1e-5 allowed")
     if result.keys is not None:
-        told = {True: "as published", False: "NOT the published one", None: "none is published"}
-        print(f"checksum    {told[result.checksum]}")
+        sums = {True: "as published", False: "NOT the published one", None: "none is published"}
+        print(f"checksum    {sums[result.checksum]}")
         print(f"file        {result.tensors:,} tensors, {result.file_parameters:,} parameters")
         for fault, names in result.keys._asdict().items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -82,7 +82,7 @@ class Bound(nn.Module):
             images: [B, C, H, W] in [0, 1], such as the networks will meet.
 
         Raises:
-            BadInput: see there; also for images that the networks do not take.
+            BadInput: for wrong shapes or values; also for images that the networks do not take.
 
         Cost: two evaluations of each network on one tile, the first time.
         """

@@ -108,32 +108,32 @@ def scatter(
     """
     figure, axes = _begin(groups, path)
     names = list(groups)
-    for place, (name, points) in enumerate((curves or {}).items()):
+    for index, (name, points) in enumerate((curves or {}).items()):
         _band(axes, points, _GREY)
         axes.plot(
             points.x,
             points.y,
             color=_GREY,
-            linestyle=_STYLES[place],
+            linestyle=_STYLES[index],
             linewidth=1.3,
             label=name,
             zorder=1,
         )
-    for place, (name, points) in enumerate(groups.items()):
-        _crosses(axes, points, PALETTE[place])
+    for index, (name, points) in enumerate(groups.items()):
+        _crosses(axes, points, PALETTE[index])
         axes.plot(
             points.x,
             points.y,
             linestyle="none",
-            marker=_MARKERS[place],
+            marker=_MARKERS[index],
             markersize=5.5,
-            color=PALETTE[place],
+            color=PALETTE[index],
             label=f"{name}",
             zorder=3,
         )
     for name, points in (hollow or {}).items():
-        place = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, place)
+        index = names.index(name) if name in names else len(names) % len(PALETTE)
+        _hollow_points(axes, name, points, index)
     _write_labels(axes, list(groups.values()), list((hollow or {}).values()))
     return _finish(figure, axes, path, words)
 
@@ -164,22 +164,22 @@ def lines(
     """
     figure, axes = _begin(groups, path)
     names = list(groups)
-    for place, (name, points) in enumerate(groups.items()):
-        color, many = PALETTE[place], len(points.x) > 25
+    for index, (name, points) in enumerate(groups.items()):
+        color, many = PALETTE[index], len(points.x) > 25
         _band(axes, points, color)
         axes.plot(
             points.x,
             points.y,
             color=color,
-            linestyle=_STYLES[place],
+            linestyle=_STYLES[index],
             linewidth=1.5,
-            marker=None if many else _MARKERS[place],
+            marker=None if many else _MARKERS[index],
             markersize=4.5,
             label=name,
         )
     for name, points in (hollow or {}).items():
-        place = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, place)
+        index = names.index(name) if name in names else len(names) % len(PALETTE)
+        _hollow_points(axes, name, points, index)
     if logarithmic:
         axes.set_xscale("log")
     return _finish(figure, axes, path, words)
@@ -249,15 +249,15 @@ def _crosses(axes: "Axes", points: Points, color: str) -> None:
         )
 
 
-def _hollow_points(axes: "Axes", name: str, points: Points, place: int) -> None:
+def _hollow_points(axes: "Axes", name: str, points: Points, index: int) -> None:
     axes.plot(
         points.x,
         points.y,
         linestyle="none",
-        marker=_MARKERS[place],
+        marker=_MARKERS[index],
         markersize=6.5,
         markerfacecolor="none",
-        color=PALETTE[place],
+        color=PALETTE[index],
         label=f"{name}, published",
         zorder=2,
     )
@@ -268,10 +268,10 @@ def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Point
     axes.autoscale_view()
     scale = 72.0 / axes.figure.dpi  # pixels to points of type
 
-    def place(x: Sequence[float], y: Sequence[float]) -> Any:
+    def to_pixels(x: Sequence[float], y: Sequence[float]) -> Any:
         return np.asarray(axes.transData.transform(np.column_stack([x, y]))) * scale
 
-    drawn = [place(*ends) for each in (*groups, *others) for ends in _along(each)]
+    drawn = [to_pixels(*ends) for each in (*groups, *others) for ends in _along(each)]
     marks = np.concatenate(drawn)
     marks = marks[np.isfinite(marks).all(axis=1)]
     written: list[tuple[float, float, float]] = []  # middle and half width of each label
@@ -283,7 +283,7 @@ def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Point
         return 9.0 * sum(beside) + float(near.sum())
 
     for number, points in enumerate(groups):
-        centres = place(points.x, points.y)
+        centres = to_pixels(points.x, points.y)
         for k, label in enumerate(points.labels or []):
             if not np.isfinite(centres[k]).all():
                 continue
@@ -343,22 +343,22 @@ def dots(
     figure, axes = _begin(groups, path)
     figure.set_size_inches(5.6, max(1.6, 0.34 * len(categories) * max(len(groups), 1) ** 0.5 + 1.0))
     names, step = list(groups), 0.6 / len(groups)
-    for place, name in enumerate(names):
-        shift = (place - (len(names) - 1) / 2) * step
+    for index, name in enumerate(names):
+        shift = (index - (len(names) - 1) / 2) * step
         points = _shifted(groups[name], shift)
-        _crosses(axes, points, PALETTE[place])
+        _crosses(axes, points, PALETTE[index])
         axes.plot(
             points.x,
             points.y,
             linestyle="none",
-            marker=_MARKERS[place],
+            marker=_MARKERS[index],
             markersize=5.5,
-            color=PALETTE[place],
+            color=PALETTE[index],
             label=name,
             zorder=3,
         )
         if hollow and name in hollow:
-            _hollow_points(axes, name, _shifted(hollow[name], shift), place)
+            _hollow_points(axes, name, _shifted(hollow[name], shift), index)
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.5, -0.5)
     return _finish(figure, axes, path, words)

@@ -170,8 +170,8 @@ def draw_histogram(
         raise BadInput(f"{len(groups)} groups", f"are not 1 to {len(PALETTE)}", "draw fewer")
     data = {name: _finite(values, name) for name, values in groups.items()}
     edges = _edges(list(data.values()))
-    for place, (name, values) in enumerate(data.items()):
-        color, style = PALETTE[place], _STYLES[place % len(_STYLES)]
+    for index, (name, values) in enumerate(data.items()):
+        color, style = PALETTE[index], _STYLES[index % len(_STYLES)]
         shares = np.histogram(values, edges)[0] / len(values)
         label = f"{name} (n = {len(values)}, mean {values.mean():.4g})"
         axes.stairs(shares, edges, fill=True, color=color, alpha=0.2)

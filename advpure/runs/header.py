@@ -219,7 +219,7 @@ def check_folder(folder: Path, run: str) -> None:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk over nested settings as dotted keys and values.
+    """Iterate over nested settings as dotted keys and values.
 
     Example:
         >>> dict(flatten({"attack": {"eps": 0.1, "steps": 40}, "n": 8}))
@@ -254,7 +254,7 @@ def _plain(value: Any, key: str) -> Any:
         prefix = f"{key}." if key else ""
         return {name: _plain(inner, f"{prefix}{name}") for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner, f"{key}.{place}") for place, inner in enumerate(value)]
+        return [_plain(inner, f"{key}.{index}") for index, inner in enumerate(value)]
     if isinstance(value, Path):
         return value.as_posix()
     if value is None or isinstance(value, str | bool | int):

@@ -3,7 +3,7 @@
 Whatever is added in one call is a batch: its rows carry the number of the batch in their column
 `_batch`, and the table `_batches` holds how many rows it has and the SHA-256 of their values, in
 the order of their keys. Rows and checksum are written in one transaction, so a killed process
-leaves both or neither. Every reading of a table begins with a check of all its batches: a value
+leaves both or neither. Every read of a table begins with a check of all its batches: a value
 that was changed, a row that was added by hand or lost, a batch that is gone, are refused. A
 checksum is no signature: it tells damage and careless editing, not a forger who computes it anew.
 
@@ -99,7 +99,7 @@ class Ledger:
         keys: Sequence[str],
         problem: Callable[[Values], str] = lambda row: "",
     ) -> None:
-        """Check every batch of a table, unless nobody has written to it since the last check.
+        """Check every batch of a table, unless it is unchanged since the last check.
 
         Args:
             table: The table.

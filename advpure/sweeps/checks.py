@@ -52,26 +52,28 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
         evidence: The table.
 
     Raises:
-        BadInput: for an unknown kind, or one that is not told what it needs.
+        BadInput: for an unknown kind, or one whose options do not fit.
     """
-    told = dict(spec)
-    kind = told.pop("check", None)
+    options = dict(spec)
+    kind = options.pop("check", None)
     choose(kind, tuple(CHECKS), "check")
-    kept = told.pop("where", {})
+    kept = options.pop("where", {})
     for key in kept:
         choose(key, tuple(evidence.table.keys), f"key of check {kind}")
     evidence = evidence.where(kept)
     for name in ("column", "than", "of", "over"):
-        if name in told:
-            choose(told[name], tuple(evidence.table.columns), f"column of check {kind}")
-    if "along" in told:
-        choose(told["along"], tuple(evidence.table.keys), f"key of check {kind}")
+        if name in options:
+            choose(options[name], tuple(evidence.table.columns), f"column of check {kind}")
+    if "along" in options:
+        choose(options["along"], tuple(evidence.table.keys), f"key of check {kind}")
     run = CHECKS[str(kind)]
     try:
-        inspect.signature(run).bind(evidence, **told)
+        inspect.signature(run).bind(evidence, **options)
     except TypeError as error:
-        raise BadInput(f"check {kind} with {', '.join(told)}", "does not fit", str(error)) from None
-    finding = run(evidence, **told)
+        raise BadInput(
+            f"check {kind} with {', '.join(options)}", "does not fit", str(error)
+        ) from None
+    finding = run(evidence, **options)
     if not kept:
         return finding
     words = ", ".join(
@@ -93,15 +95,15 @@ def order(
     evidence: Evidence, *, column: str, along: str, values: Sequence[Any], direction: str
 ) -> Finding:
     """Claim that a column falls or rises through listed values of a key."""
-    place = list(evidence.table.keys).index(along)
+    index = list(evidence.table.keys).index(along)
     pairs = []
     for rows in _groups(evidence.table, along):
-        by_value = {row[place]: row for row in rows}
+        by_value = {row[index]: row for row in rows}
         chosen = [by_value[value] for value in values if value in by_value]
         pairs += list(itertools.pairwise(chosen))
     claim = f"{column} {direction} through {', '.join(map(str, values))}"
     finding = _steps(evidence, column, pairs, direction, claim)
-    there = {row[place] for row in evidence.table.rows}
+    there = {row[index] for row in evidence.table.rows}
     absent = [str(value) for value in values if value not in there]
     if not absent:
         return finding
@@ -228,18 +230,18 @@ def stable(
     """Claim that a column stays within a share of its value at a reference."""
     claim = f"{column} stays within {within:.0%} of its value at {along} {reference}"
     claim += "" if upto is None else f", up to {upto}"
-    place = list(evidence.table.keys).index(along)
+    index = list(evidence.table.keys).index(along)
     verdicts, changes = [], []
     most = as_number(upto)
     table = evidence.table
     if most is not None:
         near = tuple(
-            row for row in table.rows if (as_number(row[place]) or 0.0) <= most * (1 + 1e-9)
+            row for row in table.rows if (as_number(row[index]) or 0.0) <= most * (1 + 1e-9)
         )
         evidence = Evidence(replace(table, rows=near), evidence.root)
     count = len(evidence.table.rows)
     for rows in _groups(evidence.table, along):
-        base = next((row for row in rows if equal(row[place], reference)), None)
+        base = next((row for row in rows if equal(row[index], reference)), None)
         scale = evidence.table.value(base, column) if base is not None else None
         for row in rows:
             if row == base:
@@ -292,10 +294,10 @@ def _decided(differences: Sequence[Difference | None], claim: str, what: str) ->
 
 def _groups(table: Table, along: str) -> list[list[Key]]:
     """Return rows that agree in every key but one."""
-    place = list(table.keys).index(along)
+    index = list(table.keys).index(along)
     groups: dict[Key, list[Key]] = {}
     for row in table.rows:
-        groups.setdefault((*row[:place], *row[place + 1 :]), []).append(row)
+        groups.setdefault((*row[:index], *row[index + 1 :]), []).append(row)
     return list(groups.values())
 
 

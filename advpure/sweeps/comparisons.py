@@ -88,7 +88,7 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
         difference = paired_difference(left, right, level)
         return Difference(difference.value, Interval(difference.low, difference.high), difference.n)
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
-    # Differences that are all equal have no deviation to judge by, however few they are.
+    # Differences that are all equal have no deviation for an interval, however few they are.
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)
 
 

@@ -86,7 +86,7 @@ def _one_of(there: Any, wanted: Any) -> bool:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Say whether two row keys are the same, numbers and their texts too.
+    """Return True if two row keys are the same, numbers and their texts too.
 
     Example:
         >>> equal("8/255", 8 / 255), equal("pgd", "bpda")

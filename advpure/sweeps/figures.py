@@ -288,18 +288,18 @@ def _kept(groups: Mapping[str, Points]) -> dict[str, Points]:
 
 def _by(table: Table, key: str) -> dict[str, list[Key]]:
     choose(key, tuple(table.keys), "row key")
-    place = list(table.keys).index(key)
+    index = list(table.keys).index(key)
     groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        groups.setdefault(str(row[place]), []).append(row)
+        groups.setdefault(str(row[index]), []).append(row)
     return groups
 
 
 def _by_others(table: Table, along: str, name: str) -> dict[str, list[Key]]:
-    place = list(table.keys).index(along)
+    index = list(table.keys).index(along)
     groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        others = ", ".join(str(each) for k, each in enumerate(row) if k != place)
+        others = ", ".join(str(each) for k, each in enumerate(row) if k != index)
         groups.setdefault(others or name, []).append(row)
     return groups
 
@@ -311,7 +311,7 @@ def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None)
         for row in rows
         if (a := table.value(row, x)) is not None and (b := table.value(row, y)) is not None
     ]
-    place = None if label is None else list(table.keys).index(label)
+    index = None if label is None else list(table.keys).index(label)
     sx, sy = drawn.scale(x), drawn.scale(y)
     across, up = [a for _, a, _ in chosen], [b for *_, b in chosen]
     return Points(
@@ -321,7 +321,7 @@ def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None)
         x_high=_ends(across, 1, sx),
         y_low=_ends(up, 0, sy),
         y_high=_ends(up, 1, sy),
-        labels=None if place is None else [str(row[place]) for row, *_ in chosen],
+        labels=None if index is None else [str(row[index]) for row, *_ in chosen],
     )
 
 

@@ -49,7 +49,7 @@ class Point:
         at: What the axes set, dotted option to value as the file has it.
         settings: The verb's settings.
         run: Name of its run folder, verb and hash of the resolved settings.
-        place: Its place in its block, as the file lists the points.
+        place: Its index in its block, as the file lists the points.
     """
 
     block: str
@@ -116,7 +116,7 @@ def plan(sweep: Sweep, watch: Callable[[int, int], None] = lambda done, total: N
 
 
 def find_run(root: Path, run: str) -> bool:
-    """Say whether a run folder of that name holds records."""
+    """Return True if a run folder of that name holds records."""
     return (root / run / "records.sqlite").is_file()
 
 
@@ -143,12 +143,12 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 def _drafts(block: Block) -> list[Draft]:
     kind = STUDIES.get(block.verb)
     made = []
-    for place, (level, at) in enumerate(product(block.axes)):
+    for index, (level, at) in enumerate(product(block.axes)):
         with_block = (
             f"{block.verb} (block {block.name})" if block.name != block.verb else block.verb
         )
         settings = read_options(kind, nested({**block.base, **at}), with_block)
-        made.append(Draft(block.name, block.verb, at, settings, (*level, place)))
+        made.append(Draft(block.name, block.verb, at, settings, (*level, index)))
     return made
 
 

@@ -1,4 +1,4 @@
-"""Measured beside published: run an experiment, or read one that was run, and judge its claims."""
+"""Measured beside published: run an experiment, or read one that was run, and test its claims."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

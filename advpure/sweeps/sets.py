@@ -50,11 +50,11 @@ def subtract_sets(root: Path, first: Cell, second: Cell, level: float) -> Differ
     return Difference(a - b, interval, len(ids))
 
 
-def _sets(root: Path, cell: Cell, features: str, place: int) -> tuple[dict[int, np.ndarray], ...]:
+def _sets(root: Path, cell: Cell, features: str, index: int) -> tuple[dict[int, np.ndarray], ...]:
     """Return the features of clean and of purified images by sample id."""
     with RecordStore.read(root / cell.point.run) as store:
         result = DistancesResult(store)
-        label = result.labels[place]
+        label = result.labels[index]
         return (
             result.features(features, "clean", "clean"),
             result.features(features, label, "after"),

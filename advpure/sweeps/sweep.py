@@ -224,4 +224,4 @@ def _axis(group: Any, where: str) -> Axis:
         listed = ", ".join(f"{option} {count}" for option, count in lengths.items())
         raise BadInput(f"{where} with lengths {listed}", "does not advance together", "pad or cut")
     columns = zip(*group.values(), strict=True)
-    return Axis(tuple(dict(zip(group, place, strict=True)) for place in columns))
+    return Axis(tuple(dict(zip(group, values, strict=True)) for values in columns))

@@ -109,8 +109,8 @@ class CalibrationTask(Task):
         level = level.clamp(min=self.range["sigma_min"])
         added = (level[:, None, None, None] * noise).to(images.device)
         noisy = (to_model(images) + added).flatten(0, 1)
-        told = level.to(images.device).repeat(draws)
-        estimates = EDMDenoiser(network, **self.range)(noisy, told)
+        conditions = level.to(images.device).repeat(draws)
+        estimates = EDMDenoiser(network, **self.range)(noisy, conditions)
         logits: Tensor = self.guide.to(images.device)(to_unit(estimates))
         return logits.reshape(draws, len(images), -1)
 

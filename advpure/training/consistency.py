@@ -116,7 +116,7 @@ class ConsistencyTask(Task):
         return self.distance(student(noisy, t), target)
 
     def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
-        """Return the teacher's network; a conditional one is told the labels of the batch."""
+        """Return the teacher's network; a conditional one receives the labels of the batch."""
         return with_labels(self.teacher.to(device), labels)
 
     def metric(self, network: nn.Module) -> float:

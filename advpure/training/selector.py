@@ -11,7 +11,7 @@ w_1 = 1. It learns from the images that f was trained on, which f knows better t
 certified for whatever its selector answers, see `advpure.analysis.certification.composition`.
 
 Source: in the spirit of ACES ([Horvath2022]), whose selection network
-nobody published: target, weights and network are ours (re-derived).
+was not published: target, weights and network are ours (re-derived).
 """
 
 import math

@@ -182,9 +182,9 @@ def make_selector(
         raise BadInput(
             f"policy {defense.policy.kind}", "has no entropy of one answer", "use single"
         )
-    judge, identity = load_judge(dataset, core)
+    classifier, identity = load_judge(dataset, core)
     with torch.no_grad():  # answers, not gradients
-        answers = tiled(judge, defense.tile)(images.images).argmax(1)
+        answers = tiled(classifier, defense.tile)(images.images).argmax(1)
     cores = dict(zip(images.ids.tolist(), answers.tolist(), strict=True))
     if trained is None:
         described = {"core": identity, "select_entropy": float(threshold)}

@@ -1,4 +1,4 @@
-"""Figures 4a and 4b of seed 003: paths in a Gaussian score field, and the rate of every step."""
+"""Figures 4a and 4b of [Wei2025]: paths in a Gaussian score field, and the rate of every step."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,12 +128,12 @@ def draw_field_rates(axes: "Axes", rates: FieldRates) -> None:
         axes: Where.
         rates: What was simulated.
     """
-    places = np.arange(rates.rates.shape[1])
+    steps = np.arange(rates.rates.shape[1])
     for k, line in enumerate(rates.rates):
         label = f"simulated, {len(rates.rates)} random perturbations" if k == 0 else None
-        axes.plot(places, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
+        axes.plot(steps, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
     axes.plot(
-        places,
+        steps,
         rates.predicted,
         color=PALETTE[6],
         linestyle="--",

@@ -1,4 +1,4 @@
-"""The Gaussian score field as a study: figure 4b and table S1 of seed 003."""
+"""The Gaussian score field as a study: figure 4b and table S1 of [Wei2025]."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +108,7 @@ def _cell(value: float | bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
-    """Print table S1 of seed 003 with what follows from it, and simulate figure 4b.
+    """Print table S1 of [Wei2025] with what follows from it, and simulate figure 4b.
 
     Example: advpure field --reading small_step --plot field.png
 

@@ -1,4 +1,4 @@
-"""Simulated descent on a Gaussian's score: what figures 4a and 4b of seed 003 show.
+"""Simulated descent on a Gaussian's score: what figures 4a and 4b of [Wei2025] show.
 
 The covariance has principal directions that are no coordinate axes (those of a random reflection),
 states start at samples of the data, and a perturbation is followed as the difference of two states,

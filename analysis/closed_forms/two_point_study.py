@@ -1,4 +1,4 @@
-"""Two points under noise as a study: example 3.1 of seed 000 beside its closed forms."""
+"""Two points under noise as a study: example 3.1 of [Li2024] beside its closed forms."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -25,9 +25,9 @@ from advpure.analysis.distances.rows import (
     record_clean,
     record_steps,
 )
-from advpure.analysis.distances.trajectory import walk
+from advpure.analysis.distances.trajectory import measure_trajectory
 from advpure.analysis.metrics.choice import load_metrics
-from advpure.analysis.metrics.networks import Surroundings
+from advpure.analysis.metrics.networks import MetricContext
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
 from advpure.analysis.robustness.attack_choice import refuse_two_gradients
@@ -101,22 +101,22 @@ class Distances(DefenseStudy[DistancesReport]):
         if self.against is not None:
             self.records(self.against).close()
         attacks = [each.run for each in made if each.run is not None]
-        judged = bool(attacks) or self.is_judged
-        model = self.load_model(self.xi) if judged else self.load_purifier(self.xi)
-        judge = model.classifier if isinstance(model, Defense) else None
+        with_classifier = bool(attacks) or self.has_classifier
+        model = self.load_model(self.xi) if with_classifier else self.load_purifier(self.xi)
+        classifier = model.classifier if isinstance(model, Defense) else None
         if isinstance(model, Defense):
             described = describe(model)
         else:
             described = {**model.settings, "tile": model.tile}
         images = self.load_images()
-        surroundings = Surroundings(
-            classifier=judge,
+        context = MetricContext(
+            classifier=classifier,
             identity=described.get("classifier"),
             tile=model.tile,
             shape=info.shape,
             device=self.device,
         )
-        chosen = load_metrics(self.metrics, surroundings)
+        chosen = load_metrics(self.metrics, context)
         return LoadedDistances(
             settings={
                 **self.identity(self.verb, images),
@@ -128,7 +128,7 @@ class Distances(DefenseStudy[DistancesReport]):
                 "missing": list(chosen.missing),
                 "randomness": {"seed": self.seed, "scheme": self.scheme},
             },
-            context=self.context(model, described, walk, *attacks),
+            context=self.context(model, described, measure_trajectory, *attacks),
             samples=images.ids.tolist(),
             model=model,
             images=images,

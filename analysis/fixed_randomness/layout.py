@@ -58,8 +58,8 @@ def fixed_randomness_settings(
     _check(base, seeds)
     options = {"stop": "never", **base.attack_options}
 
-    def attacked(place: int, **more: Any) -> Robustness:
-        own = {**options, "seed": place, **more.pop("options", {})}
+    def attacked(index: int, **more: Any) -> Robustness:
+        own = {**options, "seed": index, **more.pop("options", {})}
         return replace(base, attack_options=own, source_seed=None, **more)
 
     runs = {

@@ -37,7 +37,7 @@ from advpure.analysis.fixed_randomness.result import (
 from advpure.analysis.robustness.protocol import ATTACKS, CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
 from advpure.analysis.study import Columns, Loaded, Report, Session, Study
-from advpure.analysis.subject import Attacked, JudgedSubject
+from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count
 from advpure.base.display import Display, Table, number, percent_interval, written
 from advpure.base.errors import BadInput
@@ -193,7 +193,7 @@ class LoadedRandomness(Loaded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, RandomnessReport]):
+class FixedRandomness(Attacked, DefenseSubject, Study[LoadedRandomness, RandomnessReport]):
     """Print accuracy with fixed, fresh, averaged and transferred randomness, and how they differ.
 
     Example: advpure randomness --defense ddpm --t 100 -n 20 --plot randomness.png
@@ -228,7 +228,7 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
 
     def runs(self) -> dict[str, Robustness]:
         """Return the runs that are compared, by name."""
-        shared = {**fields_of(JudgedSubject, self), **fields_of(Attacked, self)}
+        shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self)}
         base = Robustness(**shared, randomness="fixed")
         transfer_settings(base, seeds=self.seeds)  # refuses a single seed
         return fixed_randomness_settings(

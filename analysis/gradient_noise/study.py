@@ -167,7 +167,7 @@ def _sentence(answer: Enough, most: int) -> str:
     halves = ""
     if answer.median is not None and answer.most is not None:
         half, most_images = (
-            "more than can be told" if each.value == float("inf") else f"{each.value:.0f}"
+            "more than can be estimated" if each.value == float("inf") else f"{each.value:.0f}"
             for each in (answer.median, answer.most)
         )
         halves = f"; half of the images need at most {half}, 90 % at most {most_images}"

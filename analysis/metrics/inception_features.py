@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from advpure.analysis.metrics.networks import (
     FeatureNetwork,
-    Surroundings,
+    MetricContext,
     Vectors,
     three_channels,
 )
@@ -34,7 +34,7 @@ OUTPUTS = (*_BLOCKS, "inception-classes")
 _TILE = 16
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Load the network.
 
     Raises:
@@ -43,10 +43,8 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
     """
     path = find_weights()
     state = load_state(path)
-    network = make_network(state).to(surroundings.device)
-    return features_of(
-        network, state["fc.weight"].to(surroundings.device), {"sha256": sha256(path)}
-    )
+    network = make_network(state).to(context.device)
+    return features_of(network, state["fc.weight"].to(context.device), {"sha256": sha256(path)})
 
 
 def features_of(network: nn.Module, last: Tensor, identity: Mapping[str, Any]) -> FeatureNetwork:

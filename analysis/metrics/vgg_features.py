@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from advpure.analysis.metrics.networks import (
     FeatureNetwork,
-    Surroundings,
+    MetricContext,
     Vectors,
     three_channels,
 )
@@ -21,13 +21,13 @@ LEAST = 32
 _TILE = 32
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Load VGG16.
 
     Raises:
         BadInput: when the weights are missing.
     """
-    network = load_lpips().to(surroundings.device)
+    network = load_lpips().to(context.device)
 
     def run(images: Tensor) -> Vectors:
         return {"vgg": network.activations(prepared(images))[-1].mean(dim=(2, 3))}

@@ -119,14 +119,14 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
         runs, store = session.loaded.plan, session.store
         done = {k for (k,) in store.done(PREDICTION_SCHEMA.table, "point")}
         finished = {part.id for k in done for part in runs.points[k].parts}
-        places = _Places(session, _known(self.runs), finished)
+        measured = _Runs(session, _known(self.runs), finished)
         for k, point in enumerate(runs.points):
             if k not in done:
-                store.append(PREDICTION_SCHEMA.table, self._rows(places, runs, point, k))
+                store.append(PREDICTION_SCHEMA.table, self._rows(measured, runs, point, k))
 
-    def _rows(self, places: "_Places", runs: Plan, point: Point, k: int) -> list[Row]:
+    def _rows(self, measured: "_Runs", runs: Plan, point: Point, k: int) -> list[Row]:
         """Measure what is missing of one point, and return its records."""
-        folders = [places.folder(part) for part in (runs.clean, *point.parts)]
+        folders = [measured.folder(part) for part in (runs.clean, *point.parts)]
         with ExitStack() as stack:
             clean, rates, anchor, attack = (
                 stack.enter_context(RecordStore.read(folder)) for folder in folders
@@ -183,7 +183,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
 
 
 @dataclass
-class _Places:
+class _Runs:
     """Where the runs are that a prediction stands on; they are measured when they are asked for.
 
     Attributes:
@@ -200,19 +200,19 @@ class _Places:
         """Return the folder of a part, measured completely."""
         session, count = self.session, self.session.loaded.count
         beside = session.store.folder.parent / f"{part.study.verb}-{part.id}"
-        place = self.known.get(part.id, beside)
+        out = self.known.get(part.id, beside)
         if part.id not in self.finished:
             loaded, before = part.study.load(), len(self.finished) * count
             whole = part.study.total(loaded)
             part.study.run(
-                out=place,
+                out=out,
                 batch_size=session.batch_size,
                 progress=lambda done: session.progress(before + count * done // whole),
                 loaded=loaded,
             )
             self.finished.add(part.id)
             session.progress(len(self.finished) * count)
-        return place
+        return out
 
 
 def _known(folders: Iterable[str | Path]) -> dict[str, Path]:

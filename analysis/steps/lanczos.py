@@ -207,14 +207,14 @@ class _Extension(NamedTuple):
 def _extend(rows: Floats, basis: Floats, fresh: _Fresh, count: int) -> _Extension:
     """Find `count` new orthonormal rows, as far as the space has room, that `rows` lead to."""
     size = basis.shape[1]
-    whole, places = basis.copy(), min(count, size - len(basis))
-    coefficients = np.zeros((len(rows), len(basis) + places))
-    for k in range(max(len(rows), places)):
+    whole, added = basis.copy(), min(count, size - len(basis))
+    coefficients = np.zeros((len(rows), len(basis) + added))
+    for k in range(max(len(rows), added)):
         rest, length = np.zeros(size), 0.0
         if k < len(rows):
             coefficients[k, : len(whole)], rest = _project(rows[k], whole)
             length = float(np.linalg.norm(rest))
-        if len(whole) == len(basis) + places:
+        if len(whole) == len(basis) + added:
             continue
         if k < len(rows) and length > _ROUNDING * float(np.linalg.norm(rows[k])):
             coefficients[k, len(whole)] = length

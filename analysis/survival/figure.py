@@ -52,9 +52,9 @@ def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
         )
     figure = new_figure(5.6, 3.8)
     axes = figure.add_subplot()
-    for place, report in enumerate(reports):
+    for index, report in enumerate(reports):
         label = f"{named(report.settings)} (n = {report.result.n})"
-        draw_curve(axes, report.result, label, PALETTE[place])
+        draw_curve(axes, report.result, label, PALETTE[index])
     dress(axes, norms.pop())
     first = reports[0].settings
     axes.set_title(f"survival of {_classifier(first)} on {first['dataset']}", fontsize=10)

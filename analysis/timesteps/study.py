@@ -17,7 +17,7 @@ from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, Robustness
 from advpure.analysis.study import LoadedModel, Report, Session, Study, cost_of
-from advpure.analysis.subject import Attacked, JudgedSubject, Seeded, Subject
+from advpure.analysis.subject import Attacked, DefenseSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
 from advpure.base.display import Display, Table, ends, number, percent_interval
 from advpure.base.errors import BadInput
@@ -104,7 +104,7 @@ class LoadedTimesteps(LoadedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, TimestepReport]):
+class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, TimestepReport]):
     """Print accuracy and compression rate at every time step, under one fixed configuration.
 
     Example: advpure timesteps --defense reverse --attack-times 1,10,100 -n 20 --plot times.png
@@ -154,7 +154,7 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
 
     def robustness(self, t: int) -> Robustness:
         """Return the robustness run at one time step."""
-        shared = {**fields_of(JudgedSubject, self), **fields_of(Attacked, self), "seed": self.seed}
+        shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self), "seed": self.seed}
         if t not in self.attack_times:
             shared |= {"attack": _UNATTACKED, "attack_options": {}}
         return Robustness(**{**shared, "t": t, "randomness": "fixed"})

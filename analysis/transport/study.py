@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
-from advpure.analysis.subject import JudgedSubject
+from advpure.analysis.subject import DefenseSubject
 from advpure.analysis.transport.result import PICTURES, TRANSPORT, Level, TransportResult
 from advpure.analysis.transport.rows import (
     chains_at,
@@ -156,15 +156,15 @@ class Transport(DefenseStudy[TransportReport]):
         """Load the defense, or the purifier alone where the data set has no classifier."""
         info, recipe = dataset_info(self.dataset), PURIFIERS.get(self.defense)
         has_level = "sigma" in {each.name for each in dataclasses.fields(recipe)}
-        first = JudgedSubject(
-            **fields_of(JudgedSubject, self)
+        first = DefenseSubject(
+            **fields_of(DefenseSubject, self)
             | {
                 "sigma": self.levels[0] if has_level else None,
                 "policy": "single",
                 "tile": _TILES * info.tile if self.tile is None else self.tile,
             }
         )
-        return first.load_defense(xi) if self.is_judged else first.load_purifier(xi)
+        return first.load_defense(xi) if self.has_classifier else first.load_purifier(xi)
 
     def describe(
         self, model: Defense | Purifier, images: Images, xi: RandomnessConfig
@@ -188,10 +188,10 @@ class Transport(DefenseStudy[TransportReport]):
 
     def cost(self, loaded: LoadedModel) -> Cost:
         """Estimate the cost of all purifications and decisions."""
-        judged, rows = isinstance(loaded.model, Defense), len(loaded.images.ids) * self.draws
+        classified, rows = isinstance(loaded.model, Defense), len(loaded.images.ids) * self.draws
         one = estimate(loaded.model.at(xi=loaded.xi), loaded.images.images[:8], rows, 1, 0)
         chains = chains_at(loaded.purifier, self.levels).values()
-        total = sum(rows * (chain.evaluations + judged) for chain in chains)
+        total = sum(rows * (chain.evaluations + classified) for chain in chains)
         seconds = one.seconds * total / max(one.evaluations, rows)
         return dataclasses.replace(
             one, images=len(loaded.images.ids), evaluations=total, seconds=seconds

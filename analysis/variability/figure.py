@@ -1,4 +1,4 @@
-"""The picture of randomness against input, from the records of a run alone (seed 003, figure 2).
+"""The picture of randomness against input, from the records of a run alone ([Wei2025], figure 2).
 
 Left to right: correlations of purification directions, one value an image (figures 2d and 2e);
 distances to the centroid, one value a purification (2f); and where on the image the two kinds of
@@ -81,9 +81,9 @@ def _draw_maps(figure: "Figure", grid: "GridSpecBase", store: RecordStore, ids: 
     """Draw input and internal standard deviation by pixel, each on a scale of its own."""
     each = [store.get_blob(f"variances/{i}").double().mean(1).sqrt() for i in ids]
     maps = np.mean([stds.numpy() for stds in each], axis=0)
-    for place, name in enumerate(("input", "internal")):
-        axes = figure.add_subplot(grid[place])
-        drawn = axes.imshow(maps[place], cmap="cividis", vmin=0.0)
+    for index, name in enumerate(("input", "internal")):
+        axes = figure.add_subplot(grid[index])
+        drawn = axes.imshow(maps[index], cmap="cividis", vmin=0.0)
         axes.set_axis_off()
         axes.set_title(f"{name} std", fontsize=9)
         bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.05, pad=0.06)

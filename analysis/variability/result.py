@@ -1,6 +1,6 @@
 """Randomness against input: one row of sums per image, and what is computed from the rows.
 
-Variances are means over pixels in squared [0, 1] units, as seed 003 prints them (times 1e-3 in its
+Variances are means over pixels in squared [0, 1] units, as [Wei2025] prints them (times 1e-3 in its
 table S12); distances are Euclidean, in [0, 1] units; correlations and ratios have no unit. The
 images are the independent cases: intervals are over images, Student's for means, a bootstrap for
 ratios of means.
