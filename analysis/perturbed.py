@@ -200,12 +200,7 @@ def _distribution(kind: Kind) -> Distribution:
 
 
 def perturbers(
-    chosen: Sequence[Perturbation],
-    options: Mapping[str, Any],
-    *,
-    norm: Norm,
-    seed: int,
-    clip: bool,
+    chosen: Sequence[Perturbation], options: Mapping[str, Any], *, norm: Norm, seed: int, clip: bool
 ) -> tuple[Perturber, ...]:
     """Make perturbations ready.
 

@@ -58,11 +58,7 @@ class _Content(NamedTuple):
 
 
 def export(
-    run_folder: str | Path,
-    to: str | Path,
-    table: str | None = None,
-    *,
-    columns: Sequence[str] = (),
+    run_folder: str | Path, to: str | Path, table: str | None = None, *, columns: Sequence[str] = ()
 ) -> Exported:
     """Write one table of a run; the file appears whole or not at all.
 

@@ -218,9 +218,7 @@ def rate_of_means(fractions: Sequence[float] | npt.ArrayLike, level: float = 0.9
 
 
 def paired_difference(
-    first: Sequence[int] | npt.ArrayLike,
-    second: Sequence[int] | npt.ArrayLike,
-    level: float = 0.95,
+    first: Sequence[int] | npt.ArrayLike, second: Sequence[int] | npt.ArrayLike, level: float = 0.95
 ) -> Difference:
     """Compare two rates on the same cases: rate of the first minus rate of the second.
 

@@ -219,13 +219,7 @@ def bound(
 
 
 def stable(
-    evidence: Evidence,
-    *,
-    column: str,
-    along: str,
-    reference: Any,
-    within: float,
-    upto: Any = None,
+    evidence: Evidence, *, column: str, along: str, reference: Any, within: float, upto: Any = None
 ) -> Finding:
     """Claim that a column stays within a share of its value at a reference."""
     claim = f"{column} stays within {within:.0%} of its value at {along} {reference}"

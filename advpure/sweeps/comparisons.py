@@ -44,11 +44,7 @@ class Difference(NamedTuple):
         return FAILS if self.interval.high < 0 else UNDECIDED
 
 
-def subtract(
-    first: Estimate,
-    second: Estimate,
-    level: float,
-) -> Difference:
+def subtract(first: Estimate, second: Estimate, level: float) -> Difference:
     """Compare two values.
 
     Args:

@@ -146,9 +146,7 @@ def _weights(n: int, stream: int) -> Array:
     return np.stack([np.bincount(draw, minlength=n) for draw in chosen]) / n
 
 
-def _matrix(
-    samples: Sequence[ByImage | None],
-) -> tuple[Array, list[int]] | None:
+def _matrix(samples: Sequence[ByImage | None]) -> tuple[Array, list[int]] | None:
     """Return values [rows, images] and the ids; None if a row lacks an image."""
     if not samples or any(not each for each in samples):
         return None

@@ -273,7 +273,5 @@ class Trainer:
         changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
         if changed:
             raise BadInput(
-                what,
-                f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
-                fix,
+                what, f"was made with another {changed[0]} ({recipe.get(changed[0])!r})", fix
             )

@@ -184,11 +184,7 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
         load_images(self.dataset, n=self.n)
         factories = {
             name: purifier_factory(
-                name,
-                self.dataset,
-                {"t": self.t, "sigma": self.sigma},
-                self.options,
-                self.weights,
+                name, self.dataset, {"t": self.t, "sigma": self.sigma}, self.options, self.weights
             )
             for name in names
         }

@@ -133,12 +133,7 @@ def draw_field_rates(axes: "Axes", rates: FieldRates) -> None:
         label = f"simulated, {len(rates.rates)} random perturbations" if k == 0 else None
         axes.plot(steps, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
     axes.plot(
-        steps,
-        rates.predicted,
-        color=PALETTE[6],
-        linestyle="--",
-        linewidth=1.4,
-        label="closed form",
+        steps, rates.predicted, color=PALETTE[6], linestyle="--", linewidth=1.4, label="closed form"
     )
     axes.axhline(
         rates.on_manifold, color=PALETTE[3], linestyle="-.", linewidth=1.1, label="along the data"

@@ -149,10 +149,7 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
             BadInput: for none, or one that is not positive or given twice.
         """
         levels = several(
-            self.noise,
-            lambda one: number(one, "noise", _LEVELS),
-            "noise levels",
-            "write 0.5,1,2",
+            self.noise, lambda one: number(one, "noise", _LEVELS), "noise levels", "write 0.5,1,2"
         )
         return tuple(sorted(levels))
 

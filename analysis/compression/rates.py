@@ -23,11 +23,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.compression.result import CompressionKey, CompressionResult, CompressionRow
-from advpure.analysis.perturbations import (
-    Distribution,
-    check_strength,
-    directions,
-)
+from advpure.analysis.perturbations import Distribution, check_strength, directions
 from advpure.analysis.target import (
     ImageMap,
     Target,

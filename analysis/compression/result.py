@@ -144,14 +144,7 @@ class CompressionResult:
         )
         rates = sum(row.rate is not None for row in rows)
         return CompressionSummary(
-            strength,
-            seed,
-            mean.value,
-            mean.std,
-            mean.n,
-            mean.interval,
-            rates,
-            len(rows) - rates,
+            strength, seed, mean.value, mean.std, mean.n, mean.interval, rates, len(rows) - rates
         )
 
     @property

@@ -101,12 +101,7 @@ class CompressionReport(Report):
 
 
 def _cells(rate: Estimate | Mean) -> list[str]:
-    return [
-        number(rate.value, ".4f"),
-        number(rate.std, ".4f"),
-        ends(rate, ".4f"),
-        str(rate.n),
-    ]
+    return [number(rate.value, ".4f"), number(rate.std, ".4f"), ends(rate, ".4f"), str(rate.n)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,7 @@ def record_clean(store: RecordStore, loaded: LoadedDistances, batch_size: int | 
     for rows in _chunks(todo, loaded.model, batch_size):
         ids = loaded.images.ids[rows].tolist()
         store.append(
-            FEATURES.table,
-            _features(loaded, CLEAN, CLEAN, loaded.images.images[rows], ids),
+            FEATURES.table, _features(loaded, CLEAN, CLEAN, loaded.images.images[rows], ids)
         )
 
 

@@ -30,11 +30,7 @@ def fixed_name(seed: int) -> str:
 
 
 def fixed_randomness_settings(
-    base: Robustness,
-    *,
-    seeds: Sequence[int],
-    eot: int | None,
-    draws: int | None = None,
+    base: Robustness, *, seeds: Sequence[int], eot: int | None, draws: int | None = None
 ) -> dict[str, Robustness]:
     """Lay out tables S2 and S3: one attack with fixed randomness, with fresh, and averaged.
 

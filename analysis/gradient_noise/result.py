@@ -92,9 +92,7 @@ def image_gradients(
     """
     norms = np.array([row["norm"] for row in draws])
     moments = Moments(
-        draws=len(draws),
-        mean_square=float(np.square(norms).mean()),
-        square_mean=means["norm"] ** 2,
+        draws=len(draws), mean_square=float(np.square(norms).mean()), square_mean=means["norm"] ** 2
     )
     held_out = len(draws) - sum(row["size"] == 1 for row in blocks)
     moved = int((norms[:held_out] > 0).sum())

@@ -14,12 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    MetricContext,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.place import data_root

@@ -17,12 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    MetricContext,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.place import data_root

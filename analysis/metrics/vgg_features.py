@@ -7,12 +7,7 @@ there. A network that was fine-tuned with LPIPS has been trained to agree with t
 from torch import Tensor
 from torch.nn import functional as F
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    MetricContext,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.units import to_model
 from advpure.networks.lpips import LPIPS, load_lpips, lpips_path
 from advpure.networks.weights import sha256

@@ -232,10 +232,7 @@ class _Products:
 
 
 def _together(
-    products: _Products,
-    chosen: list[int],
-    settings: SingularSettings,
-    tell: Callable[[int], None],
+    products: _Products, chosen: list[int], settings: SingularSettings, tell: Callable[[int], None]
 ) -> list[Spectrum]:
     """Run the iterations of some images in step; those that are done leave the batch."""
     shape, d = products.images.shape[1:], products.images[0].numel()

@@ -21,11 +21,7 @@ from advpure.analysis.survival.cross_check import (
     minimum_norms,
 )
 from advpure.analysis.survival.fit import SURVIVAL_SCHEMA, SurvivalResult
-from advpure.analysis.survival.minimum_radius import (
-    RadiusSettings,
-    SearchSettings,
-    minimum_radii,
-)
+from advpure.analysis.survival.minimum_radius import RadiusSettings, SearchSettings, minimum_radii
 from advpure.analysis.survival.points import (
     Box,
     Point,

@@ -154,9 +154,7 @@ def stream_tables(
 
 
 def _purify(
-    run: RowRun,
-    part: Sequence[tuple[Cells, int]],
-    configurations: Sequence[RandomnessConfig],
+    run: RowRun, part: Sequence[tuple[Cells, int]], configurations: Sequence[RandomnessConfig]
 ) -> None:
     """Purify one batch of cells, the next ones of some images, and store them; no gradient."""
     if not part:
