@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from advpure.base.errors import BadInput
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import integers, step_generator
 
 
 class BatchOrder(NamedTuple):
@@ -64,6 +64,4 @@ def _permutation(seed: int, epoch: int, size: int) -> Tensor:
 @lru_cache(maxsize=2)
 def _coins(seed: int, size: int) -> Tensor:
     """Return which images are mirrored in the first epoch, 0 or 1, [size]."""
-    return torch.randint(
-        0, 2, (size,), generator=step_generator(seed, "first side"), dtype=torch.int64, device="cpu"
-    )
+    return integers(0, 2, (size,), step_generator(seed, "first side"))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -126,6 +125,7 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
     verb: ClassVar[str] = "two-point"
     doing: ClassVar[str] = "purifying points"
     tables: ClassVar[tuple[Schema, ...]] = (TWO_POINT,)
+    figure: ClassVar[str] = "advpure.analysis.closed_forms.two_point_figure:two_point_figure"
     columns: ClassVar[Columns] = {
         "one-shot": {"at": "rows.0.one_shot"},
         "PF-ODE": {"at": "rows.0.ode"},
@@ -198,10 +198,3 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
             raise BadInput(str(store.folder), "has no rows yet", "run it first")
         levels = tuple(TwoPointLevel.of(t, grouped[t]) for t in sorted(grouped))
         return TwoPointReport(run=store.folder, settings=store.settings, levels=levels)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw both transports against the noise."""
-        from advpure.analysis.closed_forms.two_point_figure import two_point_figure
-
-        return two_point_figure(store, path)

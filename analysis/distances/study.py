@@ -9,7 +9,6 @@ sets are compared before and after purification (tables S10 and S11).
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
 from annotated_types import Ge, Le
@@ -69,6 +68,7 @@ class Distances(DefenseStudy[DistancesReport]):
     verb: ClassVar[str] = "distances"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = SCHEMAS
+    figure: ClassVar[str] = "advpure.analysis.distances.figure:distances_figure"
     columns: ClassVar[Columns] = {
         "l2 before": {"at": "rows.0.l2_initial"},
         "l2 after": {"at": "rows.0.l2_final"},
@@ -219,10 +219,3 @@ class Distances(DefenseStudy[DistancesReport]):
         with self.records(report.run) as first, self.records(self.against) as second:
             contrasts = compare_distances(first, second, resamples=self.resamples)
         return replace(report, against=self.against, contrasts=contrasts)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the distance after every step."""
-        from advpure.analysis.distances.figure import distances_figure
-
-        return distances_figure(store, path)

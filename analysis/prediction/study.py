@@ -65,6 +65,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
 
     verb: ClassVar[str] = "predict"
     tables: ClassVar[tuple[Schema, ...]] = (PREDICTION_SCHEMA,)
+    figure: ClassVar[str] = "advpure.analysis.prediction.figure:prediction_figure"
     of_defense: ClassVar[bool] = True
 
     runs: Annotated[tuple[str | Path, ...], Positional(), Repeats(), Beside()] = ()
@@ -160,13 +161,6 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
         return make_report(
             known, eps, run=store.folder, described=s, notes=notes if missing else ()
         )
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw predictions and measurements."""
-        from advpure.analysis.prediction.figure import prediction_figure
-
-        return prediction_figure(store, path)
 
     def pictures(
         self, report: PredictionReport, loaded: LoadedPrediction, plot: Path | None

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from advpure.analysis.steps.report import StepsReport
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
-from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ _LINES: tuple[tuple[str, str, int, str], ...] = (
 """Column of the report, legend, place in the palette, line style."""
 _BANDS = ("transported", "limit")
 _MOST = 4
-
-
-def steps_figure(store: RecordStore, path: str | Path) -> Path:
-    """Draw a recorded run; see `draw_steps`."""
-    return draw_steps([StepsReport.of(store)], path)
 
 
 def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:

@@ -1,9 +1,8 @@
 """The compression of every step as a study."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -70,6 +69,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     verb: ClassVar[str] = "steps"
     doing: ClassVar[str] = "measuring steps"
     tables: ClassVar[tuple[Schema, ...]] = (STEP_RATES, STEP_PROBES, STEP_CHAIN, SINGULAR, SPECTRA)
+    joint_figure: ClassVar[str] = "advpure.analysis.steps.figure:draw_steps"
     columns: ClassVar[Columns] = {"compression rate": {"at": "whole.measured"}}
     sources: ClassVar[tuple[object, ...]] = (Trajectories, trace_probes, lanczos)
     first: ClassVar[int] = 10
@@ -221,20 +221,6 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     def report(cls, store: RecordStore) -> StepsReport:
         """Compute the report of a run from its records alone."""
         return StepsReport.of(store)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw rates and products."""
-        from advpure.analysis.steps.figure import steps_figure
-
-        return steps_figure(store, path)
-
-    @classmethod
-    def draw_together(cls, reports: Sequence[StepsReport], path: Path) -> Path:
-        """Draw several runs in one figure."""
-        from advpure.analysis.steps.figure import draw_steps
-
-        return draw_steps(reports, path)
 
 
 def _calibrate(loaded: LoadedSteps, tile: int) -> tuple[float, float]:

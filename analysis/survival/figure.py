@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advpure.analysis.survival.fit import SurvivalResult
-from advpure.analysis.survival.study import Survival, SurvivalReport, named
+from advpure.analysis.survival.study import SurvivalReport, named
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
-from advpure.runs.records import RecordStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = 200
 _FEW = 4  # entries of a legend that fit beside the curves
-
-
-def survival_figure(store: RecordStore, path: str | Path) -> Path:
-    """Draw a run from its records alone; see `draw_survival`."""
-    return draw_survival([Survival.report(store)], path)
 
 
 def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:

@@ -9,7 +9,6 @@ resumable by itself; what the curve needs is copied into the records.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA
@@ -119,6 +118,7 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
     verb: ClassVar[str] = "timesteps"
     doing: ClassVar[str] = "time steps"
     tables: ClassVar[tuple[Schema, ...]] = (TIMES,)
+    figure: ClassVar[str] = "advpure.analysis.timesteps.figure:timesteps_figure"
     of_defense: ClassVar[bool] = True
     unused: ClassVar[Mapping[str, str]] = {"t": "give times", "sigma": "give times"}
 
@@ -268,13 +268,6 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
         steps = tuple(timestep(t, store.rows(TIMES.table, {"t": t})) for t in times)
         report = TimestepReport(run=store.folder, settings=store.settings, steps=steps)
         return report.with_notes(*_notes(report))
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw both curves."""
-        from advpure.analysis.timesteps.figure import timesteps_figure
-
-        return timesteps_figure(store, path)
 
 
 def _notes(report: TimestepReport) -> Iterator[str]:

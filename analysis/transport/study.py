@@ -115,6 +115,7 @@ class Transport(DefenseStudy[TransportReport]):
     verb: ClassVar[str] = "transport"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (TRANSPORT, PICTURES)
+    joint_figure: ClassVar[str] = "advpure.analysis.transport.figure:draw_transport"
     of_defense: ClassVar[bool] = False
     sources: ClassVar[tuple[object, ...]] = (purified_batches,)
     unused: ClassVar[Mapping[str, str]] = {
@@ -228,20 +229,6 @@ class Transport(DefenseStudy[TransportReport]):
         whole = len(levels) == len(s["sigmas"]) and all(level.n >= s["n"] for level in levels)
         notes = () if whole else ("not all images and levels are done; the same command goes on",)
         return TransportReport(run=store.folder, settings=s, levels=levels, notes=notes)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw transport against the noise level."""
-        from advpure.analysis.transport.figure import transport_figure
-
-        return transport_figure(store, path)
-
-    @classmethod
-    def draw_together(cls, reports: Sequence[TransportReport], path: Path) -> Path:
-        """Draw several runs in one figure."""
-        from advpure.analysis.transport.figure import draw_transport
-
-        return draw_transport(reports, path)
 
     def check_pictures(self, plot: Path | None) -> None:
         """Refuse pictures that cannot be drawn, before anything is loaded."""
