@@ -1,4 +1,4 @@
-"""``advpure models``: what there is, and the official checkpoints: info, verify, convert."""
+"""``advpure models``: the networks, and the official checkpoints: info, verify, convert."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ class _NameOrCommand(TyperGroup):
     """Let ``advpure models NAME`` mean ``advpure models info NAME``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put `info` in front of what is no command."""
+        """Read a word that is no subcommand as the argument of `info`."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = ["info", *args]
         return super().resolve_command(ctx, args)
@@ -177,7 +177,7 @@ def _first_fact(name: str) -> str:
 
 
 def _facts(entry: Any) -> dict[str, Any]:
-    """Return what there is to know about an entry, without building anything."""
+    """Return everything that is known of an entry, without building anything."""
     names = (
         "name",
         "about",

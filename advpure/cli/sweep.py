@@ -42,7 +42,7 @@ class Workers:
         validate(self)
 
     def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
-        """Return the session that they ask for."""
+        """Return the session that these settings describe."""
         from advpure.sweeps.session import Session
 
         return Session(
@@ -150,11 +150,9 @@ def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> No
         [
             point.block,
             describe(point),
-            *(
-                ("?", "?", "?")
-                if each is None
-                else (f"{each.evaluations:,}", f"{each.backwards:,}", output.duration(each.seconds))
-            ),
+            f"{each.evaluations:,}",
+            f"{each.backwards:,}",
+            output.duration(each.seconds),
         ]
         for point, each in cost.estimates
     ]
@@ -164,5 +162,4 @@ def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> No
         f"{cost.evaluations:,} network evaluations and {cost.backwards:,} backward passes, about "
         f"{output.duration(cost.seconds)} here in {cost.jobs} "
         f"process{'es' if cost.jobs > 1 else ''}"
-        + (f", not counting {cost.unknown} whose verb cannot say" if cost.unknown else "")
     )

@@ -25,7 +25,7 @@ from advpure.core.tiling import tiled
 
 @dataclass(frozen=True)
 class Policy:
-    """How many purifications one answer stands on.
+    """How many purifications one answer is computed from.
 
     Attributes:
         kind: ``single``: one. ``eot``: the mean logits of `draws` purifications. ``majority``: the
@@ -67,11 +67,11 @@ class Defense(Bound):
     """Purify, then classify.
 
     Args:
-        purifier: The purifier; its own randomness and tile give way to the defense's.
+        purifier: The purifier; its own randomness and tile are overridden by the defense's.
         classifier: Maps images in [0, 1] to logits [B, K].
         xi: Randomness configuration.
         gradient: Gradient mode of the purifier, None to keep it.
-        policy: How many purifications one answer stands on.
+        policy: How many purifications one answer is computed from.
         tile: Fixed compute tile of purifier and classifier together.
     """
 

@@ -314,7 +314,7 @@ def check_xi(xi: object) -> None:
 
 
 def _is_path(path: object) -> bool:
-    """Return whether a path is what folds make; folds are many."""
+    """Return True if a value is a path of `fold`: a tuple of names and numbers."""
     return type(path) is tuple and all(type(name) in (str, int) for name in path)
 
 
@@ -381,7 +381,7 @@ _Context = tuple[RandomnessConfig, str, int, tuple[int, ...], int]
 
 
 class _Drawn(NamedTuple):
-    """The rows of one context that were drawn: values [K, *shape], and the place of each id."""
+    """The rows of one context that were drawn: values [K, *shape], and the row of each id."""
 
     values: Tensor
     places: dict[int, int]

@@ -121,7 +121,7 @@ def write_safetensors(
     """Store tensors as safetensors, whole or not at all.
 
     The file is made in memory first: where the library writes itself, a full disk is an error of
-    its own kind that nobody expects.
+    its own kind that no reader expects.
 
     Raises:
         StorageFull: when the disk is full; an existing file stays as it was.

@@ -1,6 +1,6 @@
 """Values with n and interval out of a verb's report, by a path into its tree.
 
-A path is names and places joined by dots, such as `stages.clean.mean` or `rows.0`; brackets choose
+A path is names and indices joined by dots, such as `stages.clean.mean` or `rows.0`; brackets choose
 the entry of a list whose fields have given values, as in `rows[norm=l2,place=end]`. It ends at an
 estimate or at a number, see `advpure.statistics.estimates`.
 """

@@ -1,6 +1,7 @@
 """What a sweep without an experiment shows of its points: the headline values of each verb."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advpure.base.errors import BadInput
@@ -81,12 +82,7 @@ def _point(
     if status.state == "done":
         values = values_of(point, columns, reports)
         entry["values"] = {
-            name: {
-                "value": value.value,
-                "std": value.std,
-                "n": value.n,
-                "interval": None if value.interval is None else list(value.interval),
-            }
+            name: replace(value, key="value", is_mean=True, extra={}).to_json()
             for name, value in values.items()
         }
     return entry

@@ -17,7 +17,7 @@ LEVELS: Mapping[str, Any] = {"sigmas": (), "sigma_range": ()}
 
 @dataclass(frozen=True)
 class Levels:
-    """What to draw from.
+    """The distribution that noise levels are drawn from: a list or an interval.
 
     Attributes:
         values: Levels that are drawn with equal chances; empty means the interval.

@@ -100,7 +100,7 @@ class SelectorTask(Task):
         return sum(shares) / len(shares)
 
     def facts(self) -> dict[str, Any]:
-        """Return at which noise it chooses, and between whom."""
+        """Return the noise levels, and the certified classifier that it selects."""
         return {
             "task": "selector",
             "trained_sigma": str(self.levels),

@@ -61,20 +61,20 @@ class Task(ABC):
         """Return what users of the weights must know, JSON values; may replace the task's name."""
 
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
-        """See the network before the first step."""
+        """Receive the network before the first step."""
 
     def begin_step(self, step: int, steps: int) -> None:  # noqa: B027
         """Prepare for a step, counted from 0, of a training of so many."""
 
     def end_step(self, network: nn.Module) -> None:  # noqa: B027
-        """See the network after a step."""
+        """Receive the network after a step."""
 
     def state(self) -> dict[str, Tensor]:
         """Return what has to survive an interruption."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Take up a stored state."""
+        """Restore a stored state."""
 
 
 _Share = Annotated[float, Ge(0), Lt(1)]

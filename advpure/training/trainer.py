@@ -265,7 +265,7 @@ class Trainer:
         recipe: dict[str, Any],
         fix: str = "choose another folder or start again without resuming",
     ) -> None:
-        """Refuse what was made by another recipe."""
+        """Refuse a checkpoint or weights that another recipe made."""
         own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         recipe = {**defaults(), **recipe}
         changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]

@@ -238,7 +238,7 @@ def accuracy_lower_bound(
         n: Images.
         alpha: Probability of error of each certificate.
         failure: Probability rho that the bound fails.
-        choices: Number of curves among which the one at hand was chosen by its result.
+        choices: Number of curves among which this one was chosen by its result.
 
     Returns:
         The bound, at least 0.

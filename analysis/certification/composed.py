@@ -198,7 +198,7 @@ def make_selector(
 
 
 def check_composed(settings: Mapping[str, Any], procedure: str) -> None:
-    """Refuse to read joint answers as classes, or classes as joint answers.
+    """Refuse joint answers for other procedures, and other counts for ``composed``.
 
     Raises:
         BadInput: where exactly one of the run and the procedure has a core.

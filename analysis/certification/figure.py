@@ -28,7 +28,7 @@ def draw_curves(
 ) -> Path:
     """Draw certified accuracy against the radius, each curve with its 95 % band (Wilson).
 
-    A curve is exact: it steps down at every image's radius. A band speaks of one radius at a time.
+    A curve is exact: it steps down at every image's radius. A band holds for one radius at a time.
 
     Args:
         curves: Certificates, 1 to 28 sets.

@@ -309,7 +309,7 @@ class Cascade(Procedure):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Procedure):
-    """The prediction of the smoothed classifier at every noise level; it speaks of radius 0."""
+    """The prediction of the smoothed classifier at every noise level; it certifies no radius."""
 
     name: ClassVar[ProcedureName] = "predict"
 

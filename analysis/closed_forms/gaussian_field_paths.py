@@ -86,7 +86,7 @@ class SimulationSettings:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
 
 
@@ -133,7 +133,7 @@ def simulate_rates(
 
 
 def check_simulation(settings: FieldSettings, simulation: SimulationSettings) -> None:
-    """Refuse what cannot be kept in memory.
+    """Refuse a simulation whose states exceed the memory budget.
 
     Raises:
         BadInput: for more numbers than the budget.

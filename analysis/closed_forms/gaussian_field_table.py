@@ -57,7 +57,7 @@ class FieldSettings:
     steps: Natural = 100
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         if self.intrinsic_dimension >= self.dimension:
             raise BadInput(

@@ -158,5 +158,5 @@ def enough_draws(snr: float, target: float) -> int:
 
 
 def check_target(target: float) -> None:
-    """Refuse a target that no number of draws, or every number, reaches."""
+    """Refuse a target that no number of draws reaches, or that every number reaches."""
     number(target, "target", Range(above=0, below=1), "use 0.9")

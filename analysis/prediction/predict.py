@@ -15,7 +15,7 @@ makes the prediction a bound.
 Everything about an image is resampled together (r*, CR, measured outcome), and the same images for
 every purifier, so intervals of differences and of fits across purifiers are paired. An interval is
 the percentile interval of the bootstrap, and never narrower than Wilson's of a rate or Tango's of a
-difference, which keep their width where no resample differs (rates of 0 and 1). It speaks of new
+difference, which keep their width where no resample differs (rates of 0 and 1). It covers new
 images; the purifiers' noise is fixed.
 
 Source: [Wei2025], section 5.3, tables 3 and 4.
@@ -114,7 +114,7 @@ class PredictionInput:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of prediction that there is enough for."""
+        """The kinds of prediction that the measured radii allow."""
         return KINDS if self.anchor is not None else KINDS[:2]
 
     def radii(self, kind: str) -> Array:

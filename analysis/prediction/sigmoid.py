@@ -4,7 +4,7 @@
 
 with plateau A in (0, 1), midpoint m and width w > 0; fitted by least squares to the points (mean
 CR, robust accuracy) of several purifiers. R(0) is what the points say of a purifier that lets
-nothing through; the source compares it with the clean accuracy. Since all points stand on the same
+nothing through; the source compares it with the clean accuracy. Since all points use the same
 images, bands come from resampling images for all at once.
 
 How well the law carries over to a new purifier is asked by leaving one out: the sigmoid through the

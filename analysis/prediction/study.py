@@ -1,6 +1,6 @@
 """Compression, survival and attack of several purifiers, image by image.
 
-A prediction stands on other runs: the compression rate of every purifier (`cr`), the survival of
+A prediction needs other runs: the compression rate of every purifier (`cr`), the survival of
 the classifier at clean images and at each purifier's anchor points (`survival`), and the attack
 with fixed randomness (`attack`). They are runs of their own, named by their settings, in the folder
 where the prediction is; what is there already is used, what is missing is measured. The prediction
@@ -42,7 +42,7 @@ class LoadedPrediction(Loaded):
     """A prediction that is checked.
 
     Attributes:
-        plan: The runs that it stands on.
+        plan: The runs that it needs.
         count: Images.
     """
 
@@ -55,7 +55,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
     """Predict robust accuracy from compression and survival, beside what an attack leaves.
 
     With run folders alone nothing is computed. With --defense, what is missing is measured; the
-    runs that it stands on are kept beside it, and used again.
+    runs that it needs are kept beside it, and used again.
 
     Example: advpure predict -d ddpm,reverse,ddim --t 10,50,150 --dataset digits -n 50 --eps 0.15
 
@@ -90,7 +90,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
         return predict_from(self.runs, eps=eps)
 
     def load(self) -> LoadedPrediction:
-        """Check the settings of every run that the prediction stands on."""
+        """Check the settings of every run that the prediction needs."""
         runs = plan(self)
         images = self.load_images()
         return LoadedPrediction(
@@ -178,7 +178,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
 
 @dataclass
 class _Runs:
-    """Where the runs are that a prediction stands on; they are measured when they are asked for.
+    """The folders of the runs that a prediction needs; they are measured when asked for.
 
     Attributes:
         session: The session.

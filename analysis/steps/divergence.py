@@ -90,7 +90,7 @@ class ProbeSettings(Seeded):
     method: Method = "jvp"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         check_repeats(self.probes, "probes")
 

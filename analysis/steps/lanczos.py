@@ -59,7 +59,7 @@ class LanczosSettings:
     basis: Natural = 60
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         if self.basis < self.count + self.block:
             raise BadInput(

@@ -46,7 +46,7 @@ class ManifoldSettings:
     components: Natural = 10
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         most = self.neighbours - 1 if self.span == "principal" else self.neighbours
         if self.components > most:

@@ -59,7 +59,7 @@ class SingularSettings(LanczosSettings, Seeded):
     probes: Natural = ProbeSettings.probes
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         super().__post_init__()
         check_repeats(self.probes, "probes")
 

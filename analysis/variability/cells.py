@@ -32,7 +32,7 @@ def rows_path(scratch: Path, sample: int) -> Path:
 
 
 class Cells:
-    """The table of one image on its way to completion, in a file: K inputs, then K S outputs.
+    """The unfinished table of one image, in a file: K inputs, then K S outputs.
 
     Args:
         image: The clean image, [C, H, W].
