@@ -21,7 +21,7 @@ from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
 from advpure.base.text import several
 from advpure.base.units import Norm, check_radius, parse_eps
-from advpure.base.validation import choose, words
+from advpure.base.validation import check_choice, words
 from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
 from advpure.options import read_options
@@ -103,7 +103,7 @@ def parse_perturbations(
 
 def _parse(text: str, eps: float, norm: Norm) -> Perturbation:
     kind, *rest = text.split(":")
-    choose(kind, get_args(Kind), "perturbation")
+    check_choice(kind, get_args(Kind), "perturbation")
     most = {"none": 0, "attack": 2}.get(kind, 1)
     least = min(most, 1)
     if not least <= len([part for part in rest if part]) == len(rest) <= most:

@@ -72,7 +72,7 @@ def info(
 
     Example: advpure models info pesser-ddpm-cifar10
     """
-    from advpure.base.validation import choose
+    from advpure.base.validation import check_choice
     from advpure.checkpoints.catalogue import CHECKPOINTS
     from advpure.cli import output
     from advpure.models import list_models, model_path
@@ -86,7 +86,7 @@ def info(
         else:
             print(path.with_suffix(".md").read_text(), end="")
         return
-    choose(name, (*list_models(), *CHECKPOINTS.names()), "network")
+    check_choice(name, (*list_models(), *CHECKPOINTS.names()), "network")
     facts = _facts(CHECKPOINTS.get(name))
     if as_json:
         output.print_json(facts)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.core.chain import Chain, Noise
 
 GradientMode = Literal["full", "checkpoint", "bpda", "surrogate"]
@@ -53,7 +53,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown gradient mode."""
-    choose(mode, get_args(GradientMode), "gradient")
+    check_choice(mode, get_args(GradientMode), "gradient")
 
 
 def run_chain(

@@ -25,7 +25,7 @@ from typing import Any
 
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.statistics.rates import Interval
 from advpure.sweeps.comparisons import (
     FAILS,
@@ -56,16 +56,16 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
     """
     options = dict(spec)
     kind = options.pop("check", None)
-    choose(kind, tuple(CHECKS), "check")
+    check_choice(kind, tuple(CHECKS), "check")
     kept = options.pop("where", {})
     for key in kept:
-        choose(key, tuple(evidence.table.keys), f"key of check {kind}")
+        check_choice(key, tuple(evidence.table.keys), f"key of check {kind}")
     evidence = evidence.where(kept)
     for name in ("column", "than", "of", "over"):
         if name in options:
-            choose(options[name], tuple(evidence.table.columns), f"column of check {kind}")
+            check_choice(options[name], tuple(evidence.table.columns), f"column of check {kind}")
     if "along" in options:
-        choose(options["along"], tuple(evidence.table.keys), f"key of check {kind}")
+        check_choice(options["along"], tuple(evidence.table.keys), f"key of check {kind}")
     run = CHECKS[str(kind)]
     try:
         inspect.signature(run).bind(evidence, **options)
@@ -259,7 +259,7 @@ def stable(
 def _steps(
     evidence: Evidence, column: str, pairs: Sequence[tuple[Key, Key]], direction: str, claim: str
 ) -> Finding:
-    choose(direction, ("falls", "rises"), "direction")
+    check_choice(direction, ("falls", "rises"), "direction")
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
     differences = [
         evidence.difference(*(pair if direction == "falls" else pair[::-1]), column, level)

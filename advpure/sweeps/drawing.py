@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.plots.figures import check_ending
 from advpure.runs.records import RecordStore
 from advpure.studies import STUDIES
@@ -73,7 +73,7 @@ def draw_reproduction(result: Reproduction, path: Path) -> Path:
     if not spec:
         raise BadInput(f"experiment {e.id}", "has no figure", "leave out --plot")
     kind = spec.pop("draw", None)
-    choose(kind, tuple(FIGURES), "figure")
+    check_choice(kind, tuple(FIGURES), "figure")
     make = FIGURES[str(kind)]
     drawn = Drawn(
         table=result.table,

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advpure.base.errors import BadInput
 from advpure.base.text import digits
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml
@@ -133,9 +133,9 @@ def load_experiment(
         >>> load_experiment("003:table-2").keys
         {'purifier': 'defense', 't': 't'}
     """
-    choose(id, experiment_ids(), "experiment")
+    check_choice(id, experiment_ids(), "experiment")
     file = _read(id)
-    choose(size, tuple(file.sizes), f"size of {id}")
+    check_choice(size, tuple(file.sizes), f"size of {id}")
     chosen = file.sizes[size]
     laid: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
     laid = _laid_over(laid, chosen.model_dump(include=set(_LAID_OVER)))
@@ -208,7 +208,9 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 def _column(id: str, name: str, spec: Mapping[str, Any]) -> Column:
     for key in spec:
-        choose(key, tuple(Column.__dataclass_fields__), f"experiment {id}: column {name}: key")
+        check_choice(
+            key, tuple(Column.__dataclass_fields__), f"experiment {id}: column {name}: key"
+        )
     return Column(**spec)
 
 
@@ -216,7 +218,7 @@ def _table(id: str, name: str | None) -> PublishedTable | None:
     if name is None:
         return None
     tables = published(id.partition(":")[0]).tables
-    choose(name, tuple(tables), f"experiment {id}: published table")
+    check_choice(name, tuple(tables), f"experiment {id}: published table")
     return tables[name]
 
 

@@ -28,7 +28,7 @@ from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.transport.figure import draw_purified
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.options import read_options
 from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.runs.records import RecordStore
@@ -62,7 +62,7 @@ class Drawn:
 
     def scale(self, column: str) -> float:
         """Return 100 for a column in per cent, 1 for others."""
-        choose(column, tuple(self.table.columns), "column")
+        check_choice(column, tuple(self.table.columns), "column")
         return 100.0 if self.table.columns[column].unit == "percent" else 1.0
 
     def axis(self, column: str) -> str:
@@ -103,7 +103,7 @@ def curves(
 ) -> Path:
     """Draw a column along a row key, with bands; without `by` a curve for all other keys."""
     table = drawn.table
-    choose(x, tuple(table.keys), "row key")
+    check_choice(x, tuple(table.keys), "row key")
     groups = _by(table, by) if by else _by_others(table, x, y)
     ordered = {k: sorted(rows, key=lambda row: _place(table, row, x)) for k, rows in groups.items()}
     measured = _kept({name: _along(drawn, rows, x, y) for name, rows in ordered.items()})
@@ -170,7 +170,7 @@ def chains(
     drawn: Drawn, path: Path, *, block: str, norm: str = "l2", perturbation: str | None = None
 ) -> Path:
     """Draw the distance to the clean image after every step, one curve a run (figure 1c)."""
-    choose(norm, ("l2", "linf"), "norm")
+    check_choice(norm, ("l2", "linf"), "norm")
     groups = {}
     for point in sorted(drawn.points, key=lambda point: point.place):
         if point.block == block and find_run(drawn.root, point.run):
@@ -287,7 +287,7 @@ def _kept(groups: Mapping[str, Points]) -> dict[str, Points]:
 
 
 def _by(table: Table, key: str) -> dict[str, list[Key]]:
-    choose(key, tuple(table.keys), "row key")
+    check_choice(key, tuple(table.keys), "row key")
     index = list(table.keys).index(key)
     groups: dict[str, list[Key]] = {}
     for row in table.rows:

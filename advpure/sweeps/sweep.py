@@ -26,7 +26,7 @@ from typing import Any
 
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose, shown, words
+from advpure.base.validation import check_choice, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
 from advpure.sweeps.axes import Axis
@@ -101,7 +101,7 @@ def parse_sweep(file: Mapping[str, Any], *, name: str, where: str) -> Sweep:
         ('cr', 2)
     """
     for key in file:
-        choose(key, _FILE, f"{where}: key")
+        check_choice(key, _FILE, f"{where}: key")
     check_name(name, f"{where}: name")
     if ("verb" in file) == ("blocks" in file):
         raise BadInput(
@@ -140,7 +140,7 @@ def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
             f"{where} = {shown(own)}", "is no mapping", "write base:, grid: or zip: below it"
         )
     for key in own:
-        choose(key, _BLOCK, f"{where}: key")
+        check_choice(key, _BLOCK, f"{where}: key")
     base, axes = _base(own.get("base"), where), _axes(own, where)
     mine = {*base, *(option for axis in axes for option in axis.options)}
     outer = [axis.without(sorted(mine)) for axis in _axes(shared, where)]

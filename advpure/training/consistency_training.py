@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
 from advpure.base.units import to_model
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.core.denoisers import ConsistencyDenoiser, checked_range
 from advpure.core.schedules import karras_grid
 from advpure.networks.layers import seed_dropout
@@ -59,7 +59,7 @@ class ConsistencyTrainingTask(Task):
     ) -> None:
         """Check the settings and read the validation images."""
         losses = settings.get("losses", _SHARED["losses"])
-        choose(losses, ("original", "improved"), "losses")
+        check_choice(losses, ("original", "improved"), "losses")
         self.improved = losses == "improved"
         own = _IMPROVED if self.improved else _ORIGINAL
         values = take(settings, {**_SHARED, **own, **SETTINGS})

@@ -37,7 +37,7 @@ from advpure.analysis.certification.two_stage import (
 )
 from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Share
-from advpure.base.validation import choose, validate
+from advpure.base.validation import check_choice, validate
 
 ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]
@@ -356,5 +356,5 @@ def find_procedure(name: str) -> type[Procedure]:
     Raises:
         BadInput: for an unknown name.
     """
-    choose(name, get_args(ProcedureName), "procedure")
+    check_choice(name, get_args(ProcedureName), "procedure")
     return PROCEDURES[name]

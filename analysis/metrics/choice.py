@@ -11,7 +11,7 @@ from torch import Tensor
 from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, MetricContext
 from advpure.analysis.metrics.ssim import ssim, ssim_window
 from advpure.base.errors import BadInput, MissingExtra
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 
 Kind = Literal["pair", "response", "cosine", "frechet", "precision-recall", "score"]
 Pair = Callable[[Tensor, Tensor], Tensor]
@@ -112,7 +112,7 @@ def parse_metrics(names: str | Sequence[str] | None) -> tuple[str, ...]:
     if wanted == ["none"] or not wanted:
         return ()
     for name in wanted:
-        choose(name, tuple(METRICS), "metric")
+        check_choice(name, tuple(METRICS), "metric")
     if len(set(wanted)) < len(wanted):
         raise BadInput(f"metrics {','.join(wanted)}", "repeat a name", "give each name once")
     return tuple(name for name in METRICS if name in wanted)
