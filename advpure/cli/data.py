@@ -47,20 +47,9 @@ def _list(as_json: bool) -> None:
 
     infos = [DATASETS.get(name).info for name in DATASETS.names()]
     if as_json:
-        output.print_json(
-            {
-                i.name: {
-                    "classes": list(i.classes),
-                    "shape": list(i.shape),
-                    "splits": dict(i.splits),
-                    "norm": i.norm,
-                    "eps": i.eps,
-                    "tile": i.tile,
-                    "about": i.description,
-                }
-                for i in infos
-            }
-        )
+        names = ("classes", "shape", "splits", "norm", "eps", "tile")
+        shown = {i.name: {name: getattr(i, name) for name in names} for i in infos}
+        output.print_json({i.name: {**shown[i.name], "about": i.description} for i in infos})
         return
     rows = [
         [

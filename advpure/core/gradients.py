@@ -3,9 +3,9 @@
 ``full``: autograd through all steps; memory grows with the length of the chain.
 ``checkpoint``: the same numbers; every step is run again with the same noise when its turn comes
     backwards, so that the memory holds one step's activations and a bounded number of states.
-``bpda``: the true value forward, the identity backward (Athalye et al. 2018).
+``bpda``: the true value forward, the identity backward ([Athalye2018]).
 ``surrogate``: the true value forward, the exact gradient of a shorter chain backward
-    (Lee & Kim 2023).
+    ([Lee2023]).
 """
 
 import contextlib

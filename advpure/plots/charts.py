@@ -107,33 +107,14 @@ def scatter(
         StorageFull: when there is no room.
     """
     figure, axes = _begin(groups, path)
-    names = list(groups)
     for index, (name, points) in enumerate((curves or {}).items()):
         _band(axes, points, _GREY)
-        axes.plot(
-            points.x,
-            points.y,
-            color=_GREY,
-            linestyle=_STYLES[index],
-            linewidth=1.3,
-            label=name,
-            zorder=1,
-        )
+        style: dict[str, Any] = {"linestyle": _STYLES[index], "linewidth": 1.3}
+        axes.plot(points.x, points.y, color=_GREY, label=name, zorder=1, **style)
     for index, (name, points) in enumerate(groups.items()):
         _crosses(axes, points, PALETTE[index])
-        axes.plot(
-            points.x,
-            points.y,
-            linestyle="none",
-            marker=_MARKERS[index],
-            markersize=5.5,
-            color=PALETTE[index],
-            label=f"{name}",
-            zorder=3,
-        )
-    for name, points in (hollow or {}).items():
-        index = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, index)
+        _marks(axes, points, index, label=name, markersize=5.5, zorder=3)
+    _draw_hollow(axes, hollow or {}, list(groups))
     _write_labels(axes, list(groups.values()), list((hollow or {}).values()))
     return _finish(figure, axes, path, words)
 
@@ -163,23 +144,20 @@ def lines(
         StorageFull: when there is no room.
     """
     figure, axes = _begin(groups, path)
-    names = list(groups)
     for index, (name, points) in enumerate(groups.items()):
-        color, many = PALETTE[index], len(points.x) > 25
-        _band(axes, points, color)
+        _band(axes, points, PALETTE[index])
+        marker = None if len(points.x) > 25 else _MARKERS[index]
+        style: dict[str, Any] = {"linestyle": _STYLES[index], "linewidth": 1.5}
         axes.plot(
             points.x,
             points.y,
-            color=color,
-            linestyle=_STYLES[index],
-            linewidth=1.5,
-            marker=None if many else _MARKERS[index],
-            markersize=4.5,
+            color=PALETTE[index],
             label=name,
+            marker=marker,
+            markersize=4.5,
+            **style,
         )
-    for name, points in (hollow or {}).items():
-        index = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, index)
+    _draw_hollow(axes, hollow or {}, list(groups))
     if logarithmic:
         axes.set_xscale("log")
     return _finish(figure, axes, path, words)
@@ -249,18 +227,17 @@ def _crosses(axes: "Axes", points: Points, color: str) -> None:
         )
 
 
-def _hollow_points(axes: "Axes", name: str, points: Points, index: int) -> None:
-    axes.plot(
-        points.x,
-        points.y,
-        linestyle="none",
-        marker=_MARKERS[index],
-        markersize=6.5,
-        markerfacecolor="none",
-        color=PALETTE[index],
-        label=f"{name}, published",
-        zorder=2,
-    )
+def _marks(axes: "Axes", points: Points, index: int, **style: Any) -> None:
+    style = {"marker": _MARKERS[index], "color": PALETTE[index], **style}
+    axes.plot(points.x, points.y, linestyle="none", **style)
+
+
+def _draw_hollow(axes: "Axes", hollow: Mapping[str, Points], names: Sequence[str]) -> None:
+    """Draw points to compare with, in the colour of the group of the same name."""
+    for name, points in hollow.items():
+        index = names.index(name) if name in names else len(names) % len(PALETTE)
+        style = {"markersize": 6.5, "markerfacecolor": "none", "zorder": 2}
+        _marks(axes, points, index, label=f"{name}, published", **style)
 
 
 def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Points]) -> None:
@@ -347,18 +324,9 @@ def dots(
         shift = (index - (len(names) - 1) / 2) * step
         points = _shifted(groups[name], shift)
         _crosses(axes, points, PALETTE[index])
-        axes.plot(
-            points.x,
-            points.y,
-            linestyle="none",
-            marker=_MARKERS[index],
-            markersize=5.5,
-            color=PALETTE[index],
-            label=name,
-            zorder=3,
-        )
+        _marks(axes, points, index, label=name, markersize=5.5, zorder=3)
         if hollow and name in hollow:
-            _hollow_points(axes, name, _shifted(hollow[name], shift), index)
+            _draw_hollow(axes, {name: _shifted(hollow[name], shift)}, names)
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.5, -0.5)
     return _finish(figure, axes, path, words)

@@ -66,8 +66,8 @@ class ZeroInflatedGaussian:
 
         S is the product of the share above 0, with Wilson's interval, and the survival given that,
         with an interval from the likelihood's curvature on the log(-log) scale; the two estimates
-        are independent, and their intervals are joined by recovering variances (Zou and Donner
-        2008), which stays honest where all values are above 0.
+        are independent, and their intervals are joined by recovering variances ([Zou2008]),
+        which stays honest where all values are above 0.
         """
         share = wilson(self.positive, self.n, self.level)
         top = self.mean / self.std

@@ -2,8 +2,8 @@
 
 Values of the same images are compared image by image: Tango's score interval for rates whose
 images are right or wrong, Student's t for differences of other means. Where there is no value per
-image, the interval of the difference is put together from the two intervals (Zou & Donner 2008,
-"MOVER", which takes the two as independent).
+image, the interval of the difference is put together from the two intervals ([Zou2008], "MOVER",
+which takes the two as independent).
 """
 
 import math

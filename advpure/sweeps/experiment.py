@@ -173,8 +173,8 @@ def load_experiment(
 
 def summaries() -> list[tuple[str, str, tuple[str, ...]]]:
     """Return name, title and sizes of every experiment."""
-    files = [(id, _read(id)) for id in experiment_ids()]
-    return [(id, file.title, tuple(file.sizes)) for id, file in files]
+    read = {id: _read(id) for id in experiment_ids()}
+    return [(id, file.title, tuple(file.sizes)) for id, file in read.items()]
 
 
 def _listed() -> Iterator[tuple[str, Traversable]]:

@@ -134,13 +134,6 @@ def _draw(axes: "Axes", curve: CertifiedImages, color: str, style: str) -> None:
 def certification_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw the curves of a run from its records alone.
 
-    Args:
-        store: The run's records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without a finished image, or another ending.
         StorageFull: when there is no room.

@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 def field_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a recorded run: paths on the left, rates on the right.
 
-    Args:
-        store: Its records.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for another ending.
         StorageFull: when there is no room.

@@ -10,13 +10,6 @@ from advpure.runs.records import RecordStore
 def compression_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw the distribution over images of the compression rate, one group a strength.
 
-    Args:
-        store: The run's records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.

@@ -148,11 +148,6 @@ class CompressionResult:
         )
 
     @property
-    def summaries(self) -> list[CompressionSummary]:
-        """One summary for every strength and seed."""
-        return [self.summary(eps, seed) for eps in self.eps for seed in self.seeds]
-
-    @property
     def pooled(self) -> list[CompressionSummary]:
         """One summary for every strength, over all seeds."""
         return [self.summary(eps) for eps in self.eps]

@@ -24,13 +24,6 @@ _NAMES = {"l2": "L2", "linf": "L-inf"}
 def distances_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, more perturbations than colours, or another ending.
         StorageFull: when there is no room.

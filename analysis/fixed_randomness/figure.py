@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 def randomness_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without a finished image, or another ending.
         StorageFull: when there is no room.

@@ -21,7 +21,6 @@ from advpure.analysis.fixed_randomness.layout import (
     FRESH,
     fixed_name,
     fixed_randomness_settings,
-    transfer_settings,
 )
 from advpure.analysis.fixed_randomness.result import (
     CORRELATIONS,
@@ -230,7 +229,6 @@ class FixedRandomness(Attacked, DefenseSubject, Study[LoadedRandomness, Randomne
         """Return the runs that are compared, by name."""
         shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self)}
         base = Robustness(**shared, randomness="fixed")
-        transfer_settings(base, seeds=self.seeds)  # refuses a single seed
         return fixed_randomness_settings(
             base, seeds=self.seeds, eot=self.eot or None, draws=self.draws
         )

@@ -19,7 +19,7 @@ random start, not proved; a value repeated more than b times may be found b time
 A block that vanishes (A has low rank, or its space is exhausted) is replaced by fresh random rows,
 so repeated values and zeros are found too.
 
-Sources: Golub, Luk & Overton 1981 (block bidiagonalisation); Parlett 1998, theorem 11.7.1 (bound).
+Sources: [Golub1981] (block bidiagonalisation); [Parlett1998], theorem 11.7.1 (bound).
 """
 
 from collections.abc import Callable, Generator

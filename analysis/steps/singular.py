@@ -10,7 +10,7 @@ mode with few kept states, both under the same noise; all images share batches. 
 uses the directions found: ||J||_F^2 = ||J V||_F^2 + E||J (I - V V^T) g||^2 with random signs g,
 which is exact for any orthonormal V and varies less than without V.
 
-Source of the method: `lanczos`; Meyer, Musco, Musco & Woodruff 2021 (deflated trace estimates).
+Source of the method: `lanczos`; [Meyer2021] (deflated trace estimates).
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence

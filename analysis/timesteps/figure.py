@@ -22,13 +22,6 @@ _STYLES = {"clean": ("-", "o"), "noise": ("--", "s"), "attacked": ("-.", "^")}
 def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without a finished time step, or another ending.
         StorageFull: when there is no room.

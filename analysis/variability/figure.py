@@ -25,13 +25,6 @@ _DRAWN = ("vary randomness", "vary input", "vary both")  # colours as on the lef
 def snr_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.

@@ -64,35 +64,12 @@ class SnrRow(NamedTuple):
     @classmethod
     def of(cls, sample: int, table: TwoWay) -> "SnrRow":
         """Make the row of an image from the statistics of its table."""
-        s = table.sums
-        return cls(
-            sample,
-            s.perturbations,
-            s.configurations,
-            s.pixels,
-            s.rows,
-            s.columns,
-            s.within,
-            table.initial,
-            table.initial_centroid,
-            table.vary_input,
-            table.vary_randomness,
-            table.vary_both,
-            table.correlation_vary_input,
-            table.correlation_vary_randomness,
-        )
+        return cls(sample, *table.sums, *(getattr(table, name) for name in cls._fields[7:]))
 
     @property
     def sums(self) -> SumsOfSquares:
         """The sums of squares."""
-        return SumsOfSquares(
-            self.perturbations,
-            self.configurations,
-            self.pixels,
-            self.squares_rows,
-            self.squares_columns,
-            self.squares_within,
-        )
+        return SumsOfSquares(*self[1:7])
 
     @property
     def plain(self) -> Components:
@@ -109,12 +86,9 @@ SNR_SCHEMA = Schema(
     "snr",
     keys={"id": Count},
     values={
-        name: Count
-        if name in ("perturbations", "configurations", "pixels")
-        else float | None
-        if name.startswith("correlation")
-        else float
-        for name in SnrRow._fields[1:]
+        **dict.fromkeys(SnrRow._fields[1:4], Count),
+        **dict.fromkeys(SnrRow._fields[4:12], float),
+        **dict.fromkeys(SnrRow._fields[12:], float | None),
     },
 )
 

@@ -18,7 +18,7 @@ they add up in every table. They are biased:
 
 the input variance is low by 1/K of itself; the internal variance is low by 1/S of itself and high
 by the part of the interaction that a mean over K inputs leaves. The unbiased ones solve the
-expected mean squares of the layout (Searle, Casella & McCulloch 1992, chapter 4), with the sums of
+expected mean squares of the layout ([Searle1992], chapter 4), with the sums of
 squares SS of rows (inputs), columns (configurations) and the rest:
 
     E[SS_rows / (K - 1)] = C + S A,  E[SS_columns / (S - 1)] = C + K B,
