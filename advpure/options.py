@@ -57,12 +57,12 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, BadInput):
             raise cause from None
-        place = str(first["loc"][0]) if first["loc"] else "options"
-        given = values.get(place, first["input"])
-        if place in hints:  # our words where the rule is one of ours
-            _check(_as_number(given), hints[place], place, owner)
+        field = str(first["loc"][0]) if first["loc"] else "options"
+        given = values.get(field, first["input"])
+        if field in hints:  # our words where the rule is one of ours
+            _check(_as_number(given), hints[field], field, owner)
         raise BadInput(
-            f"{place} {shown(given)} of {owner}",
+            f"{field} {shown(given)} of {owner}",
             "is not usable",
             first["msg"][0].lower() + first["msg"][1:],
         ) from None

@@ -22,9 +22,7 @@ STUDIES.register(
     "survival", f"{_HERE}.survival.study:Survival", about="smallest perturbations that fool"
 )
 STUDIES.register(
-    "predict",
-    f"{_HERE}.prediction.study:PredictedRobustness",
-    about="robustness from compression",
+    "predict", f"{_HERE}.prediction.study:PredictedRobustness", about="robustness from compression"
 )
 STUDIES.register(
     "randomness",

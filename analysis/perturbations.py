@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advpure.base.budget import ARRAY, check_repeats
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose, listed, whole
+from advpure.base.validation import check_choice, listed, whole
 from advpure.core.randomness import RandomnessConfig, check_ids
 
 Distribution = Literal["uniform", "gaussian", "sign"]
@@ -23,7 +23,7 @@ VARIANCE: dict[str, float] = {"uniform": 1 / 3, "gaussian": 1 / 3, "sign": 1.0}
 
 def check_distribution(distribution: str) -> None:
     """Refuse an unknown distribution."""
-    choose(distribution, get_args(Distribution), "distribution")
+    check_choice(distribution, get_args(Distribution), "distribution")
 
 
 def check_strength(strength: float, dtype: torch.dtype, fix: str) -> None:

@@ -21,7 +21,7 @@ from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
 from advpure.base.text import several
 from advpure.base.units import Norm, check_radius, parse_eps
-from advpure.base.validation import choose, words
+from advpure.base.validation import check_choice, words
 from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
 from advpure.options import read_options
@@ -88,20 +88,22 @@ def parse_perturbations(
         >>> [p.label for p in parse_perturbations("none,uniform:8/255,attack:pgd", 0.15)]
         ['none', 'uniform:8/255', 'attack:pgd:0.15']
     """
-    found = several(
-        given, lambda text: _parse(words(text, "perturbation").strip(), eps, norm),
-        "perturbations", "write for example uniform:8/255",
-    )  # fmt: skip
-    labels = [each.label for each in found]
+    perturbations = several(
+        given,
+        lambda text: _parse(words(text, "perturbation").strip(), eps, norm),
+        "perturbations",
+        "write for example uniform:8/255",
+    )
+    labels = [each.label for each in perturbations]
     for label in labels:
         if labels.count(label) > 1:
             raise BadInput(f"perturbation {label}", "is given twice", "keep one of them")
-    return found
+    return perturbations
 
 
 def _parse(text: str, eps: float, norm: Norm) -> Perturbation:
     kind, *rest = text.split(":")
-    choose(kind, get_args(Kind), "perturbation")
+    check_choice(kind, get_args(Kind), "perturbation")
     most = {"none": 0, "attack": 2}.get(kind, 1)
     least = min(most, 1)
     if not least <= len([part for part in rest if part]) == len(rest) <= most:
@@ -149,9 +151,12 @@ class Perturber:
         """Return what identifies it, JSON values."""
         settings = None if self.settings is None else dataclasses.asdict(self.settings)
         return {
-            "label": self.label, "kind": self.perturbation.kind, "eps": self.perturbation.eps,
-            "attack": self.perturbation.attack or None, "settings": settings,
-        }  # fmt: skip
+            "label": self.label,
+            "kind": self.perturbation.kind,
+            "eps": self.perturbation.eps,
+            "attack": self.perturbation.attack or None,
+            "settings": settings,
+        }
 
     def make(
         self,
@@ -195,12 +200,7 @@ def _distribution(kind: Kind) -> Distribution:
 
 
 def perturbers(
-    chosen: Sequence[Perturbation],
-    options: Mapping[str, Any],
-    *,
-    norm: Norm,
-    seed: int,
-    clip: bool,
+    chosen: Sequence[Perturbation], options: Mapping[str, Any], *, norm: Norm, seed: int, clip: bool
 ) -> tuple[Perturber, ...]:
     """Make perturbations ready.
 
@@ -231,7 +231,7 @@ def perturbers(
         prefix = f"{each.attack}."
         own |= {n.removeprefix(prefix): v for n, v in options.items() if n.startswith(prefix)}
         known |= names | {name for name in options if name.startswith(prefix)}
-        # The published distances are those of attacks that take all their steps (spec 8.5).
+        # The published distances are those of attacks that take all their steps.
         steady = {"stop": "never"} if "stop" in names else {}
         settings = read_options(kind, {"eps": each.eps, "norm": norm, **steady, **own}, each.attack)
         made.append(Perturber(perturbation=each, seed=seed, clip=clip, run=run, settings=settings))

@@ -6,16 +6,17 @@ resuming, progress, the report of what was computed before, and the command line
 added is one class and one line in `advpure.studies`; docs/new-study.md walks through one.
 """
 
+import importlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
 import torch
 
-from advpure.analysis.subject import JudgedSubject, Seeded, Subject
+from advpure.analysis.subject import DefenseSubject, Seeded, Subject
 from advpure.analysis.target import as_target
 from advpure.base.display import Display, written
 from advpure.base.errors import BadInput
@@ -111,13 +112,21 @@ class Session(Generic[L]):
             size: Images at once where the session does not say.
         """
         done = {i for (i,) in self.store.done(schema.table, next(iter(schema.keys)))}
-        todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
+        count = len(done.intersection(images.ids.tolist()))
         size = check_rows(size if self.batch_size is None else self.batch_size)
-        self.progress(len(images.ids) - len(todo))
-        for start in range(0, len(todo), size):
-            rows = torch.tensor(todo[start : start + size], dtype=torch.int64, device="cpu")
-            yield Images(*(part[rows] for part in images))
-            self.progress(len(images.ids) - len(todo) + start + len(rows))
+        self.progress(count)
+        for batch in chunks(images, size, done):
+            yield batch
+            count += len(batch.ids)
+            self.progress(count)
+
+
+def chunks(images: Images, size: int, done: Container[int] = ()) -> Iterator[Images]:
+    """Yield the images whose ids are not among `done`, at most `size` at once, in their order."""
+    todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
+    for start in range(0, len(todo), size):
+        rows = torch.tensor(todo[start : start + size], dtype=torch.int64, device="cpu")
+        yield Images(*(part[rows] for part in images))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,11 @@ class Report(ABC):
             "run": str(self.run),
         }
 
+    def to_do(self, done: int) -> Iterator[str]:
+        """Yield a note if fewer than the images of the run are done."""
+        if done < self.settings["n"]:
+            yield f"{done} of {self.settings['n']} images are done; the same command goes on"
+
     def with_notes(self, *notes: str) -> Self:
         """Return the report with more notes."""
         return replace(self, notes=(*self.notes, *notes))
@@ -177,6 +191,8 @@ class Study(ABC, Generic[L, R]):
         tables: Layouts of its records, the main one first.
         columns: What a sweep shows of it, and its figure draws: name to path and unit, see
             `advpure.sweeps.columns`.
+        figure: The function that draws a run, ``module:name``, which takes its records and a path.
+        joint_figure: The function that draws several runs, which takes their reports and a path.
         of_defense: Whether its cost counts a classifier and backward passes.
     """
 
@@ -184,6 +200,8 @@ class Study(ABC, Generic[L, R]):
     doing: ClassVar[str] = "measuring"
     tables: ClassVar[tuple[Schema, ...]]
     columns: ClassVar[Columns] = {}
+    figure: ClassVar[str] = ""
+    joint_figure: ClassVar[str] = ""
     of_defense: ClassVar[bool] = False
 
     @abstractmethod
@@ -215,14 +233,18 @@ class Study(ABC, Generic[L, R]):
     def draw(cls, store: RecordStore, path: Path) -> Path:
         """Draw the study's figure of a run from its records alone.
 
-        Where a study has no figure of its own, that is the distribution over images of the means
-        among its `columns`.
+        That is its `figure`, else its `joint_figure` of one run, else the distribution over images
+        of the means among its `columns`.
 
         Raises:
             BadInput: for a run without records, or another ending than .png, .svg and .pdf.
             StorageFull: when there is no room.
         """
+        if cls.figure:
+            return _drawing(cls.figure)(store, path)
         report = cls.report(store)
+        if cls.joint_figure:
+            return cls.draw_together([report], path)
         estimates = {name: find(report.tree(), at["at"]) for name, at in cls.columns.items()}
         groups = {name: list(each.images().values()) for name, each in estimates.items()}
         label = ", ".join(groups)
@@ -230,11 +252,13 @@ class Study(ABC, Generic[L, R]):
 
     @classmethod
     def draw_together(cls, reports: Sequence[R], path: Path) -> Path:
-        """Draw several runs in one figure, where the study has such a figure.
+        """Draw several runs in one figure.
 
         Raises:
-            BadInput: where it has none.
+            BadInput: where the study has no such figure.
         """
+        if cls.joint_figure:
+            return _drawing(cls.joint_figure)(reports, path)
         raise BadInput(f"verb {cls.verb}", "has no figure of several runs", "draw another figure")
 
     @classmethod
@@ -341,6 +365,13 @@ class Study(ABC, Generic[L, R]):
         return self.after(report, loaded)
 
 
+def _drawing(target: str) -> Callable[[Any, Path], Path]:
+    """Import the function behind ``module:name``; figures are imported when one is drawn."""
+    module, _, name = target.partition(":")
+    drawing: Callable[[Any, Path], Path] = getattr(importlib.import_module(module), name)
+    return drawing
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelStudy(Subject, Study[LoadedModel, R]):
     """A study of one purifier on images."""
@@ -361,7 +392,7 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
         By default the model, with the sha256 of its networks, in `defense`; its randomness; and
         the fields that the study declares itself, without those marked `Beside`.
         """
-        shared = {each.name for each in fields(JudgedSubject)} | {"seed"}
+        shared = {each.name for each in fields(DefenseSubject)} | {"seed"}
         hints = get_type_hints(type(self), include_extras=True)
         own = {
             each.name: getattr(self, each.name)
@@ -413,7 +444,7 @@ class PurifierStudy(Seeded, ModelStudy[R]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenseStudy(JudgedSubject, PurifierStudy[R]):
+class DefenseStudy(DefenseSubject, PurifierStudy[R]):
     """A study of one purifier in front of a classifier, under one configuration."""
 
     of_defense: ClassVar[bool] = True

@@ -91,9 +91,15 @@ class Subject:
             BadInput: for a name, option, file or device that cannot be used.
         """
         return load_purifier(
-            self.defense, self.dataset, xi=xi, gradient=gradient, weights=self.weights,
-            denoiser=self.denoiser, tile=self.tile, **self._options(),
-        ).to(check_device(self.device))  # fmt: skip
+            self.defense,
+            self.dataset,
+            xi=xi,
+            gradient=gradient,
+            weights=self.weights,
+            denoiser=self.denoiser,
+            tile=self.tile,
+            **self._options(),
+        ).to(check_device(self.device))
 
     @property
     def count(self) -> int | None:
@@ -125,9 +131,13 @@ class Subject:
         """Return what every record says of its images: verb, data set, subset, count, device."""
         content = dataset_info(self.dataset).digest
         return {
-            "verb": verb, "dataset": self.dataset, "subset": self.subset, "n": len(images.ids),
-            "device": self.device, **({} if content is None else {"images": content}),
-        }  # fmt: skip
+            "verb": verb,
+            "dataset": self.dataset,
+            "subset": self.subset,
+            "n": len(images.ids),
+            "device": self.device,
+            **({} if content is None else {"images": content}),
+        }
 
     def context(
         self, model: Purifier | Defense, described: Mapping[str, Any], *sources: object
@@ -155,7 +165,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedSubject(Subject):
+class DefenseSubject(Subject):
     """A purifier in front of a classifier, and images, by name.
 
     Attributes:
@@ -180,7 +190,7 @@ class JudgedSubject(Subject):
     policy: Policy | str | None = None
 
     @property
-    def is_judged(self) -> bool:
+    def has_classifier(self) -> bool:
         """Whether there is a classifier, given or of the data set."""
         return bool(self.classifier or dataset_info(self.dataset).classifier)
 
@@ -191,10 +201,17 @@ class JudgedSubject(Subject):
             BadInput: for a name, option, file or device that cannot be used.
         """
         return load_defense(
-            self.defense, self.dataset, xi=xi, gradient=self.gradient, policy=self.policy,
-            tile=self.tile, weights=self.weights, denoiser=self.denoiser, **self.judging(),
+            self.defense,
+            self.dataset,
+            xi=xi,
+            gradient=self.gradient,
+            policy=self.policy,
+            tile=self.tile,
+            weights=self.weights,
+            denoiser=self.denoiser,
+            **self.judging(),
             **self._options(),
-        ).to(check_device(self.device))  # fmt: skip
+        ).to(check_device(self.device))
 
     def judging(self) -> dict[str, Any]:
         """Return what `load_defense` is told of the classifier."""

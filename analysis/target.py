@@ -37,7 +37,6 @@ class Target:
         evaluations: Network evaluations per row; 1 for a map whose inside is unknown.
         xi: The configuration that it is bound to, if any.
         ids: The sample ids that it is bound to, if any.
-        keyed: Whether its randomness is known to be a function of ids and configuration.
         settings: What describes it in a record.
         ask: Refuses a map that is no function of its input, see `advpure.core.steady`; the first
             call asks it.
@@ -49,7 +48,6 @@ class Target:
     evaluations: int = 1
     xi: RandomnessConfig | None = None
     ids: Tensor | None = None
-    keyed: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     ask: Callable[[Tensor, Sequence[int], RandomnessConfig | None], None] | None = None
     asks: bool = True
@@ -152,12 +150,15 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         return tiled(purify, owner.tile)(images, rows)
 
     return Target(
-        run=run, tile=owner.tile, evaluations=purifier.chain.evaluations, xi=owner.xi,
-        ids=owner.ids, keyed=True,
+        run=run,
+        tile=owner.tile,
+        evaluations=purifier.chain.evaluations,
+        xi=owner.xi,
+        ids=owner.ids,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
         ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
         asks=purifier.chain.evaluations > 0 and not is_trusted(purifier.denoiser),
-    )  # fmt: skip
+    )
 
 
 def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool) -> list[int]:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le, Lt
 from advpure.attacks.losses import LossName
 from advpure.base.errors import BadInput
 from advpure.base.units import Norm, parse_eps, refuse_l1
-from advpure.base.validation import choose, validate
+from advpure.base.validation import check_choice, validate
 from advpure.core.gradients import GradientMode
 
 S = TypeVar("S", bound="AttackSettings")
@@ -57,7 +57,7 @@ class AttackSettings:
     def __post_init__(self) -> None:
         """Check every choice against its annotation, and the ranges of the numbers."""
         refuse_l1(self.norm)
-        choose(self.norm, get_args(Norm), "norm")
+        check_choice(self.norm, get_args(Norm), "norm")
         object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
         validate(self)
 
@@ -160,7 +160,7 @@ def resolve(kind: type[S], settings: "AttackSettings | None", overrides: dict[st
             kind.
     """
     for name in overrides:
-        choose(name, tuple(field.name for field in dataclasses.fields(kind)), "setting")
+        check_choice(name, tuple(field.name for field in dataclasses.fields(kind)), "setting")
     if settings is None:
         if "eps" not in overrides:
             raise BadInput("epsilon", "is missing", "pass for example eps='8/255'")

@@ -18,7 +18,7 @@ from advpure.analysis.metrics.choice import METRICS, load_metrics, parse_metrics
 from advpure.analysis.metrics.classifier_features import last_features
 from advpure.analysis.metrics.classifier_features import load as load_judge
 from advpure.analysis.metrics.frechet import frechet_distance
-from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, Surroundings
+from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, MetricContext
 from advpure.base.errors import BadInput, MissingExtra
 from advpure.data import load_images
 from advpure.loading import load_classifier
@@ -58,7 +58,7 @@ def test_the_classifiers_features_give_its_logits() -> None:
     assert torch.equal(logits, classifier(images))
     assert torch.allclose(F.linear(features, last.weight, last.bias), logits, atol=1e-5)
     assert not last._forward_hooks, "the hooks are gone"
-    network = load_judge(Surroundings(classifier=classifier, tile=4))
+    network = load_judge(MetricContext(classifier=classifier, tile=4))
     found = network(images)
     assert found["classifier"].shape == features.shape
     assert np.allclose(found["classifier-classes"].sum(axis=1), 1.0, atol=1e-6)
@@ -67,7 +67,7 @@ def test_the_classifiers_features_give_its_logits() -> None:
 
 def test_features_do_not_depend_on_the_batch() -> None:
     images = load_images("digits", n=11).images
-    network = load_judge(Surroundings(classifier=load_classifier("digits"), tile=4))
+    network = load_judge(MetricContext(classifier=load_classifier("digits"), tile=4))
     whole = network(images)
     for name, rows in whole.items():
         parts = [network(images[k : k + 3])[name] for k in range(0, 11, 3)]
@@ -95,11 +95,11 @@ def test_a_classifier_without_a_last_linear_layer_is_refused(pictures: Pictures)
     with pytest.raises(BadInput, match="does not end in a linear layer"):
         last_features(inside, pictures(2, 1, 8, 8))
     with pytest.raises(BadInput, match="features of a classifier need one"):
-        load_judge(Surroundings())
+        load_judge(MetricContext())
 
 
 def test_vgg_features_are_the_mean_of_the_last_stage(small_vgg: LPIPS, pictures: Pictures) -> None:
-    network = NETWORKS.get("vgg")(Surroundings())
+    network = NETWORKS.get("vgg")(MetricContext())
     images = pictures(3, 3, 48, 32)
     expected = small_vgg.activations(2 * images - 1)[-1]
     assert expected.shape == (3, 7, 3, 2)
@@ -192,7 +192,7 @@ def test_the_network_is_pytorch_fids(pictures: Pictures, monkeypatch: pytest.Mon
 def test_weights_that_are_missing_or_others_are_named(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    around = Surroundings()
+    around = MetricContext()
     with pytest.raises(BadInput, match=r"FID weights .*6726825d.pth are missing; put the file"):
         NETWORKS.get("inception")(around)
     with pytest.raises(BadInput, match=r"CLIP weights .*ViT-B-32.safetensors are missing; put"):
@@ -229,7 +229,7 @@ def test_clip_embeds_prepared_images(
     file = empty / "clip" / "ViT-B-32.safetensors"
     weight = torch.arange(15.0).reshape(5, 3) - 6.0
     save_file({"weight": weight, "bias": torch.ones(5)}, file)
-    network = NETWORKS.get("clip")(Surroundings())
+    network = NETWORKS.get("clip")(MetricContext())
     assert asked == ["ViT-B-32-quickgelu"]
     images = pictures(2, 1, 8, 8)
     found = network(images)["clip"]
@@ -238,7 +238,7 @@ def test_clip_embeds_prepared_images(
     assert np.allclose(found, F.normalize(mean @ weight.T + 1.0, dim=1).numpy(), atol=1e-5)
     save_file({"weight": weight}, file)
     with pytest.raises(BadInput, match="fit no ViT-B-32"):
-        NETWORKS.get("clip")(Surroundings())
+        NETWORKS.get("clip")(MetricContext())
 
 
 def test_clip_images_are_normalised_as_clip_was_trained() -> None:
@@ -251,7 +251,7 @@ def test_clip_images_are_normalised_as_clip_was_trained() -> None:
 
 
 def test_what_is_missing_is_said_and_the_rest_goes_on(empty: Path) -> None:
-    around = Surroundings(
+    around = MetricContext(
         classifier=load_classifier("digits"), identity={"sha256": "c"}, shape=(1, 8, 8)
     )
     chosen = load_metrics("all", around)
@@ -270,7 +270,7 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(empty: Path) -> None:
 
 
 def test_a_network_that_only_a_pair_needs_makes_no_features(small_vgg: LPIPS) -> None:
-    around = Surroundings(shape=(3, 32, 32))
+    around = MetricContext(shape=(3, 32, 32))
     chosen = load_metrics("lpips", around)
     assert not chosen.networks
     assert chosen.identity["networks"]["vgg"]["least_side"] == 32

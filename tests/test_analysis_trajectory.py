@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.compression.noising import noised_distance, uniform_noise_norm
-from advpure.analysis.distances.trajectory import walk
+from advpure.analysis.distances.trajectory import measure_trajectory
 from advpure.analysis.perturbed import Perturbation, parse_perturbations, perturbers
 from advpure.base.errors import BadInput
 from advpure.core.analytic import GaussianDenoiser
@@ -65,7 +65,7 @@ def test_the_noised_distance_is_the_one_predicted(eps: int, largest: float) -> N
     moved = made(f"uniform:{eps}/255", images)
     cut = load_purifier("none", "cifar10")
     cut.chain = purifier.chain[:forward]
-    found = walk(cut, images, moved, torch.arange(n), XI)
+    found = measure_trajectory(cut, images, moved, torch.arange(n), XI)
     rms = found.l2[:, -1].square().mean().sqrt().item()
     # A sum of d independent squares: its root has a relative deviation of at most 1 / sqrt(2 d).
     assert abs(rms / largest - 1) < Z / (2 * D * n) ** 0.5 + 1e-4
@@ -83,7 +83,7 @@ def test_a_gaussian_purifier_ends_where_the_closed_form_says(text: str) -> None:
         time_rule="exact", clip=False,
     )  # fmt: skip
     moved = made(text, images)
-    found = walk(purifier, images, moved, torch.arange(n), XI)
+    found = measure_trajectory(purifier, images, moved, torch.arange(n), XI)
     share = std**2 / (std**2 + (2 * sigma) ** 2)
     eta = 0.0 if text == "none" else 64 / 255 / 3**0.5
     # x + eta + sigma z, shrunk to `share` around the mean 0.5; |x - 0.5| = 0.25 everywhere.
@@ -99,7 +99,7 @@ def test_a_gaussian_purifier_ends_where_the_closed_form_says(text: str) -> None:
 def test_states_are_those_of_the_trajectory() -> None:
     images, _, ids = load_images("digits", n=5)
     purifier = load_purifier("ddpm", "digits", t=20, xi=XI)
-    found = walk(purifier, images, images, ids, XI, purifier.tile)
+    found = measure_trajectory(purifier, images, images, ids, XI, purifier.tile)
     states = [state for _, state in purifier.bind(ids).trajectory(images)]
     for place, state in enumerate(states, 1):
         delta = (state.double() - images.double()).flatten(1)
@@ -107,7 +107,7 @@ def test_states_are_those_of_the_trajectory() -> None:
         assert torch.equal(found.linf[:, place], delta.abs().amax(dim=1))
     assert torch.equal(found.purified, states[-1])
     assert torch.equal(found.purified, purifier(images))
-    part = walk(purifier, images[3:4], images[3:4], ids[3:4], XI, purifier.tile)
+    part = measure_trajectory(purifier, images[3:4], images[3:4], ids[3:4], XI, purifier.tile)
     assert torch.equal(part.l2[0], found.l2[3])
 
 
@@ -116,7 +116,9 @@ def test_a_purified_image_that_is_not_finite_is_refused() -> None:
     moved = images.clone()
     moved[1, 0, 0, 0] = torch.inf
     with pytest.raises(BadInput, match=r"sample 7 .* is not finite"):
-        walk(load_purifier("none", "digits"), images, moved, torch.tensor([4, 7]), None)
+        measure_trajectory(
+            load_purifier("none", "digits"), images, moved, torch.tensor([4, 7]), None
+        )
 
 
 def test_random_perturbations_are_keyed_by_seed_and_sample(

@@ -24,7 +24,7 @@ from advpure.checkpoints import load_checkpoint, split_reference
 from advpure.checkpoints import loader as loading
 from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.checkpoints.entry import Checkpoint
-from advpure.checkpoints.files import convert, converted, digest, read_official
+from advpure.checkpoints.files import convert, converted, digest, read_weights
 from advpure.checkpoints.flax import Malformed, decode, load_flax
 from advpure.checkpoints.pickles import load_edm_pickle
 from advpure.checkpoints.proof import recipe_weights
@@ -179,7 +179,7 @@ def test_score_sde_averages_replace_the_weights(
         "step": 7,
     }
     torch.save(content, path)
-    state = read_official(entry, path)
+    state = read_weights(entry, path).tensors
     assert all(torch.equal(state[name], average[name]) for name in names)
     network = load_checkpoint("small-score", path).network
     assert isinstance(network, SongUNet)

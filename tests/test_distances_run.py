@@ -15,7 +15,7 @@ from advpure.analysis.compression.rates import compression_rate
 from advpure.analysis.distances.compare import compare_distances, frechet_difference
 from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.distances.study import Distances
-from advpure.analysis.distances.trajectory import walk
+from advpure.analysis.distances.trajectory import measure_trajectory
 from advpure.analysis.metrics.frechet import frechet_distance, frechet_estimate
 from advpure.analysis.metrics.ssim import ssim
 from advpure.analysis.perturbed import parse_perturbations, perturbers
@@ -85,7 +85,7 @@ def test_the_report_is_computed_from_records_alone(whole: Path) -> None:
 def test_records_hold_what_the_functions_give(whole: Path) -> None:
     images, _, ids = load_images("digits", n=6)
     purifier, xi = load_purifier("onestep-edm", "digits"), RandomnessConfig(0)
-    direct = walk(purifier, images, images, ids, xi, purifier.tile)
+    direct = measure_trajectory(purifier, images, images, ids, xi, purifier.tile)
     with RecordStore.read(whole) as store:
         result = DistancesResult(store)
         listed, l2, linf = result.states("none")
@@ -109,7 +109,7 @@ def test_the_rate_along_a_perturbation_is_that_of_the_function(whole: Path) -> N
     moved = perturber.make(images, torch.zeros(6), ids, None, RandomnessConfig(0))
     expected = compression_rate(purifier, images, moved - images, ids=ids)
     clean, purified = (
-        walk(purifier, images, x, ids, RandomnessConfig(0), purifier.tile).purified
+        measure_trajectory(purifier, images, x, ids, RandomnessConfig(0), purifier.tile).purified
         for x in (images, moved)
     )
     peaks = (purified - clean).flatten(1).abs().amax(1) / (moved - images).flatten(1).abs().amax(1)

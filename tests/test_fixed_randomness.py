@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from advpure.analysis.fixed_randomness.correlation import correlate, perturbation_correlations
-from advpure.analysis.fixed_randomness.layout import fixed_randomness_settings, transfer_settings
+from advpure.analysis.fixed_randomness.layout import fixed_randomness_settings
 from advpure.analysis.fixed_randomness.result import RandomnessResult
 from advpure.analysis.fixed_randomness.study import FixedRandomness
 from advpure.analysis.robustness.protocol import DECISIONS
@@ -45,16 +45,6 @@ def test_the_layout_is_one_attack_under_each_protocol() -> None:
     # No two runs begin at the same points.
     assert len({each.attack_options["seed"] for each in runs.values()}) == 4
     assert "fresh-eot" not in fixed_randomness_settings(base, seeds=(3, 1), eot=None)
-
-
-def test_transfer_is_laid_out_for_every_ordered_pair() -> None:
-    base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
-    runs = transfer_settings(base, seeds=(0, 1, 2))
-    assert len(runs) == 6
-    fixed = fixed_randomness_settings(base, seeds=(0, 1, 2), eot=None)
-    for (source, target), each in runs.items():
-        assert (each.source_seed, each.seed, each.randomness) == (source, target, "fixed")
-        assert each.attack_options == fixed[f"fixed-{source}"].attack_options
 
 
 @pytest.mark.parametrize(
@@ -155,8 +145,8 @@ def test_the_parts_are_runs_of_attack(whole: Path) -> None:
 
 def test_transfer_decides_as_a_run_of_its_own_would(whole: Path, tmp_path: Path) -> None:
     base = Robustness(randomness="fixed", **SUBJECT, **ATTACK)
-    settings = transfer_settings(base, seeds=(0, 5))[0, 5]
-    settings.run(out=tmp_path)
+    attacked = fixed_randomness_settings(base, seeds=(0, 5), eot=None)["fixed-0"]
+    replace(attacked, seed=5, source_seed=0).run(out=tmp_path)
     with RecordStore.read(tmp_path) as own, RecordStore.read(whole) as store:
         alone = own.rows(DECISIONS.table, {"stage": "adversarial"})
         here = store.rows("randomness_transfers", {"source": 0, "target": 5})

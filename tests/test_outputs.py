@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.subject import JudgedSubject
+from advpure.analysis.subject import DefenseSubject
 from advpure.attacks import ZeroGradientWarning, pgd, uniform_noise
 from advpure.base.errors import BadInput
 from advpure.core.outputs import AsLogits
@@ -86,7 +86,7 @@ def test_classes_decide_as_they_are_and_have_no_gradient() -> None:
 
 
 def test_a_run_records_what_its_classifier_answers_with() -> None:
-    subject = JudgedSubject(defense="none", dataset="digits", n=1, outputs="labels")
+    subject = DefenseSubject(defense="none", dataset="digits", n=1, outputs="labels")
     defense = subject.load_defense(RandomnessConfig(0))
     assert describe(defense)["classifier"]["outputs"] == "labels"
     with pytest.raises(BadInput, match=r"outputs 'odds' is not known; .*known: logits, prob"):

@@ -13,7 +13,7 @@ import pytest
 from quick_studies import QUICK, quick
 
 from advpure.analysis.study import Report, Study
-from advpure.analysis.subject import JudgedSubject
+from advpure.analysis.subject import DefenseSubject
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, documented, is_beside
 from advpure.base.validation import range_of
@@ -174,7 +174,7 @@ OTHER: dict[str, Any] = {  # where the next number or the other word does not fi
 @every_study
 def test_whatever_a_record_depends_on_is_in_the_name_of_the_run(verb: str) -> None:
     """Every field of the study's own, moved a little, gives a run of another name."""
-    shared = {each.name for each in dataclasses.fields(JudgedSubject)} - {"scheme"}
+    shared = {each.name for each in dataclasses.fields(DefenseSubject)} - {"scheme"}
     hints = get_type_hints(STUDIES.get(verb), include_extras=True)
     base = quick(verb).load().settings
     for name in _fields(verb):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.analysis.robustness.attack_choice import attack_settings
-from advpure.analysis.survival.figure import draw_survival, survival_figure
+from advpure.analysis.survival.figure import draw_survival
 from advpure.analysis.survival.minimum_radius import RadiusSettings, minimum_radii
 from advpure.analysis.survival.points import search_free
 from advpure.analysis.survival.study import Survival
@@ -197,7 +197,7 @@ def test_survival_is_the_mean_over_images_at_eighths_of_the_bracket_or_where_ask
 def test_one_to_seven_runs_of_a_norm_share_a_picture(tmp_path: Path) -> None:
     report = Survival(**QUICK).run(out=tmp_path / "run")
     with RecordStore.read(report.run) as store:
-        assert survival_figure(store, tmp_path / "s.svg").stat().st_size > 5000
+        assert Survival.draw(store, tmp_path / "s.svg").stat().st_size > 5000
     assert draw_survival([report, report], tmp_path / "two.png").exists()
     with pytest.raises(BadInput, match="0 runs are not 1 to 7"):
         draw_survival([], tmp_path / "none.png")

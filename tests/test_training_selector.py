@@ -54,7 +54,7 @@ class Constant(nn.Module):
 def task_with(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> SelectorTask:
     """Return a task whose certified classifier always answers 0."""
     always = Constant([1.0] + [0.0] * 9)
-    monkeypatch.setattr(module, "_load_certified", lambda name, dataset: always)
+    monkeypatch.setattr(module, "fixed_classifier", lambda name, dataset: always)
     return SelectorTask("digits", {**SETTINGS, **settings})
 
 

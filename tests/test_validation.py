@@ -12,7 +12,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import (
     LARGEST,
     Range,
-    choose,
+    check_choice,
     name,
     number,
     shown,
@@ -98,9 +98,9 @@ def test_settings_refuse_what_breaks_their_annotation(given: dict[str, Any], mes
 
 
 def test_choices_of_another_type_are_not_equal() -> None:
-    choose(1, (1, 2), "dimension")
+    check_choice(1, (1, 2), "dimension")
     with pytest.raises(BadInput):
-        choose(True, (1, 2), "dimension")
+        check_choice(True, (1, 2), "dimension")
 
 
 def test_a_number_says_its_range() -> None:

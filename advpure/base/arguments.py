@@ -29,13 +29,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SCALARS = (bool, int, float, str)
 _SEQUENCES = (
-    list, tuple, collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable,
+    list,
+    tuple,
+    collections.abc.Sequence,
+    collections.abc.Collection,
+    collections.abc.Iterable,
     collections.abc.Container,
-)  # fmt: skip
+)
 _WORDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
     types.NoneType: "None",
-}  # fmt: skip
+}
 
 
 def checked(function: F) -> F:
@@ -239,8 +246,8 @@ def _elements(value: Any, kinds: Sequence[Any], origin: Any, what: str) -> Any:
         each, rule = kinds, f"does not have {len(kinds)} parts"
         _only(len(value) == len(kinds), value, what, rule, "give each")
     plain = [
-        admit(one, kind, f"{what}[{place}]")
-        for place, (one, kind) in enumerate(zip(value, each, strict=True))
+        admit(one, kind, f"{what}[{index}]")
+        for index, (one, kind) in enumerate(zip(value, each, strict=True))
     ]
     if all(old is new for old, new in zip(value, plain, strict=True)):
         return value

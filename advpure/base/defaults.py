@@ -1,4 +1,4 @@
-"""What a verb or a function uses that is not told another."""
+"""The defaults of verbs and functions."""
 
 import os
 

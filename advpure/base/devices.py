@@ -33,16 +33,16 @@ def check_device(name: str) -> str:
         kind, index = "", 0
     if kind not in _KINDS:
         raise BadInput(subject, "is not known", "use cpu, cuda, cuda:1 or mps")
-    found = {
+    available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }[kind]
-    if not found:
+    if not available:
         raise BadInput(subject, "is not available here", "use --device cpu")
-    if index >= found:
+    if index >= available:
         raise BadInput(
-            subject, f"is beyond the {found} available here", f"count from 0 to {found - 1}"
+            subject, f"is beyond the {available} available here", f"count from 0 to {available - 1}"
         )
     return name
 

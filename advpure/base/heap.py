@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
     choice.
 
     Returns:
-        Whether the C library was told; False where it is no glibc.
+        Whether the C library accepted the setting; False where it is no glibc.
     """
     if any(name in os.environ for name in _OWN_CHOICE):
         return False

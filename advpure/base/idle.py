@@ -1,4 +1,4 @@
-"""Settings that change nothing beside the others: refused, so that nobody believes they acted."""
+"""Settings that change nothing beside the others: refused, lest they seem to act."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ def changed(settings: Any, names: Iterable[str]) -> dict[str, Any]:
         {'steps': 4}
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
-    found = {}
+    values = {}
     for name in names:
         field, value = fields[name], getattr(settings, name)
         makes = field.default_factory
         default = field.default if makes is dataclasses.MISSING else makes()
         if value != default and not (value is None or value == ()):
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def refuse_idle(settings: Any, names: Iterable[str], why: str, fix: str = "leave it out") -> None:

@@ -99,21 +99,21 @@ class Registry(Generic[T]):
             return target
         module, _, attribute = target.partition(":")
         try:
-            found: object = importlib.import_module(module)
+            value: object = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there; it is one of its own imports that is missing
             raise self._stale(name, error.name) from None
         for part in attribute.split("."):
-            if not hasattr(found, part):
+            if not hasattr(value, part):
                 raise self._stale(name, target)
-            found = getattr(found, part)
+            value = getattr(value, part)
         if entry.is_foreign and self.adapt is not None:
             from advpure.base.imports import Code, source_sha256
 
             digest = source_sha256(importlib.import_module(module))
-            return self._adapt(Code(name, found, digest, module))
-        return cast(T, found)
+            return self._adapt(Code(name, value, digest, module))
+        return cast(T, value)
 
     def takes(self, name: object) -> bool:
         """Return whether a name is foreign code, or is no name but an object."""
@@ -197,7 +197,7 @@ class Registry(Generic[T]):
         return tuple(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        """Say whether a name is known."""
+        """Return True if a name is known."""
         if not isinstance(name, str):
             return False
         if name not in self._entries:
@@ -205,7 +205,7 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        """Walk over the known names."""
+        """Iterate over the known names."""
         return iter(self.names())
 
     def __len__(self) -> int:

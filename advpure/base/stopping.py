@@ -33,7 +33,7 @@ class Stopping:
 
     @property
     def code(self) -> int:
-        """The exit code: 128 and the number of the signal, that of Ctrl-C before any came."""
+        """The exit code: 128 plus the number of the signal; that of Ctrl-C if none has come."""
         return 128 + (self.number or signal.SIGINT)
 
     def interrupt(self) -> None:

@@ -1,6 +1,6 @@
 """Units, in one place: images and strengths live in [0, 1] outside a denoiser, [-1, 1] inside.
 
-A standard deviation or a distance s in [0, 1] units is 2 s in model units (spec 1.1).
+A standard deviation or a distance s in [0, 1] units is 2 s in model units.
 """
 
 import math

@@ -94,14 +94,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def choose(value: object, allowed: Sequence[object], what: str) -> None:
+def check_choice(value: object, allowed: Sequence[object], what: str) -> None:
     """Refuse a value that is not among the allowed ones, naming the nearest.
 
     Raises:
         BadInput: with the allowed values.
 
     Example:
-        >>> choose("l1", ("linf", "l2"), "norm")
+        >>> check_choice("l1", ("linf", "l2"), "norm")
         Traceback (most recent call last):
         ...
         advpure.BadInput: norm 'l1' is not known; did you mean l2? known: linf, l2
@@ -333,7 +333,7 @@ def resolved(kind: type[S], settings: S | None, changes: Mapping[str, Any], **de
     """
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in changes:
-        choose(name, names, "setting")
+        check_choice(name, names, "setting")
     if settings is None:
         return kind(**{**defaults, **changes})
     instance(settings, kind, "settings", f"pass {kind.__name__}(...)")
@@ -358,12 +358,12 @@ def check_value(value: Any, hint: Any, what: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         return _check_union(value, get_args(hint), within, what)
     if get_origin(hint) is Literal:
-        choose(value, get_args(hint), what)
+        check_choice(value, get_args(hint), what)
         return value
     if get_origin(hint) is tuple and len(get_args(hint)) == 2 and get_args(hint)[1] is Ellipsis:
         return tuple(
-            check_value(one, get_args(hint)[0], f"{what}[{place}]")
-            for place, one in enumerate(_listed(value, what))
+            check_value(one, get_args(hint)[0], f"{what}[{index}]")
+            for index, one in enumerate(_listed(value, what))
         )
     if hint is bool:
         return truth(value, what)
@@ -467,7 +467,7 @@ def as_integer(value: object) -> int | None:
 
 
 def _is_plain(text: str) -> bool:
-    """Say whether a text can be a number: Python alone reads other digits, and 1_0 as 10."""
+    """Return True if a text can be a number: Python alone reads other digits, and 1_0 as 10."""
     return text.isascii() and "_" not in text
 
 

@@ -47,11 +47,6 @@ class Converted(NamedTuple):
     original: str
 
 
-def read_official(entry: Checkpoint, path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a file of an entry; see `read_weights`."""
-    return read_weights(entry, path).tensors
-
-
 def read_weights(
     entry: Checkpoint,
     path: str | Path,

@@ -82,7 +82,7 @@ class KeyReport(NamedTuple):
     misshapen: list[str]
 
     def __bool__(self) -> bool:
-        """Say whether anything is wrong."""
+        """Return True if anything is wrong."""
         return any(self)
 
 

@@ -132,12 +132,12 @@ def open_checkpoint(
     network = entry.network(assemble(layout, state, name))
     if label is not None:
         network.label = label  # type: ignore[assignment]
-    told: dict[str, str] = {"weights": weights} if weights else {}
+    chosen: dict[str, str] = {"weights": weights} if weights else {}
     adapt = entry.adapt
     if isinstance(adapt, AsClassifier) and resample is not None and resample != adapt.resample:
         adapt = replace(adapt, resample=resample)
-        told |= {"resample": resample}
-    return Opened(adapt(network).eval(), told)
+        chosen |= {"resample": resample}
+    return Opened(adapt(network).eval(), chosen)
 
 
 def fetch(entry: Checkpoint) -> Path:
@@ -152,9 +152,9 @@ def fetch(entry: Checkpoint) -> Path:
         raise BadInput(f"weights of {entry.name}", "are not on the model hub", fix)
     with optional("huggingface_hub", "hub"):
         from huggingface_hub import hf_hub_download
-    place = entry.source.removeprefix("hf:")
-    kind = "dataset" if place.startswith("datasets/") else "model"
-    owner, name, file = place.removeprefix("datasets/").split("/", 2)
+    source = entry.source.removeprefix("hf:")
+    kind = "dataset" if source.startswith("datasets/") else "model"
+    owner, name, file = source.removeprefix("datasets/").split("/", 2)
     try:
         path = Path(hf_hub_download(f"{owner}/{name}", file, repo_type=kind))
     except Exception:  # offline, moved, refused: the hub's errors have no common ancestor

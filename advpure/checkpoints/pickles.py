@@ -124,7 +124,7 @@ def _tensor(storage: _Numbers, offset: int, size: Any, stride: Any, *rest: Any) 
 
 
 class _Array:
-    """A numpy array in the making."""
+    """A numpy array that is being rebuilt from a pickle."""
 
     def __init__(self, *arguments: Any) -> None:
         self.array: np.ndarray[Any, Any] | None = None

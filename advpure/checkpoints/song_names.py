@@ -60,14 +60,14 @@ def _edm(network: SongUNet, config: SongConfig) -> Layout:
     take("embed0", "map_layer0")
     take("embed1", "map_layer1")
     top = len(config.multiples) - 1
-    place = [
+    sides = [
         f"{config.image_size >> level}x{config.image_size >> level}" for level in range(top + 1)
     ]
-    take("enter", f"enc.{place[0]}_conv")
+    take("enter", f"enc.{sides[0]}_conv")
     names = [
-        *[f"enc.{place[0]}_block{k}" for k in range(config.blocks)],
+        *[f"enc.{sides[0]}_block{k}" for k in range(config.blocks)],
         *[
-            f"enc.{place[level]}_{end}"
+            f"enc.{sides[level]}_{end}"
             for level in range(1, top + 1)
             for end in ("down", *[f"block{k}" for k in range(config.blocks)])
         ],
@@ -75,12 +75,12 @@ def _edm(network: SongUNet, config: SongConfig) -> Layout:
     for k, (module, name) in enumerate(zip(network.down, names, strict=True)):
         block(f"down.{k}", name, module)
     for k in range(len(network.residual)):
-        take(f"residual.{k}", f"enc.{place[k + 1]}_aux_residual")
-        unused[f"model.enc.{place[k + 1]}_aux_residual.resample_filter"] = box
+        take(f"residual.{k}", f"enc.{sides[k + 1]}_aux_residual")
+        unused[f"model.enc.{sides[k + 1]}_aux_residual.resample_filter"] = box
     for k, module in enumerate(network.middle):
-        block(f"middle.{k}", f"dec.{place[top]}_in{k}", module)
+        block(f"middle.{k}", f"dec.{sides[top]}_in{k}", module)
     names = [
-        f"dec.{place[level]}_{end}"
+        f"dec.{sides[level]}_{end}"
         for level in range(top, -1, -1)
         for end in (
             *(["up"] if level < top else []),
@@ -89,13 +89,13 @@ def _edm(network: SongUNet, config: SongConfig) -> Layout:
     ]
     for k, (module, name) in enumerate(zip(network.up, names, strict=True)):
         block(f"up.{k}", name, module)
-    take("norm", f"dec.{place[0]}_aux_norm")
-    take("leave", f"dec.{place[0]}_aux_conv")
+    take("norm", f"dec.{sides[0]}_aux_norm")
+    take("leave", f"dec.{sides[0]}_aux_conv")
     return Layout({name: sources[name] for name in state}, unused, r"resample_filter|freqs")
 
 
 def _in_order(network: SongUNet) -> Iterator[tuple[str, nn.Module]]:
-    """Walk over blocks, attentions and residual convolutions in the order in which they run."""
+    """Iterate over blocks, attentions and residual convolutions in the order in which they run."""
     residual = iter(range(len(network.residual)))
     for side in ("down", "middle", "up"):
         for k, block in enumerate(getattr(network, side)):

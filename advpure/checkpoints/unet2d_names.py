@@ -1,7 +1,7 @@
 """The names of diffusers' U-Net in four code bases: OpenAI's, the port of DDPM, EDM, diffusers.
 
-A walk lists the parts of the network with their official prefixes; a table per code base says what
-the tensors inside a part are called.
+A function lists the parts of the network with their official prefixes; a table per code base says
+what the tensors inside a part are called.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,9 +31,9 @@ def layout(network: nn.Module, config: UNet2DConfig) -> Layout:
     state = network.state_dict()
     if config.names == "diffusers":
         return Layout({name: same(name.removeprefix("unet."), v) for name, v in state.items()})
-    walk, table = _WALKS[config.names], _SUFFIXES[config.names]
+    listed, table = _LISTS[config.names], _SUFFIXES[config.names]
     sources: dict[str, Source] = {}
-    for module in walk(config):
+    for module in listed(config):
         for inner, official in table[module.kind].items():
             for leaf in ("weight", "bias"):
                 target = ".".join(filter(None, ("unet", module.name, inner, leaf)))
@@ -117,7 +117,7 @@ _EDM = {
 _SUFFIXES: dict[str, dict[str, dict[str, str]]] = {"openai": _OPENAI, "ddpm": _DDPM, "edm": _EDM}
 
 
-def _walk_openai(config: UNet2DConfig) -> Iterator[_Module]:
+def _list_openai(config: UNet2DConfig) -> Iterator[_Module]:
     """Number the blocks as OpenAI's three repositories do."""
     top, block, resized = (
         len(config.channels) - 1,
@@ -176,7 +176,7 @@ def _walk_openai(config: UNet2DConfig) -> Iterator[_Module]:
     yield _Module("conv_out", "plain", 0, "out.2")
 
 
-def _walk_ddpm(config: UNet2DConfig) -> Iterator[_Module]:
+def _list_ddpm(config: UNet2DConfig) -> Iterator[_Module]:
     """Name the blocks by resolution level, as the port of DDPM's weights does."""
     top = len(config.channels) - 1
     yield _Module("time_embedding.linear_1", "plain", 0, "temb.dense.0")
@@ -184,14 +184,14 @@ def _walk_ddpm(config: UNet2DConfig) -> Iterator[_Module]:
     yield _Module("conv_in", "plain", 0, "conv_in")
     for side, extra, resize in (("down", 0, "downsample"), ("up", 1, "upsample")):
         for level in range(top + 1):
-            place = f"{side}_blocks.{level if side == 'down' else top - level}"
+            prefix = f"{side}_blocks.{level if side == 'down' else top - level}"
             for k in range(config.layers + extra):
-                yield _Module(f"{place}.resnets.{k}", "block", level, f"{side}.{level}.block.{k}")
+                yield _Module(f"{prefix}.resnets.{k}", "block", level, f"{side}.{level}.block.{k}")
                 yield _Module(
-                    f"{place}.attentions.{k}", "attention", level, f"{side}.{level}.attn.{k}"
+                    f"{prefix}.attentions.{k}", "attention", level, f"{side}.{level}.attn.{k}"
                 )
             yield _Module(
-                f"{place}.{resize}rs.0.conv", "plain", level, f"{side}.{level}.{resize}.conv"
+                f"{prefix}.{resize}rs.0.conv", "plain", level, f"{side}.{level}.{resize}.conv"
             )
     yield _Module("mid_block.resnets.0", "block", top, "mid.block_1")
     yield _Module("mid_block.attentions.0", "attention", top, "mid.attn_1")
@@ -200,11 +200,11 @@ def _walk_ddpm(config: UNet2DConfig) -> Iterator[_Module]:
     yield _Module("conv_out", "plain", 0, "conv_out")
 
 
-def _walk_edm(config: UNet2DConfig) -> Iterator[_Module]:
+def _list_edm(config: UNet2DConfig) -> Iterator[_Module]:
     """Name the blocks by resolution, as EDM's reimplementation of ADM does."""
     top = len(config.channels) - 1
     sizes = [config.image_size >> level for level in range(top + 1)]
-    places = [f"{size}x{size}" for size in sizes]
+    sides = [f"{size}x{size}" for size in sizes]
 
     def both(name: str, k: int, level: int, official: str) -> Iterator[_Module]:
         yield _Module(f"{name}.resnets.{k}", "block", level, official)
@@ -213,32 +213,32 @@ def _walk_edm(config: UNet2DConfig) -> Iterator[_Module]:
     yield _Module("time_embedding.linear_1", "plain", 0, "model.map_layer0")
     yield _Module("time_embedding.linear_2", "plain", 0, "model.map_layer1")
     yield _Module("class_embedding", "classes", 0, "model.map_label")
-    yield _Module("conv_in", "plain", 0, f"model.enc.{places[0]}_conv")
-    for level, place in enumerate(places):
+    yield _Module("conv_in", "plain", 0, f"model.enc.{sides[0]}_conv")
+    for level, side in enumerate(sides):
         if level:
             yield _Module(
-                f"down_blocks.{level - 1}.downsamplers.0", "block", level, f"model.enc.{place}_down"
+                f"down_blocks.{level - 1}.downsamplers.0", "block", level, f"model.enc.{side}_down"
             )
         for k in range(config.layers):
-            yield from both(f"down_blocks.{level}", k, level, f"model.enc.{place}_block{k}")
-    yield _Module("mid_block.resnets.0", "block", top, f"model.dec.{places[top]}_in0")
-    yield _Module("mid_block.attentions.0", "attention", top, f"model.dec.{places[top]}_in0")
-    yield _Module("mid_block.resnets.1", "block", top, f"model.dec.{places[top]}_in1")
-    for level, place in enumerate(places):
+            yield from both(f"down_blocks.{level}", k, level, f"model.enc.{side}_block{k}")
+    yield _Module("mid_block.resnets.0", "block", top, f"model.dec.{sides[top]}_in0")
+    yield _Module("mid_block.attentions.0", "attention", top, f"model.dec.{sides[top]}_in0")
+    yield _Module("mid_block.resnets.1", "block", top, f"model.dec.{sides[top]}_in1")
+    for level, side in enumerate(sides):
         if level < top:
             yield _Module(
-                f"up_blocks.{top - level - 1}.upsamplers.0", "block", level, f"model.dec.{place}_up"
+                f"up_blocks.{top - level - 1}.upsamplers.0", "block", level, f"model.dec.{side}_up"
             )
         for k in range(config.layers + 1):
-            yield from both(f"up_blocks.{top - level}", k, level, f"model.dec.{place}_block{k}")
+            yield from both(f"up_blocks.{top - level}", k, level, f"model.dec.{side}_block{k}")
     yield _Module("conv_norm_out", "plain", 0, "model.out_norm")
     yield _Module("conv_out", "plain", 0, "model.out_conv")
 
 
-_WALKS: dict[str, Callable[[UNet2DConfig], Iterator[_Module]]] = {
-    "openai": _walk_openai,
-    "ddpm": _walk_ddpm,
-    "edm": _walk_edm,
+_LISTS: dict[str, Callable[[UNet2DConfig], Iterator[_Module]]] = {
+    "openai": _list_openai,
+    "ddpm": _list_ddpm,
+    "edm": _list_edm,
 }
 
 

@@ -79,7 +79,7 @@ def verify(
         MissingExtra: when the network's library is not installed.
     """
     _, layout = entry.skeleton()
-    found = {
+    facts = {
         "entry": entry.name,
         "parameters": layout.parameters(),
         "expected_parameters": entry.parameters,
@@ -88,17 +88,17 @@ def verify(
         proofs = load_proofs(entry.proof)
         if case not in ("small", "full"):
             raise BadInput(f"case {case!r}", "is not known", "use small or full")
-        found["deviation"] = deviation(entry, proofs.get(case) or next(iter(proofs.values())))
+        facts["deviation"] = deviation(entry, proofs.get(case) or next(iter(proofs.values())))
     if path is not None:
         choices = split_choices(path)
         choose_resample(entry, choices, locate(choices.path))
         checksum = check_sum(entry, choices.path)
         state, _ = read_weights(entry, choices.path, layout, weights=choices.weights)
-        found |= {
+        facts |= {
             "file": str(path),
             "checksum": checksum,
             "tensors": len(state),
             "file_parameters": layout.parameters(state),
             "keys": compare(layout, state),
         }
-    return Verification(**found)  # type: ignore[arg-type]
+    return Verification(**facts)  # type: ignore[arg-type]

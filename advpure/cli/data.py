@@ -47,24 +47,20 @@ def _list(as_json: bool) -> None:
 
     infos = [DATASETS.get(name).info for name in DATASETS.names()]
     if as_json:
-        output.print_json(
-            {
-                i.name: {
-                    "classes": list(i.classes), "shape": list(i.shape), "splits": dict(i.splits),
-                    "norm": i.norm, "eps": i.eps, "tile": i.tile, "about": i.description,
-                }
-                for i in infos
-            }
-        )  # fmt: skip
+        names = ("classes", "shape", "splits", "norm", "eps", "tile")
+        shown = {i.name: {name: getattr(i, name) for name in names} for i in infos}
+        output.print_json({i.name: {**shown[i.name], "about": i.description} for i in infos})
         return
     rows = [
         [
-            i.name, "x".join(map(str, i.shape)),
+            i.name,
+            "x".join(map(str, i.shape)),
             ", ".join(f"{count:,} {split}" for split, count in i.splits.items()),
-            f"{i.norm} {i.eps:.4g}" if i.eps else i.norm, i.description,
+            f"{i.norm} {i.eps:.4g}" if i.eps else i.norm,
+            i.description,
         ]
         for i in infos
-    ]  # fmt: skip
+    ]
     output.print_table(["data set", "shape", "images", "threat model", "what"], rows)
 
 
@@ -93,8 +89,8 @@ def _obtain(name: str, source: str | None, to: str | None, as_json: bool, quiet:
         done = obtain_cifar10(source, to, tell=tell)
     left = missing(done.folder)
     if as_json:
-        told = {"folder": str(done.folder), "source": done.source, "written": done.written}
-        output.print_json({**told, "missing": left})
+        report = {"folder": str(done.folder), "source": done.source, "written": done.written}
+        output.print_json({**report, "missing": left})
         return
     origin = f"written from the {done.source}" if done.written else "there already"
     print(f"{FILES - len(left)} files with the right SHA1 sums in {done.folder}, {origin}")

@@ -56,9 +56,11 @@ def live_table(
             thread.join()
         return
     with Live(
-        get_renderable=lambda: view.table(console.height), console=console, transient=True,
+        get_renderable=lambda: view.table(console.height),
+        console=console,
+        transient=True,
         refresh_per_second=1 / _LOOK_SECONDS,
-    ):  # fmt: skip
+    ):
         yield
 
 
@@ -82,25 +84,28 @@ class _View:
         """Return every point's state; nothing while the sweep's folder is being made."""
         from advpure.sweeps.status import statuses
 
-        found = statuses(self._index, self._points)
+        states = statuses(self._index, self._points)
         if self._before is None:
-            self._before = {s.point.run for s in found if s.state in ("done", "failed")}
-        return found
+            self._before = {s.point.run for s in states if s.state in ("done", "failed")}
+        return states
 
     def table(self, height: int) -> "RenderableType":
         """Draw what fits on the screen: what runs, then what ended last, then what comes next."""
         from rich.table import Table
 
-        found = self.look()
+        states = self.look()
         names = list(dict.fromkeys(name for block in self._columns.values() for name in block))
         table = Table(
-            title=self._headline(found), title_justify="left", box=None, pad_edge=False,
+            title=self._headline(states),
+            title_justify="left",
+            box=None,
+            pad_edge=False,
             header_style="bold",
-        )  # fmt: skip
+        )
         for heading in ("verb", "at", "state", *names):
             table.add_column(heading, justify="left" if heading in ("verb", "at") else "right")
         rank = {"running": 0, "failed": 1, "done": 2, "left": 3}
-        chosen = sorted(found, key=lambda s: rank[s.state])[: max(height - _SPARE_LINES, 3)]
+        chosen = sorted(states, key=lambda s: rank[s.state])[: max(height - _SPARE_LINES, 3)]
         for status in chosen:
             values = self._values(status)
             cells = [values.get(name, "") for name in names]
@@ -112,19 +117,20 @@ class _View:
         printed: set[str] = set()
         while True:
             last = ended.wait(_LOOK_SECONDS)
-            found = self.look()
+            states = self.look()
             printed |= self._before or set()
-            over = [s for s in found if s.state in ("done", "failed")]
+            over = [s for s in states if s.state in ("done", "failed")]
             for status in over:
                 if status.point.run not in printed:
                     printed.add(status.point.run)
                     values = ", ".join(f"{k} {v}" for k, v in self._values(status).items())
                     words = status.error if status.state == "failed" else values
                     print(
-                        f"{len(over)}/{len(found)} {status.point.verb} {describe(status.point)}: "
+                        f"{len(over)}/{len(states)} {status.point.verb} {describe(status.point)}: "
                         f"{status.state}{f', {words}' if words else ''}",
-                        file=sys.stderr, flush=True,
-                    )  # fmt: skip
+                        file=sys.stderr,
+                        flush=True,
+                    )
             if last:
                 return
 
@@ -135,15 +141,15 @@ class _View:
         if status.state != "done":
             return {}
         try:
-            found = values_of(status.point, self._columns, self._reports)
+            values = values_of(status.point, self._columns, self._reports)
         except BadInput:  # the table at the end says what is wrong
             return {}
         own = self._columns[status.point.block]
-        return {name: write_value(value, own[name].unit) for name, value in found.items()}
+        return {name: write_value(value, own[name].unit) for name, value in values.items()}
 
-    def _headline(self, found: "list[Status]") -> str:
+    def _headline(self, states: "list[Status]") -> str:
         count = {
-            state: sum(s.state == state for s in found)
+            state: sum(s.state == state for s in states)
             for state in ("done", "running", "left", "failed")
         }
         passed = time.monotonic() - self._start

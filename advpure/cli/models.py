@@ -1,4 +1,4 @@
-"""``advpure models``: what there is, and the official checkpoints: info, verify, convert."""
+"""``advpure models``: the networks, and the official checkpoints: info, verify, convert."""
 
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ class _NameOrCommand(TyperGroup):
     """Let ``advpure models NAME`` mean ``advpure models info NAME``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put `info` in front of what is no command."""
+        """Read a word that is no subcommand as the argument of `info`."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = ["info", *args]
         return super().resolve_command(ctx, args)
@@ -74,7 +74,7 @@ def info(
 
     Example: advpure models info pesser-ddpm-cifar10
     """
-    from advpure.base.validation import choose
+    from advpure.base.validation import check_choice
     from advpure.checkpoints.catalogue import CHECKPOINTS
     from advpure.cli import output
     from advpure.models import list_models, model_path
@@ -88,7 +88,7 @@ def info(
         else:
             print(path.with_suffix(".md").read_text(), end="")
         return
-    choose(name, (*list_models(), *CHECKPOINTS.names()), "network")
+    check_choice(name, (*list_models(), *CHECKPOINTS.names()), "network")
     facts = _facts(CHECKPOINTS.get(name))
     if as_json:
         output.print_json(facts)
@@ -121,22 +121,22 @@ def verify(
     from advpure.checkpoints.verify import verify as check
     from advpure.cli import output
 
-    found = check(CHECKPOINTS.get(entry), weights, "full" if full else "small")
+    result = check(CHECKPOINTS.get(entry), weights, "full" if full else "small")
     if as_json:
-        keys = found.keys._asdict() if found.keys is not None else None
-        output.print_json({**vars(found), "keys": keys, "passed": found.passed})
-        return 0 if found.passed else FAILED
-    print(f"network     {found.parameters:,} parameters, {found.expected_parameters:,} expected")
-    print(f"wiring      {found.deviation:.1e} from the official code's outputs, 1e-5 allowed")
-    if found.keys is not None:
-        told = {True: "as published", False: "NOT the published one", None: "none is published"}
-        print(f"checksum    {told[found.checksum]}")
-        print(f"file        {found.tensors:,} tensors, {found.file_parameters:,} parameters")
-        for fault, names in found.keys._asdict().items():
+        keys = result.keys._asdict() if result.keys is not None else None
+        output.print_json({**vars(result), "keys": keys, "passed": result.passed})
+        return 0 if result.passed else FAILED
+    print(f"network     {result.parameters:,} parameters, {result.expected_parameters:,} expected")
+    print(f"wiring      {result.deviation:.1e} from the official code's outputs, 1e-5 allowed")
+    if result.keys is not None:
+        sums = {True: "as published", False: "NOT the published one", None: "none is published"}
+        print(f"checksum    {sums[result.checksum]}")
+        print(f"file        {result.tensors:,} tensors, {result.file_parameters:,} parameters")
+        for fault, names in result.keys._asdict().items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             print(f"{fault:<11} {len(names)}{': ' if names else ''}{', '.join(names[:3])}{more}")
-    print(f"{entry} {'passes' if found.passed else 'FAILS'}")
-    return 0 if found.passed else FAILED
+    print(f"{entry} {'passes' if result.passed else 'FAILS'}")
+    return 0 if result.passed else FAILED
 
 
 @models.command()
@@ -179,9 +179,19 @@ def _first_fact(name: str) -> str:
 
 
 def _facts(entry: Any) -> dict[str, Any]:
-    """Return what there is to know about an entry, without building anything."""
+    """Return everything that is known of an entry, without building anything."""
     names = (
-        "name", "about", "kind", "dataset", "source", "licence", "parameters", "tensors",
-        "quality", "accuracy", "bytes", "checksum",
-    )  # fmt: skip
+        "name",
+        "about",
+        "kind",
+        "dataset",
+        "source",
+        "licence",
+        "parameters",
+        "tensors",
+        "quality",
+        "accuracy",
+        "bytes",
+        "checksum",
+    )
     return {name: getattr(entry, name) for name in names}

@@ -74,68 +74,69 @@ def _run(
         return
     with live_table(index, points, grouped(chosen.columns), not (quiet or as_json)):
         run = run_sweep(index, points, session)
-    found = reproduction(chosen, run)
+    result = reproduction(chosen, run)
     if as_json:
-        output.print_json(found.to_json() | given(plot=plot))
+        output.print_json(result.to_json() | given(plot=plot))
     else:
-        _print(found, plot)
+        _print(result, plot)
     if plot is not None:
-        _draw(found, plot)
+        _draw(result, plot)
     end_by(run)
 
 
-def _list(found: list[tuple[str, str, tuple[str, ...]]], as_json: bool) -> None:
+def _list(experiments: list[tuple[str, str, tuple[str, ...]]], as_json: bool) -> None:
     from advpure.cli import output
 
     if as_json:
         output.print_json(
             {
                 "experiments": [
-                    {"experiment": id, "title": title, "sizes": sizes} for id, title, sizes in found
+                    {"experiment": id, "title": title, "sizes": sizes}
+                    for id, title, sizes in experiments
                 ]
             }
         )
         return
-    rows = [(id, f"{title} ({', '.join(sizes)})") for id, title, sizes in found]
+    rows = [(id, f"{title} ({', '.join(sizes)})") for id, title, sizes in experiments]
     output.print_list("experiments", rows)
 
 
-def _print(found: "Reproduction", plot: str | None) -> None:
+def _print(result: "Reproduction", plot: str | None) -> None:
     from advpure.cli import output
 
-    e = found.experiment
+    e = result.experiment
     print(f"{e.id}, {e.size} ({e.label}): {e.title}")
     print(e.about)
-    _print_table(found)
+    _print_table(result)
     if e.table is not None:
         where = ", ".join(f"{k} {v}" for k, v in e.table.settings.items())
         seed = e.id.partition(":")[0]
         print(f"published: {e.table_id} of {seed}" + (f" ({where})" if where else ""))
-    for finding in found.findings:
+    for finding in result.findings:
         print(f"{finding.verdict}: {finding.claim} ({finding.detail})")
-    for run, error in found.run.failed.items():
+    for run, error in result.run.failed.items():
         print(f"failed: {run}: {error}")
-    if found.run.left:
-        output.note(f"{len(found.run.left)} points are with another process; run it again")
-    for text in (*found.run.notes, *(e.table.notes if e.table else ())):
+    if result.run.left:
+        output.note(f"{len(result.run.left)} points are with another process; run it again")
+    for text in (*result.run.notes, *(e.table.notes if e.table else ())):
         output.note(text)
-    print(f"records: {found.run.index.folder}" + (f", figure: {plot}" if plot else ""))
+    print(f"records: {result.run.index.folder}" + (f", figure: {plot}" if plot else ""))
 
 
-def _print_table(found: "Reproduction") -> None:
+def _print_table(result: "Reproduction") -> None:
     """Print a line for every row, or for every value where a row has many."""
     from advpure.cli import output
 
-    e, rows = found.experiment, found.table.rows
+    e, rows = result.experiment, result.table.rows
     percent = {name: " %" if column.unit == "percent" else "" for name, column in e.columns.items()}
     published = {
-        name: any(found.printed(row, name) is not None for row in rows) for name in e.columns
+        name: any(result.printed(row, name) is not None for row in rows) for name in e.columns
     }
 
     def cells(row: Any, name: str, with_published: bool) -> list[str]:
         unit = e.columns[name].unit
-        printed = [_printed(found.printed(row, name), unit)] if with_published else []
-        return [*_cells(found.table.value(row, name), unit), *printed]
+        printed = [_printed(result.printed(row, name), unit)] if with_published else []
+        return [*_cells(result.table.value(row, name), unit), *printed]
 
     if 3 * len(e.columns) + sum(published.values()) > 10:
         output.print_table(
@@ -178,7 +179,7 @@ def _printed(value: Any, unit: str) -> str:
     return f"{scale * value.value:.4g}{spread}"
 
 
-def _draw(found: "Reproduction", path: str) -> None:
+def _draw(result: "Reproduction", path: str) -> None:
     from advpure.sweeps.drawing import draw_reproduction
 
-    draw_reproduction(found, Path(path))
+    draw_reproduction(result, Path(path))

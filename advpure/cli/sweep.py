@@ -42,7 +42,7 @@ class Workers:
         validate(self)
 
     def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
-        """Return the session that they ask for."""
+        """Return the session that these settings describe."""
         from advpure.sweeps.session import Session
 
         return Session(
@@ -97,20 +97,20 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
     columns = shown_columns(points)
     with live_table(index, points, columns, not (quiet or as_json)):
         run = run_sweep(index, points, session)
-    found = overview(run)
+    table = overview(run)
     if as_json:
-        output.print_json(found)
+        output.print_json(table)
     else:
         print(
-            f"sweep {found['name']}: {found['done']} of {len(found['points'])} points done"
-            + (f", {found['failed']} failed" if found["failed"] else "")
-            + (f", {found['left']} with another process" if found["left"] else "")
+            f"sweep {table['name']}: {table['done']} of {len(table['points'])} points done"
+            + (f", {table['failed']} failed" if table["failed"] else "")
+            + (f", {table['left']} with another process" if table["left"] else "")
         )
         names = list(dict.fromkeys(name for block in columns.values() for name in block))
         units = {name: c.unit for block in columns.values() for name, c in block.items()}
         by_run = {(point.block, point.run): point for point in points}
         rows = []
-        for entry in found["points"]:
+        for entry in table["points"]:
             values = {
                 k: write_value(Estimate(**v), units[k]) for k, v in entry.get("values", {}).items()
             }
@@ -118,7 +118,7 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
             cells = [values.get(name, "") for name in names]
             rows.append([entry["block"], at, entry["state"], *cells])
         output.print_table(["block", "at", "state", *names], rows)
-        for entry in found["points"]:
+        for entry in table["points"]:
             if "error" in entry:
                 print(f"failed: {entry['block']} {entry['run']}: {entry['error']}")
         for text in run.notes:
@@ -148,20 +148,18 @@ def print_cost(index: Any, points: Any, session: "Session", as_json: bool) -> No
         return
     rows = [
         [
-            point.block, describe(point),
-            *(
-                ("?", "?", "?")
-                if each is None
-                else (f"{each.evaluations:,}", f"{each.backwards:,}", output.duration(each.seconds))
-            ),
+            point.block,
+            describe(point),
+            f"{each.evaluations:,}",
+            f"{each.backwards:,}",
+            output.duration(each.seconds),
         ]
         for point, each in cost.estimates
-    ]  # fmt: skip
+    ]
     output.print_table(["block", "at", "evaluations", "backward passes", "at most"], rows)
     print(
         f"{cost.done} of {cost.points} points done; the others take at most "
         f"{cost.evaluations:,} network evaluations and {cost.backwards:,} backward passes, about "
         f"{output.duration(cost.seconds)} here in {cost.jobs} "
         f"process{'es' if cost.jobs > 1 else ''}"
-        + (f", not counting {cost.unknown} whose verb cannot say" if cost.unknown else "")
     )

@@ -63,17 +63,25 @@ def train(
             output.print_list("recipes", [list(entry) for entry in list_recipes().items()])
         return
     result = run(
-        recipe, out=out, resume=not restart, steps=steps, until=until, teacher=teacher,
-        weights=weights, device=check_device(device), save_seconds=save_seconds,
+        recipe,
+        out=out,
+        resume=not restart,
+        steps=steps,
+        until=until,
+        teacher=teacher,
+        weights=weights,
+        device=check_device(device),
+        save_seconds=save_seconds,
         progress=not (quiet or as_json),
-    )  # fmt: skip
+    )
     if as_json:
         output.print_json(
             {
-                "weights": str(result.weights), "log": str(result.log),
+                "weights": str(result.weights),
+                "log": str(result.log),
                 "quality": [rate._asdict() for rate in result.quality],
             }
-        )  # fmt: skip
+        )
         return
     for rate in result.quality:
         print(rate)

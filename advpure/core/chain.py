@@ -34,7 +34,7 @@ class NoiseForm:
         epsilon: The noise prediction at a state, [B, C, H, W] to [B, C, H, W]; rows are
             independent.
 
-    Source: seed 003, equation 4 and appendix A.3.
+    Source: [Wei2025], equation 4 and appendix A.3.
     """
 
     kappa: float

@@ -26,7 +26,7 @@ from advpure.core.tiling import tiled
 
 @dataclass(frozen=True)
 class Policy:
-    """How many purifications one answer stands on.
+    """How many purifications one answer is computed from.
 
     Attributes:
         kind: ``single``: one. ``eot``: the mean logits of `draws` purifications. ``majority``: the
@@ -68,11 +68,11 @@ class Defense(Bound):
     """Purify, then classify.
 
     Args:
-        purifier: The purifier; its own randomness and tile give way to the defense's.
+        purifier: The purifier; its own randomness and tile are overridden by the defense's.
         classifier: Maps images in [0, 1] to logits [B, K].
         xi: Randomness configuration.
         gradient: Gradient mode of the purifier, None to keep it.
-        policy: How many purifications one answer stands on.
+        policy: How many purifications one answer is computed from.
         tile: Fixed compute tile of purifier and classifier together.
     """
 
@@ -139,9 +139,11 @@ class Defense(Bound):
             self.classifier.check_steady(images, self.tile, repeatable=repeatable)
             return
         check_steady(
-            self.classifier, tiled(self.classifier, self.tile), images,
+            self.classifier,
+            tiled(self.classifier, self.tile),
+            images,
             fix="pass a classifier without randomness",
-        )  # fmt: skip
+        )
 
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
         return classified(self.classifier, self.purifier.purify(images, noise), noise)

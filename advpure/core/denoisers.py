@@ -98,12 +98,12 @@ def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:
         ...
         advpure.BadInput: sigma_data -1 is not above 0 and 100 or less; choose one in that range
     """
-    found: dict[str, float] = {}
+    checked: dict[str, float] = {}
     for name in ("sigma_data", "sigma_min", "sigma_max"):
-        above = found["sigma_min"] if name == "sigma_max" else 0.0
+        above = checked["sigma_min"] if name == "sigma_max" else 0.0
         most = 100.0 if name == "sigma_data" else None  # images span 2
-        found[name] = number(levels.get(name), name, Range(above=above, most=most))
-    return found
+        checked[name] = number(levels.get(name), name, Range(above=above, most=most))
+    return checked
 
 
 def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
@@ -138,7 +138,7 @@ class EDMDenoiser(Denoiser):
         sigma_min: Smallest trained noise level, model units.
         sigma_max: Largest.
 
-    Source: EDM (2206.00364), table 1; spec 3.1.
+    Source: [Karras2022], table 1.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class ConsistencyDenoiser(EDMDenoiser):
 
     The coefficients use s - s_min, so at s = s_min, c_skip = 1 and c_out = 0 for any network.
 
-    Source: Consistency models (2303.01469), appendix C; spec 3.2.
+    Source: [Song2023], appendix C.
     """
 
     def weights(self, s: Any) -> tuple[Any, Any]:
@@ -206,7 +206,7 @@ class EpsilonDenoiser(Denoiser):
         time_scale: Factor from index to network time: 1, or 1000 / T where time is rescaled.
         learned_variance: Whether the network returns 2C channels.
 
-    Source: spec 2.3, 3.1 and 3.8.
+    Source: [Ho2020] for the state and the prediction, [Nichol2021] for the variance channels.
     """
 
     def __init__(

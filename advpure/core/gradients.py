@@ -3,9 +3,9 @@
 ``full``: autograd through all steps; memory grows with the length of the chain.
 ``checkpoint``: the same numbers; every step is run again with the same noise when its turn comes
     backwards, so that the memory holds one step's activations and a bounded number of states.
-``bpda``: the true value forward, the identity backward (Athalye et al. 2018).
+``bpda``: the true value forward, the identity backward ([Athalye2018]).
 ``surrogate``: the true value forward, the exact gradient of a shorter chain backward
-    (Lee & Kim 2023).
+    ([Lee2023]).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.core.chain import Chain, Noise
 
 GradientMode = Literal["full", "checkpoint", "bpda", "surrogate"]
@@ -53,7 +53,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 def check_mode(mode: str) -> None:
     """Refuse an unknown gradient mode."""
-    choose(mode, get_args(GradientMode), "gradient")
+    check_choice(mode, get_args(GradientMode), "gradient")
 
 
 def run_chain(

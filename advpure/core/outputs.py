@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 
 Outputs = Literal["logits", "probabilities", "labels"]
 _LEAST = 1e-30
@@ -45,7 +45,7 @@ class AsLogits(nn.Module):
     ) -> None:
         """Wrap the classifier."""
         super().__init__()
-        choose(outputs, ("probabilities", "labels"), "outputs")
+        check_choice(outputs, ("probabilities", "labels"), "outputs")
         if outputs == "labels" and classes is None:
             raise BadInput(
                 "outputs 'labels'", "do not say how many classes there are", "pass classes"
@@ -106,7 +106,7 @@ def as_logits(network: nn.Module, outputs: Outputs, classes: int | None) -> nn.M
     Raises:
         BadInput: for an unknown kind of outputs.
     """
-    choose(outputs, get_args(Outputs), "outputs")
+    check_choice(outputs, get_args(Outputs), "outputs")
     if outputs == "logits":
         return network
     wrapped = AsLogits(network, outputs, classes)

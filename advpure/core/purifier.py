@@ -84,7 +84,7 @@ class Bound(nn.Module):
             repeatable: Whether randomness that no key controls is refused too.
 
         Raises:
-            BadInput: see there; also for images that the networks do not take.
+            BadInput: for wrong shapes or values; also for images that the networks do not take.
 
         Cost: two evaluations of each network on one tile, the first time.
         """

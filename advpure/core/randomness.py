@@ -7,8 +7,9 @@ Two ways to turn the key into a stream:
 
 * ``hash`` seeds torch's CPU generator with hash(s, i, 2t) for a forward step and
   hash(s, i, 2t + 1) for a reverse step, where hash(s, i, t) is
-  (83492791 s XOR 73856093 i XOR 19349663 t) mod 2**32 and i the data-set index (seed 003, equations
-  23-24, at its batch size of one). About as many keys collide as random 32-bit numbers would.
+  (83492791 s XOR 73856093 i XOR 19349663 t) mod 2**32 and i the data-set index ([Wei2025],
+  equations 23-24, at its batch size of one). About as many keys collide as random 32-bit numbers
+  would.
 * ``counter`` puts (step, phase, draw, sample id) into the counter of the Philox generator and the
   seed into its key, so two different keys never share a block of random bits.
 """
@@ -44,10 +45,10 @@ _STREAMS = {"forward": 0, "reverse": 1, "uniform": 2}
 
 
 def hash_key(seed: int, sample: int, time: int) -> int:
-    """Mix a base seed, a sample id and a doubled step into 32 bits (seed 003, equation 24).
+    """Mix a base seed, a sample id and a doubled step into 32 bits ([Wei2025], equation 24).
 
     The mask applies to the whole exclusive or; masking only the last product would leave keys
-    above 2**32 (erratum H5).
+    above 2**32.
 
     Example:
         >>> hash_key(0, 0, 0), hash_key(1, 2, 3)
@@ -262,9 +263,13 @@ class _Philox(threading.local):
         self._bits = np.random.Philox(0)
         self._generator = np.random.Generator(self._bits)
         self._start: dict[str, Any] = {
-            "bit_generator": "Philox", "state": {}, "buffer": (0, 0, 0, 0), "buffer_pos": 4,
-            "has_uint32": 0, "uinteger": 0,
-        }  # fmt: skip
+            "bit_generator": "Philox",
+            "state": {},
+            "buffer": (0, 0, 0, 0),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
     def at(self, key: tuple[int, int], counter: tuple[int, int, int, int]) -> np.random.Generator:
         """Return it with nothing drawn since `counter`; to be used up before the next call."""
@@ -327,7 +332,7 @@ def check_xi(xi: object) -> None:
 
 
 def _is_path(path: object) -> bool:
-    """Return whether a path is what folds make; folds are many."""
+    """Return True if a value is a path of `fold`: a tuple of names and numbers."""
     return type(path) is tuple and all(type(name) in (str, int) for name in path)
 
 
@@ -394,7 +399,7 @@ _Context = tuple[RandomnessConfig, str, int, tuple[int, ...], int]
 
 
 class _Drawn(NamedTuple):
-    """The rows of one context that were drawn: values [K, *shape], and the place of each id."""
+    """The rows of one context that were drawn: values [K, *shape], and the row of each id."""
 
     values: Tensor
     places: dict[int, int]

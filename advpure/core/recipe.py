@@ -46,7 +46,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeStrength(Recipe):
-    """Strength of a purifier that walks along a discrete schedule.
+    """Strength of a purifier that follows a discrete schedule.
 
     Attributes:
         t: Number of noising steps, 1 .. T; 100 unless sigma is given.
@@ -171,7 +171,7 @@ def noise_form(
         denoiser: D(x; sigma).
         state: Factor of the state.
         estimate: Factor of the estimated clean image.
-        level: Noise level told to the denoiser, model units.
+        level: Noise level that the denoiser receives, model units.
         root: Factor of the clean image in the state: sqrt(abar), or 1.
 
     Example:

@@ -2,7 +2,7 @@
 
 A variance-preserving state is x_i = sqrt(abar_i) x0 + sqrt(1 - abar_i) z. Dividing by sqrt(abar_i)
 gives the variance-exploding state x0 + s_i z with s_i = sqrt((1 - abar_i) / abar_i) in model units.
-Indices count from 0; "t steps" of the papers end at index t - 1 (spec 1.2). All tables are float64.
+Indices count from 0; "t steps" of the papers end at index t - 1. All tables are float64.
 """
 
 import math
@@ -55,7 +55,7 @@ class Schedule:
         return variance
 
     def dds_index(self, sigma: float) -> int:
-        """Return the smallest index i >= 1 with s_i >= 2 sigma (seed 001's search).
+        """Return the smallest index i >= 1 with s_i >= 2 sigma (the search of [Carlini2023]).
 
         Args:
             sigma: Noise level in [0, 1] units.
@@ -73,13 +73,13 @@ class Schedule:
         return int(reached[0]) + 1
 
     def nearest_index(self, sigma: float) -> int:
-        """Return argmin_i |s_i - 2 sigma|, clamped at both ends (seed 000's rule on this grid)."""
+        """Return argmin_i |s_i - 2 sigma|, clamped at both ends (the rule of [Li2024])."""
         return int(np.argmin(np.abs(self.sigmas - 2 * sigma)))
 
     def closed_form_index(self, sigma: float) -> float:
         """Solve abar(t) = 1 / (1 + 4 sigma^2) on the continuous schedule for t, in [0, T].
 
-        Source: seed 001, equation 5 (cosine), and the variance-preserving SDE that the linear
+        Source: [Carlini2023], equation 5 (cosine), and the variance-preserving SDE that the linear
         schedule discretises, beta_min = 0.1 and beta_max = 20.
 
         Example:
@@ -98,8 +98,8 @@ class Schedule:
 
         Args:
             sigma: Noise level in [0, 1] units.
-            rule: ``dds`` (seed 001), ``densepure`` (rounded closed form) or ``nearest``
-                (seed 000).
+            rule: ``dds`` ([Carlini2023]), ``densepure`` (rounded closed form, [Xiao2023]) or
+                ``nearest`` ([Li2024]).
         """
         if rule == "dds":
             return self.dds_index(sigma)
@@ -160,12 +160,12 @@ def make_schedule(name: str, steps: int | None = None) -> Schedule:
 
 
 def vp_beta(time: float) -> float:
-    """Return beta(t) of the variance-preserving SDE, t in [0, 1] (spec 2.4)."""
+    """Return beta(t) of the variance-preserving SDE, t in [0, 1] ([Song2021b])."""
     return VP_BETA_MIN + time * (VP_BETA_MAX - VP_BETA_MIN)
 
 
 def vp_abar(time: float) -> float:
-    """Return abar(t) = exp(-(beta_max - beta_min) t^2 / 2 - beta_min t) (spec 2.4)."""
+    """Return abar(t) = exp(-(beta_max - beta_min) t^2 / 2 - beta_min t) ([Song2021b])."""
     return math.exp(-0.5 * (VP_BETA_MAX - VP_BETA_MIN) * time**2 - VP_BETA_MIN * time)
 
 
@@ -186,7 +186,7 @@ def karras_grid(
         sigma_max: First node.
         rho: Curvature.
 
-    Source: EDM (2206.00364), equation 5; spec 2.5.
+    Source: [Karras2022], equation 5.
 
     Example:
         >>> karras_grid(3).round(4).tolist()

@@ -194,9 +194,14 @@ def _works(ask: Ask, images: Tensor, watch: "_Watch") -> bool:
 
 
 _FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
     ValueError,
-)  # fmt: skip
+)
 
 
 def _line(error: Exception) -> str:

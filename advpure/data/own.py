@@ -29,7 +29,7 @@ from advpure.base.documents import parse_json
 from advpure.base.errors import BadInput
 from advpure.base.imports import Code
 from advpure.base.units import Norm, parse_eps
-from advpure.base.validation import as_integer, choose, shown
+from advpure.base.validation import as_integer, check_choice, shown
 from advpure.data.arrays import read_arrays
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 from advpure.data.files import read_file
@@ -227,7 +227,7 @@ def _info(
     norm: Norm = "linf"
     if "norm" in more:
         given = str(np.asarray(more["norm"]).item())
-        choose(given, ("linf", "l2"), f"norm of data set {name}")
+        check_choice(given, ("linf", "l2"), f"norm of data set {name}")
         norm = "l2" if given == "l2" else "linf"
     eps = parse_eps(np.asarray(more["eps"]).item(), norm) if "eps" in more else None
     return DatasetInfo(

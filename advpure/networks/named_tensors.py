@@ -107,7 +107,7 @@ def choose_set(
 
 
 def _sets(content: Mapping[Any, Any], key: str = "", depth: int = 0) -> Iterator[_Set]:
-    """Walk over the sets of a file, outermost names first."""
+    """Iterate over the sets of a file, outermost names first."""
     for name in (*AVERAGED, *RAW):
         inner = content.get(name)
         if not isinstance(inner, dict) or depth == _DEEPEST:

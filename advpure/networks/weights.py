@@ -123,7 +123,7 @@ def write_safetensors(
     """Store tensors as safetensors, whole or not at all.
 
     The file is made in memory first: where the library writes itself, a full disk is an error of
-    its own kind that nobody expects.
+    its own kind that no reader expects.
 
     Raises:
         StorageFull: when the disk is full; an existing file stays as it was.
@@ -220,9 +220,9 @@ def load_tensors(
             tensors that are no weights.
     """
     path = locate(path)
-    found = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
-    check_tensors(found.tensors, path)
-    return found
+    read = _read_shards(path) if is_index(path) else _read_file(path, choice, default)
+    check_tensors(read.tensors, path)
+    return read
 
 
 def _read_shards(path: Path) -> NamedTensors:

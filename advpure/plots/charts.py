@@ -58,10 +58,10 @@ class Points:
     def __post_init__(self) -> None:
         """Check the lengths."""
         for name in ("y", "x_low", "x_high", "y_low", "y_high", "labels"):
-            found = getattr(self, name)
-            if found is not None and len(found) != len(self.x):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.x):
                 rule = f"do not match {len(self.x)} points"
-                raise BadInput(f"{len(found)} values of {name}", rule, "give one each")
+                raise BadInput(f"{len(values)} values of {name}", rule, "give one each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +107,14 @@ def scatter(
         StorageFull: when there is no room.
     """
     figure, axes = _begin(groups, path)
-    names = list(groups)
-    for place, (name, points) in enumerate((curves or {}).items()):
+    for index, (name, points) in enumerate((curves or {}).items()):
         _band(axes, points, _GREY)
-        axes.plot(points.x, points.y, color=_GREY, linestyle=_STYLES[place], linewidth=1.3,
-                  label=name, zorder=1)  # fmt: skip
-    for place, (name, points) in enumerate(groups.items()):
-        _crosses(axes, points, PALETTE[place])
-        axes.plot(points.x, points.y, linestyle="none", marker=_MARKERS[place], markersize=5.5,
-                  color=PALETTE[place], label=f"{name}", zorder=3)  # fmt: skip
-    for name, points in (hollow or {}).items():
-        place = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, place)
+        style: dict[str, Any] = {"linestyle": _STYLES[index], "linewidth": 1.3}
+        axes.plot(points.x, points.y, color=_GREY, label=name, zorder=1, **style)
+    for index, (name, points) in enumerate(groups.items()):
+        _crosses(axes, points, PALETTE[index])
+        _marks(axes, points, index, label=name, markersize=5.5, zorder=3)
+    _draw_hollow(axes, hollow or {}, list(groups))
     _write_labels(axes, list(groups.values()), list((hollow or {}).values()))
     return _finish(figure, axes, path, words)
 
@@ -148,15 +144,20 @@ def lines(
         StorageFull: when there is no room.
     """
     figure, axes = _begin(groups, path)
-    names = list(groups)
-    for place, (name, points) in enumerate(groups.items()):
-        color, many = PALETTE[place], len(points.x) > 25
-        _band(axes, points, color)
-        axes.plot(points.x, points.y, color=color, linestyle=_STYLES[place], linewidth=1.5,
-                  marker=None if many else _MARKERS[place], markersize=4.5, label=name)  # fmt: skip
-    for name, points in (hollow or {}).items():
-        place = names.index(name) if name in names else len(names) % len(PALETTE)
-        _hollow_points(axes, name, points, place)
+    for index, (name, points) in enumerate(groups.items()):
+        _band(axes, points, PALETTE[index])
+        marker = None if len(points.x) > 25 else _MARKERS[index]
+        style: dict[str, Any] = {"linestyle": _STYLES[index], "linewidth": 1.5}
+        axes.plot(
+            points.x,
+            points.y,
+            color=PALETTE[index],
+            label=name,
+            marker=marker,
+            markersize=4.5,
+            **style,
+        )
+    _draw_hollow(axes, hollow or {}, list(groups))
     if logarithmic:
         axes.set_xscale("log")
     return _finish(figure, axes, path, words)
@@ -184,9 +185,16 @@ def _finish(figure: "Figure", axes: "Axes", path: str | Path, words: Words) -> P
     if words.caption:
         text = "\n".join(textwrap.fill(line, _WIDTH) for line in words.caption.splitlines())
         axes.annotate(
-            text, xy=(0.0, 0.0), xycoords="axes fraction", xytext=(0, -38), ha="left", va="top",
-            textcoords="offset points", fontsize=7, color="#444444",
-        )  # fmt: skip
+            text,
+            xy=(0.0, 0.0),
+            xycoords="axes fraction",
+            xytext=(0, -38),
+            ha="left",
+            va="top",
+            textcoords="offset points",
+            fontsize=7,
+            color="#444444",
+        )
     return save_figure(figure, path)
 
 
@@ -206,14 +214,30 @@ def _crosses(axes: "Axes", points: Points, color: str) -> None:
             reach = np.stack([middle - np.asarray(low), np.asarray(high) - middle])
             bars[name] = np.nan_to_num(np.maximum(reach, 0.0))
     if bars:
-        axes.errorbar(points.x, points.y, fmt="none", ecolor=color, elinewidth=0.9, alpha=0.7,
-                      capsize=1.5, zorder=2, **bars)  # fmt: skip
+        axes.errorbar(
+            points.x,
+            points.y,
+            fmt="none",
+            ecolor=color,
+            elinewidth=0.9,
+            alpha=0.7,
+            capsize=1.5,
+            zorder=2,
+            **bars,
+        )
 
 
-def _hollow_points(axes: "Axes", name: str, points: Points, place: int) -> None:
-    axes.plot(points.x, points.y, linestyle="none", marker=_MARKERS[place], markersize=6.5,
-              markerfacecolor="none", color=PALETTE[place], label=f"{name}, published",
-              zorder=2)  # fmt: skip
+def _marks(axes: "Axes", points: Points, index: int, **style: Any) -> None:
+    style = {"marker": _MARKERS[index], "color": PALETTE[index], **style}
+    axes.plot(points.x, points.y, linestyle="none", **style)
+
+
+def _draw_hollow(axes: "Axes", hollow: Mapping[str, Points], names: Sequence[str]) -> None:
+    """Draw points to compare with, in the colour of the group of the same name."""
+    for name, points in hollow.items():
+        index = names.index(name) if name in names else len(names) % len(PALETTE)
+        style = {"markersize": 6.5, "markerfacecolor": "none", "zorder": 2}
+        _marks(axes, points, index, label=f"{name}, published", **style)
 
 
 def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Points]) -> None:
@@ -221,10 +245,10 @@ def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Point
     axes.autoscale_view()
     scale = 72.0 / axes.figure.dpi  # pixels to points of type
 
-    def place(x: Sequence[float], y: Sequence[float]) -> Any:
+    def to_pixels(x: Sequence[float], y: Sequence[float]) -> Any:
         return np.asarray(axes.transData.transform(np.column_stack([x, y]))) * scale
 
-    drawn = [place(*ends) for each in (*groups, *others) for ends in _along(each)]
+    drawn = [to_pixels(*ends) for each in (*groups, *others) for ends in _along(each)]
     marks = np.concatenate(drawn)
     marks = marks[np.isfinite(marks).all(axis=1)]
     written: list[tuple[float, float, float]] = []  # middle and half width of each label
@@ -236,7 +260,7 @@ def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Point
         return 9.0 * sum(beside) + float(near.sum())
 
     for number, points in enumerate(groups):
-        centres = place(points.x, points.y)
+        centres = to_pixels(points.x, points.y)
         for k, label in enumerate(points.labels or []):
             if not np.isfinite(centres[k]).all():
                 continue
@@ -244,22 +268,29 @@ def _write_labels(axes: "Axes", groups: Sequence[Points], others: Sequence[Point
             dx, dy = min(_AROUND, key=lambda by: covered(x + by[0], y + by[1], half))
             written.append((x + dx, y + dy, half))
             axes.annotate(
-                label, (points.x[k], points.y[k]), xytext=(dx, dy), textcoords="offset points",
-                fontsize=_LABEL, color=PALETTE[number], ha="center", va="center", zorder=5,
-            )  # fmt: skip
+                label,
+                (points.x[k], points.y[k]),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                fontsize=_LABEL,
+                color=PALETTE[number],
+                ha="center",
+                va="center",
+                zorder=5,
+            )
 
 
 def _along(points: Points) -> list[tuple[Sequence[float], Sequence[float]]]:
     """Return the points, twice since they cover more, and some places along their bars."""
-    found = [(points.x, points.y)] * 2
+    edges = [(points.x, points.y)] * 2
     for share in (0.0, 0.33, 0.67, 1.0):
         if points.x_low is not None and points.x_high is not None:
             ends = zip(points.x_low, points.x_high, strict=True)
-            found.append(([low + share * (high - low) for low, high in ends], points.y))
+            edges.append(([low + share * (high - low) for low, high in ends], points.y))
         if points.y_low is not None and points.y_high is not None:
             ends = zip(points.y_low, points.y_high, strict=True)
-            found.append((points.x, [low + share * (high - low) for low, high in ends]))
-    return found
+            edges.append((points.x, [low + share * (high - low) for low, high in ends]))
+    return edges
 
 
 def dots(
@@ -289,14 +320,13 @@ def dots(
     figure, axes = _begin(groups, path)
     figure.set_size_inches(5.6, max(1.6, 0.34 * len(categories) * max(len(groups), 1) ** 0.5 + 1.0))
     names, step = list(groups), 0.6 / len(groups)
-    for place, name in enumerate(names):
-        shift = (place - (len(names) - 1) / 2) * step
+    for index, name in enumerate(names):
+        shift = (index - (len(names) - 1) / 2) * step
         points = _shifted(groups[name], shift)
-        _crosses(axes, points, PALETTE[place])
-        axes.plot(points.x, points.y, linestyle="none", marker=_MARKERS[place], markersize=5.5,
-                  color=PALETTE[place], label=name, zorder=3)  # fmt: skip
+        _crosses(axes, points, PALETTE[index])
+        _marks(axes, points, index, label=name, markersize=5.5, zorder=3)
         if hollow and name in hollow:
-            _hollow_points(axes, name, _shifted(hollow[name], shift), place)
+            _draw_hollow(axes, {name: _shifted(hollow[name], shift)}, names)
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.5, -0.5)
     return _finish(figure, axes, path, words)

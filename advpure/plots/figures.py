@@ -72,8 +72,8 @@ def image_grid(
     pixels = {label: _pixels(images, label) for label, images in rows.items()}
     shapes = {images.shape for images in pixels.values()}
     if len(shapes) != 1:
-        found = ", ".join(f"{label} {list(images.shape)}" for label, images in rows.items())
-        raise BadInput(f"rows ({found or 'none'})", "have no common shape", "draw the same images")
+        listed = ", ".join(f"{label} {list(images.shape)}" for label, images in rows.items())
+        raise BadInput(f"rows ({listed or 'none'})", "have no common shape", "draw the same images")
     ((count, height, width, _),) = shapes
     if not 1 <= count <= _MOST_COLUMNS:
         rule = f"are not 1 to {_MOST_COLUMNS}"
@@ -170,8 +170,8 @@ def draw_histogram(
         raise BadInput(f"{len(groups)} groups", f"are not 1 to {len(PALETTE)}", "draw fewer")
     data = {name: _finite(values, name) for name, values in groups.items()}
     edges = _edges(list(data.values()))
-    for place, (name, values) in enumerate(data.items()):
-        color, style = PALETTE[place], _STYLES[place % len(_STYLES)]
+    for index, (name, values) in enumerate(data.items()):
+        color, style = PALETTE[index], _STYLES[index % len(_STYLES)]
         shares = np.histogram(values, edges)[0] / len(values)
         label = f"{name} (n = {len(values)}, mean {values.mean():.4g})"
         axes.stairs(shares, edges, fill=True, color=color, alpha=0.2)
@@ -235,11 +235,16 @@ def _frame(
     edge = _GAP * width / 4
     axes.add_patch(
         Rectangle(
-            (left - edge, bottom - edge), width + 2 * edge, height + 2 * edge, fill=False,
-            edgecolor=_GREEN if right else _RED, linewidth=2.2,
-            linestyle="solid" if right else (0, (2.2, 1.1)), clip_on=False,
+            (left - edge, bottom - edge),
+            width + 2 * edge,
+            height + 2 * edge,
+            fill=False,
+            edgecolor=_GREEN if right else _RED,
+            linewidth=2.2,
+            linestyle="solid" if right else (0, (2.2, 1.1)),
+            clip_on=False,
         )
-    )  # fmt: skip
+    )
 
 
 def _marked(title: Caption) -> tuple[str, str]:

@@ -58,11 +58,7 @@ class _Content(NamedTuple):
 
 
 def export(
-    run_folder: str | Path,
-    to: str | Path,
-    table: str | None = None,
-    *,
-    columns: Sequence[str] = (),
+    run_folder: str | Path, to: str | Path, table: str | None = None, *, columns: Sequence[str] = ()
 ) -> Exported:
     """Write one table of a run; the file appears whole or not at all.
 
@@ -159,8 +155,8 @@ def _write_json(content: _Content, path: Path) -> None:
     with path.open("w", encoding="utf-8") as handle:
         handle.write(json.dumps(header, indent=1, allow_nan=False)[:-2])
         handle.write(',\n "rows": [')
-        for place, row in enumerate(content.rows):
-            handle.write(f"{',' if place else ''}\n  {_json_row(row)}")
+        for index, row in enumerate(content.rows):
+            handle.write(f"{',' if index else ''}\n  {_json_row(row)}")
         handle.write("\n ]\n}\n")
 
 

@@ -18,8 +18,16 @@ from advpure.base.errors import BadInput
 
 # The same run computed elsewhere may round differently: these keys say so when they change.
 NUMERIC_CONTEXT = (
-    "advpure", "torch", "numpy", "device", "dtype", "threads", "tile", "cpu", "matmul",
-)  # fmt: skip
+    "advpure",
+    "torch",
+    "numpy",
+    "device",
+    "dtype",
+    "threads",
+    "tile",
+    "cpu",
+    "matmul",
+)
 # Another value of these makes it another experiment.
 FIXED_CONTEXT = ("weights", "data")
 _ABSENT = "absent"
@@ -131,13 +139,13 @@ def source_digests(*things: object) -> dict[str, str]:
         >>> {name: len(digest) for name, digest in source_digests(run_id, Path).items()}
         {'advpure.runs.header': 64, 'pathlib': 64}
     """
-    found = {}
+    digests = {}
     for thing in things:
         module = sys.modules.get(str(getattr(thing, "__module__", None)))
         path = Path(getattr(module, "__file__", None) or "")
         if module is not None and path.is_file():
-            found[module.__name__] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            digests[module.__name__] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def check_settings(stored: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:
@@ -211,7 +219,7 @@ def check_folder(folder: Path, run: str) -> None:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk over nested settings as dotted keys and values.
+    """Iterate over nested settings as dotted keys and values.
 
     Example:
         >>> dict(flatten({"attack": {"eps": 0.1, "steps": 40}, "n": 8}))
@@ -246,7 +254,7 @@ def _plain(value: Any, key: str) -> Any:
         prefix = f"{key}." if key else ""
         return {name: _plain(inner, f"{prefix}{name}") for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner, f"{key}.{place}") for place, inner in enumerate(value)]
+        return [_plain(inner, f"{key}.{index}") for index, inner in enumerate(value)]
     if isinstance(value, Path):
         return value.as_posix()
     if value is None or isinstance(value, str | bool | int):

@@ -3,7 +3,7 @@
 Whatever is added in one call is a batch: its rows carry the number of the batch in their column
 `_batch`, and the table `_batches` holds how many rows it has and the SHA-256 of their values, in
 the order of their keys. Rows and checksum are written in one transaction, so a killed process
-leaves both or neither. Every reading of a table begins with a check of all its batches: a value
+leaves both or neither. Every read of a table begins with a check of all its batches: a value
 that was changed, a row that was added by hand or lost, a batch that is gone, are refused. A
 checksum is no signature: it tells damage and careless editing, not a forger who computes it anew.
 
@@ -99,7 +99,7 @@ class Ledger:
         keys: Sequence[str],
         problem: Callable[[Values], str] = lambda row: "",
     ) -> None:
-        """Check every batch of a table, unless nobody has written to it since the last check.
+        """Check every batch of a table, unless it is unchanged since the last check.
 
         Args:
             table: The table.
@@ -145,22 +145,22 @@ class Ledger:
             'SELECT id, rows, sha256 FROM _batches WHERE "table" = ?', (table,)
         )
         expected = {batch: (count, digest) for batch, count, digest in batches}
-        found: dict[Any, tuple[int, Any]] = {}
+        digests: dict[Any, tuple[int, Any]] = {}
         wrong = ""
         for record in self._connection.execute(
             f'SELECT {_listed(columns)}, _batch FROM "{table}" ORDER BY {_listed(keys)}'
         ):
             row, batch = record[:-1], record[-1]
-            count, digest = found.get(batch) or (0, hashlib.sha256())
+            count, digest = digests.get(batch) or (0, hashlib.sha256())
             digest.update(_line(row))
-            found[batch] = (count + 1, digest)
+            digests[batch] = (count + 1, digest)
             wrong = wrong or problem(row)
         name = table.removeprefix("_")
-        for batch in found:
+        for batch in digests:
             if batch not in expected:
                 return f"{name} have rows that no checksum knows"
         for batch, (count, digest) in expected.items():
-            there, own = found.get(batch) or (0, hashlib.sha256())
+            there, own = digests.get(batch) or (0, hashlib.sha256())
             if there != count:
                 return f"batch {batch} of {total} has {there} of {count} rows of {name}"
             if own.hexdigest() != digest:

@@ -26,12 +26,12 @@ def read_json(text: str, kind: type, what: str, path: Path) -> Any:
         BadInput: when it holds anything else.
     """
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if type(found) is not kind:
+        value = None
+    if type(value) is not kind:
         raise damaged(path, f"{what} cannot be read")
-    return found
+    return value
 
 
 class Meta:
@@ -52,12 +52,12 @@ class Meta:
         Raises:
             BadInput: when it is not there or not what was written.
         """
-        found = self._connection.execute(
+        row = self._connection.execute(
             "SELECT value, sha256 FROM _meta WHERE name = ?", (name,)
         ).fetchone()
-        if found is None or found[1] != checksum([(name, found[0])]):
+        if row is None or row[1] != checksum([(name, row[0])]):
             raise damaged(self._path, f"its {name} are not what was written")
-        return str(found[0])
+        return str(row[0])
 
     def read(self, name: str, kind: type) -> Any:
         """Return a value of a given kind.

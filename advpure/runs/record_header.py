@@ -72,7 +72,7 @@ class RecordHeader:
             ]
 
     def check(self) -> None:
-        """Check what every reader of the run stands on: its tables are tables, its sessions whole.
+        """Check what every reader of the run needs: its tables are tables, its sessions whole.
 
         Raises:
             BadInput: when views or triggers were put in, or a session was edited or lost.

@@ -271,8 +271,8 @@ class RecordStore:
         for column in chosen:
             schema.check_column(column)
         names = ", ".join(f'"{column}"' for column in chosen)
-        found = self._query(f'SELECT DISTINCT {names} FROM "{table}"')
-        return {tuple(map(schema.decode, chosen, row)) for row in found}
+        rows = self._query(f'SELECT DISTINCT {names} FROM "{table}"')
+        return {tuple(map(schema.decode, chosen, row)) for row in rows}
 
     def rows(self, table: str, where: Mapping[str, Any] | None = None) -> list[Row]:
         """Return rows as mappings, sorted by key.
@@ -295,8 +295,8 @@ class RecordStore:
     def count(self, table: str, where: Mapping[str, Any] | None = None) -> int:
         """Count rows, all of them or those `where` some columns have given values."""
         condition, values = _condition(self._checked(table), where or {})
-        found = self._query(f'SELECT COUNT(*) FROM "{table}" {condition}', values)
-        return int(found[0][0])
+        rows = self._query(f'SELECT COUNT(*) FROM "{table}" {condition}', values)
+        return int(rows[0][0])
 
     def put_blob(self, name: str, tensor: "Tensor") -> None:
         """Store a float32 tensor, such as images, under a name.
@@ -327,11 +327,11 @@ class RecordStore:
 
         query = "SELECT name, shape, data, _batch FROM _blobs WHERE name = ?"
         with plain_errors(self._path), snapshot(self._connection):
-            found = self._connection.execute(query, (name,)).fetchone()
-            if found is None:
+            row = self._connection.execute(query, (name,)).fetchone()
+            if row is None:
                 raise BadInput(f"blob {name!r}", f"is not in {self.folder}", "see blobs()")
-            self._ledger.check_row("_blobs", found[:-1], found[-1])
-        shape, data = json.loads(found[1]), bytearray(found[2])
+            self._ledger.check_row("_blobs", row[:-1], row[-1])
+        shape, data = json.loads(row[1]), bytearray(row[2])
         if not data:
             return torch.empty(shape, dtype=torch.float32, device="cpu")
         flat = torch.frombuffer(data, dtype=torch.float32)

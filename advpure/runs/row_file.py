@@ -65,8 +65,8 @@ class RowFile:
         given = np.asarray(rows)
         block = np.zeros(len(given), self._row)
         block["row"] = given
-        for place, row in enumerate(block["row"]):
-            block["check"][place] = _check(row, self.count + place)
+        for index, row in enumerate(block["row"]):
+            block["check"][index] = _check(row, self.count + index)
         with writing(self._where):
             self._handle.seek(self.count * self._row.itemsize)
             self._handle.write(block.tobytes())
@@ -83,8 +83,8 @@ class RowFile:
             raise IndexError(f"rows {start}:{stop} of {self.count}")
         self._handle.seek(start * self._row.itemsize)
         data = self._handle.read((stop - start) * self._row.itemsize)
-        found: npt.NDArray[Any] = np.frombuffer(data, self._row)["row"]
-        return found
+        rows: npt.NDArray[Any] = np.frombuffer(data, self._row)["row"]
+        return rows
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the file, and delete it where asked; a vanishing file is gone either way."""
@@ -111,7 +111,7 @@ class RowFile:
         return self._path or Path(tempfile.gettempdir())
 
     def _owned(self) -> bool:
-        """Say whether the path still names the file that is open."""
+        """Return True if the path still names the file that is open."""
         assert self._path is not None
         try:
             there = self._path.stat()
@@ -143,9 +143,9 @@ def remove_leftover(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check(row: npt.NDArray[Any], place: int) -> int:
+def _check(row: npt.NDArray[Any], index: int) -> int:
     """Checksum a row in its place; the offset tells a hole of zeros from a row of zeros."""
-    return zlib.crc32(row.tobytes(), place + 1)
+    return zlib.crc32(row.tobytes(), index + 1)
 
 
 def _open(path: Path | None) -> IO[bytes]:

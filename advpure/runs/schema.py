@@ -74,7 +74,7 @@ class Schema:
     _bounded: tuple[tuple[str, int, float, float, Range], ...] = field(
         init=False, repr=False, compare=False
     )
-    _places: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _indices: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names and the types."""
@@ -95,11 +95,11 @@ class Schema:
         ranges = {name: within for name, (_, _, within) in read.items() if within != ANY}
         object.__setattr__(self, "ranges", ranges)
         stored = ((n, kind, _stored_types(kind, absent)) for n, (kind, absent) in columns.items())
-        places = {name: k for k, name in enumerate(columns)}
-        bounded = ((name, places[name], *_inside(each), each) for name, each in ranges.items())
+        indices = {name: k for k, name in enumerate(columns)}
+        bounded = ((name, indices[name], *_inside(each), each) for name, each in ranges.items())
         object.__setattr__(self, "_stored", tuple(stored))
         object.__setattr__(self, "_bounded", tuple(bounded))
-        object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_indices", indices)
         for name, (rule, *sources) in self.derived.items():
             known = name in self.values and all(source in columns for source in sources)
             if not known or rule not in _RULES or len(sources) != 2:
@@ -232,22 +232,22 @@ class Schema:
         for value, (name, kind, types) in zip(stored, self._stored, strict=True):
             if type(value) not in types or (kind in _NARROW and not _is_possible(value, kind)):
                 return f"has {name} = {shown(value)}, which is no {kind.__name__}"
-        for name, place, low, high, within in self._bounded:
-            value = stored[place]
+        for name, index, low, high, within in self._bounded:
+            value = stored[index]
             if value is None or (type(value) is not str and low < value < high):
                 continue
             if value == "nan" or not within.holds(value):
                 return f"has {name} = {shown(value)}, which is not {within}"
         for name, (rule, first, second) in self.derived.items():
             value, a, b = (
-                self.decode(each, stored[self._places[each]]) for each in (name, first, second)
+                self.decode(each, stored[self._indices[each]]) for each in (name, first, second)
             )
             right = None if a is None or b is None else _RULES[rule](a, b)
             if value != right and not (value != value and right != right):  # NaN equals NaN
                 sources = f"{first} = {shown(a)} and {second} = {shown(b)}"
                 return f"has {name} = {shown(value)}, which contradicts {sources}"
         if samples is not None and self.sample is not None:
-            sample = stored[self._places[self.sample]]
+            sample = stored[self._indices[self.sample]]
             if sample not in samples:
                 return f"has {self.sample} = {sample}, which is no image of the run"
         return ""

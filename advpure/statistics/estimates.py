@@ -159,7 +159,7 @@ def _named(name: str, leaf: Any) -> dict[str, Any]:
 
 
 def find(tree: Any, path: str) -> Any:
-    """Return what stands at a path: names and places joined by dots, ``rows[t=2].x``.
+    """Return what stands at a path: names and indices joined by dots, ``rows[t=2].x``.
 
     Brackets choose the entry of a list whose fields have given values.
 

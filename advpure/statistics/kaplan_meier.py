@@ -79,11 +79,11 @@ class KaplanMeier:
                 f"is beyond {self.last:g}, where the search ended and some images survived",
                 "search further with a larger --top",
             )
-        place = int(np.searchsorted(self.times, eps, side="right")) - 1
-        if place < 0:
+        index = int(np.searchsorted(self.times, eps, side="right")) - 1
+        if index < 0:
             return Survival(eps, 1.0, float(_least_share(self.n, self.level)), 1.0)
         columns = (self.survival, self.low, self.high)
-        return Survival(eps, *(float(column[place]) for column in columns))
+        return Survival(eps, *(float(column[index]) for column in columns))
 
 
 def kaplan_meier(

@@ -218,9 +218,7 @@ def rate_of_means(fractions: Sequence[float] | npt.ArrayLike, level: float = 0.9
 
 
 def paired_difference(
-    first: Sequence[int] | npt.ArrayLike,
-    second: Sequence[int] | npt.ArrayLike,
-    level: float = 0.95,
+    first: Sequence[int] | npt.ArrayLike, second: Sequence[int] | npt.ArrayLike, level: float = 0.95
 ) -> Difference:
     """Compare two rates on the same cases: rate of the first minus rate of the second.
 
@@ -342,8 +340,8 @@ def _check_values(values: Any) -> npt.NDArray[np.float64]:
     if data.ndim != 1 or not len(data):
         raise BadInput(f"values of shape {list(data.shape)}", "are no list of numbers", _LIST)
     if not np.isfinite(data).all():
-        place = int(np.flatnonzero(~np.isfinite(data))[0])
-        raise BadInput(f"value {data[place]} at {place}", "is not finite", _LIST)
+        index = int(np.flatnonzero(~np.isfinite(data))[0])
+        raise BadInput(f"value {data[index]} at {index}", "is not finite", _LIST)
     return data
 
 

@@ -58,16 +58,16 @@ class ZeroInflatedGaussian:
     def survival(self, eps: float | npt.ArrayLike) -> Array:
         """Return S(eps), without a band."""
         here = (self.mean - np.asarray(eps, dtype=np.float64)) / self.std
-        found: Array = self.plateau * ndtr(here)
-        return found
+        share: Array = self.plateau * ndtr(here)
+        return share
 
     def at(self, eps: float) -> Survival:
         """Return S(eps) with a pointwise band.
 
         S is the product of the share above 0, with Wilson's interval, and the survival given that,
         with an interval from the likelihood's curvature on the log(-log) scale; the two estimates
-        are independent, and their intervals are joined by recovering variances (Zou and Donner
-        2008), which stays honest where all values are above 0.
+        are independent, and their intervals are joined by recovering variances ([Zou2008]),
+        which stays honest where all values are above 0.
         """
         share = wilson(self.positive, self.n, self.level)
         top = self.mean / self.std
@@ -207,14 +207,14 @@ class _Likelihood:
 
     def covariance(self, best: Array) -> Array | None:
         """Return the inverse of the observed information, None where it has none."""
-        steps, found = np.eye(2) * _STEP, np.empty((2, 2))
+        steps, information = np.eye(2) * _STEP, np.empty((2, 2))
         for i, a in enumerate(steps):
             for j, b in enumerate(steps):
                 corners = [self(best + p * a + q * b) * p * q for p in (1, -1) for q in (1, -1)]
-                found[i, j] = -sum(corners) / (4 * _STEP**2)
-        if not np.isfinite(found).all() or not (np.linalg.eigvalsh(found) > 0.0).all():
+                information[i, j] = -sum(corners) / (4 * _STEP**2)
+        if not np.isfinite(information).all() or not (np.linalg.eigvalsh(information) > 0.0).all():
             return None
-        return np.asarray(np.linalg.inv(found), dtype=np.float64)
+        return np.asarray(np.linalg.inv(information), dtype=np.float64)
 
 
 def _log_between(below: Array, above: Array) -> Array:
@@ -223,8 +223,8 @@ def _log_between(below: Array, above: Array) -> Array:
     left, right = np.where(flip, -above, below), np.where(flip, -below, above)
     upper, lower = log_ndtr(right), log_ndtr(left)
     with np.errstate(divide="ignore"):
-        found: Array = upper + np.log(-np.expm1(np.minimum(lower - upper, 0.0)))
-    return found
+        log: Array = upper + np.log(-np.expm1(np.minimum(lower - upper, 0.0)))
+    return log
 
 
 def _inverse_mills(z: float) -> float:

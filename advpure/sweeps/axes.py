@@ -42,7 +42,7 @@ class Axis:
         """Whether the values of its first option are three or more numbers."""
         first = self.options[0]
         return len(self.values) > 2 and all(
-            as_number(place[first]) is not None for place in self.values
+            as_number(point[first]) is not None for point in self.values
         )
 
     @property
@@ -51,10 +51,10 @@ class Axis:
         return _levels(len(self.values)) if self.ordered else (0,) * len(self.values)
 
     def without(self, options: Sequence[str]) -> "Axis | None":
-        """Return the axis without some options, None where nothing is left; equal places merge."""
+        """Return the axis without some options, None where nothing is left; equal points merge."""
         kept: list[Mapping[str, Any]] = []
-        for place in self.values:
-            rest = {name: value for name, value in place.items() if name not in options}
+        for point in self.values:
+            rest = {name: value for name, value in point.items() if name not in options}
             if rest and rest not in kept:
                 kept.append(rest)
         return Axis(tuple(kept)) if kept else None
@@ -70,10 +70,10 @@ def product(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, int], dict[str, A
         one point, which sets nothing.
     """
     ranks = [axis.levels for axis in axes]
-    for places in itertools.product(*(range(len(axis.values)) for axis in axes)):
-        levels = [rank[k] for rank, k in zip(ranks, places, strict=True)]
+    for indices in itertools.product(*(range(len(axis.values)) for axis in axes)):
+        levels = [rank[k] for rank, k in zip(ranks, indices, strict=True)]
         chosen: dict[str, Any] = {}
-        for axis, k in zip(axes, places, strict=True):
+        for axis, k in zip(axes, indices, strict=True):
             chosen |= axis.values[k]
         yield (max(levels, default=0), sum(levels)), chosen
 

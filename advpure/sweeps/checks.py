@@ -25,7 +25,7 @@ from typing import Any
 
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.statistics.rates import Interval
 from advpure.sweeps.comparisons import (
     FAILS,
@@ -52,33 +52,35 @@ def run_check(spec: Mapping[str, Any], evidence: Evidence) -> Finding:
         evidence: The table.
 
     Raises:
-        BadInput: for an unknown kind, or one that is not told what it needs.
+        BadInput: for an unknown kind, or one whose options do not fit.
     """
-    told = dict(spec)
-    kind = told.pop("check", None)
-    choose(kind, tuple(CHECKS), "check")
-    kept = told.pop("where", {})
+    options = dict(spec)
+    kind = options.pop("check", None)
+    check_choice(kind, tuple(CHECKS), "check")
+    kept = options.pop("where", {})
     for key in kept:
-        choose(key, tuple(evidence.table.keys), f"key of check {kind}")
+        check_choice(key, tuple(evidence.table.keys), f"key of check {kind}")
     evidence = evidence.where(kept)
     for name in ("column", "than", "of", "over"):
-        if name in told:
-            choose(told[name], tuple(evidence.table.columns), f"column of check {kind}")
-    if "along" in told:
-        choose(told["along"], tuple(evidence.table.keys), f"key of check {kind}")
+        if name in options:
+            check_choice(options[name], tuple(evidence.table.columns), f"column of check {kind}")
+    if "along" in options:
+        check_choice(options["along"], tuple(evidence.table.keys), f"key of check {kind}")
     run = CHECKS[str(kind)]
     try:
-        inspect.signature(run).bind(evidence, **told)
+        inspect.signature(run).bind(evidence, **options)
     except TypeError as error:
-        raise BadInput(f"check {kind} with {', '.join(told)}", "does not fit", str(error)) from None
-    found = run(evidence, **told)
+        raise BadInput(
+            f"check {kind} with {', '.join(options)}", "does not fit", str(error)
+        ) from None
+    finding = run(evidence, **options)
     if not kept:
-        return found
+        return finding
     words = ", ".join(
         f"{key} {' or '.join(map(str, value)) if isinstance(value, list) else value}"
         for key, value in kept.items()
     )
-    return replace(found, claim=f"{words}: {found.claim}")
+    return replace(finding, claim=f"{words}: {finding.claim}")
 
 
 def monotone(evidence: Evidence, *, column: str, along: str, direction: str) -> Finding:
@@ -93,20 +95,20 @@ def order(
     evidence: Evidence, *, column: str, along: str, values: Sequence[Any], direction: str
 ) -> Finding:
     """Claim that a column falls or rises through listed values of a key."""
-    place = list(evidence.table.keys).index(along)
+    index = list(evidence.table.keys).index(along)
     pairs = []
     for rows in _groups(evidence.table, along):
-        by_value = {row[place]: row for row in rows}
+        by_value = {row[index]: row for row in rows}
         chosen = [by_value[value] for value in values if value in by_value]
         pairs += list(itertools.pairwise(chosen))
     claim = f"{column} {direction} through {', '.join(map(str, values))}"
-    found = _steps(evidence, column, pairs, direction, claim)
-    there = {row[place] for row in evidence.table.rows}
+    finding = _steps(evidence, column, pairs, direction, claim)
+    there = {row[index] for row in evidence.table.rows}
     absent = [str(value) for value in values if value not in there]
     if not absent:
-        return found
-    detail = f"{found.detail}; no row of {', '.join(absent)}"
-    return replace(found, verdict=together([found.verdict, UNDECIDED]), detail=detail)
+        return finding
+    detail = f"{finding.detail}; no row of {', '.join(absent)}"
+    return replace(finding, verdict=together([finding.verdict, UNDECIDED]), detail=detail)
 
 
 def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -> Finding:
@@ -120,42 +122,41 @@ def correlation(evidence: Evidence, *, columns: Sequence[str], at_most: float) -
     claim = f"Spearman correlation of {first} with {second} is at most {at_most:g}"
     values = [[evidence.table.value(row, name) for row in rows] for name in columns]
     samples = [[evidence.samples(row, name) for row in rows] for name in columns]
-    found = rank_correlation(
+    estimate = rank_correlation(
         [v.value for v in values[0] if v], [v.value for v in values[1] if v], *samples
-    )  # fmt: skip
-    if found is None:
+    )
+    if estimate is None:
         return Finding(claim, UNDECIDED, f"{len(rows)} rows have both values")
     verdict: Verdict = UNDECIDED
-    if found.interval is not None and len(rows) == len(evidence.table.rows):
-        low, high = found.interval
+    if estimate.interval is not None and len(rows) == len(evidence.table.rows):
+        low, high = estimate.interval
         verdict = HOLDS if high <= at_most else FAILS if low > at_most else UNDECIDED
     spread = "no value for every image"
-    if found.interval is not None:
-        spread = (
-            f"95 % [{found.interval.low:.3f}, {found.interval.high:.3f}], bootstrap over images"
-        )
+    if estimate.interval is not None:
+        low, high = estimate.interval
+        spread = f"95 % [{low:.3f}, {high:.3f}], bootstrap over images"
     of_all = "" if len(rows) == len(evidence.table.rows) else f" of {len(evidence.table.rows)}"
-    detail = f"{found.value:.3f} over {len(rows)}{of_all} rows, {spread}"
-    return Finding(claim, verdict, detail, found.value, found.interval, found.n)
+    detail = f"{estimate.value:.3f} over {len(rows)}{of_all} rows, {spread}"
+    return Finding(claim, verdict, detail, estimate.value, estimate.interval, estimate.n)
 
 
 def less(evidence: Evidence, *, column: str, than: str) -> Finding:
     """Claim that one column is less than another in every row."""
     level = 1 - (1 - LEVEL) / max(len(evidence.table.rows), 1)
-    found: list[Difference | None] = []
+    differences: list[Difference | None] = []
     for row in evidence.table.rows:
         a, b = evidence.table.value(row, than), evidence.table.value(row, column)
         if a is None or b is None:
-            found.append(None)
+            differences.append(None)
             continue
-        found.append(
+        differences.append(
             subtract(
                 replace(a, by_image=evidence.samples(row, than)),
                 replace(b, by_image=evidence.samples(row, column)),
                 level,
             )
         )
-    return _decided(found, f"{column} is less than {than}", "rows")
+    return _decided(differences, f"{column} is less than {than}", "rows")
 
 
 def ratio(evidence: Evidence, *, of: str, over: str, at_least: float) -> Finding:
@@ -208,35 +209,33 @@ def bound(
     ]
     single = known[0] if len(known) == 1 else None
     return Finding(
-        claim, together(verdicts), "; ".join(shown[:6]), single and single.value,
-        single and single.interval, single and single.n,
-    )  # fmt: skip
+        claim,
+        together(verdicts),
+        "; ".join(shown[:6]),
+        single and single.value,
+        single and single.interval,
+        single and single.n,
+    )
 
 
 def stable(
-    evidence: Evidence,
-    *,
-    column: str,
-    along: str,
-    reference: Any,
-    within: float,
-    upto: Any = None,
+    evidence: Evidence, *, column: str, along: str, reference: Any, within: float, upto: Any = None
 ) -> Finding:
     """Claim that a column stays within a share of its value at a reference."""
     claim = f"{column} stays within {within:.0%} of its value at {along} {reference}"
     claim += "" if upto is None else f", up to {upto}"
-    place = list(evidence.table.keys).index(along)
+    index = list(evidence.table.keys).index(along)
     verdicts, changes = [], []
     most = as_number(upto)
     table = evidence.table
     if most is not None:
         near = tuple(
-            row for row in table.rows if (as_number(row[place]) or 0.0) <= most * (1 + 1e-9)
+            row for row in table.rows if (as_number(row[index]) or 0.0) <= most * (1 + 1e-9)
         )
         evidence = Evidence(replace(table, rows=near), evidence.root)
     count = len(evidence.table.rows)
     for rows in _groups(evidence.table, along):
-        base = next((row for row in rows if equal(row[place], reference)), None)
+        base = next((row for row in rows if equal(row[index], reference)), None)
         scale = evidence.table.value(base, column) if base is not None else None
         for row in rows:
             if row == base:
@@ -244,13 +243,13 @@ def stable(
             if base is None or scale is None or scale.value == 0.0:
                 verdicts.append(UNDECIDED)
                 continue
-            found = evidence.difference(row, base, column, 1 - (1 - LEVEL) / max(count - 1, 1))
-            if found is None:
+            change = evidence.difference(row, base, column, 1 - (1 - LEVEL) / max(count - 1, 1))
+            if change is None:
                 verdicts.append(UNDECIDED)
                 continue
             reach = within * abs(scale.value)
-            changes.append(found.value / scale.value)
-            verdicts.append(_inside(found.interval, reach))
+            changes.append(change.value / scale.value)
+            verdicts.append(_inside(change.interval, reach))
     if not changes:
         return Finding(claim, UNDECIDED, "the values are not there")
     worst = max(changes, key=abs)
@@ -260,24 +259,26 @@ def stable(
 def _steps(
     evidence: Evidence, column: str, pairs: Sequence[tuple[Key, Key]], direction: str, claim: str
 ) -> Finding:
-    choose(direction, ("falls", "rises"), "direction")
+    check_choice(direction, ("falls", "rises"), "direction")
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
-    found = [
+    differences = [
         evidence.difference(*(pair if direction == "falls" else pair[::-1]), column, level)
         for pair in pairs
     ]
-    return _decided(found, claim, "steps")
+    return _decided(differences, claim, "steps")
 
 
-def _decided(found: Sequence[Difference | None], claim: str, what: str) -> Finding:
+def _decided(differences: Sequence[Difference | None], claim: str, what: str) -> Finding:
     """Join comparisons, whose differences are claimed to be above 0."""
-    known = [each for each in found if each is not None]
+    known = [each for each in differences if each is not None]
     verdicts = [each.verdict for each in known]
-    verdict = together(verdicts) if len(known) == len(found) else together([*verdicts, UNDECIDED])
+    verdict = (
+        together(verdicts) if len(known) == len(differences) else together([*verdicts, UNDECIDED])
+    )
     right = sum(each.value > 0 for each in known)
     ties = sum(each.value == 0 for each in known)
     detail = (
-        f"{right} of {len(found)} {what} have this sign"
+        f"{right} of {len(differences)} {what} have this sign"
         + (f", {ties} are ties" if ties else "")
         + f"; {verdicts.count(HOLDS)} decided for it, {verdicts.count(FAILS)} against it"
     )
@@ -287,19 +288,19 @@ def _decided(found: Sequence[Difference | None], claim: str, what: str) -> Findi
 
 def _groups(table: Table, along: str) -> list[list[Key]]:
     """Return rows that agree in every key but one."""
-    place = list(table.keys).index(along)
-    found: dict[Key, list[Key]] = {}
+    index = list(table.keys).index(along)
+    groups: dict[Key, list[Key]] = {}
     for row in table.rows:
-        found.setdefault((*row[:place], *row[place + 1 :]), []).append(row)
-    return list(found.values())
+        groups.setdefault((*row[:index], *row[index + 1 :]), []).append(row)
+    return list(groups.values())
 
 
 def _numeric(row: Key, along: str, evidence: Evidence) -> float:
     value = row[list(evidence.table.keys).index(along)]
-    found = as_number(value)
-    if found is None:
+    number = as_number(value)
+    if number is None:
         raise BadInput(f"{along} = {value!r}", "has no order", "name the order with check: order")
-    return found
+    return number
 
 
 def _ratio_bounds(of: Interval | None, over: Interval | None) -> tuple[float, float]:

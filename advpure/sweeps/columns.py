@@ -1,6 +1,6 @@
 """Values with n and interval out of a verb's report, by a path into its tree.
 
-A path is names and places joined by dots, such as `stages.clean.mean` or `rows.0`; brackets choose
+A path is names and indices joined by dots, such as `stages.clean.mean` or `rows.0`; brackets choose
 the entry of a list whose fields have given values, as in `rows[norm=l2,place=end]`. It ends at an
 estimate or at a number, see `advpure.statistics.estimates`.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from advpure.analysis.certification.radius import round_down
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.statistics.estimates import Estimate, find
 from advpure.statistics.rates import Interval
 from advpure.studies import STUDIES
@@ -43,7 +43,7 @@ class Column:
 
     def __post_init__(self) -> None:
         """Check the unit."""
-        choose(self.unit, get_args(Unit), "unit")
+        check_choice(self.unit, get_args(Unit), "unit")
 
     def read(self, tree: Mapping[str, Any]) -> Estimate | None:
         """Read the value out of a report's tree; None where the report says that there is none.

@@ -2,8 +2,8 @@
 
 Values of the same images are compared image by image: Tango's score interval for rates whose
 images are right or wrong, Student's t for differences of other means. Where there is no value per
-image, the interval of the difference is put together from the two intervals (Zou & Donner 2008,
-"MOVER", which takes the two as independent).
+image, the interval of the difference is put together from the two intervals ([Zou2008], "MOVER",
+which takes the two as independent).
 """
 
 import math
@@ -44,11 +44,7 @@ class Difference(NamedTuple):
         return FAILS if self.interval.high < 0 else UNDECIDED
 
 
-def subtract(
-    first: Estimate,
-    second: Estimate,
-    level: float,
-) -> Difference:
+def subtract(first: Estimate, second: Estimate, level: float) -> Difference:
     """Compare two values.
 
     Args:
@@ -85,10 +81,10 @@ def together(verdicts: list[Verdict]) -> Verdict:
 
 def _paired(left: list[float], right: list[float], level: float) -> Difference:
     if {*left, *right} <= {0.0, 1.0}:
-        found = paired_difference(left, right, level)
-        return Difference(found.value, Interval(found.low, found.high), found.n)
+        difference = paired_difference(left, right, level)
+        return Difference(difference.value, Interval(difference.low, difference.high), difference.n)
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
-    # Differences that are all equal have no deviation to judge by, however few they are.
+    # Differences that are all equal have no deviation for an interval, however few they are.
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)
 
 

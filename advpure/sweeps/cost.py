@@ -17,48 +17,45 @@ class SweepCost:
     Attributes:
         points: All points.
         done: How many are finished.
-        estimates: Point and cost of each unfinished one; None for a verb that cannot say.
+        estimates: Point and cost of each unfinished one.
         jobs: Processes.
     """
 
     points: int
     done: int
-    estimates: tuple[tuple[Point, Cost | None], ...]
+    estimates: tuple[tuple[Point, Cost], ...]
     jobs: int
 
     @property
     def evaluations(self) -> int:
         """Network evaluations forward."""
-        return sum(cost.evaluations for _, cost in self.estimates if cost is not None)
+        return sum(cost.evaluations for _, cost in self.estimates)
 
     @property
     def backwards(self) -> int:
         """Backward passes through a defense."""
-        return sum(cost.backwards for _, cost in self.estimates if cost is not None)
+        return sum(cost.backwards for _, cost in self.estimates)
 
     @property
     def seconds(self) -> float:
-        """Wall time, if the processes do not slow each other down; each point is whole."""
-        each = [cost.seconds for _, cost in self.estimates if cost is not None]
+        """Wall time, if the processes do not slow each other down; no point is split."""
+        each = [cost.seconds for _, cost in self.estimates]
         return max(sum(each) / self.jobs, max(each, default=0.0))
-
-    @property
-    def unknown(self) -> int:
-        """Unfinished points whose verb cannot say what they cost."""
-        return sum(cost is None for _, cost in self.estimates)
 
     def to_json(self) -> dict[str, Any]:
         """Return the sums and every point's cost as JSON values."""
         return {
-            "points": self.points, "done": self.done, "jobs": self.jobs,
-            "evaluations": self.evaluations, "backwards": self.backwards,
-            "seconds": self.seconds, "unknown": self.unknown,
+            "points": self.points,
+            "done": self.done,
+            "jobs": self.jobs,
+            "evaluations": self.evaluations,
+            "backwards": self.backwards,
+            "seconds": self.seconds,
             "costs": [
-                {"block": point.block, "at": dict(point.at), "run": point.run}
-                | (cost.to_json() if cost else {})
+                {"block": point.block, "at": dict(point.at), "run": point.run, **cost.to_json()}
                 for point, cost in self.estimates
             ],
-        }  # fmt: skip
+        }
 
 
 def estimate_sweep(

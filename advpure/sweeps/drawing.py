@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.plots.figures import check_ending
 from advpure.runs.records import RecordStore
 from advpure.studies import STUDIES
@@ -49,16 +49,16 @@ def draw(folder: str | Path, base: Path, endings: Sequence[str]) -> list[Path]:
             return [study.draw(store, base.with_name(base.name + ending)) for ending in endings]
     index = Index.read(folder)
     if origin(index) is not None:
-        found = read_reproduction(index)
-        return [draw_reproduction(found, base.with_name(base.name + e)) for e in endings]
+        result = read_reproduction(index)
+        return [draw_reproduction(result, base.with_name(base.name + e)) for e in endings]
     return [path for ending in endings for path in _draw_sweep(index, base, ending)]
 
 
-def draw_reproduction(found: Reproduction, path: Path) -> Path:
+def draw_reproduction(result: Reproduction, path: Path) -> Path:
     """Draw the figure of an experiment.
 
     Args:
-        found: Its measured table.
+        result: Its measured table.
         path: The file; .png, .svg or .pdf.
 
     Returns:
@@ -68,17 +68,21 @@ def draw_reproduction(found: Reproduction, path: Path) -> Path:
         BadInput: when the experiment has no figure, or nothing is measured yet.
         StorageFull: when there is no room.
     """
-    e = found.experiment
+    e = result.experiment
     spec = dict(e.figure or {})
     if not spec:
         raise BadInput(f"experiment {e.id}", "has no figure", "leave out --plot")
     kind = spec.pop("draw", None)
-    choose(kind, tuple(FIGURES), "figure")
+    check_choice(kind, tuple(FIGURES), "figure")
     make = FIGURES[str(kind)]
     drawn = Drawn(
-        table=found.table, points=found.run.points, title=e.title,
-        name=f"{e.id}, {e.size} ({e.label})", root=found.run.index.root, published=e.table,
-    )  # fmt: skip
+        table=result.table,
+        points=result.run.points,
+        title=e.title,
+        name=f"{e.id}, {e.size} ({e.label})",
+        root=result.run.index.root,
+        published=e.table,
+    )
     try:
         inspect.signature(make).bind(drawn, path, **spec)
     except TypeError as error:

@@ -49,8 +49,8 @@ class Evidence:
 
     def cell(self, row: Key, column: str) -> Cell | None:
         """Return a cell that has a value, None else."""
-        found = self.table.cells.get((row, column))
-        return None if found is None or found.value is None else found
+        measured = self.table.cells.get((row, column))
+        return None if measured is None or measured.value is None else measured
 
     def where(self, kept: Mapping[str, Any]) -> "Evidence":
         """Keep the rows that have given values of some keys, each one value or a list of them."""
@@ -86,7 +86,7 @@ def _one_of(there: Any, wanted: Any) -> bool:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Say whether two row keys are the same, numbers and their texts too.
+    """Return True if two row keys are the same, numbers and their texts too.
 
     Example:
         >>> equal("8/255", 8 / 255), equal("pgd", "bpda")

@@ -64,10 +64,10 @@ def compute(job: Job) -> Attempt:
             _run(job)
         except StorageFull:
             raise
-        except (BadInput, MissingExtra, RecordConflict) as found:
-            error = one_line(found)
-        except Exception as found:  # whatever it is, the other points can still be computed
-            error, trace = f"{type(found).__name__}: {one_line(found)}", traceback.format_exc()
+        except (BadInput, MissingExtra, RecordConflict) as known:
+            error = one_line(known)
+        except Exception as unknown:  # whatever it is, the other points can still be computed
+            error, trace = f"{type(unknown).__name__}: {one_line(unknown)}", traceback.format_exc()
     notes = tuple(dict.fromkeys(one_line(warning.message) for warning in caught))
     return Attempt(job.folder.name, time.perf_counter() - start, error, trace, notes)
 

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advpure.base.errors import BadInput
 from advpure.base.text import digits
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml
@@ -133,21 +133,21 @@ def load_experiment(
         >>> load_experiment("003:table-2").keys
         {'purifier': 'defense', 't': 't'}
     """
-    choose(id, experiment_ids(), "experiment")
+    check_choice(id, experiment_ids(), "experiment")
     file = _read(id)
-    choose(size, tuple(file.sizes), f"size of {id}")
+    check_choice(size, tuple(file.sizes), f"size of {id}")
     chosen = file.sizes[size]
-    found: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
-    found = _laid_over(found, chosen.model_dump(include=set(_LAID_OVER)))
-    blocks = found["blocks"]
+    laid: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
+    laid = _laid_over(laid, chosen.model_dump(include=set(_LAID_OVER)))
+    blocks = laid["blocks"]
     for option, value in (change or {}).items():
         block, dot, own = option.partition(".")
         for name in [block] if dot and block in blocks else blocks:
             inner = {"base": {own if name == block and dot else option: value}}
             blocks = {**blocks, name: _laid_over(blocks[name] or {}, inner)}
-    found["blocks"] = blocks
+    laid["blocks"] = blocks
     name = f"{id.replace(':', '-')}-{size}"
-    sweep = parse_sweep(found, name=name, where=f"experiment {id} ({size})")
+    sweep = parse_sweep(laid, name=name, where=f"experiment {id} ({size})")
     columns = {
         key: spec
         for key, spec in _laid_over(file.columns, chosen.columns).items()
@@ -156,21 +156,25 @@ def load_experiment(
     checks = file.checks if chosen.checks is None else chosen.checks
     keys = file.keys if chosen.keys is None else chosen.keys
     return Experiment(
-        id=id, size=size, title=file.title, about=f"{file.about} {chosen.about}".strip(),
+        id=id,
+        size=size,
+        title=file.title,
+        about=f"{file.about} {chosen.about}".strip(),
         label=chosen.label,
-        sweep=Sweep(
-            name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}
-        ),
-        keys=keys, columns={key: _column(id, key, spec) for key, spec in columns.items()},
-        checks=tuple(checks), figure=file.figure, table=_table(id, file.published),
+        sweep=Sweep(name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}),
+        keys=keys,
+        columns={key: _column(id, key, spec) for key, spec in columns.items()},
+        checks=tuple(checks),
+        figure=file.figure,
+        table=_table(id, file.published),
         table_id=file.published,
-    )  # fmt: skip
+    )
 
 
 def summaries() -> list[tuple[str, str, tuple[str, ...]]]:
     """Return name, title and sizes of every experiment."""
-    found = [(id, _read(id)) for id in experiment_ids()]
-    return [(id, file.title, tuple(file.sizes)) for id, file in found]
+    read = {id: _read(id) for id in experiment_ids()}
+    return [(id, file.title, tuple(file.sizes)) for id, file in read.items()]
 
 
 def _listed() -> Iterator[tuple[str, Traversable]]:
@@ -194,17 +198,19 @@ def _read(id: str) -> _File:
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings; lists and values above replace those below."""
-    found = dict(below)
+    merged = dict(below)
     for key, value in above.items():
-        old = found.get(key)
+        old = merged.get(key)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        found[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
-    return found
+        merged[key] = _laid_over(old, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _column(id: str, name: str, spec: Mapping[str, Any]) -> Column:
     for key in spec:
-        choose(key, tuple(Column.__dataclass_fields__), f"experiment {id}: column {name}: key")
+        check_choice(
+            key, tuple(Column.__dataclass_fields__), f"experiment {id}: column {name}: key"
+        )
     return Column(**spec)
 
 
@@ -212,7 +218,7 @@ def _table(id: str, name: str | None) -> PublishedTable | None:
     if name is None:
         return None
     tables = published(id.partition(":")[0]).tables
-    choose(name, tuple(tables), f"experiment {id}: published table")
+    check_choice(name, tuple(tables), f"experiment {id}: published table")
     return tables[name]
 
 

@@ -28,7 +28,7 @@ from advpure.analysis.distances.result import DistancesResult
 from advpure.analysis.transport.figure import draw_purified
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.options import read_options
 from advpure.plots.charts import Points, Words, dots, lines, scatter
 from advpure.runs.records import RecordStore
@@ -62,21 +62,21 @@ class Drawn:
 
     def scale(self, column: str) -> float:
         """Return 100 for a column in per cent, 1 for others."""
-        choose(column, tuple(self.table.columns), "column")
+        check_choice(column, tuple(self.table.columns), "column")
         return 100.0 if self.table.columns[column].unit == "percent" else 1.0
 
     def axis(self, column: str) -> str:
         """Return the name of a column with its unit."""
-        found = self.table.columns[column]
-        return (found.about or column) + (" (%)" if found.unit == "percent" else "")
+        shown = self.table.columns[column]
+        return (shown.about or column) + (" (%)" if shown.unit == "percent" else "")
 
     def printed(self, row: Key, column: str) -> float | None:
         """Return a published value of the same data set, None where there is none."""
         table = self.published
         if table is None or column not in table.columns or not self._same_data(table):
             return None
-        found = table.find(self.table.named(row), column)
-        return None if found is None else found.value
+        cell = table.find(self.table.named(row), column)
+        return None if cell is None else cell.value
 
     def _same_data(self, table: PublishedTable) -> bool:
         used = {getattr(point.settings, "dataset", None) for point in self.points}
@@ -103,7 +103,7 @@ def curves(
 ) -> Path:
     """Draw a column along a row key, with bands; without `by` a curve for all other keys."""
     table = drawn.table
-    choose(x, tuple(table.keys), "row key")
+    check_choice(x, tuple(table.keys), "row key")
     groups = _by(table, by) if by else _by_others(table, x, y)
     ordered = {k: sorted(rows, key=lambda row: _place(table, row, x)) for k, rows in groups.items()}
     measured = _kept({name: _along(drawn, rows, x, y) for name, rows in ordered.items()})
@@ -122,9 +122,11 @@ def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
         known = [(k, v) for k, row in enumerate(table.rows) if (v := table.value(row, name))]
         values = [value for _, value in known]
         measured[name] = Points(
-            x=[scale * value.value for value in values], y=[k for k, _ in known],
-            x_low=_ends(values, 0, scale), x_high=_ends(values, 1, scale),
-        )  # fmt: skip
+            x=[scale * value.value for value in values],
+            y=[k for k, _ in known],
+            x_low=_ends(values, 0, scale),
+            x_high=_ends(values, 1, scale),
+        )
         printed = [(k, drawn.printed(row, name)) for k, row in enumerate(table.rows)]
         there = [(k, scale * value) for k, value in printed if value is not None]
         if there:
@@ -168,7 +170,7 @@ def chains(
     drawn: Drawn, path: Path, *, block: str, norm: str = "l2", perturbation: str | None = None
 ) -> Path:
     """Draw the distance to the clean image after every step, one curve a run (figure 1c)."""
-    choose(norm, ("l2", "linf"), "norm")
+    check_choice(norm, ("l2", "linf"), "norm")
     groups = {}
     for point in sorted(drawn.points, key=lambda point: point.place):
         if point.block == block and find_run(drawn.root, point.run):
@@ -180,14 +182,17 @@ def chains(
             means = [mean_interval(column) for column in norms[norm == "linf"].T]
             name = ", ".join(map(str, point.at.values())) or point.settings.defense
             groups[name] = Points(
-                x=list(range(len(means))), y=[mean.value for mean in means],
+                x=list(range(len(means))),
+                y=[mean.value for mean in means],
                 y_low=[mean.interval.low if mean.interval else math.nan for mean in means],
                 y_high=[mean.interval.high if mean.interval else math.nan for mean in means],
-            )  # fmt: skip
+            )
     words = Words(
-        x="step of the chain", y=f"{norm} distance to the clean image, [0, 1] units",
-        title=drawn.title, caption=caption(drawn),
-    )  # fmt: skip
+        x="step of the chain",
+        y=f"{norm} distance to the clean image, [0, 1] units",
+        title=drawn.title,
+        caption=caption(drawn),
+    )
     return lines(_kept(groups), path, words)
 
 
@@ -211,14 +216,14 @@ def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
 
 def _finished(drawn: Drawn, block: str) -> list[tuple[str, RecordStore]]:
     """Return the finished runs of a block by what the axes set, in the order of the file."""
-    found = []
+    stores = []
     for point in sorted(drawn.points, key=lambda point: point.place):
         if point.block == block and find_run(drawn.root, point.run):
             name = ", ".join(map(str, point.at.values())) or point.settings.defense
-            found.append((name, RecordStore.read(drawn.root / point.run)))
-    if not found:
+            stores.append((name, RecordStore.read(drawn.root / point.run)))
+    if not stores:
         raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
-    return found
+    return stores
 
 
 FIGURES: dict[str, Callable[..., Path]] = {
@@ -275,28 +280,28 @@ def _word(name: str, value: Any) -> str:
 
 
 def _kept(groups: Mapping[str, Points]) -> dict[str, Points]:
-    found = {name: points for name, points in groups.items() if points.x}
-    if not found:
+    full = {name: points for name, points in groups.items() if points.x}
+    if not full:
         raise BadInput("the table", "has no finished value to draw", "run it first")
-    return found
+    return full
 
 
 def _by(table: Table, key: str) -> dict[str, list[Key]]:
-    choose(key, tuple(table.keys), "row key")
-    place = list(table.keys).index(key)
-    found: dict[str, list[Key]] = {}
+    check_choice(key, tuple(table.keys), "row key")
+    index = list(table.keys).index(key)
+    groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        found.setdefault(str(row[place]), []).append(row)
-    return found
+        groups.setdefault(str(row[index]), []).append(row)
+    return groups
 
 
 def _by_others(table: Table, along: str, name: str) -> dict[str, list[Key]]:
-    place = list(table.keys).index(along)
-    found: dict[str, list[Key]] = {}
+    index = list(table.keys).index(along)
+    groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        others = ", ".join(str(each) for k, each in enumerate(row) if k != place)
-        found.setdefault(others or name, []).append(row)
-    return found
+        others = ", ".join(str(each) for k, each in enumerate(row) if k != index)
+        groups.setdefault(others or name, []).append(row)
+    return groups
 
 
 def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None) -> Points:
@@ -306,15 +311,18 @@ def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None)
         for row in rows
         if (a := table.value(row, x)) is not None and (b := table.value(row, y)) is not None
     ]
-    place = None if label is None else list(table.keys).index(label)
+    index = None if label is None else list(table.keys).index(label)
     sx, sy = drawn.scale(x), drawn.scale(y)
     across, up = [a for _, a, _ in chosen], [b for *_, b in chosen]
     return Points(
-        x=[sx * a.value for a in across], y=[sy * b.value for b in up],
-        x_low=_ends(across, 0, sx), x_high=_ends(across, 1, sx),
-        y_low=_ends(up, 0, sy), y_high=_ends(up, 1, sy),
-        labels=None if place is None else [str(row[place]) for row, *_ in chosen],
-    )  # fmt: skip
+        x=[sx * a.value for a in across],
+        y=[sy * b.value for b in up],
+        x_low=_ends(across, 0, sx),
+        x_high=_ends(across, 1, sx),
+        y_low=_ends(up, 0, sy),
+        y_high=_ends(up, 1, sy),
+        labels=None if index is None else [str(row[index]) for row, *_ in chosen],
+    )
 
 
 def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
@@ -323,10 +331,11 @@ def _along(drawn: Drawn, rows: Sequence[Key], x: str, y: str) -> Points:
     scale, values = drawn.scale(y), [b for _, b in chosen]
     bounded = any(value.interval is not None for value in values)
     return Points(
-        x=[_place(table, row, x) for row, _ in chosen], y=[scale * b.value for b in values],
+        x=[_place(table, row, x) for row, _ in chosen],
+        y=[scale * b.value for b in values],
         y_low=_ends(values, 0, scale) if bounded else None,
         y_high=_ends(values, 1, scale) if bounded else None,
-    )  # fmt: skip
+    )
 
 
 def _ends(values: Sequence[Estimate], end: int, scale: float) -> list[float]:

@@ -67,9 +67,11 @@ class Index:
         if Path(root).exists() and not Path(root).is_dir():
             raise BadInput(str(root), "is no folder", "choose another --out")
         settings = {
-            "verb": "sweep", "name": sweep.name, **sweep.origin,
+            "verb": "sweep",
+            "name": sweep.name,
+            **sweep.origin,
             "points": [point.to_json() for point in points],
-        }  # fmt: skip
+        }
         folder = default_run_folder(root, f"sweep-{sweep.name}", settings)
         return cls(Path(root), folder, settings)
 
@@ -108,9 +110,11 @@ class Index:
             row = {
                 "point": attempt.run,
                 "attempt": store.count(ATTEMPTS.table, {"point": attempt.run}),
-                "seconds": attempt.seconds, "error": attempt.error, "trace": attempt.trace,
+                "seconds": attempt.seconds,
+                "error": attempt.error,
+                "trace": attempt.trace,
                 "notes": json.dumps(attempt.notes),
-            }  # fmt: skip
+            }
             store.append(ATTEMPTS.table, [row])
 
     def attempts(self) -> dict[str, Attempt]:
@@ -121,11 +125,15 @@ class Index:
             rows = store.rows(ATTEMPTS.table)
         return {
             row["point"]: Attempt(
-                row["point"], row["seconds"], row["error"], row["trace"],
-                tuple(json.loads(row["notes"])), row["attempt"],
+                row["point"],
+                row["seconds"],
+                row["error"],
+                row["trace"],
+                tuple(json.loads(row["notes"])),
+                row["attempt"],
             )
             for row in rows
-        }  # fmt: skip
+        }
 
     def finished(self) -> set[str]:
         """Return the runs whose last attempt ended well and whose records are there."""

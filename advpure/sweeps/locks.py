@@ -50,7 +50,7 @@ def note(folder: Path, total: int | None, done: int) -> None:
 
 
 def claimed(folder: Path) -> tuple[int, int | None] | None:
-    """Return the units of a claimed run that are done, and all if known; None if nobody has it."""
+    """Return the units of a claimed run that are done, and all if known; None if unclaimed."""
     with suppress(OSError), _path(folder).open("rb") as claim:
         try:
             fcntl.flock(claim, fcntl.LOCK_SH | fcntl.LOCK_NB)

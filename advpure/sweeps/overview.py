@@ -1,6 +1,7 @@
 """What a sweep without an experiment shows of its points: the headline values of each verb."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advpure.base.errors import BadInput
@@ -25,15 +26,15 @@ def values_of(
     Raises:
         BadInput: when its records cannot be read.
     """
-    found, report = {}, reports.of(point)
+    values, report = {}, reports.of(point)
     for name, column in columns.get(point.block, {}).items():
         try:
             value = column.read(report)
         except BadInput:
             continue
         if value is not None:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def overview(run: SweepRun) -> dict[str, Any]:
@@ -68,21 +69,20 @@ def _point(
     status: Status, columns: Mapping[str, Mapping[str, Column]], reports: Reports
 ) -> dict[str, Any]:
     point = status.point
-    found: dict[str, Any] = {
-        "block": point.block, "verb": point.verb, "at": dict(point.at), "state": status.state,
-        "run": point.run, "seconds": status.seconds,
-    }  # fmt: skip
+    entry: dict[str, Any] = {
+        "block": point.block,
+        "verb": point.verb,
+        "at": dict(point.at),
+        "state": status.state,
+        "run": point.run,
+        "seconds": status.seconds,
+    }
     if status.error is not None:
-        found["error"] = status.error
+        entry["error"] = status.error
     if status.state == "done":
         values = values_of(point, columns, reports)
-        found["values"] = {
-            name: {
-                "value": value.value,
-                "std": value.std,
-                "n": value.n,
-                "interval": None if value.interval is None else list(value.interval),
-            }
+        entry["values"] = {
+            name: replace(value, key="value", is_mean=True, extra={}).to_json()
             for name, value in values.items()
         }
-    return found
+    return entry

@@ -49,7 +49,7 @@ class Point:
         at: What the axes set, dotted option to value as the file has it.
         settings: The verb's settings.
         run: Name of its run folder, verb and hash of the resolved settings.
-        place: Its place in its block, as the file lists the points.
+        place: Its index in its block, as the file lists the points.
     """
 
     block: str
@@ -62,9 +62,13 @@ class Point:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, from which `from_json` makes it again."""
         return {
-            "block": self.block, "verb": self.verb, "run": self.run, "place": self.place,
-            "at": dict(self.at), "settings": dataclasses.asdict(self.settings),
-        }  # fmt: skip
+            "block": self.block,
+            "verb": self.verb,
+            "run": self.run,
+            "place": self.place,
+            "at": dict(self.at),
+            "settings": dataclasses.asdict(self.settings),
+        }
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Point":
@@ -82,8 +86,8 @@ def drafts(sweep: Sweep) -> list[Draft]:
         BadInput: for an unknown verb or option, with the nearest name, or a value of the wrong
             kind; the message names the block.
     """
-    found = [draft for block in sweep.blocks for draft in _drafts(block)]
-    return sorted(found, key=lambda draft: draft.rank)
+    every = [draft for block in sweep.blocks for draft in _drafts(block)]
+    return sorted(every, key=lambda draft: draft.rank)
 
 
 def plan(sweep: Sweep, watch: Callable[[int, int], None] = lambda done, total: None) -> list[Point]:
@@ -112,7 +116,7 @@ def plan(sweep: Sweep, watch: Callable[[int, int], None] = lambda done, total: N
 
 
 def find_run(root: Path, run: str) -> bool:
-    """Say whether a run folder of that name holds records."""
+    """Return True if a run folder of that name holds records."""
     return (root / run / "records.sqlite").is_file()
 
 
@@ -123,31 +127,29 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
         >>> nested({"n": 4, "attack_options.steps": 3, "attack_options.loss": "ce"})
         {'n': 4, 'attack_options': {'steps': 3, 'loss': 'ce'}}
     """
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for name, value in options.items():
         outer, dot, inner = name.partition(".")
         if not dot:
-            found[outer] = (
-                {**value, **found.get(outer, {})} if isinstance(value, Mapping) else value
-            )
+            tree[outer] = {**value, **tree.get(outer, {})} if isinstance(value, Mapping) else value
             continue
-        holder = found.setdefault(outer, {})
+        holder = tree.setdefault(outer, {})
         if not isinstance(holder, dict):
             raise BadInput(f"option {name!r}", f"does not fit {outer} = {holder!r}", "keep one")
         holder[inner] = value
-    return found
+    return tree
 
 
 def _drafts(block: Block) -> list[Draft]:
     kind = STUDIES.get(block.verb)
-    found = []
-    for place, (level, at) in enumerate(product(block.axes)):
+    made = []
+    for index, (level, at) in enumerate(product(block.axes)):
         with_block = (
             f"{block.verb} (block {block.name})" if block.name != block.verb else block.verb
         )
         settings = read_options(kind, nested({**block.base, **at}), with_block)
-        found.append(Draft(block.name, block.verb, at, settings, (*level, place)))
-    return found
+        made.append(Draft(block.name, block.verb, at, settings, (*level, index)))
+    return made
 
 
 def _name(draft: Draft) -> str:

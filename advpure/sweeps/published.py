@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 
 
 class Spread(BaseModel):
@@ -58,12 +58,12 @@ class PublishedTable(BaseModel):
         Raises:
             BadInput: for an unknown column.
         """
-        choose(column, tuple(self.columns), "published column")
+        check_choice(column, tuple(self.columns), "published column")
         keys = [key for key in self.keys if key in row]
-        found = [each for each in self.rows if all(_agree(each[key], row[key]) for key in keys)]
-        if len(found) != 1 or found[0].get(column) is None:
+        matches = [each for each in self.rows if all(_agree(each[key], row[key]) for key in keys)]
+        if len(matches) != 1 or matches[0].get(column) is None:
             return None
-        value, unit = found[0][column], self.columns[column].unit
+        value, unit = matches[0][column], self.columns[column].unit
         spread = value if isinstance(value, Spread) else Spread(value=value, std=0.0)  # type: ignore[arg-type]
         # Divided and not multiplied, so that 2.2 % is the number nearest to 0.022.
         unit_of = _UNITS.get(unit, 1.0)
@@ -108,7 +108,7 @@ def published(seed: str) -> PublishedWork:
     """
     folder = files("advpure.experiments") / "published"
     known = tuple(sorted(path.name.removesuffix(".json") for path in folder.iterdir()))
-    choose(seed, known, "paper")
+    check_choice(seed, known, "paper")
     try:
         text = (folder / f"{seed}.json").read_text(encoding="utf-8")
         return PublishedWork.model_validate_json(text)

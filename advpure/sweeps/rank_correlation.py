@@ -78,8 +78,10 @@ def rank_correlation(
     if left is None or right is None:
         return RankCorrelation(float(value))
     n = min(len(left[1]), len(right[1]))
-    weights = [_weights(len(ids), 0 if left[1] == right[1] else k) for k, (_, ids) in
-               enumerate((left, right))]  # fmt: skip
+    weights = [
+        _weights(len(ids), 0 if left[1] == right[1] else k)
+        for k, (_, ids) in enumerate((left, right))
+    ]
     drawn = _spearman(weights[0] @ left[0].T, weights[1] @ right[0].T)
     kept = drawn[np.isfinite(drawn)]
     if len(kept) < DRAWS / 2:
@@ -144,9 +146,7 @@ def _weights(n: int, stream: int) -> Array:
     return np.stack([np.bincount(draw, minlength=n) for draw in chosen]) / n
 
 
-def _matrix(
-    samples: Sequence[ByImage | None],
-) -> tuple[Array, list[int]] | None:
+def _matrix(samples: Sequence[ByImage | None]) -> tuple[Array, list[int]] | None:
     """Return values [rows, images] and the ids; None if a row lacks an image."""
     if not samples or any(not each for each in samples):
         return None

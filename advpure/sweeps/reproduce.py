@@ -1,4 +1,4 @@
-"""Measured beside published: run an experiment, or read one that was run, and judge its claims."""
+"""Measured beside published: run an experiment, or read one that was run, and test its claims."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,37 +49,41 @@ class Reproduction:
             "label": e.label,
             "rows": [self._row(row) for row in self.table.rows],
             "checks": [finding.to_json() for finding in self.findings],
-            "published": None if e.table is None else {
-                "table": e.table_id, "title": e.table.title, "settings": e.table.settings,
+            "published": None
+            if e.table is None
+            else {
+                "table": e.table_id,
+                "title": e.table.title,
+                "settings": e.table.settings,
                 "notes": e.table.notes,
             },
             "failed": dict(self.run.failed),
             "left": list(self.run.left),
             "notes": list(self.run.notes),
             "sweep": str(self.run.index.folder),
-        }  # fmt: skip
+        }
 
     def _row(self, row: Key) -> dict[str, Any]:
-        found: dict[str, Any] = dict(self.table.named(row))
+        entry: dict[str, Any] = dict(self.table.named(row))
         counts = []
         for name in self.table.columns:
             value = self.table.value(row, name)
-            found[name] = None if value is None else value.value
+            entry[name] = None if value is None else value.value
             if value is None:
                 continue
-            found[f"{name}_interval"] = list(value.interval) if value.interval else None
-            found[f"{name}_n"] = value.n
+            entry[f"{name}_interval"] = list(value.interval) if value.interval else None
+            entry[f"{name}_n"] = value.n
             if value.std is not None:
-                found[f"{name}_std"] = value.std
+                entry[f"{name}_std"] = value.std
             counts += [value.n] if value.n is not None else []
-        found["n"] = min(counts, default=None)
+        entry["n"] = min(counts, default=None)
         published = {name: self.printed(row, name) for name in self.table.columns}
-        found["published"] = {
+        entry["published"] = {
             name: {"value": p.value} | ({} if p.std is None else {"std": p.std})
             for name, p in published.items()
             if p is not None
         }
-        return found
+        return entry
 
 
 def reproduction(experiment: Experiment, run: SweepRun) -> Reproduction:
@@ -116,15 +120,15 @@ def read_reproduction(index: Index) -> Reproduction:
     """
     from advpure.sweeps.experiment import load_experiment
 
-    found = origin(index)
-    if found is None:
+    named = origin(index)
+    if named is None:
         raise BadInput(str(index.folder), "belongs to no experiment", "use advpure plot")
-    return reproduction(load_experiment(*found), look_unbroken(index))
+    return reproduction(load_experiment(*named), look_unbroken(index))
 
 
 def grouped(columns: Mapping[str, Column]) -> dict[str, dict[str, Column]]:
     """Return an experiment's columns by block, as the live table shows them."""
-    found: dict[str, dict[str, Column]] = {}
+    blocks: dict[str, dict[str, Column]] = {}
     for name, column in columns.items():
-        found.setdefault(column.block, {})[name] = column
-    return found
+        blocks.setdefault(column.block, {})[name] = column
+    return blocks

@@ -202,8 +202,8 @@ def _unfinished(
 
 
 def _free(index: Index, points: Sequence[Point], before: Mapping[str, int]) -> list[Point]:
-    found = _unfinished(index, points, before)
-    return [point for run, point in found.items() if claimed(index.root / run) is None]
+    unfinished = _unfinished(index, points, before)
+    return [point for run, point in unfinished.items() if claimed(index.root / run) is None]
 
 
 def look(index: Index, points: Sequence[Point]) -> SweepRun:

@@ -29,14 +29,14 @@ def subtract_sets(root: Path, first: Cell, second: Cell, level: float) -> Differ
         second: Another, of a run with the same features of the same clean images.
         level: Confidence level of the interval in (0, 1).
     """
-    found = _PATH.match(first.at)
-    if found is None or first.at != second.at:
+    path = _PATH.match(first.at)
+    if path is None or first.at != second.at:
         return None
-    metric = METRICS.get(found["metric"].replace("_", "-"))
+    metric = METRICS.get(path["metric"].replace("_", "-"))
     verbs = {first.point.verb, second.point.verb}
     if metric is None or metric.kind != "frechet" or verbs != {"distances"}:
         return None
-    sets = [_sets(root, cell, metric.features, int(found["place"])) for cell in (first, second)]
+    sets = [_sets(root, cell, metric.features, int(path["place"])) for cell in (first, second)]
     ids = sorted(set.intersection(*(set(each[0]) & set(each[1]) for each in sets)))
     if len(ids) < 3:
         return None
@@ -50,11 +50,11 @@ def subtract_sets(root: Path, first: Cell, second: Cell, level: float) -> Differ
     return Difference(a - b, interval, len(ids))
 
 
-def _sets(root: Path, cell: Cell, features: str, place: int) -> tuple[dict[int, np.ndarray], ...]:
+def _sets(root: Path, cell: Cell, features: str, index: int) -> tuple[dict[int, np.ndarray], ...]:
     """Return the features of clean and of purified images by sample id."""
     with RecordStore.read(root / cell.point.run) as store:
         result = DistancesResult(store)
-        label = result.labels[place]
+        label = result.labels[index]
         return (
             result.features(features, "clean", "clean"),
             result.features(features, label, "after"),

@@ -40,15 +40,15 @@ def statuses(index: Index, points: Sequence[Point]) -> list[Status]:
         points: Its points, or some of them.
     """
     last, finished = index.attempts(), index.finished()
-    found = []
+    states = []
     for point in points:
         attempt = last.get(point.run)
         if point.run in finished:
-            found.append(Status(point, "done", attempt.seconds if attempt else None))
+            states.append(Status(point, "done", attempt.seconds if attempt else None))
         elif (units := claimed(index.root / point.run)) is not None:
-            found.append(Status(point, "running", done=units[0], total=units[1]))
+            states.append(Status(point, "running", done=units[0], total=units[1]))
         elif attempt is not None and attempt.error is not None:
-            found.append(Status(point, "failed", attempt.seconds, error=attempt.error))
+            states.append(Status(point, "failed", attempt.seconds, error=attempt.error))
         else:
-            found.append(Status(point, "left"))
-    return found
+            states.append(Status(point, "left"))
+    return states

@@ -117,14 +117,14 @@ def _value(events: Iterator[Any], event: Any, level: int) -> Any:
         items = takewhile(lambda each: not isinstance(each, SequenceEndEvent), events)
         return [_value(events, item, level + 1) for item in items]
     mapping: dict[str, Any] = {}
-    for place in takewhile(lambda each: not isinstance(each, MappingEndEvent), events):
-        key = _value(events, place, level + 1)
+    for event in takewhile(lambda each: not isinstance(each, MappingEndEvent), events):
+        key = _value(events, event, level + 1)
         if not isinstance(key, str):
-            raise _refusal(f"key {shown(key)} is no text", place)
+            raise _refusal(f"key {shown(key)} is no text", event)
         if key in mapping:
-            raise _refusal(f"key {shown(key)} stands twice", place)
+            raise _refusal(f"key {shown(key)} stands twice", event)
         if not key.strip():
-            raise _refusal(f"key {shown(key)} is empty", place)
+            raise _refusal(f"key {shown(key)} is empty", event)
         mapping[key] = _value(events, next(events), level + 1)
     return mapping
 

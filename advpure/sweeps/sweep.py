@@ -26,7 +26,7 @@ from typing import Any
 
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
-from advpure.base.validation import choose, shown, words
+from advpure.base.validation import check_choice, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
 from advpure.sweeps.axes import Axis
@@ -79,15 +79,15 @@ def load_sweep(path: str | Path) -> Sweep:
             themselves are checked by `advpure.sweeps.points.plan`.
     """
     source = Path(path)
-    found = read_yaml_file(source)
-    return parse_sweep(found, name=found.get("name", source.stem), where=source.name)
+    file = read_yaml_file(source)
+    return parse_sweep(file, name=file.get("name", source.stem), where=source.name)
 
 
-def parse_sweep(found: Mapping[str, Any], *, name: str, where: str) -> Sweep:
+def parse_sweep(file: Mapping[str, Any], *, name: str, where: str) -> Sweep:
     """Read a sweep from plain data.
 
     Args:
-        found: What the file says.
+        file: What the file says.
         name: The sweep's name.
         where: What to call the data in messages.
 
@@ -100,31 +100,33 @@ def parse_sweep(found: Mapping[str, Any], *, name: str, where: str) -> Sweep:
         >>> sweep.blocks[0].verb, len(sweep.blocks[0].axes[0].values)
         ('cr', 2)
     """
-    for key in found:
-        choose(key, _FILE, f"{where}: key")
+    for key in file:
+        check_choice(key, _FILE, f"{where}: key")
     check_name(name, f"{where}: name")
-    if ("verb" in found) == ("blocks" in found):
+    if ("verb" in file) == ("blocks" in file):
         raise BadInput(
             where,
             "needs either a verb or blocks",
             "write verb: cr, or blocks: {cr: {}, attack: {}}",
         )
-    if "verb" in found:
-        words(found["verb"], f"{where}: verb")
-    blocks = found["blocks"] if "blocks" in found else {found["verb"]: {}}
+    if "verb" in file:
+        words(file["verb"], f"{where}: verb")
+    blocks = file["blocks"] if "blocks" in file else {file["verb"]: {}}
     if not isinstance(blocks, Mapping) or not blocks:
         raise BadInput(f"{where}: blocks", "are no mapping of names to settings", "write cr: {}")
-    shared = {key: found.get(key) for key in SHARED}
+    shared = {key: file.get(key) for key in SHARED}
     sweep = Sweep(
         name=name,
         blocks=tuple(
             _block(
-                check_name(key, f"{where}: block"), {} if own is None else own, shared,
+                check_name(key, f"{where}: block"),
+                {} if own is None else own,
+                shared,
                 f"{where}: block {key}",
             )
             for key, own in blocks.items()
         ),
-    )  # fmt: skip
+    )
     count = sum(math.prod(len(axis.values) for axis in block.axes) for block in sweep.blocks)
     if count > MOST_POINTS:
         fix = f"sweep {MOST_POINTS:,} or fewer in one file"
@@ -138,7 +140,7 @@ def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
             f"{where} = {shown(own)}", "is no mapping", "write base:, grid: or zip: below it"
         )
     for key in own:
-        choose(key, _BLOCK, f"{where}: key")
+        check_choice(key, _BLOCK, f"{where}: key")
     base, axes = _base(own.get("base"), where), _axes(own, where)
     mine = {*base, *(option for axis in axes for option in axis.options)}
     outer = [axis.without(sorted(mine)) for axis in _axes(shared, where)]
@@ -222,4 +224,4 @@ def _axis(group: Any, where: str) -> Axis:
         listed = ", ".join(f"{option} {count}" for option, count in lengths.items())
         raise BadInput(f"{where} with lengths {listed}", "does not advance together", "pad or cut")
     columns = zip(*group.values(), strict=True)
-    return Axis(tuple(dict(zip(group, place, strict=True)) for place in columns))
+    return Axis(tuple(dict(zip(group, values, strict=True)) for values in columns))

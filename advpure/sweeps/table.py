@@ -49,7 +49,7 @@ class Options(NamedTuple):
         return self.words.get(text, values[0] if len(values) == 1 else text)
 
     def set_by(self, point: Point, swept: set[str]) -> bool:
-        """Say whether a point has its own values: on an axis, or one for all points."""
+        """Return True if a point has its own values: on an axis, or one for all points."""
         return all(name in point.at or name not in swept for name in self.names)
 
 
@@ -63,9 +63,9 @@ def options_of(stands: str | Sequence[Any] | Mapping[Any, Any]) -> Options | Non
     if isinstance(stands, str):
         return Options((stands,), {})
     if isinstance(stands, Mapping) and "option" in stands:
-        told = stands["option"]
+        named = stands["option"]
         words = {str(key): word for key, word in stands.items() if key != "option"}
-        return Options((told,) if isinstance(told, str) else tuple(told), words)
+        return Options((named,) if isinstance(named, str) else tuple(named), words)
     return None
 
 
@@ -185,18 +185,18 @@ def _of_column(points: Sequence[Point], column: Column) -> list[Point]:
 
 def _rows(points: Sequence[Point], keys: Keys, swept: set[str]) -> list[Key]:
     """Return the row keys of the points that set all options, in the order of the file."""
-    options = {key: told for key, stands in keys.items() if (told := options_of(stands))}
-    found: dict[Key, int] = {}
+    options = {key: named for key, stands in keys.items() if (named := options_of(stands))}
+    order: dict[Key, int] = {}
     for point in points:
         if all(option.set_by(point, swept) for option in options.values()):
             row = tuple(option.of(point) for option in options.values())
-            found.setdefault(row, point.place)
-    outer = [dict(zip(options, row, strict=True)) for row in sorted(found, key=lambda r: found[r])]
+            order.setdefault(row, point.place)
+    outer = [dict(zip(options, row, strict=True)) for row in sorted(order, key=lambda r: order[r])]
     inner = {key: list(within) for key, within in keys.items() if key not in options}
     rows = []
-    for place in outer:
+    for at in outer:
         for values in itertools.product(*inner.values()):
-            whole = {**place, **dict(zip(inner, values, strict=True))}
+            whole = {**at, **dict(zip(inner, values, strict=True))}
             rows.append(tuple(whole[key] for key in keys))
     return rows
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advpure.training.randomness import integers, uniform
+
 
 def shift_images(
     images: Tensor, pixels: int, generator: torch.Generator, *, reflect: bool = False
@@ -19,9 +21,7 @@ def shift_images(
     if pixels == 0:
         return images
     batch, _, height, width = images.shape
-    offsets = torch.randint(
-        0, 2 * pixels + 1, (2, batch), generator=generator, dtype=torch.int64, device="cpu"
-    ).to(images.device)
+    offsets = integers(0, 2 * pixels + 1, (2, batch), generator).to(images.device)
     padded = F.pad(images, (pixels,) * 4, mode="reflect" if reflect else "constant")
     rows = offsets[0][:, None] + torch.arange(height, device=images.device, dtype=torch.int64)
     columns = offsets[1][:, None] + torch.arange(width, device=images.device, dtype=torch.int64)
@@ -32,10 +32,7 @@ def shift_images(
 
 def flip_images(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image [B, C, H, W] left to right with probability 1/2."""
-    return mirror(
-        images,
-        torch.rand(len(images), generator=generator, dtype=torch.float32, device="cpu") < 0.5,
-    )
+    return mirror(images, uniform((len(images),), generator) < 0.5)
 
 
 def mirror(images: Tensor, chosen: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ from advpure.core.denoisers import EDMDenoiser
 from advpure.networks.weights import LoadedNetwork, state_sha256
 from advpure.training.consistency import noise_range
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.randomness import normal
+from advpure.training.tasks import Batch, Task, fixed_classifier, right, take, validation_batch
 
 _DEFAULTS = {"guide": "", "draws": 2, "diversity": 0.1, **LEVELS, "sigmas": (0.25, 0.5, 1.0)}
 
@@ -95,7 +95,7 @@ class CalibrationTask(Task):
         if not values["guide"]:
             raise BadInput("guide", "is not given", "name a classifier in the recipe's [loss]")
         self.levels, self.name = Levels.of(values), str(values["guide"])
-        self.guide = _load_guide(self.name, dataset)
+        self.guide = fixed_classifier(self.name, dataset)
         self.held_out = validation_batch(dataset, 500)
 
     def answers(
@@ -103,14 +103,12 @@ class CalibrationTask(Task):
     ) -> Tensor:
         """Return the guide's logits of one-shot estimates, [draws, B, K]."""
         level = 2.0 * self.levels.draw(len(images), generator)
-        noise = torch.randn(
-            (draws, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
-        )
+        noise = normal((draws, *images.shape), generator)
         level = level.clamp(min=self.range["sigma_min"])
         added = (level[:, None, None, None] * noise).to(images.device)
         noisy = (to_model(images) + added).flatten(0, 1)
-        told = level.to(images.device).repeat(draws)
-        estimates = EDMDenoiser(network, **self.range)(noisy, told)
+        conditions = level.to(images.device).repeat(draws)
+        estimates = EDMDenoiser(network, **self.range)(noisy, conditions)
         logits: Tensor = self.guide.to(images.device)(to_unit(estimates))
         return logits.reshape(draws, len(images), -1)
 
@@ -119,12 +117,9 @@ class CalibrationTask(Task):
         logits = self.answers(network, batch.images, generator, self.draws)
         return calibration_losses(logits, batch.labels, diversity=self.diversity)
 
-    def metric(self, network: nn.Module) -> float:
-        """Return the guide's accuracy on 500 held-out images, denoised from fixed noise."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            logits = self.answers(network, batch.images, step_generator(0, "validation"), 1)[0]
-        return float((logits.argmax(dim=1) == batch.labels).float().mean())
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return which images the guide classifies correctly after one denoising, [B]."""
+        return right(self.answers(network, batch.images, generator, 1)[0], batch.labels)
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, what was drawn, and the guide."""
@@ -136,10 +131,3 @@ class CalibrationTask(Task):
             "guide_sha256": state_sha256(self.guide),
             "derivation": "re-derived",
         }
-
-
-def _load_guide(name: str, dataset: str) -> nn.Module:
-    """Load the classifier, whose parameters stay as they are."""
-    from advpure.loading import load_judge
-
-    return load_judge(dataset, name)[0].eval().requires_grad_(False)

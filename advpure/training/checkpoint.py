@@ -150,8 +150,8 @@ def _check_optimizer(stored: Any, optimizer: torch.optim.Optimizer, what: str) -
     for index, entry in moments.items():
         if type(index) is not int or not 0 <= index < len(parameters):
             raise BadInput(f"parameter {shown(index)} in the {what}", "is unknown", _FIX)
-        found = {name for name, value in _entries(entry) if _fits(value, parameters[index])}
-        if entry != {} and found != names:
+        fitting = {name for name, value in _entries(entry) if _fits(value, parameters[index])}
+        if entry != {} and fitting != names:
             raise BadInput(f"moments of parameter {index} in the {what}", "do not fit it", _FIX)
 
 

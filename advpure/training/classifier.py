@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.networks.weights import LoadedNetwork
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.randomness import normal, uniform
+from advpure.training.tasks import Batch, Task, right, take, validation_batch
 
 _DEFAULTS = {"noise": 0.0, "label_smoothing": 0.0}
 
@@ -37,23 +38,15 @@ class ClassifierTask(Task):
         """Return the cross-entropy of each image, [B]."""
         images = batch.images
         if self.noise:
-            level = self.noise * torch.rand(
-                len(images), 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu"
-            )
-            noise = torch.randn(
-                images.shape, generator=generator, dtype=torch.float32, device="cpu"
-            )
-            images = images + (level * noise).to(images.device)
+            level = self.noise * uniform((len(images), 1, 1, 1), generator)
+            images = images + (level * normal(images.shape, generator)).to(images.device)
         return F.cross_entropy(
             network(images), batch.labels, reduction="none", label_smoothing=self.smoothing
         )
 
-    def metric(self, network: nn.Module) -> float:
-        """Return the accuracy on up to 1,000 held-out images."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            predicted = network(batch.images).argmax(dim=1)
-        return float((predicted == batch.labels).float().mean())
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return which images are classified correctly, [B]."""
+        return right(network(batch.images), batch.labels)
 
     def facts(self) -> dict[str, Any]:
         """Return nothing: images go in as they are."""

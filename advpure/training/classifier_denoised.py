@@ -19,8 +19,8 @@ from advpure.base.units import to_model, to_unit
 from advpure.core.denoisers import Denoiser
 from advpure.networks.weights import LoadedNetwork, sha256
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.randomness import normal, step_generator
+from advpure.training.tasks import Batch, Task, right, take, validation_batch
 
 _DEFAULTS = {"denoiser": "", "label_smoothing": 0.0, **LEVELS}
 
@@ -64,9 +64,7 @@ class DenoisedClassifierTask(Task):
             Images in [0, 1], of the same shape, without gradient.
         """
         level = self.levels.draw(len(images), generator).to(images.device)
-        noise = torch.randn(
-            images.shape, generator=generator, dtype=torch.float32, device="cpu"
-        ).to(images.device)
+        noise = normal(images.shape, generator).to(images.device)
         noisy = to_model(images) + 2.0 * level[:, None, None, None] * noise
         with torch.no_grad():  # the denoiser is fixed and the images are data
             self.denoiser.to(images.device)
@@ -80,12 +78,9 @@ class DenoisedClassifierTask(Task):
             network(purified), batch.labels, reduction="none", label_smoothing=self.smoothing
         )
 
-    def metric(self, network: nn.Module) -> float:
-        """Return the accuracy on 500 held-out images, denoised from fixed noise."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            predicted = network(batch.images).argmax(dim=1)
-        return float((predicted == batch.labels).float().mean())
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return which images, denoised from fixed noise, are classified correctly, [B]."""
+        return right(network(batch.images), batch.labels)
 
     def facts(self) -> dict[str, Any]:
         """Return which denoiser stands in front, and at which noise."""

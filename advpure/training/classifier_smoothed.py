@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from advpure.base.errors import BadInput
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.randomness import normal
+from advpure.training.tasks import Batch, Task, right, take, validation_batch
 
 _DEFAULTS = {"noises": 1, "consistency": 0.0, "entropy": 0.0, "label_smoothing": 0.0, **LEVELS}
 
@@ -100,9 +100,7 @@ class SmoothedClassifierTask(Task):
     def noisy(self, images: Tensor, generator: torch.Generator, draws: int) -> Tensor:
         """Add noise to images, [draws * B, C, H, W]; an image keeps its level over the draws."""
         level = self.levels.draw(len(images), generator)[:, None, None, None]
-        noise = torch.randn(
-            (draws, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
-        )
+        noise = normal((draws, *images.shape), generator)
         return (images + (level * noise).to(images.device)).flatten(0, 1)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -116,13 +114,9 @@ class SmoothedClassifierTask(Task):
             label_smoothing=self.smoothing,
         )
 
-    def metric(self, network: nn.Module) -> float:
-        """Return the accuracy on up to 1,000 held-out images under fixed noise."""
-        batch = self.held_out.to(network)
-        noisy = self.noisy(batch.images, step_generator(0, "validation"), 1)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            predicted = network(noisy).argmax(dim=1)
-        return float((predicted == batch.labels).float().mean())
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return which images are classified correctly under noise, [B]."""
+        return right(network(self.noisy(batch.images, generator, 1)), batch.labels)
 
     def facts(self) -> dict[str, Any]:
         """Return at which noise it answers."""

@@ -21,7 +21,7 @@ from advpure.networks.weights import LoadedNetwork
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.labelled import with_labels
 from advpure.training.precision import InBfloat16
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import integers, normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
 _DEFAULTS = {"nodes": 18, "highest": 0.0, "teacher_bfloat16": False, **SETTINGS}
@@ -71,8 +71,6 @@ class ConsistencyTask(Task):
         teacher: A network that the EDM task trained; its noise range is taken over.
     """
 
-    metric_name = "validation_loss"
-
     def __init__(
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
     ) -> None:
@@ -94,17 +92,8 @@ class ConsistencyTask(Task):
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the distance between neighbouring outputs for each image, [B]."""
         clean = to_model(batch.images)
-        node = torch.randint(
-            self.first,
-            self.nodes - 1,
-            (len(clean),),
-            generator=generator,
-            dtype=torch.int64,
-            device="cpu",
-        )
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
-            clean.device
-        )
+        node = integers(self.first, self.nodes - 1, (len(clean),), generator)
+        noise = normal(clean.shape, generator).to(clean.device)
         t, s = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         student = ConsistencyDenoiser(with_labels(network, batch.labels), **self.range)
         noisy = clean + t[:, None, None, None] * noise
@@ -116,16 +105,10 @@ class ConsistencyTask(Task):
         return self.distance(student(noisy, t), target)
 
     def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
-        """Return the teacher's network; a conditional one is told the labels of the batch."""
+        """Return the teacher's network; a conditional one receives the labels of the batch."""
         return with_labels(self.teacher.to(device), labels)
-
-    def metric(self, network: nn.Module) -> float:
-        """Return the mean loss on held-out images with fixed noise."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            return float(self.losses(network, batch, step_generator(0, "validation")).mean())
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the number of nodes, model units."""
-        found = {**self.range, "nodes": self.nodes, "distance": self.kind}
-        return {**found, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else found
+        known = {**self.range, "nodes": self.nodes, "distance": self.kind}
+        return {**known, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else known

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
 from advpure.base.units import to_model
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.core.denoisers import ConsistencyDenoiser, checked_range
 from advpure.core.schedules import karras_grid
 from advpure.networks.layers import seed_dropout
@@ -31,7 +31,7 @@ from advpure.training.curricula import (
     original_nodes,
 )
 from advpure.training.distances import SETTINGS, make_distance, mean_squared
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import integers, normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
 _ORIGINAL = {"first": 2, "last": 150, "decay": 0.9}
@@ -59,7 +59,7 @@ class ConsistencyTrainingTask(Task):
     ) -> None:
         """Check the settings and read the validation images."""
         losses = settings.get("losses", _SHARED["losses"])
-        choose(losses, ("original", "improved"), "losses")
+        check_choice(losses, ("original", "improved"), "losses")
         self.improved = losses == "improved"
         own = _IMPROVED if self.improved else _ORIGINAL
         values = take(settings, {**_SHARED, **own, **SETTINGS})
@@ -113,17 +113,8 @@ class ConsistencyTrainingTask(Task):
         if self.improved:
             node = torch.multinomial(self.weights, len(clean), True, generator=generator)
         else:
-            node = torch.randint(
-                0,
-                self.nodes - 1,
-                (len(clean),),
-                generator=generator,
-                dtype=torch.int64,
-                device="cpu",
-            )
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
-            clean.device
-        )
+            node = integers(0, self.nodes - 1, (len(clean),), generator)
+        noise = normal(clean.shape, generator).to(clean.device)
         s, t = self.grid[node].to(clean.device), self.grid[node + 1].to(clean.device)
         mask = generator.get_state()
         with torch.no_grad():  # the target is a constant: that is the method's stop-gradient
@@ -136,20 +127,12 @@ class ConsistencyTrainingTask(Task):
         lost = self.distance(online, target)
         return lost / (t - s) if self.improved else lost
 
-    def metric(self, network: nn.Module) -> float:
-        """Return the mean squared one-step error at noise level 1 on held-out images."""
-        batch = self.held_out.to(network)
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the squared one-step errors at noise level 1, [B]."""
         clean = to_model(batch.images)
-        noise = torch.randn(
-            clean.shape,
-            generator=step_generator(0, "validation"),
-            dtype=torch.float32,
-            device="cpu",
-        )
+        noise = normal(clean.shape, generator).to(clean.device)
         levels = torch.full((len(clean),), _LEVEL, device=clean.device, dtype=torch.float32)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            denoised = self._denoise(network, clean + _LEVEL * noise.to(clean.device), levels)
-            return float(mean_squared(denoised, clean).mean())
+        return mean_squared(self._denoise(network, clean + _LEVEL * noise, levels), clean)
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the final number of nodes, model units."""

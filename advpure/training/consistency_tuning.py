@@ -20,7 +20,7 @@ from advpure.networks.weights import LoadedNetwork
 from advpure.training.consistency import noise_range
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
 _DEFAULTS = {**SETTINGS, **LEVELS, "distance": "lpips", "sigmas": (0.25, 0.5, 1.0)}
@@ -35,8 +35,6 @@ class ConsistencyTuningTask(Task):
             `advpure.training.distances`.
         teacher: The consistency model to start from; its grid and noise range are taken over.
     """
-
-    metric_name = "validation_loss"
 
     def __init__(
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
@@ -57,19 +55,11 @@ class ConsistencyTuningTask(Task):
         """Return the distance of each image to its one-step output, [B]."""
         clean = to_model(batch.images)
         level = 2.0 * self.levels.draw(len(clean), generator)
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
-            clean.device
-        )
+        noise = normal(clean.shape, generator).to(clean.device)
         node = (self.grid[None, :] - level[:, None]).abs().argmin(dim=1)
         noisy = clean + level.to(clean.device)[:, None, None, None] * noise
         student = ConsistencyDenoiser(network, **self.range)
         return self.distance(student(noisy, self.grid[node].to(clean.device)), clean)
-
-    def metric(self, network: nn.Module) -> float:
-        """Return the mean loss on held-out images with fixed noise."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            return float(self.losses(network, batch, step_generator(0, "validation")).mean())
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, the grid, and what was drawn."""

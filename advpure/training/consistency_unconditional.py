@@ -1,6 +1,6 @@
 """An unconditional consistency model from a class-conditional one.
 
-The start is a conditional consistency model whose class tokens give way to their mean, as one
+The start is a conditional consistency model whose class tokens are replaced by their mean, as one
 learnable token (the recipe says `classes = 1`). It is trained on by consistency distillation; the
 trajectories are those of an EDM denoiser, of a conditional one with the mean of its tokens.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.networks.lpips import load_lpips
 from advpure.training.precision import InBfloat16
 
@@ -66,9 +66,9 @@ def make_distance(settings: Mapping[str, Any]) -> Distance:
         wrapped = InBfloat16(network, bool(settings["lpips_bfloat16"]))
 
         def perceptual(a: Tensor, b: Tensor) -> Tensor:
-            found: Tensor = wrapped.to(a.device)(a, b)
-            return found
+            distance: Tensor = wrapped.to(a.device)(a, b)
+            return distance
 
         return perceptual
-    choose(name, ("lpips", *_PLAIN), "distance")
+    check_choice(name, ("lpips", *_PLAIN), "distance")
     return _PLAIN[name]

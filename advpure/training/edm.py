@@ -20,7 +20,7 @@ from advpure.core.denoisers import EDMDenoiser, checked_range
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import normal, uniform
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
 _DEFAULTS = {
@@ -45,8 +45,6 @@ class EDMTask(Task):
         teacher: None.
     """
 
-    metric_name = "validation_loss"
-
     def __init__(
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
     ) -> None:
@@ -63,9 +61,7 @@ class EDMTask(Task):
         """Return the weighted squared error of each image, [B]."""
         clean = to_model(batch.images)
         sigma = self._draw(len(clean), generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator, dtype=torch.float32, device="cpu").to(
-            clean.device
-        )
+        noise = normal(clean.shape, generator).to(clean.device)
         labels = self._hidden(batch.labels, generator) if network.training else batch.labels
         denoised = EDMDenoiser(with_labels(network, labels), **self.range)(
             clean + sigma[:, None, None, None] * noise, sigma
@@ -79,26 +75,14 @@ class EDMTask(Task):
         if self.levels is not None:
             lowest = torch.tensor(self.range["sigma_min"], dtype=torch.float32, device="cpu")
             return torch.maximum(2.0 * self.levels.draw(count, generator), lowest)
-        return (
-            torch.randn(count, generator=generator, dtype=torch.float32, device="cpu") * self.p_std
-            + self.p_mean
-        ).exp()
+        return (normal((count,), generator) * self.p_std + self.p_mean).exp()
 
     def _hidden(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Hide labels [B] at random: -1 asks for the mean class."""
         if not self.label_dropout:
             return labels
-        hidden = (
-            torch.rand(len(labels), generator=generator, dtype=torch.float32, device="cpu")
-            < self.label_dropout
-        )
+        hidden = uniform(labels.shape, generator) < self.label_dropout
         return labels.masked_fill(hidden.to(labels.device), -1)
-
-    def metric(self, network: nn.Module) -> float:
-        """Return the mean loss on held-out images with fixed noise."""
-        batch = self.held_out.to(network)
-        with torch.no_grad():  # a number for the log: nothing differentiates it
-            return float(self.losses(network, batch, step_generator(0, "validation")).mean())
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range and sigma_data, model units, and a restriction of the noise."""

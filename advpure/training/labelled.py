@@ -18,7 +18,7 @@ TOKENS = "tokens.weight"
 
 
 class Labelled(nn.Module):
-    """A network that is told the labels of a batch.
+    """A network that receives the labels of a batch.
 
     Args:
         network: Called with images, noise levels and labels.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advpure.base.errors import BadInput
 from advpure.base.validation import check_value
+from advpure.training.randomness import integers, uniform
 
 LEVELS: Mapping[str, Any] = {"sigmas": (), "sigma_range": ()}
 """The settings of a recipe's loss that choose levels, with their defaults."""
@@ -16,7 +17,7 @@ LEVELS: Mapping[str, Any] = {"sigmas": (), "sigma_range": ()}
 
 @dataclass(frozen=True)
 class Levels:
-    """What to draw from.
+    """The distribution that noise levels are drawn from: a list or an interval.
 
     Attributes:
         values: Levels that are drawn with equal chances; empty means the interval.
@@ -54,13 +55,9 @@ class Levels:
             [0.25, 0.25]
         """
         if self.values:
-            index = torch.randint(
-                0, len(self.values), (count,), generator=generator, dtype=torch.int64, device="cpu"
-            )
+            index = integers(0, len(self.values), (count,), generator)
             return torch.tensor(self.values, dtype=torch.float32, device="cpu")[index]
-        return self.low + (self.high - self.low) * torch.rand(
-            count, generator=generator, dtype=torch.float32, device="cpu"
-        )
+        return self.low + (self.high - self.low) * uniform((count,), generator)
 
     def __str__(self) -> str:
         """Name the levels as the papers do."""

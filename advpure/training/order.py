@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from advpure.base.errors import BadInput
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import integers, step_generator
 
 
-class Place(NamedTuple):
+class BatchOrder(NamedTuple):
     """Images of a batch.
 
     Attributes:
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     mirrored: Tensor
 
 
-def epoch_batch(seed: int, step: int, batch: int, size: int) -> Place:
+def epoch_batch(seed: int, step: int, batch: int, size: int) -> BatchOrder:
     """Return the images of a step when every image comes once an epoch.
 
     An image is mirrored in every other epoch, beginning with the first or the second by a coin:
@@ -47,10 +47,10 @@ def epoch_batch(seed: int, step: int, batch: int, size: int) -> Place:
     if batch > size:
         raise BadInput(f"batch {batch}", f"is larger than the {size} images", "lower it")
     steps = size // batch
-    epoch, place = step // steps, step % steps
+    epoch, within = step // steps, step % steps
     order, coins = _permutation(seed, epoch, size), _coins(seed, size)
-    index = order[place * batch : (place + 1) * batch]
-    return Place(index, (coins[index] + epoch) % 2 == 1)
+    index = order[within * batch : (within + 1) * batch]
+    return BatchOrder(index, (coins[index] + epoch) % 2 == 1)
 
 
 @lru_cache(maxsize=2)
@@ -64,6 +64,4 @@ def _permutation(seed: int, epoch: int, size: int) -> Tensor:
 @lru_cache(maxsize=2)
 def _coins(seed: int, size: int) -> Tensor:
     """Return which images are mirrored in the first epoch, 0 or 1, [size]."""
-    return torch.randint(
-        0, 2, (size,), generator=step_generator(seed, "first side"), dtype=torch.int64, device="cpu"
-    )
+    return integers(0, 2, (size,), step_generator(seed, "first side"))

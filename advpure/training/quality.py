@@ -83,10 +83,10 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return rates
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
-    judge = dataset_info(metadata["dataset"]).classifier
-    if judge is None or judge not in list_models():
+    classifier_name = dataset_info(metadata["dataset"]).classifier
+    if classifier_name is None or classifier_name not in list_models():
         return []
-    classifier = load_network(model_path(judge)).network
+    classifier = load_network(model_path(classifier_name)).network
     names = ("sigma_data", "sigma_min", "sigma_max")
     span = {name: float(metadata[name]) for name in names}
     if metadata["task"] == "consistency":
@@ -147,7 +147,7 @@ def one_shot(denoiser: Denoiser, data: Images, sigma: float, node: float) -> Ten
         denoiser: The denoiser.
         data: Clean images and their ids.
         sigma: Standard deviation of the noise, [0, 1] units.
-        node: Noise level that the network is told, model units.
+        node: Noise level that the network receives, model units.
 
     Returns:
         Denoised images [n, C, H, W], [0, 1] units, not clipped.

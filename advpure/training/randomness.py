@@ -1,8 +1,10 @@
 """The randomness of a training: a pure function of the seed and the step."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 
 def step_generator(seed: int, *names: str | int) -> torch.Generator:
@@ -24,3 +26,19 @@ def step_generator(seed: int, *names: str | int) -> torch.Generator:
     text = repr((seed, *names)).encode()
     key = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
     return torch.Generator().manual_seed(key)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw standard normal values, float32 on the CPU."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw values uniformly from [0, 1), float32 on the CPU."""
+    return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def integers(low: int, high: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw integers uniformly from low .. high - 1, int64 on the CPU."""
+    size = tuple(shape)
+    return torch.randint(low, high, size, generator=generator, dtype=torch.int64, device="cpu")

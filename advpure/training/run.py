@@ -127,11 +127,7 @@ def train(
         )
     if trainer.step > last:
         _note(f"step {last} has passed: the weights are those of step {trainer.step}")
-    trainer.run(
-        last,
-        save_seconds=save_seconds,
-        progress=progress,
-    )
+    trainer.run(last, save_seconds=save_seconds, progress=progress)
     exported, quality = export_network(
         plan,
         trainer.average.to("cpu"),

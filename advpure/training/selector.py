@@ -11,7 +11,7 @@ w_1 = 1. It learns from the images that f was trained on, which f knows better t
 certified for whatever its selector answers, see `advpure.analysis.certification.composition`.
 
 Source: in the spirit of ACES ([Horvath2022]), whose selection network
-nobody published: target, weights and network are ours (re-derived).
+was not published: target, weights and network are ours (re-derived).
 """
 
 import math
@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from advpure.base.errors import BadInput
 from advpure.networks.weights import LoadedNetwork, state_sha256
 from advpure.training.levels import LEVELS, Levels
-from advpure.training.randomness import step_generator
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.randomness import normal, step_generator
+from advpure.training.tasks import Batch, Task, fixed_classifier, take, validation_batch
 
 _DEFAULTS = {"certified": "", "draws": 8, "share": 0.9, "core_weight": 1.0, **LEVELS}
 
@@ -70,16 +70,14 @@ class SelectorTask(Task):
         if not values["certified"]:
             raise BadInput("certified", "is not given", "name a classifier in the recipe's [loss]")
         self.name = str(values["certified"])
-        self.certified = _load_certified(self.name, dataset)
+        self.certified = fixed_classifier(self.name, dataset)
         self.held_out = validation_batch(dataset, 1000)
 
     def examples(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return noisy images [B, C, H, W] for the selector, and their targets [B]."""
         images, count = batch.images, len(batch.labels)
         level = self.levels.draw(count, generator)[:, None, None, None]
-        noise = torch.randn(
-            (self.draws + 1, *images.shape), generator=generator, dtype=torch.float32, device="cpu"
-        )
+        noise = normal((self.draws + 1, *images.shape), generator)
         noisy = images + (level * noise).to(images.device)
         with torch.no_grad():  # the certified classifier stays as it is
             logits = self.certified.to(images.device)(noisy[1:].flatten(0, 1))
@@ -102,7 +100,7 @@ class SelectorTask(Task):
         return sum(shares) / len(shares)
 
     def facts(self) -> dict[str, Any]:
-        """Return at which noise it chooses, and between whom."""
+        """Return the noise levels, and the certified classifier that it selects."""
         return {
             "task": "selector",
             "trained_sigma": str(self.levels),
@@ -111,10 +109,3 @@ class SelectorTask(Task):
             "certified_sha256": state_sha256(self.certified),
             "derivation": "re-derived",
         }
-
-
-def _load_certified(name: str, dataset: str) -> nn.Module:
-    """Load the certified classifier, whose parameters stay as they are."""
-    from advpure.loading import load_judge
-
-    return load_judge(dataset, name)[0].eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from advpure.base.registry import Registry
 from advpure.base.validation import check_value
 from advpure.data import load_images
 from advpure.networks.weights import LoadedNetwork
+from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
 
 
@@ -36,36 +37,44 @@ class Task(ABC):
     that keeps tensors of its own from step to step gives them to `state` for the checkpoint.
     """
 
-    metric_name: str
+    metric_name: str = "validation_loss"
     """Name of the validation metric, for the log."""
+    held_out: Batch
+    """The images that validate."""
 
     @abstractmethod
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the loss of every sample, [B]; the trainer minimises the mean."""
 
-    @abstractmethod
     def metric(self, network: nn.Module) -> float:
-        """Return the validation metric: always the same images and noise."""
+        """Return the validation metric: the mean score of always the same images and noise."""
+        batch = self.held_out.to(network)
+        with torch.no_grad():  # a number for the log: nothing differentiates it
+            return float(self.score(network, batch, step_generator(0, "validation")).mean())
+
+    def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return what the validation metric is the mean of, [B]: by default the losses."""
+        return self.losses(network, batch, generator)
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return what users of the weights must know, JSON values; may replace the task's name."""
 
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
-        """See the network before the first step."""
+        """Receive the network before the first step."""
 
     def begin_step(self, step: int, steps: int) -> None:  # noqa: B027
         """Prepare for a step, counted from 0, of a training of so many."""
 
     def end_step(self, network: nn.Module) -> None:  # noqa: B027
-        """See the network after a step."""
+        """Receive the network after a step."""
 
     def state(self) -> dict[str, Tensor]:
         """Return what has to survive an interruption."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Take up a stored state."""
+        """Restore a stored state."""
 
 
 _Share = Annotated[float, Ge(0), Lt(1)]
@@ -148,6 +157,18 @@ def validation_batch(dataset: str, limit: int) -> Batch:
     return Batch(images[:limit], labels[:limit])
 
 
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which images are classified correctly, 0.0 or 1.0, [B]."""
+    return (logits.argmax(dim=1) == labels).float()
+
+
+def fixed_classifier(name: str, dataset: str) -> nn.Module:
+    """Load a classifier whose parameters stay as they are: a shipped name or a weights file."""
+    from advpure.loading import load_judge
+
+    return load_judge(dataset, name)[0].eval().requires_grad_(False)
+
+
 TASKS: Registry[Callable[..., Task]] = Registry("task")
 """What a recipe's `task` means. A new one is one file and one line here."""
 _HERE = "advpure.training"
@@ -200,9 +221,13 @@ NEEDS_TEACHER = {
 }
 """Tasks that start from a trained network."""
 DENOISES = {
-    "edm", "consistency", "consistency-training", "consistency-tuning",
-    "consistency-unconditional", "calibration",
-}  # fmt: skip
+    "edm",
+    "consistency",
+    "consistency-training",
+    "consistency-tuning",
+    "consistency-unconditional",
+    "calibration",
+}
 """Tasks whose network takes images and noise levels; those of the others take images alone."""
 
 

@@ -31,7 +31,7 @@ from advpure.training.checkpoint import check_members, check_same_names, read_ch
 from advpure.training.optimization import make_optimizer, rate_factor
 from advpure.training.order import epoch_batch
 from advpure.training.precision import InBfloat16
-from advpure.training.randomness import step_generator
+from advpure.training.randomness import integers, step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
 
@@ -141,9 +141,7 @@ class Trainer:
         if recipe.order == "epochs":
             index, mirrored = epoch_batch(recipe.seed, self.step, recipe.batch, size)
         else:
-            index = torch.randint(
-                0, size, (recipe.batch,), generator=generator, dtype=torch.int64, device="cpu"
-            )
+            index = integers(0, size, (recipe.batch,), generator)
         images = self.data.pixels[index].float() / self.data.full_scale
         images = shift_images(images, recipe.shift, generator, reflect=recipe.reflect)
         if recipe.flip and mirrored is not None:
@@ -267,13 +265,11 @@ class Trainer:
         recipe: dict[str, Any],
         fix: str = "choose another folder or start again without resuming",
     ) -> None:
-        """Refuse what was made by another recipe."""
+        """Refuse a checkpoint or weights that another recipe made."""
         own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
         recipe = {**defaults(), **recipe}
         changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
         if changed:
             raise BadInput(
-                what,
-                f"was made with another {changed[0]} ({recipe.get(changed[0])!r})",
-                fix,
+                what, f"was made with another {changed[0]} ({recipe.get(changed[0])!r})", fix
             )

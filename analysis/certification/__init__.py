@@ -17,10 +17,7 @@ from advpure.analysis.certification.accuracy import (
 )
 from advpure.analysis.certification.anytime import AnytimeRule, follow, lower_bounds
 from advpure.analysis.certification.cascade import CascadeCertificate, certify_cascade
-from advpure.analysis.certification.composition import (
-    ComposedCertificate,
-    certify_composition,
-)
+from advpure.analysis.certification.composition import ComposedCertificate, certify_composition
 from advpure.analysis.certification.emulation import emulate
 from advpure.analysis.certification.jointly import certify_jointly
 from advpure.analysis.certification.logs import read_log, write_log

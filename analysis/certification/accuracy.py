@@ -208,7 +208,7 @@ def best_over(curves: Sequence[CertifiedImages], radii: Sequence[float]) -> list
     """Return, for every radius, the highest certified accuracy of several sets of certificates.
 
     This is how the published tables choose sigma: for each radius by the result itself. It is an
-    oracle, since nobody can choose so beforehand, and its intervals know nothing of the choice.
+    oracle, since the choice cannot be made beforehand, and its intervals ignore the choice.
     The first of equals counts.
 
     Raises:
@@ -238,7 +238,7 @@ def accuracy_lower_bound(
         n: Images.
         alpha: Probability of error of each certificate.
         failure: Probability rho that the bound fails.
-        choices: Number of curves among which the one at hand was chosen by its result.
+        choices: Number of curves among which this one was chosen by its result.
 
     Returns:
         The bound, at least 0.
@@ -327,7 +327,7 @@ def compare(
         unnamed, other = (first, second) if first.by_line else (second, first)
         raise BadInput(
             f"{unnamed.name} beside {other.name}",
-            "has no column idx, so nobody knows which of its images are the other's",
+            "has no column idx, so it is unknown which of its images are the other's",
             "add the column idx to the log",
         )
     common, left, right = np.intersect1d(first.ids, second.ids, return_indices=True)

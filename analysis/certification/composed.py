@@ -182,9 +182,9 @@ def make_selector(
         raise BadInput(
             f"policy {defense.policy.kind}", "has no entropy of one answer", "use single"
         )
-    judge, identity = load_judge(dataset, core)
+    classifier, identity = load_judge(dataset, core)
     with torch.no_grad():  # answers, not gradients
-        answers = tiled(judge, defense.tile)(images.images).argmax(1)
+        answers = tiled(classifier, defense.tile)(images.images).argmax(1)
     cores = dict(zip(images.ids.tolist(), answers.tolist(), strict=True))
     if trained is None:
         described = {"core": identity, "select_entropy": float(threshold)}
@@ -198,7 +198,7 @@ def make_selector(
 
 
 def check_composed(settings: Mapping[str, Any], procedure: str) -> None:
-    """Refuse to read joint answers as classes, or classes as joint answers.
+    """Refuse joint answers for other procedures, and other counts for ``composed``.
 
     Raises:
         BadInput: where exactly one of the run and the procedure has a core.

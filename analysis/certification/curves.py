@@ -9,12 +9,7 @@ import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.composed import check_composed
-from advpure.analysis.certification.procedures import (
-    Anytime,
-    Cascade,
-    Procedure,
-    find_procedure,
-)
+from advpure.analysis.certification.procedures import Anytime, Cascade, Procedure, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
 
@@ -67,10 +62,7 @@ def make_curves(
 
 
 def _curve(
-    name: str,
-    sigma: float | None,
-    rows: Sequence[tuple[int, int, Certificate]],
-    alpha: float,
+    name: str, sigma: float | None, rows: Sequence[tuple[int, int, Certificate]], alpha: float
 ) -> Curve:
     ids, labels, certificates = zip(*rows, strict=True)
     images = CertifiedImages(

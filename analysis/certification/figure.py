@@ -28,7 +28,7 @@ def draw_curves(
 ) -> Path:
     """Draw certified accuracy against the radius, each curve with its 95 % band (Wilson).
 
-    A curve is exact: it steps down at every image's radius. A band speaks of one radius at a time.
+    A curve is exact: it steps down at every image's radius. A band holds for one radius at a time.
 
     Args:
         curves: Certificates, 1 to 28 sets.
@@ -133,13 +133,6 @@ def _draw(axes: "Axes", curve: CertifiedImages, color: str, style: str) -> None:
 
 def certification_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw the curves of a run from its records alone.
-
-    Args:
-        store: The run's records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
 
     Raises:
         BadInput: for a run without a finished image, or another ending.

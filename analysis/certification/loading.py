@@ -19,7 +19,7 @@ from advpure.analysis.certification.noise import CHUNK, stage_xi
 from advpure.analysis.certification.procedures import Procedure
 from advpure.analysis.certification.settings import CertificationSettings
 from advpure.analysis.study import Loaded
-from advpure.analysis.subject import JudgedSubject
+from advpure.analysis.subject import DefenseSubject
 from advpure.base.errors import BadInput
 from advpure.base.validation import fields_of
 from advpure.core.chain import Chain, Noise
@@ -105,11 +105,11 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
     has_level = "sigma" in {each.name for each in dataclasses.fields(kind)}
     xi = RandomnessConfig(run.seed, run.scheme)
     subject = {
-        **fields_of(JudgedSubject, run),
+        **fields_of(DefenseSubject, run),
         "sigma": procedure.sigmas[0] if has_level else None,
         "tile": _TILES * info.tile if run.tile is None else run.tile,
     }
-    defense = JudgedSubject(**subject).load_defense(xi)
+    defense = DefenseSubject(**subject).load_defense(xi)
     if info.digest is not None:  # of images that a user brings, the classifier knows the classes
         procedure = run.resolved_procedure(_classes(defense, info))
     chains = {s: _chain_at(defense.purifier, s, has_level) for s in procedure.sigmas}

@@ -225,7 +225,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, list[str | int | float]], l
     names = _header(lines[0][1], commas) or _guess(path, _fields(lines[0][1], commas))
     if _ORIGINAL in names:
         names = tuple({"idx": "line", _ORIGINAL: "idx"}.get(name, name) for name in names)
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
     if twice:
         raise BadInput(f"log {path}", f"has two columns {shown(twice[0])}", _FORM)
     missing = [name for name in _NEEDED if name not in names]

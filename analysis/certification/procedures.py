@@ -37,7 +37,7 @@ from advpure.analysis.certification.two_stage import (
 )
 from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Share
-from advpure.base.validation import choose, validate
+from advpure.base.validation import check_choice, validate
 
 ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]
@@ -309,7 +309,7 @@ class Cascade(Procedure):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Procedure):
-    """The prediction of the smoothed classifier at every noise level; it speaks of radius 0."""
+    """The prediction of the smoothed classifier at every noise level; it certifies no radius."""
 
     name: ClassVar[ProcedureName] = "predict"
 
@@ -356,5 +356,5 @@ def find_procedure(name: str) -> type[Procedure]:
     Raises:
         BadInput: for an unknown name.
     """
-    choose(name, get_args(ProcedureName), "procedure")
+    check_choice(name, get_args(ProcedureName), "procedure")
     return PROCEDURES[name]

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
 from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii, read_sigmas
-from advpure.analysis.subject import JudgedSubject, Seeded
+from advpure.analysis.subject import DefenseSubject, Seeded
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag
 from advpure.base.idle import refuse_idle
@@ -22,7 +22,7 @@ _LEAST_BLOCK = 100  # smaller ones would make more rows of records than they are
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertificationSettings(Seeded, JudgedSubject):
+class CertificationSettings(Seeded, DefenseSubject):
     """What a run of certificates asks.
 
     Attributes:

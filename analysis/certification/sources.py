@@ -124,7 +124,7 @@ def read_sources(
         procedures[0].radii if procedures else None,
         tuple(dict.fromkeys(notes)),
         frozenset(named[k].name for k in logs),
-        tuple((name, tuple(named[k].name for k in places)) for name, places in joint),
+        tuple((name, tuple(named[k].name for k in indices)) for name, indices in joint),
     )
 
 

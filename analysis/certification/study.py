@@ -107,6 +107,7 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
     verb: ClassVar[str] = "certify"
     doing: ClassVar[str] = "classifying"
     tables: ClassVar[tuple[Schema, ...]] = (COUNTS,)
+    figure: ClassVar[str] = "advpure.analysis.certification.figure:certification_figure"
     columns: ClassVar[Columns] = {
         "certified": {"at": "best.0", "unit": "percent"},
         "average radius": {"at": "curves.0.average_certified_radius", "unit": "radius"},
@@ -181,13 +182,6 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         """Add what must be known of counts that were taken over."""
         warnings = (looked_note(loaded.procedure, Path(folder)) for folder in self.counts)
         return report.with_notes(*filter(None, warnings))
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw certified accuracy over the radius."""
-        from advpure.analysis.certification.figure import certification_figure
-
-        return certification_figure(store, path)
 
     def pictures(
         self, report: CertificationReport, loaded: LoadedCertification, plot: Path | None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from advpure.analysis.certification.counting import COUNTS, ESTIMATION, SELECTION, from_text
+from advpure.analysis.certification.counting import COUNTS, SELECTION, from_text
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Row
@@ -105,13 +105,3 @@ class Tallies:
         """Return the tallies of an image at given noise levels, as far as there are any."""
         tallies = {sigma: self.by_key.get((sample, sigma)) for sigma in sigmas}
         return {sigma: tally for sigma, tally in tallies.items() if tally is not None}
-
-
-def units_done(tallies: Tallies) -> set[tuple[int, float, str, int]]:
-    """Return the keys of the units that are counted."""
-    units = set()
-    for (sample, sigma), tally in tallies.by_key.items():
-        if tally.selection is not None:
-            units.add((sample, sigma, SELECTION, 0))
-        units |= {(sample, sigma, ESTIMATION, block) for block in tally.blocks}
-    return units

@@ -77,7 +77,7 @@ class CheckSettings:
     directions: Annotated[int, Ge(1), Le(2**16)] = 8
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
 
 

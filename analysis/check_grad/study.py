@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -163,6 +162,7 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
     verb: ClassVar[str] = "check-grad"
     doing: ClassVar[str] = "checking"
     tables: ClassVar[tuple[Schema, ...]] = (PURIFIER, AGREEMENT)
+    figure: ClassVar[str] = "advpure.analysis.check_grad.figure:errors_figure"
     of_defense: ClassVar[bool] = True
     unused: ClassVar[Mapping[str, str]] = {
         "subset": "leave it out: the first images are checked",
@@ -284,10 +284,3 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
                 if name in asked
             ),
         )
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the errors of every purifier."""
-        from advpure.analysis.check_grad.figure import errors_figure
-
-        return errors_figure(store, path)

@@ -1,4 +1,4 @@
-"""Figures 4a and 4b of seed 003: paths in a Gaussian score field, and the rate of every step."""
+"""Figures 4a and 4b of [Wei2025]: paths in a Gaussian score field, and the rate of every step."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 def field_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a recorded run: paths on the left, rates on the right.
-
-    Args:
-        store: Its records.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
 
     Raises:
         BadInput: for another ending.
@@ -128,17 +121,12 @@ def draw_field_rates(axes: "Axes", rates: FieldRates) -> None:
         axes: Where.
         rates: What was simulated.
     """
-    places = np.arange(rates.rates.shape[1])
+    steps = np.arange(rates.rates.shape[1])
     for k, line in enumerate(rates.rates):
         label = f"simulated, {len(rates.rates)} random perturbations" if k == 0 else None
-        axes.plot(places, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
+        axes.plot(steps, line, color=PALETTE[0], linewidth=1.0, alpha=0.5, label=label)
     axes.plot(
-        places,
-        rates.predicted,
-        color=PALETTE[6],
-        linestyle="--",
-        linewidth=1.4,
-        label="closed form",
+        steps, rates.predicted, color=PALETTE[6], linestyle="--", linewidth=1.4, label="closed form"
     )
     axes.axhline(
         rates.on_manifold, color=PALETTE[3], linestyle="-.", linewidth=1.1, label="along the data"

@@ -1,7 +1,6 @@
-"""The Gaussian score field as a study: figure 4b and table S1 of seed 003."""
+"""The Gaussian score field as a study: figure 4b and table S1 of [Wei2025]."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -108,7 +107,7 @@ def _cell(value: float | bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
-    """Print table S1 of seed 003 with what follows from it, and simulate figure 4b.
+    """Print table S1 of [Wei2025] with what follows from it, and simulate figure 4b.
 
     Example: advpure field --reading small_step --plot field.png
 
@@ -120,6 +119,7 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
     verb: ClassVar[str] = "field"
     doing: ClassVar[str] = "simulating"
     tables: ClassVar[tuple[Schema, ...]] = (FIELD,)
+    figure: ClassVar[str] = "advpure.analysis.closed_forms.field_figure:field_figure"
     columns: ClassVar[Columns] = {"first step": {"at": "first"}, "last step": {"at": "last"}}
 
     reading: Literal["printed", "variance", "small_step"] = "variance"
@@ -189,10 +189,3 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
             table=table,
             notes=(diverges,) if len(table.readings) > 1 else (),
         )
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw paths on the left, rates on the right."""
-        from advpure.analysis.closed_forms.field_figure import field_figure
-
-        return field_figure(store, path)

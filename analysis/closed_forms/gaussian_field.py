@@ -4,7 +4,7 @@ A perturbation along the principal direction with variance s_i^2 is multiplied b
 every step. Directions across the data (small variance) die out and those along it stay, so the rate
 of later steps rises towards the slowest direction's.
 
-Source: seed 003, equations 11-14 and figure 4b; spec 8.7 and 12, H8.
+Source: [Wei2025], equations 11-14 and figure 4b.
 """
 
 import math
@@ -82,7 +82,7 @@ def gaussian_field_compression(variances: Sequence[float] | Floats, h: float) ->
 
     Args:
         variances: s_i^2, the eigenvalues of Sigma, positive: one for every dimension, [d]. They
-            are variances, not standard deviations (the published figure confuses them, H8).
+            are variances, not standard deviations (the published figure confuses them).
         h: Step size, positive, in the units of the variances.
 
     Warns:

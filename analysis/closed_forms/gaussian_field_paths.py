@@ -1,4 +1,4 @@
-"""Simulated descent on a Gaussian's score: what figures 4a and 4b of seed 003 show.
+"""Simulated descent on a Gaussian's score: what figures 4a and 4b of [Wei2025] show.
 
 The covariance has principal directions that are no coordinate axes (those of a random reflection),
 states start at samples of the data, and a perturbation is followed as the difference of two states,
@@ -86,7 +86,7 @@ class SimulationSettings:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
 
 
@@ -133,7 +133,7 @@ def simulate_rates(
 
 
 def check_simulation(settings: FieldSettings, simulation: SimulationSettings) -> None:
-    """Refuse what cannot be kept in memory.
+    """Refuse a simulation whose states exceed the memory budget.
 
     Raises:
         BadInput: for more numbers than the budget.

@@ -1,8 +1,8 @@
-"""Table S1 of seed 003, the settings of its Gaussian score field, and what follows from them.
+"""Table S1 of [Wei2025], the settings of its Gaussian score field, and what follows from them.
 
 As printed the field cannot be the one of figure 4b: a standard deviation of 0.01 across the data
 and a step of 0.001 give the factor 1 - h / s^2 = -9, so descent diverges, equation 13's rate is
-negative, and a rate never is. Two readings give a field that converges (erratum H8): the printed
+negative, and a rate never is. Two readings give a field that converges: the printed
 deviation is the variance, or the step is a hundredth of the printed one. Both have the factor 0.9
 across the data; the first is the curve of figure 4b.
 """
@@ -57,7 +57,7 @@ class FieldSettings:
     steps: Natural = 100
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         if self.intrinsic_dimension >= self.dimension:
             raise BadInput(
@@ -100,7 +100,7 @@ class FieldReading(NamedTuple):
         """Return every quantity of the table by name."""
         settings, field = self.settings, self.field
         rates = field.step_rates(settings.steps)
-        places = sorted({0, settings.steps // 5, settings.steps // 2, settings.steps - 1})
+        shown = sorted({0, settings.steps // 5, settings.steps // 2, settings.steps - 1})
         return {
             "variance_on_manifold": float(settings.variances[0]),
             "variance_off_manifold": float(settings.variances[-1]),
@@ -110,7 +110,7 @@ class FieldReading(NamedTuple):
             "expected_rate_eq_13": field.approximate,
             "expected_rate_exact": field.exact,
             "converges": field.valid,
-            **{f"rate_of_step_{k}": float(rates[k]) for k in places},
+            **{f"rate_of_step_{k}": float(rates[k]) for k in shown},
             "rate_of_all_steps": field.total_rate(settings.steps),
         }
 

@@ -1,4 +1,4 @@
-"""Two points at -1 and 1, noise and two purifiers: example 3.1 of seed 000 in closed form.
+"""Two points at -1 and 1, noise and two purifiers: example 3.1 of [Li2024] in closed form.
 
 With x = 1 or -1, equally likely, and y = x + t z:
 
@@ -15,8 +15,8 @@ For the squared distance it is the other way round. Both answer with the same si
 that reads the sign is wrong equally often. The one-shot answer is E[1 - |m|] away from the nearer
 point, the ODE's is on it.
 
-Source: seed 000, example 3.1, with its score corrected: -x / t^2 + tanh(x / t^2) / t^2 (spec 12,
-A5). All in the units of the points: t is a standard deviation there, not sigma in [0, 1] units.
+Source: [Li2024], example 3.1, with its score corrected: -x / t^2 + tanh(x / t^2) / t^2. All in
+the units of the points: t is a standard deviation there, not sigma in [0, 1] units.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,7 @@
-"""Two points under noise as a study: example 3.1 of seed 000 beside its closed forms."""
+"""Two points under noise as a study: example 3.1 of [Li2024] beside its closed forms."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -126,6 +125,7 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
     verb: ClassVar[str] = "two-point"
     doing: ClassVar[str] = "purifying points"
     tables: ClassVar[tuple[Schema, ...]] = (TWO_POINT,)
+    figure: ClassVar[str] = "advpure.analysis.closed_forms.two_point_figure:two_point_figure"
     columns: ClassVar[Columns] = {
         "one-shot": {"at": "rows.0.one_shot"},
         "PF-ODE": {"at": "rows.0.ode"},
@@ -149,10 +149,7 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
             BadInput: for none, or one that is not positive or given twice.
         """
         levels = several(
-            self.noise,
-            lambda one: number(one, "noise", _LEVELS),
-            "noise levels",
-            "write 0.5,1,2",
+            self.noise, lambda one: number(one, "noise", _LEVELS), "noise levels", "write 0.5,1,2"
         )
         return tuple(sorted(levels))
 
@@ -201,10 +198,3 @@ class TwoPoint(Study[Loaded, TwoPointReport]):
             raise BadInput(str(store.folder), "has no rows yet", "run it first")
         levels = tuple(TwoPointLevel.of(t, grouped[t]) for t in sorted(grouped))
         return TwoPointReport(run=store.folder, settings=store.settings, levels=levels)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw both transports against the noise."""
-        from advpure.analysis.closed_forms.two_point_figure import two_point_figure
-
-        return two_point_figure(store, path)

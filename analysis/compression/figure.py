@@ -10,13 +10,6 @@ from advpure.runs.records import RecordStore
 def compression_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw the distribution over images of the compression rate, one group a strength.
 
-    Args:
-        store: The run's records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.
@@ -25,8 +18,10 @@ def compression_figure(store: RecordStore, path: str | Path) -> Path:
     result, s = report.result, report.settings
     groups = {f"{255 * e:.3g}/255": list(result.image_means(e).values()) for e in result.eps}
     return histogram(
-        groups, Path(path), xlabel="compression rate of an image",
+        groups,
+        Path(path),
+        xlabel="compression rate of an image",
         title=f"{s['purifier']} on {s['dataset']}",
         caption=f"{s['distribution']} noise, {s['perturbations']} perturbations an image, "
         f"seeds {', '.join(map(str, s['seeds']))}",
-    )  # fmt: skip
+    )

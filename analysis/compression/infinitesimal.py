@@ -187,9 +187,7 @@ def push_forward(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> 
     check_directions(function, x, v)
     try:
         x, v = plain(x), plain(v)
-        with (
-            warnings.catch_warnings(), differentiating(), torch.no_grad(), forward_ad.dual_level()
-        ):  # fmt: skip
+        with warnings.catch_warnings(), differentiating(), torch.no_grad(), forward_ad.dual_level():
             # torch compiles its own derivative formulas with a function that it deprecates.
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
             warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)

@@ -22,7 +22,7 @@ _LARGEST_SIDE = 2**14
 def forward_compression_rate(chain: Chain) -> float:
     """Return the compression rate of a purifier's forward phase: the product of its gains.
 
-    For variance-preserving noising to index i that is sqrt(abar_i) (not abar_i, erratum H1); for
+    For variance-preserving noising to index i that is sqrt(abar_i) (not abar_i); for
     added noise it is 1.
 
     Raises:
@@ -76,7 +76,7 @@ def noised_distance(
         dimensions: d.
         rms: Root mean square of the clean image in model units ([-1, 1]).
 
-    Source: spec 12, H6 (the Max column of table S8).
+    Source: [Wei2025], the Max column of table S8.
     """
     abar = number(abar, "abar", Range(least=0, most=1))
     start, rms = (number(value, "a norm", Range(least=0)) for value in (start, rms))

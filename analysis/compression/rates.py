@@ -11,7 +11,7 @@ Strengths below the square root of the dtype's machine epsilon (3.5e-4 in float3
 float64) are refused; for smaller ones pass float64 images to a float64 purifier, or take the limit
 itself (`infinitesimal_compression_rate`).
 
-Source: seed 003, section 3 (spec 8.3; H4: the ratio of norms, not a normalised eta).
+Source: [Wei2025], section 3 (the ratio of norms, not of a normalised eta).
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -23,11 +23,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.compression.result import CompressionKey, CompressionResult, CompressionRow
-from advpure.analysis.perturbations import (
-    Distribution,
-    check_strength,
-    directions,
-)
+from advpure.analysis.perturbations import Distribution, check_strength, directions
 from advpure.analysis.target import (
     ImageMap,
     Target,
@@ -189,8 +185,8 @@ def expected_compression_rate(
         changes: Fields of `CompressionSettings` to replace, such as ``eps="4/255"``.
 
     Returns:
-        Rows and summaries. Neither batch size, order nor company of the images changes a row: to
-        the last bit for a tiled purifier, to rounding for others. Cost: for every seed
+        Rows and summaries. Neither batch size, order nor the other images of the batch change a
+        row: to the last bit for a tiled purifier, to rounding for others. Cost: for every seed
         B (1 + strengths * perturbations) purifications (`compression_evaluations`); the clean
         images are purified once per seed.
 
@@ -229,19 +225,19 @@ def compression_rows(
     """Measure batch by batch, leaving out what is done: the resumable form.
 
     Args:
-        purifier: See `expected_compression_rate`, as for images, ids, xi and batch_size.
-        images: See there.
-        ids: See there.
+        purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
+        images: [B, C, H, W] in [0, 1].
+        ids: Sample ids [B], all different; None as in `expected_compression_rate`.
         settings: Which perturbations.
-        xi: See there.
-        batch_size: See there.
+        xi: Scheme of the randomness; None as in `expected_compression_rate`.
+        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
         skip: Keys (eps, seed, id, draw) that need no row; a set is fast.
 
     Yields:
         Lists of rows, at most one batch each. Inputs are checked before the first.
 
     Raises:
-        BadInput: see there.
+        BadInput: for settings, images or results that cannot be used.
     """
     check_images(images)
     target = as_target(purifier)
@@ -316,7 +312,7 @@ def _measure(
     batch: int,
     skip: Container[CompressionKey],
 ) -> Iterator[list[CompressionRow]]:
-    """Walk image by image within a chunk: few ids a batch, so that their noise is drawn once."""
+    """Go image by image within a chunk: few ids a batch, so that their noise is drawn once."""
     for seed in settings.base_seeds:
         noise = replace(xi, seed=seed)
         for start in range(0, len(samples), batch):
@@ -331,15 +327,22 @@ def _measure(
             wanted = sorted({i for i, _, _ in todo})
             if not wanted:
                 continue
-            places = {i: place for place, i in enumerate(wanted)}
+            indices = {i: index for index, i in enumerate(wanted)}
             kept = [ids[i] for i in wanted]
             with torch.no_grad():
                 clean = target(chunk[wanted], kept, noise)
             for first in range(0, len(todo), batch):
                 part = todo[first : first + batch]
-                where = [places[i] for i, _, _ in part]
-                yield _batch(target, chunk[wanted][where], clean[where], [kept[p] for p in where],
-                             part, settings, noise)  # fmt: skip
+                where = [indices[i] for i, _, _ in part]
+                yield _batch(
+                    target,
+                    chunk[wanted][where],
+                    clean[where],
+                    [kept[p] for p in where],
+                    part,
+                    settings,
+                    noise,
+                )
 
 
 def _batch(

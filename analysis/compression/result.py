@@ -138,20 +138,14 @@ class CompressionResult:
         """
         rows = self._select(eps, seed)
         strength = rows[0].eps
-        found = mean_over_images(
+        mean = mean_over_images(
             means_by_image((row.id, row.rate) for row in rows),
             f"the compression rate at epsilon {strength:g}",
         )
         rates = sum(row.rate is not None for row in rows)
         return CompressionSummary(
-            strength, seed, found.value, found.std, found.n, found.interval, rates,
-            len(rows) - rates,
-        )  # fmt: skip
-
-    @property
-    def summaries(self) -> list[CompressionSummary]:
-        """One summary for every strength and seed."""
-        return [self.summary(eps, seed) for eps in self.eps for seed in self.seeds]
+            strength, seed, mean.value, mean.std, mean.n, mean.interval, rates, len(rows) - rates
+        )
 
     @property
     def pooled(self) -> list[CompressionSummary]:

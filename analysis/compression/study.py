@@ -1,7 +1,6 @@
 """The compression rate as a study."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.compression.infinitesimal import infinitesimal_compression_rate
@@ -101,12 +100,7 @@ class CompressionReport(Report):
 
 
 def _cells(rate: Estimate | Mean) -> list[str]:
-    return [
-        number(rate.value, ".4f"),
-        number(rate.std, ".4f"),
-        ends(rate, ".4f"),
-        str(rate.n),
-    ]
+    return [number(rate.value, ".4f"), number(rate.std, ".4f"), ends(rate, ".4f"), str(rate.n)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +116,7 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
     verb: ClassVar[str] = "cr"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (COMPRESSION_SCHEMA,)
+    figure: ClassVar[str] = "advpure.analysis.compression.figure:compression_figure"
     columns: ClassVar[Columns] = {"compression rate": {"at": "rows.0"}}
 
     limit: Annotated[bool, Beside()] = False
@@ -195,10 +190,3 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
             distribution=self.distribution,
         )
         return replace(report, limit=limit.summary())
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the distribution of the rate over images."""
-        from advpure.analysis.compression.figure import compression_figure
-
-        return compression_figure(store, path)

@@ -24,13 +24,6 @@ _NAMES = {"l2": "L2", "linf": "L-inf"}
 def distances_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, more perturbations than colours, or another ending.
         StorageFull: when there is no room.
@@ -45,10 +38,10 @@ def distances_figure(store: RecordStore, path: str | Path) -> Path:
     figure = new_figure(6.4, 5.6)
     panels: tuple[Axes, Axes] = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08})
     counts = set()
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         ids, *norms = result.states(label)
         counts.add(len(ids))
-        color, style = PALETTE[place], _STYLES[place % len(_STYLES)]
+        color, style = PALETTE[index], _STYLES[index % len(_STYLES)]
         for axes, values in zip(panels, norms, strict=True):
             steps = np.arange(values.shape[1])
             mean = values.mean(axis=0)

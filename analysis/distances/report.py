@@ -81,9 +81,9 @@ class DistancesReport(Report):
         known = {key: entry[key] for key in ("kind", "attack", "eps")}
         row: dict[str, Any] = {"perturbation": label, **known, "n": self.n[label]}
         estimates: dict[str, Estimate | None] = {
-            f"{norm}_{place}": each
+            f"{norm}_{stage}": each
             for norm, by_label in self.distances.items()
-            for place, each in by_label[label]._asdict().items()
+            for stage, each in by_label[label]._asdict().items()
         }
         for quantity in (each for each in self.measured if each.perturbation == label):
             name = quantity.name.replace("-", "_")

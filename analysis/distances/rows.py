@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.distances.result import CLEAN, FEATURES, PAIRS, STATES, STEPS
-from advpure.analysis.distances.trajectory import Walk, walk
+from advpure.analysis.distances.trajectory import Trajectory, measure_trajectory
 from advpure.analysis.metrics.choice import METRICS, Chosen
 from advpure.analysis.perturbed import Perturber
 from advpure.analysis.study import LoadedModel
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 def batches_left(
     loaded: LoadedDistances, done: set[tuple[str, int]], batch_size: int | None
 ) -> Iterator[Batch]:
-    """Walk over the images, and over the perturbations that each of them lacks.
+    """Iterate over the images, and over the perturbations that each of them lacks.
 
     The images themselves are purified once for all perturbations, where a metric asks for it.
     """
@@ -64,14 +64,14 @@ def batches_left(
             if not todo:
                 continue
             if loaded.chosen.responses and clean is None:
-                clean = _walk(loaded, images, images.images).purified
+                clean = _trajectory(loaded, images, images.images).purified
             chosen = Images(*(part[todo] for part in images))
             yield Batch(perturber, chosen, None if clean is None else clean[todo])
 
 
-def _walk(loaded: LoadedDistances, batch: Images, moved: Tensor) -> Walk:
+def _trajectory(loaded: LoadedDistances, batch: Images, moved: Tensor) -> Trajectory:
     tile = loaded.model.tile
-    return walk(loaded.purifier, batch.images, moved, batch.ids, loaded.xi, tile)
+    return measure_trajectory(loaded.purifier, batch.images, moved, batch.ids, loaded.xi, tile)
 
 
 def _chunks(rows: list[int], model: Defense | Purifier, batch_size: int | None) -> Iterator[Tensor]:
@@ -103,8 +103,7 @@ def record_clean(store: RecordStore, loaded: LoadedDistances, batch_size: int | 
     for rows in _chunks(todo, loaded.model, batch_size):
         ids = loaded.images.ids[rows].tolist()
         store.append(
-            FEATURES.table,
-            _features(loaded, CLEAN, CLEAN, loaded.images.images[rows], ids),
+            FEATURES.table, _features(loaded, CLEAN, CLEAN, loaded.images.images[rows], ids)
         )
 
 
@@ -114,22 +113,26 @@ def record_batch(store: RecordStore, loaded: LoadedDistances, left: Batch) -> No
     label, ids = perturber.label, batch.ids.tolist()
     defense = loaded.model if isinstance(loaded.model, Defense) else None
     moved = perturber.make(batch.images, batch.labels, batch.ids, defense, loaded.xi)
-    tile, walked = loaded.model.tile, _walk(loaded, batch, moved)
+    tile, trajectory = loaded.model.tile, _trajectory(loaded, batch, moved)
     states = [
         {"perturbation": label, "sample": i, "step": step, "l2": far, "linf": peak}
-        for i, lengths, peaks in zip(ids, walked.l2.tolist(), walked.linf.tolist(), strict=True)
+        for i, lengths, peaks in zip(
+            ids, trajectory.l2.tolist(), trajectory.linf.tolist(), strict=True
+        )
         for step, (far, peak) in enumerate(zip(lengths, peaks, strict=True))
     ]
     pairs = []
     for metric, pair in loaded.chosen.pairs.items():
-        before, after = (pair_values(pair, x, batch.images, tile) for x in (moved, walked.purified))
+        before, after = (
+            pair_values(pair, x, batch.images, tile) for x in (moved, trajectory.purified)
+        )
         pairs += [
             {"perturbation": label, "metric": metric, "sample": i, "before": b, "after": a}
             for i, b, a in zip(ids, before, after, strict=True)
         ]
     for metric, response in loaded.chosen.responses.items():
         assert clean is not None
-        rates = response(walked.purified - clean, moved - batch.images).tolist()
+        rates = response(trajectory.purified - clean, moved - batch.images).tolist()
         pairs += [
             {"perturbation": label, "metric": metric, "sample": i, "before": 1.0, "after": rate}
             for i, rate in zip(ids, rates, strict=True)
@@ -137,7 +140,7 @@ def record_batch(store: RecordStore, loaded: LoadedDistances, left: Batch) -> No
         ]
     features = [
         row
-        for stage, x in (("before", moved), ("after", walked.purified))
+        for stage, x in (("before", moved), ("after", trajectory.purified))
         for row in _features(loaded, label, stage, x, ids)
     ]
     with store.batch():

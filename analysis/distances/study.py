@@ -9,7 +9,6 @@ sets are compared before and after purification (tables S10 and S11).
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
 from annotated_types import Ge, Le
@@ -25,9 +24,9 @@ from advpure.analysis.distances.rows import (
     record_clean,
     record_steps,
 )
-from advpure.analysis.distances.trajectory import walk
+from advpure.analysis.distances.trajectory import measure_trajectory
 from advpure.analysis.metrics.choice import load_metrics
-from advpure.analysis.metrics.networks import Surroundings
+from advpure.analysis.metrics.networks import MetricContext
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
 from advpure.analysis.robustness.attack_choice import refuse_two_gradients
@@ -69,6 +68,7 @@ class Distances(DefenseStudy[DistancesReport]):
     verb: ClassVar[str] = "distances"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = SCHEMAS
+    figure: ClassVar[str] = "advpure.analysis.distances.figure:distances_figure"
     columns: ClassVar[Columns] = {
         "l2 before": {"at": "rows.0.l2_initial"},
         "l2 after": {"at": "rows.0.l2_final"},
@@ -101,22 +101,22 @@ class Distances(DefenseStudy[DistancesReport]):
         if self.against is not None:
             self.records(self.against).close()
         attacks = [each.run for each in made if each.run is not None]
-        judged = bool(attacks) or self.is_judged
-        model = self.load_model(self.xi) if judged else self.load_purifier(self.xi)
-        judge = model.classifier if isinstance(model, Defense) else None
+        with_classifier = bool(attacks) or self.has_classifier
+        model = self.load_model(self.xi) if with_classifier else self.load_purifier(self.xi)
+        classifier = model.classifier if isinstance(model, Defense) else None
         if isinstance(model, Defense):
             described = describe(model)
         else:
             described = {**model.settings, "tile": model.tile}
         images = self.load_images()
-        surroundings = Surroundings(
-            classifier=judge,
+        context = MetricContext(
+            classifier=classifier,
             identity=described.get("classifier"),
             tile=model.tile,
             shape=info.shape,
             device=self.device,
         )
-        chosen = load_metrics(self.metrics, surroundings)
+        chosen = load_metrics(self.metrics, context)
         return LoadedDistances(
             settings={
                 **self.identity(self.verb, images),
@@ -128,7 +128,7 @@ class Distances(DefenseStudy[DistancesReport]):
                 "missing": list(chosen.missing),
                 "randomness": {"seed": self.seed, "scheme": self.scheme},
             },
-            context=self.context(model, described, walk, *attacks),
+            context=self.context(model, described, measure_trajectory, *attacks),
             samples=images.ids.tolist(),
             model=model,
             images=images,
@@ -221,10 +221,3 @@ class Distances(DefenseStudy[DistancesReport]):
         with self.records(report.run) as first, self.records(self.against) as second:
             contrasts = compare_distances(first, second, resamples=self.resamples)
         return replace(report, against=self.against, contrasts=contrasts)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the distance after every step."""
-        from advpure.analysis.distances.figure import distances_figure
-
-        return distances_figure(store, path)

@@ -19,11 +19,11 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import tiled
 
 
-class Walk(NamedTuple):
-    """What one purification of a batch leaves.
+class Trajectory(NamedTuple):
+    """Distances to the clean images along the purification of a batch, and its end.
 
     Attributes:
-        l2: Euclidean distances [B, steps + 1], float64, on the CPU; place 0 is before the chain.
+        l2: Euclidean distances [B, steps + 1], float64, on the CPU; index 0 is before the chain.
         linf: Largest distances of a pixel, likewise.
         purified: Purified images [B, C, H, W], not clipped.
     """
@@ -33,14 +33,14 @@ class Walk(NamedTuple):
     purified: Tensor
 
 
-def walk(
+def measure_trajectory(
     purifier: Purifier,
     images: Tensor,
     moved: Tensor,
     ids: Tensor,
     xi: RandomnessConfig | None,
     tile: int | None = None,
-) -> Walk:
+) -> Trajectory:
     """Purify perturbed images and measure every state on the way.
 
     Args:
@@ -61,12 +61,13 @@ def walk(
     Example:
         >>> from advpure.loading import load_purifier
         >>> x = torch.full((1, 1, 8, 8), 0.5)
-        >>> walked = walk(load_purifier("none"), x, x + 0.25, torch.tensor([0]), None)
-        >>> walked.l2.tolist(), walked.linf.tolist()
+        >>> ids, purifier = torch.tensor([0]), load_purifier("none")
+        >>> trajectory = measure_trajectory(purifier, x, x + 0.25, ids, None)
+        >>> trajectory.l2.tolist(), trajectory.linf.tolist()
         ([[2.0]], [[0.25]])
     """
 
-    def run(clean: Tensor, x: Tensor, rows: Tensor) -> Walk:
+    def run(clean: Tensor, x: Tensor, rows: Tensor) -> Trajectory:
         reference = clean.cpu().double()
         lengths, peaks, last = [], [], x
         for state in _units(x, purifier.chain.states(to_model(x), Noise(xi, rows))):
@@ -74,16 +75,16 @@ def walk(
             lengths.append(change.square().sum(dim=1).sqrt())
             peaks.append(change.abs().amax(dim=1))
             last = state
-        return Walk(torch.stack(lengths, 1), torch.stack(peaks, 1), last)
+        return Trajectory(torch.stack(lengths, 1), torch.stack(peaks, 1), last)
 
     with torch.no_grad():  # a measurement, not a gradient
-        walked: Walk = tiled(run, tile)(images, moved, ids)
-    check_result(walked.purified, images, ids.tolist())
-    return walked
+        trajectory: Trajectory = tiled(run, tile)(images, moved, ids)
+    check_result(trajectory.purified, images, ids.tolist())
+    return trajectory
 
 
-def _units(start: Tensor, places: Iterable[tuple[Step, Tensor]]) -> Iterator[Tensor]:
+def _units(start: Tensor, states: Iterable[tuple[Step, Tensor]]) -> Iterator[Tensor]:
     """Yield the start and the states after it in [0, 1] units."""
     yield start
-    for _, state in places:
+    for _, state in states:
         yield to_unit(state)

@@ -142,11 +142,11 @@ def perturbation_correlations(first: str | Path, second: str | Path) -> Perturba
         raise BadInput(f"runs {first} and {second}", "share no image", "attack the same images")
     with untrusted():
         data = load_images(settings["dataset"], subset=settings["subset"])
-    places = {i: k for k, i in enumerate(data.ids.tolist())}
-    missing = [i for i in common if i not in places]
+    indices = {i: k for k, i in enumerate(data.ids.tolist())}
+    missing = [i for i in common if i not in indices]
     if missing:
         raise BadInput(f"sample {missing[0]}", "is not in the data set", "bring the images back")
-    clean = data.images[[places[i] for i in common]]
+    clean = data.images[[indices[i] for i in common]]
     pairs = correlate(*(torch.stack([run[i] for i in common]) - clean for run in (left, right)))
     return PerturbationCorrelations(
         dict(zip(common, pairs, strict=True)), tuple(_notes(settings, others))

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 def randomness_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without a finished image, or another ending.
         StorageFull: when there is no room.
@@ -66,14 +59,14 @@ def _draw_accuracies(axes: "Axes", result: RandomnessResult, attack: str) -> Non
     for k, (label, marker) in enumerate((("clean", "o"), ("attacked", "s"))):
         rates = [each.rate for pair in shown.values() if (each := pair[k]) is not None]
         # Beside each other, so that equal values stay apart.
-        places = [row + (0.12 if k == 0 else -0.12) for row in range(len(rates))]
+        heights = [row + (0.12 if k == 0 else -0.12) for row in range(len(rates))]
         reach = [
             [100 * (r.value - r.low) for r in rates],
             [100 * (r.high - r.value) for r in rates],
         ]
         axes.errorbar(
             [100 * r.value for r in rates],
-            places,
+            heights,
             xerr=reach,
             fmt=marker,
             color=PALETTE[k],

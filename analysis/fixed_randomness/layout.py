@@ -30,18 +30,15 @@ def fixed_name(seed: int) -> str:
 
 
 def fixed_randomness_settings(
-    base: Robustness,
-    *,
-    seeds: Sequence[int],
-    eot: int | None,
-    draws: int | None = None,
+    base: Robustness, *, seeds: Sequence[int], eot: int | None, draws: int | None = None
 ) -> dict[str, Robustness]:
     """Lay out tables S2 and S3: one attack with fixed randomness, with fresh, and averaged.
 
     Args:
         base: Subject, attack (``pgd`` for S2, ``bpda`` for S3) and radius; its randomness, seeds
             and draws are replaced.
-        seeds: Base seeds of the fixed configurations; the first is that of fresh randomness too.
+        seeds: Base seeds of the fixed configurations, two or more, so that an attack under one can
+            be decided under another; the first is that of fresh randomness too.
         eot: Draws per gradient of the averaged attack; None leaves it out.
         draws: Decisions per image under fresh randomness; None for 10.
 
@@ -49,7 +46,8 @@ def fixed_randomness_settings(
         Run name to settings: ``fixed-SEED`` for every seed, ``fresh``, ``fresh-eot``.
 
     Raises:
-        BadInput: for an attack without gradient or with an average of its own, or no seeds.
+        BadInput: for an attack without gradient or with an average of its own, or fewer than two
+            seeds.
 
     Example:
         >>> sorted(fixed_randomness_settings(Robustness(), seeds=(0, 7), eot=15))
@@ -58,8 +56,8 @@ def fixed_randomness_settings(
     _check(base, seeds)
     options = {"stop": "never", **base.attack_options}
 
-    def attacked(place: int, **more: Any) -> Robustness:
-        own = {**options, "seed": place, **more.pop("options", {})}
+    def attacked(index: int, **more: Any) -> Robustness:
+        own = {**options, "seed": index, **more.pop("options", {})}
         return replace(base, attack_options=own, source_seed=None, **more)
 
     runs = {
@@ -73,42 +71,11 @@ def fixed_randomness_settings(
     return runs
 
 
-def transfer_settings(
-    base: Robustness, *, seeds: Sequence[int]
-) -> dict[tuple[int, int], Robustness]:
-    """Lay out table S4: craft under one base seed, decide under another, for every ordered pair.
-
-    The adversarial images are those of `fixed_randomness_settings`, crafted once for each pair;
-    `FixedRandomness` crafts them once for each source instead.
-
-    Args:
-        base: Subject, attack and radius.
-        seeds: Base seeds, two or more.
-
-    Returns:
-        (source, target) to settings.
-
-    Raises:
-        BadInput: as `fixed_randomness_settings`, and for a single seed.
-
-    Example:
-        >>> sorted(transfer_settings(Robustness(), seeds=(0, 7)))
-        [(0, 7), (7, 0)]
-    """
-    fixed = fixed_randomness_settings(base, seeds=seeds, eot=None)
+def _check(base: Robustness, seeds: Sequence[int]) -> None:
+    if len(set(seeds)) != len(seeds):
+        raise BadInput(f"seeds {list(seeds)}", "are not different ones", "use 0,1,2")
     if len(seeds) < 2:
         raise BadInput(f"seeds {list(seeds)}", "leave nothing to transfer to", "give two or more")
-    return {
-        (source, target): replace(fixed[fixed_name(source)], seed=target, source_seed=source)
-        for source in seeds
-        for target in seeds
-        if target != source
-    }
-
-
-def _check(base: Robustness, seeds: Sequence[int]) -> None:
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise BadInput(f"seeds {list(seeds)}", "are not one or several different ones", "use 0,1,2")
     kind = settings_type(find(base.attack))
     if not issubclass(kind, GradientSettings):
         raise BadInput(f"attack {base.attack}", "follows no gradient", "use pgd, apgd or bpda")

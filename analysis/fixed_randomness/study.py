@@ -9,7 +9,6 @@ without being attacked again, and their perturbations are correlated (table S5).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +21,6 @@ from advpure.analysis.fixed_randomness.layout import (
     FRESH,
     fixed_name,
     fixed_randomness_settings,
-    transfer_settings,
 )
 from advpure.analysis.fixed_randomness.result import (
     CORRELATIONS,
@@ -36,8 +34,8 @@ from advpure.analysis.fixed_randomness.result import (
 )
 from advpure.analysis.robustness.protocol import ATTACKS, CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
-from advpure.analysis.study import Columns, Loaded, Report, Session, Study
-from advpure.analysis.subject import Attacked, JudgedSubject
+from advpure.analysis.study import Columns, Loaded, Report, Session, Study, chunks
+from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count
 from advpure.base.display import Display, Table, number, percent_interval, written
 from advpure.base.errors import BadInput
@@ -193,7 +191,7 @@ class LoadedRandomness(Loaded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, RandomnessReport]):
+class FixedRandomness(Attacked, DefenseSubject, Study[LoadedRandomness, RandomnessReport]):
     """Print accuracy with fixed, fresh, averaged and transferred randomness, and how they differ.
 
     Example: advpure randomness --defense ddpm --t 100 -n 20 --plot randomness.png
@@ -209,6 +207,7 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
     verb: ClassVar[str] = "randomness"
     doing: ClassVar[str] = "attacking"
     tables: ClassVar[tuple[Schema, ...]] = (OUTCOMES, TRANSFERS, CORRELATIONS)
+    figure: ClassVar[str] = "advpure.analysis.fixed_randomness.figure:randomness_figure"
     of_defense: ClassVar[bool] = True
     columns: ClassVar[Columns] = {
         "fixed": {"at": "rows[randomness=fixed].attacked", "unit": "percent"},
@@ -228,9 +227,8 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
 
     def runs(self) -> dict[str, Robustness]:
         """Return the runs that are compared, by name."""
-        shared = {**fields_of(JudgedSubject, self), **fields_of(Attacked, self)}
+        shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self)}
         base = Robustness(**shared, randomness="fixed")
-        transfer_settings(base, seeds=self.seeds)  # refuses a single seed
         return fixed_randomness_settings(
             base, seeds=self.seeds, eot=self.eot or None, draws=self.draws
         )
@@ -289,14 +287,14 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
             progress(done)
             if store.count(TRANSFERS.table, {"source": source, "target": target}) < n:
                 xi = RandomnessConfig(target, self.scheme)
-                for batch in _batches(loaded.images, size):
+                for batch in chunks(loaded.images, size):
                     rows = _transferred(store, loaded.first, batch, source, xi)
                     store.append(TRANSFERS.table, rows)
             done += n
         progress(done)
         for first, second in pairs_of_runs(self.seeds, list(loaded.runs)):
             if store.count(CORRELATIONS.table, {"first": first, "second": second}) < n:
-                for batch in _batches(loaded.images, size):
+                for batch in chunks(loaded.images, size):
                     store.append(CORRELATIONS.table, _correlated(store, batch, first, second))
 
     @classmethod
@@ -313,13 +311,6 @@ class FixedRandomness(Attacked, JudgedSubject, Study[LoadedRandomness, Randomnes
             raise BadInput(f"run {store.folder}", "has finished no image yet", "run it again")
         report = RandomnessReport(run=store.folder, settings=store.settings, result=result)
         return report.with_notes(*_notes(report))
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw accuracies and correlations."""
-        from advpure.analysis.fixed_randomness.figure import randomness_figure
-
-        return randomness_figure(store, path)
 
 
 def _outcomes(session: Session[LoadedRandomness], name: str, before: int) -> list[Row]:
@@ -354,11 +345,6 @@ def _attacked(store: RecordStore, name: str, ids: list[int]) -> Tensor:
         return torch.stack([own.get_blob(f"{BLOB}{i}") for i in ids])
 
 
-def _batches(images: Images, size: int) -> Iterator[Images]:
-    for start in range(0, len(images.ids), size):
-        yield Images(*(part[start : start + size] for part in images))
-
-
 def _transferred(
     store: RecordStore, first: LoadedRobustness, batch: Images, source: int, xi: RandomnessConfig
 ) -> list[Row]:
@@ -391,6 +377,4 @@ def _notes(report: RandomnessReport) -> Iterator[str]:
             "attacks stopped at success: they transfer badly and their perturbations are of unlike "
             "length; leave out the option stop"
         )
-    asked = report.settings["n"]
-    if n < asked:
-        yield f"{n} of {asked} images are done; the same command goes on"
+    yield from report.to_do(n)

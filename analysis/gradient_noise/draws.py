@@ -111,7 +111,7 @@ class DrawSettings:
 
 
 def batch_images(batch_size: int | None, tile: int | None) -> int:
-    """Return how many images to compute at once: 8 tiles unless told.
+    """Return how many images to compute at once: 8 tiles by default.
 
     Raises:
         BadInput: for a batch size that holds no image.

@@ -132,7 +132,7 @@ def _draw_needs(axes: "Axes", result: GradientResult, target: float) -> None:
     if not finite:
         axes.text(0.5, 0.5, "no image is resolved", ha="center", transform=axes.transAxes)
         return
-    shares = [(place + 1) / len(needs) for place in range(len(finite))]
+    shares = [(index + 1) / len(needs) for index in range(len(finite))]
     end = 2 * max(finite)
     axes.step(
         [1, *finite, end], [0.0, *shares, shares[-1]], where="post", color=PALETTE[0], linewidth=1.5

@@ -15,8 +15,8 @@ loss by the cosine times what a step along mu would. That holds exactly for l2 s
 it holds where the entries of mu are normal and the noise is equal in all of them; the two signs
 then agree in a share 1 - arccos(cosine) / pi of the pixels.
 
-Source: Athalye et al. 2018 (expectation over transformation); seed 003, appendix C and spec 8.5
-(15 draws a gradient); the second moments are elementary.
+Source: [Athalye2018] (expectation over transformation); [Wei2025], appendix C (15 draws a
+gradient); the second moments are elementary.
 """
 
 import math
@@ -158,5 +158,5 @@ def enough_draws(snr: float, target: float) -> int:
 
 
 def check_target(target: float) -> None:
-    """Refuse a target that no number of draws, or every number, reaches."""
+    """Refuse a target that no number of draws reaches, or that every number reaches."""
     number(target, "target", Range(above=0, below=1), "use 0.9")

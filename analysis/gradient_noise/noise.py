@@ -83,7 +83,7 @@ def gradient_noise(
         kept=kept.__getitem__,
     ):
         kept |= each.sums
-        for place, part in enumerate((each.draws, each.blocks, each.means)):
+        for index, part in enumerate((each.draws, each.blocks, each.means)):
             for row in part:
-                rows[row["sample"]][place].append(row)
+                rows[row["sample"]][index].append(row)
     return GradientResult(tuple(image_gradients(i, a, b, c[0]) for i, (a, b, c) in rows.items()))

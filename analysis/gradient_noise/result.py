@@ -31,7 +31,7 @@ from advpure.analysis.gradient_noise.moments import (
     sign_agreement,
 )
 from advpure.base.errors import BadInput
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 from advpure.runs.schema import Row
 from advpure.statistics.quantiles import Quantile, quantile
 from advpure.statistics.rates import Mean, mean_interval
@@ -92,9 +92,7 @@ def image_gradients(
     """
     norms = np.array([row["norm"] for row in draws])
     moments = Moments(
-        draws=len(draws),
-        mean_square=float(np.square(norms).mean()),
-        square_mean=means["norm"] ** 2,
+        draws=len(draws), mean_square=float(np.square(norms).mean()), square_mean=means["norm"] ** 2
     )
     held_out = len(draws) - sum(row["size"] == 1 for row in blocks)
     moved = int((norms[:held_out] > 0).sum())
@@ -326,7 +324,7 @@ def check_enough(target: float, measure: Measure) -> None:
     Raises:
         BadInput: naming the rule.
     """
-    choose(measure, get_args(Measure), "measure")
+    check_choice(measure, get_args(Measure), "measure")
     check_target(target)
     if measure == "agreement" and target <= 0.5:
         raise BadInput(f"sign agreement {target}", "is reached by chance", "use 0.85")

@@ -167,7 +167,7 @@ def _sentence(answer: Enough, most: int) -> str:
     halves = ""
     if answer.median is not None and answer.most is not None:
         half, most_images = (
-            "more than can be told" if each.value == float("inf") else f"{each.value:.0f}"
+            "more than can be estimated" if each.value == float("inf") else f"{each.value:.0f}"
             for each in (answer.median, answer.most)
         )
         halves = f"; half of the images need at most {half}, 90 % at most {most_images}"
@@ -194,6 +194,7 @@ class GradientNoise(DrawSettings, Ball, DefenseStudy[GradientReport]):
     verb: ClassVar[str] = "gradients"
     doing: ClassVar[str] = "gradients"
     tables: ClassVar[tuple[Schema, ...]] = (GRADIENT_DRAWS, GRADIENT_BLOCKS, GRADIENT_MEANS)
+    figure: ClassVar[str] = "advpure.analysis.gradient_noise.figure:gradients_figure"
     columns: ClassVar[Columns] = {"gradient SNR": {"at": "snr"}}
 
     point: Literal["clean", "start"] = "clean"
@@ -287,13 +288,6 @@ class GradientNoise(DrawSettings, Ball, DefenseStudy[GradientReport]):
         """Ask for the draws that reach other targets."""
         return replace(report, target=self.target, agreement=self.agreement)
 
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the curves over the draws, and the draws that each image needs."""
-        from advpure.analysis.gradient_noise.figure import gradients_figure
-
-        return gradients_figure(store, path)
-
     def pictures(
         self, report: GradientReport, loaded: LoadedModel, plot: Path | None
     ) -> dict[str, Any]:
@@ -337,6 +331,4 @@ def _notes(report: GradientReport) -> Iterator[str]:
             "draws (median over images): with such rare large gradients trust the measured curve, "
             "not the closed form, or try loss margin"
         )
-    asked = report.settings["n"]
-    if n < asked:
-        yield f"{n} of {asked} images are done; the same command goes on"
+    yield from report.to_do(n)

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, Surroundings
+from advpure.analysis.metrics.networks import NETWORKS, FeatureNetwork, MetricContext
 from advpure.analysis.metrics.ssim import ssim, ssim_window
 from advpure.base.errors import BadInput, MissingExtra
-from advpure.base.validation import choose
+from advpure.base.validation import check_choice
 
 Kind = Literal["pair", "response", "cosine", "frechet", "precision-recall", "score"]
 Pair = Callable[[Tensor, Tensor], Tensor]
@@ -112,18 +112,18 @@ def parse_metrics(names: str | Sequence[str] | None) -> tuple[str, ...]:
     if wanted == ["none"] or not wanted:
         return ()
     for name in wanted:
-        choose(name, tuple(METRICS), "metric")
+        check_choice(name, tuple(METRICS), "metric")
     if len(set(wanted)) < len(wanted):
         raise BadInput(f"metrics {','.join(wanted)}", "repeat a name", "give each name once")
     return tuple(name for name in METRICS if name in wanted)
 
 
-def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) -> Chosen:
+def load_metrics(names: str | Sequence[str] | None, context: MetricContext) -> Chosen:
     """Load what metrics need, leaving out those whose network cannot be had here.
 
     Args:
         names: See `parse_metrics`.
-        surroundings: Classifier, image shape, device.
+        context: Classifier, image shape, device.
 
     Raises:
         BadInput: for an unknown name, or when every metric that was asked for by name is missing.
@@ -135,7 +135,7 @@ def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) 
         if network is None:
             continue
         try:
-            networks[network] = NETWORKS.get(network)(surroundings)
+            networks[network] = NETWORKS.get(network)(context)
         except (BadInput, MissingExtra) as error:
             failed[network] = str(error)
     missing = {n: failed[need] for n in wanted if (need := METRICS[n].network or "") in failed}
@@ -143,10 +143,10 @@ def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) 
     sets = {METRICS[name].network for name in kept if METRICS[name].kind != "pair"}
     chosen = Chosen(
         metrics=kept,
-        pairs=_pairs(kept, surroundings),
+        pairs=_pairs(kept, context),
         responses={name: how for name, how in _RESPONSES.items() if name in kept},
         networks={name: network for name, network in networks.items() if name in sets},
-        identity=_identity(kept, networks, surroundings),
+        identity=_identity(kept, networks, context),
         missing=missing,
     )
     if names not in (None, "all") and missing and not kept:
@@ -154,7 +154,7 @@ def load_metrics(names: str | Sequence[str] | None, surroundings: Surroundings) 
     return chosen
 
 
-def _pairs(names: Sequence[str], surroundings: Surroundings) -> dict[str, Pair]:
+def _pairs(names: Sequence[str], context: MetricContext) -> dict[str, Pair]:
     pairs: dict[str, Pair] = {}
     if "ssim" in names:
         pairs["ssim"] = _similarity
@@ -162,7 +162,7 @@ def _pairs(names: Sequence[str], surroundings: Surroundings) -> dict[str, Pair]:
         from advpure.analysis.metrics.vgg_features import perceptual_distance
         from advpure.networks.lpips import load_lpips
 
-        network = load_lpips().to(surroundings.device)
+        network = load_lpips().to(context.device)
         pairs["lpips"] = lambda a, b: perceptual_distance(network, a, b)
     return pairs
 
@@ -187,7 +187,7 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _identity(
-    names: Sequence[str], networks: dict[str, FeatureNetwork], surroundings: Surroundings
+    names: Sequence[str], networks: dict[str, FeatureNetwork], context: MetricContext
 ) -> dict[str, Any]:
     identity: dict[str, Any] = {
         name: dict(network.identity)
@@ -195,5 +195,5 @@ def _identity(
         if any(METRICS[metric].network == name for metric in names)
     }
     if "ssim" in names:
-        identity["ssim"] = {"window": ssim_window(*surroundings.shape[1:])}
+        identity["ssim"] = {"window": ssim_window(*context.shape[1:])}
     return {"metrics": list(names), "networks": identity}

@@ -7,19 +7,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advpure.analysis.metrics.networks import FeatureNetwork, Surroundings, Vectors
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors
 from advpure.base.errors import BadInput
 
 _TILE = 64
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Wrap the classifier.
 
     Raises:
         BadInput: when there is none.
     """
-    classifier = surroundings.classifier
+    classifier = context.classifier
     if classifier is None:
         raise BadInput(
             "features of a classifier", "need one", "pass --classifier FILE (classifier=FILE)"
@@ -32,8 +32,8 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
     return FeatureNetwork(
         run=run,
         outputs=("classifier", "classifier-classes"),
-        tile=surroundings.tile or _TILE,
-        identity=dict(surroundings.identity or {}),
+        tile=context.tile or _TILE,
+        identity=dict(context.identity or {}),
     )
 
 

@@ -14,12 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    Surroundings,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.place import data_root
@@ -30,7 +25,7 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 _TILE = 16
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Load the image tower.
 
     Raises:
@@ -46,7 +41,7 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
         model.load_state_dict(load_state(path))
     except RuntimeError:
         raise BadInput(f"CLIP weights {path}", f"fit no {MODEL}", "obtain them again") from None
-    model = model.eval().to(surroundings.device)
+    model = model.eval().to(context.device)
 
     def run(images: Tensor) -> Vectors:
         embedded: Tensor = model.encode_image(prepared(images))

@@ -14,7 +14,7 @@ The standard error is the infinitesimal jackknife, the limit of the bootstrap fo
 the images' weights: 1/n times the root of the summed squares of the influence of every image. (The
 bootstrap itself sees copies of images, which make two sets look further apart: for 50 to 400 images
 its mean lies above the value by about as much as the value, and its spread is a third too large.)
-It speaks of new images at this n; the bias stays.
+It covers new images at this n; the bias stays.
 """
 
 from typing import NamedTuple

@@ -17,12 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    Surroundings,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.place import data_root
@@ -34,7 +29,7 @@ OUTPUTS = (*_BLOCKS, "inception-classes")
 _TILE = 16
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Load the network.
 
     Raises:
@@ -43,10 +38,8 @@ def load(surroundings: Surroundings) -> FeatureNetwork:
     """
     path = find_weights()
     state = load_state(path)
-    network = make_network(state).to(surroundings.device)
-    return features_of(
-        network, state["fc.weight"].to(surroundings.device), {"sha256": sha256(path)}
-    )
+    network = make_network(state).to(context.device)
+    return features_of(network, state["fc.weight"].to(context.device), {"sha256": sha256(path)})
 
 
 def features_of(network: nn.Module, last: Tensor, identity: Mapping[str, Any]) -> FeatureNetwork:

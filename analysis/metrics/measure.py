@@ -137,7 +137,7 @@ def measure(
     batch_size: int | None = None,
     progress: Callable[[int], None] = silent,
 ) -> Measurements:
-    """Measure a purifier that is at hand, going on where an interrupted run stopped.
+    """Measure a purifier object, going on where an interrupted run stopped.
 
     Args:
         metric: A name in `METRICS`.

@@ -61,7 +61,7 @@ class FeatureNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class MetricContext:
     """What a feature network may be made from.
 
     Attributes:
@@ -80,7 +80,7 @@ class Surroundings:
     device: str = "cpu"
 
 
-Loader = Callable[[Surroundings], FeatureNetwork]
+Loader = Callable[[MetricContext], FeatureNetwork]
 
 NETWORKS: Registry[Loader] = Registry("feature network")
 _HERE = "advpure.analysis.metrics"

@@ -77,8 +77,8 @@ def ssim(a: Tensor, b: Tensor, window: int | None = None) -> Tensor:
 
 def _blur(images: Tensor, side: int) -> Tensor:
     """Average under the window where it fits: rows first, then columns."""
-    places = torch.arange(side, dtype=images.dtype, device=images.device) - (side - 1) / 2
-    bell = torch.exp(-places.square() / (2 * _SIGMA**2))
+    offsets = torch.arange(side, dtype=images.dtype, device=images.device) - (side - 1) / 2
+    bell = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     bell = bell / bell.sum()
     flat = images.reshape(-1, 1, *images.shape[2:])
     blurred = F.conv2d(F.conv2d(flat, bell.view(1, 1, -1, 1)), bell.view(1, 1, 1, -1))

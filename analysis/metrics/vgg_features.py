@@ -7,12 +7,7 @@ there. A network that was fine-tuned with LPIPS has been trained to agree with t
 from torch import Tensor
 from torch.nn import functional as F
 
-from advpure.analysis.metrics.networks import (
-    FeatureNetwork,
-    Surroundings,
-    Vectors,
-    three_channels,
-)
+from advpure.analysis.metrics.networks import FeatureNetwork, MetricContext, Vectors, three_channels
 from advpure.base.units import to_model
 from advpure.networks.lpips import LPIPS, load_lpips, lpips_path
 from advpure.networks.weights import sha256
@@ -21,13 +16,13 @@ LEAST = 32
 _TILE = 32
 
 
-def load(surroundings: Surroundings) -> FeatureNetwork:
+def load(context: MetricContext) -> FeatureNetwork:
     """Load VGG16.
 
     Raises:
         BadInput: when the weights are missing.
     """
-    network = load_lpips().to(surroundings.device)
+    network = load_lpips().to(context.device)
 
     def run(images: Tensor) -> Vectors:
         return {"vgg": network.activations(prepared(images))[-1].mean(dim=(2, 3))}

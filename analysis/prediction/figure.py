@@ -101,9 +101,9 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
             drawstyle="steps-post",
             label="clean survival at CR x epsilon",
         )
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         own = [outcome for outcome in outcomes if outcome.setting.purifier == name]
-        _draw_purifier(axes, name, own, place)
+        _draw_purifier(axes, name, own, index)
     axes.set_xlabel("expected compression rate")
     axes.set_ylabel("robust accuracy")
     axes.set_ylim(-0.02, 1.02)
@@ -113,8 +113,8 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
     axes.set_axisbelow(True)
 
 
-def _draw_purifier(axes: "Axes", name: str, own: list[Outcome], place: int) -> None:
-    color, marker = PALETTE[place % len(PALETTE)], _MARKERS[place % len(_MARKERS)]
+def _draw_purifier(axes: "Axes", name: str, own: list[Outcome], index: int) -> None:
+    color, marker = PALETTE[index % len(PALETTE)], _MARKERS[index % len(_MARKERS)]
     measured = [outcome for outcome in own if outcome.measured is not None]
     if measured:
         values = [

@@ -158,18 +158,18 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
 def _sources(folders: Sequence[str | Path]) -> Iterator[_Source]:
     """Yield the runs that can serve, each once."""
     seen: set[Path] = set()
-    for place in (inner for folder in folders for inner in _places(Path(folder))):
-        if place.resolve() in seen:
+    for run in (inner for folder in folders for inner in _run_folders(Path(folder))):
+        if run.resolve() in seen:
             continue
-        seen.add(place.resolve())
-        with RecordStore.read(place) as store:
+        seen.add(run.resolve())
+        with RecordStore.read(run) as store:
             settings = store.settings
         kind = _kind(settings)
         if kind is not None:
-            yield _Source(kind, settings, place)
+            yield _Source(kind, settings, run)
 
 
-def _places(folder: Path) -> list[Path]:
+def _run_folders(folder: Path) -> list[Path]:
     """Return the run folders that a folder stands for: itself, a sweep's points, or those in it."""
     if not (folder / FILE_NAME).is_file():
         return sorted(each.parent for each in folder.glob(f"*/{FILE_NAME}")) or [folder]
@@ -184,8 +184,8 @@ def _places(folder: Path) -> list[Path]:
     if settings.get("verb") != "sweep":
         return [folder]
     points = sorted(settings["points"], key=lambda point: point["place"])
-    places = [folder.parent / point["run"] for point in points]
-    return [place for place in places if (place / FILE_NAME).is_file()]
+    folders = [folder.parent / point["run"] for point in points]
+    return [run for run in folders if (run / FILE_NAME).is_file()]
 
 
 def _kind(settings: Mapping[str, Any]) -> str | None:

@@ -140,16 +140,16 @@ def to_setting(rows: list[Row], described: Mapping[str, Any]) -> PredictionInput
     )
 
 
-def to_survival(rows: list[Row], place: str) -> SurvivalResult:
+def to_survival(rows: list[Row], side: str) -> SurvivalResult:
     """Return the survival function at clean images or anchor points of one point's records."""
     return SurvivalResult(
         tuple(
-            RadiusRow(row["id"], row[f"{place}_lower"], row[f"{place}_upper"], 0, 0, 0, 0, False)
+            RadiusRow(row["id"], row[f"{side}_lower"], row[f"{side}_upper"], 0, 0, 0, 0, False)
             for row in rows
         )
     )
 
 
-def _upper(rows: list[Row], place: str) -> Any:
-    ends = [row[f"{place}_upper"] for row in rows]
+def _upper(rows: list[Row], side: str) -> Any:
+    ends = [row[f"{side}_upper"] for row in rows]
     return np.array([math.inf if end is None else end for end in ends])

@@ -1,4 +1,4 @@
-"""The runs that a prediction stands on, checked before anything is computed."""
+"""The runs that a prediction needs, checked before anything is computed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ _WIDEST: dict[str, float] = {"linf": 1.0, "l2": 4.0}
 
 @dataclass(frozen=True)
 class Part:
-    """A run that a prediction stands on, checked when it is asked for."""
+    """A run that a prediction needs, checked when it is asked for."""
 
     study: Study[Any, Any]
 
@@ -34,7 +34,7 @@ class Part:
 
 
 class Point(NamedTuple):
-    """One purifier at one strength, and the runs that it stands on."""
+    """One purifier at one strength, and the runs that its prediction needs."""
 
     purifier: str
     t: int | None
@@ -45,7 +45,7 @@ class Point(NamedTuple):
 
     @property
     def parts(self) -> tuple[Part, Part, Part]:
-        """Its own runs."""
+        """The runs of this purifier alone."""
         return self.rates, self.anchor, self.attack
 
 
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The runs that it stands on."""
+        """All runs that the prediction needs."""
         return (self.clean, *(part for point in self.points for part in point.parts))
 
 
@@ -78,7 +78,7 @@ class _ThreatModel(NamedTuple):
 
 
 def plan(settings: PredictionSettings) -> Plan:
-    """Check the settings of every run that a prediction stands on.
+    """Check the settings of every run that a prediction needs.
 
     Raises:
         BadInput: for the first setting that cannot be used.

@@ -15,7 +15,7 @@ makes the prediction a bound.
 Everything about an image is resampled together (r*, CR, measured outcome), and the same images for
 every purifier, so intervals of differences and of fits across purifiers are paired. An interval is
 the percentile interval of the bootstrap, and never narrower than Wilson's of a rate or Tango's of a
-difference, which keep their width where no resample differs (rates of 0 and 1). It speaks of new
+difference, which keep their width where no resample differs (rates of 0 and 1). It covers new
 images; the purifiers' noise is fixed.
 
 Source: [Wei2025], section 5.3, tables 3 and 4.
@@ -38,7 +38,7 @@ from advpure.statistics.rates import Interval, Rate, mean_interval, paired_diffe
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 RESAMPLES = 2000
 KINDS = ("clean", "clean_images", "anchor", "anchor_images")
 """Where r* was searched; with the mean compression rate, or each image's own."""
@@ -114,7 +114,7 @@ class PredictionInput:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of prediction that there is enough for."""
+        """The kinds of prediction that the measured radii allow."""
         return KINDS if self.anchor is not None else KINDS[:2]
 
     def radii(self, kind: str) -> Array:
@@ -172,8 +172,8 @@ class Outcome:
 
 
 @lru_cache(maxsize=4)
-def resamples(n: int, count: int = RESAMPLES) -> Places:
-    """Return places of images drawn with replacement, [count, n]; the same for the same n.
+def resamples(n: int, count: int = RESAMPLES) -> Indices:
+    """Return indices of images drawn with replacement, [count, n]; the same for the same n.
 
     Example:
         >>> resamples(5).shape, (resamples(5) == resamples(5, 3)[:1]).any()
@@ -181,22 +181,24 @@ def resamples(n: int, count: int = RESAMPLES) -> Places:
     """
     xi = RandomnessConfig(0, "counter").fold("bootstrap", n)
     shares = xi.uniform(list(range(count)), 0, (n,)).numpy()
-    places: Places = np.minimum((shares.astype(np.float64) * n).astype(np.intp), n - 1)
-    places.flags.writeable = False
-    return places
+    indices: Indices = np.minimum((shares.astype(np.float64) * n).astype(np.intp), n - 1)
+    indices.flags.writeable = False
+    return indices
 
 
-def stands(setting: PredictionInput, kind: str, eps: float, places: Places | None = None) -> Flags:
+def stands(
+    setting: PredictionInput, kind: str, eps: float, indices: Indices | None = None
+) -> Flags:
     """Say which images are predicted to stand: r* > CR eps.
 
     Args:
         setting: What is known of the images.
         kind: One of `KINDS`.
         eps: Radius of the attack, [0, 1] units.
-        places: Drawn images [..., n], None for all as they are. The mean of CR is theirs.
+        indices: Drawn images [..., n], None for all as they are. The mean of CR is theirs.
 
     Returns:
-        Of the shape of `places`.
+        Of the shape of `indices`.
 
     Example:
         >>> radii, cr = np.array([0.0, 0.1, 0.3]), np.array([0.0, 0.4, 0.8])
@@ -207,8 +209,8 @@ def stands(setting: PredictionInput, kind: str, eps: float, places: Places | Non
         ([False, True, True], [False, True, True])
     """
     radii, cr = setting.radii(kind), setting.cr
-    if places is not None:
-        radii, cr = radii[places], cr[places]
+    if indices is not None:
+        radii, cr = radii[indices], cr[indices]
     strength = cr if kind.endswith("_images") else cr.mean(axis=-1, keepdims=True)
     standing: Flags = radii > strength * eps
     return standing
@@ -245,14 +247,14 @@ def predict_robustness(setting: PredictionInput, eps: float) -> Outcome:
 
 
 def _prediction(setting: PredictionInput, kind: str, eps: float) -> Prediction:
-    standing, places = stands(setting, kind, eps), resamples(setting.n)
-    drawn = stands(setting, kind, eps, places).mean(axis=-1)
+    standing, indices = stands(setting, kind, eps), resamples(setting.n)
+    drawn = stands(setting, kind, eps, indices).mean(axis=-1)
     rate = wilson(int(standing.sum()), setting.n)
     accuracy = estimated(rate.value, drawn, Interval(rate.low, rate.high))
     if setting.robust is None:
         return Prediction(accuracy, None)
     gap = paired_difference(standing.astype(int), setting.robust.astype(int))
-    gaps = drawn - setting.robust[places].mean(axis=-1)
+    gaps = drawn - setting.robust[indices].mean(axis=-1)
     return Prediction(accuracy, estimated(gap.value, gaps, Interval(gap.low, gap.high)))
 
 
@@ -272,12 +274,12 @@ def mean_error(settings: Sequence[PredictionInput], kind: str, eps: float) -> Es
     gaps, drawn, most = [], [], []
     for each in settings:
         if each.robust is not None and kind in each.kinds:
-            places = resamples(each.n)
+            indices = resamples(each.n)
             gap = paired_difference(stands(each, kind, eps).astype(int), each.robust.astype(int))
             gaps.append(abs(gap.value))
             most.append(max(-gap.low, gap.high))
-            there = stands(each, kind, eps, places).mean(axis=-1)
-            drawn.append(np.abs(there - each.robust[places].mean(axis=-1)))
+            there = stands(each, kind, eps, indices).mean(axis=-1)
+            drawn.append(np.abs(there - each.robust[indices].mean(axis=-1)))
     if not gaps:
         return None
     value, averages = float(np.mean(gaps)), np.mean(drawn, axis=0)
@@ -325,7 +327,7 @@ def common(settings: Sequence[PredictionInput]) -> list[PredictionInput]:
 
 
 def _choose(setting: PredictionInput, ids: Sequence[int]) -> PredictionInput:
-    order = {i: place for place, i in enumerate(setting.ids.tolist())}
+    order = {i: index for index, i in enumerate(setting.ids.tolist())}
     rows = np.array([order[i] for i in ids])
     chosen: dict[str, Any] = {
         name: None if getattr(setting, name) is None else getattr(setting, name)[rows]

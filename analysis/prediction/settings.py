@@ -6,7 +6,7 @@ from itertools import product
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.perturbations import Distribution
-from advpure.analysis.subject import Attacked, JudgedSubject, Seeded
+from advpure.analysis.subject import Attacked, DefenseSubject, Seeded
 from advpure.analysis.survival.minimum_radius import Search, SearchSettings
 from advpure.analysis.survival.points import Box
 from advpure.base.errors import BadInput
@@ -22,7 +22,7 @@ PURIFIED_BY = ("ddpm", "reverse", "ddim")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionSettings(SearchSettings, Attacked, Seeded, JudgedSubject):
+class PredictionSettings(SearchSettings, Attacked, Seeded, DefenseSubject):
     """Purifiers, their attack, and the searches and rates that predict what it leaves.
 
     Randomness is fixed.

@@ -4,7 +4,7 @@
 
 with plateau A in (0, 1), midpoint m and width w > 0; fitted by least squares to the points (mean
 CR, robust accuracy) of several purifiers. R(0) is what the points say of a purifier that lets
-nothing through; the source compares it with the clean accuracy. Since all points stand on the same
+nothing through; the source compares it with the clean accuracy. Since all points use the same
 images, bands come from resampling images for all at once.
 
 How well the law carries over to a new purifier is asked by leaving one out: the sigmoid through the
@@ -75,8 +75,8 @@ class SigmoidFit:
 
     def parameter(self, name: str) -> Estimated:
         """Return a parameter with its 95 % percentile interval."""
-        place = Sigmoid._fields.index(name)
-        return estimated(self.best[place], self.draws[:, place])
+        index = Sigmoid._fields.index(name)
+        return estimated(self.best[index], self.draws[:, index])
 
     def at(self, cr: float) -> Estimated:
         """Return R(c) with its 95 % percentile interval."""
@@ -186,10 +186,10 @@ def points(settings: Sequence[PredictionInput]) -> tuple[Array, Array]:
 
 def _drawn(settings: Sequence[PredictionInput]) -> list[tuple[Array, Array]]:
     """Return `points` for resampled images, the same ones for every setting."""
-    places = resamples(settings[0].n, _REFITS)
-    cr = np.stack([each.cr[places].mean(axis=1) for each in settings], axis=1)
+    indices = resamples(settings[0].n, _REFITS)
+    cr = np.stack([each.cr[indices].mean(axis=1) for each in settings], axis=1)
     robust = np.stack(
-        [each.robust[places].mean(axis=1) for each in settings if each.robust is not None], axis=1
+        [each.robust[indices].mean(axis=1) for each in settings if each.robust is not None], axis=1
     )
     return list(zip(cr, robust, strict=True))
 

@@ -1,6 +1,6 @@
 """Compression, survival and attack of several purifiers, image by image.
 
-A prediction stands on other runs: the compression rate of every purifier (`cr`), the survival of
+A prediction needs other runs: the compression rate of every purifier (`cr`), the survival of
 the classifier at clean images and at each purifier's anchor points (`survival`), and the attack
 with fixed randomness (`attack`). They are runs of their own, named by their settings, in the folder
 where the prediction is; what is there already is used, what is missing is measured. The prediction
@@ -42,7 +42,7 @@ class LoadedPrediction(Loaded):
     """A prediction that is checked.
 
     Attributes:
-        plan: The runs that it stands on.
+        plan: The runs that it needs.
         count: Images.
     """
 
@@ -55,7 +55,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
     """Predict robust accuracy from compression and survival, beside what an attack leaves.
 
     With run folders alone nothing is computed. With --defense, what is missing is measured; the
-    runs that it stands on are kept beside it, and used again.
+    runs that it needs are kept beside it, and used again.
 
     Example: advpure predict -d ddpm,reverse,ddim --t 10,50,150 --dataset digits -n 50 --eps 0.15
 
@@ -65,6 +65,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
 
     verb: ClassVar[str] = "predict"
     tables: ClassVar[tuple[Schema, ...]] = (PREDICTION_SCHEMA,)
+    figure: ClassVar[str] = "advpure.analysis.prediction.figure:prediction_figure"
     of_defense: ClassVar[bool] = True
 
     runs: Annotated[tuple[str | Path, ...], Positional(), Repeats(), Beside()] = ()
@@ -89,7 +90,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
         return predict_from(self.runs, eps=eps)
 
     def load(self) -> LoadedPrediction:
-        """Check the settings of every run that the prediction stands on."""
+        """Check the settings of every run that the prediction needs."""
         runs = plan(self)
         images = self.load_images()
         return LoadedPrediction(
@@ -119,14 +120,14 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
         runs, store = session.loaded.plan, session.store
         done = {k for (k,) in store.done(PREDICTION_SCHEMA.table, "point")}
         finished = {part.id for k in done for part in runs.points[k].parts}
-        places = _Places(session, _known(self.runs), finished)
+        measured = _Runs(session, _known(self.runs), finished)
         for k, point in enumerate(runs.points):
             if k not in done:
-                store.append(PREDICTION_SCHEMA.table, self._rows(places, runs, point, k))
+                store.append(PREDICTION_SCHEMA.table, self._rows(measured, runs, point, k))
 
-    def _rows(self, places: "_Places", runs: Plan, point: Point, k: int) -> list[Row]:
+    def _rows(self, measured: "_Runs", runs: Plan, point: Point, k: int) -> list[Row]:
         """Measure what is missing of one point, and return its records."""
-        folders = [places.folder(part) for part in (runs.clean, *point.parts)]
+        folders = [measured.folder(part) for part in (runs.clean, *point.parts)]
         with ExitStack() as stack:
             clean, rates, anchor, attack = (
                 stack.enter_context(RecordStore.read(folder)) for folder in folders
@@ -161,13 +162,6 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
             known, eps, run=store.folder, described=s, notes=notes if missing else ()
         )
 
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw predictions and measurements."""
-        from advpure.analysis.prediction.figure import prediction_figure
-
-        return prediction_figure(store, path)
-
     def pictures(
         self, report: PredictionReport, loaded: LoadedPrediction, plot: Path | None
     ) -> dict[str, Any]:
@@ -183,8 +177,8 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
 
 
 @dataclass
-class _Places:
-    """Where the runs are that a prediction stands on; they are measured when they are asked for.
+class _Runs:
+    """The folders of the runs that a prediction needs; they are measured when asked for.
 
     Attributes:
         session: The session.
@@ -200,19 +194,19 @@ class _Places:
         """Return the folder of a part, measured completely."""
         session, count = self.session, self.session.loaded.count
         beside = session.store.folder.parent / f"{part.study.verb}-{part.id}"
-        place = self.known.get(part.id, beside)
+        out = self.known.get(part.id, beside)
         if part.id not in self.finished:
             loaded, before = part.study.load(), len(self.finished) * count
             whole = part.study.total(loaded)
             part.study.run(
-                out=place,
+                out=out,
                 batch_size=session.batch_size,
                 progress=lambda done: session.progress(before + count * done // whole),
                 loaded=loaded,
             )
             self.finished.add(part.id)
             session.progress(len(self.finished) * count)
-        return place
+        return out
 
 
 def _known(folders: Iterable[str | Path]) -> dict[str, Path]:

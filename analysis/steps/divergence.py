@@ -8,7 +8,7 @@ diagonal matrices need one probe.
 The two forms cost about the same: ``jvp`` pushes v forward and keeps no activations, ``vjp`` pulls
 v back. Both see the same v, and the trace is the same number up to rounding.
 
-Source: Hutchinson 1990; spec 8.8.
+Source: [Hutchinson1990].
 """
 
 from collections.abc import Callable, Sequence
@@ -90,7 +90,7 @@ class ProbeSettings(Seeded):
     method: Method = "jvp"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         check_repeats(self.probes, "probes")
 

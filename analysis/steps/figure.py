@@ -1,4 +1,4 @@
-"""The compression of every step, measured beside predicted: figure 4d of seed 003, made complete.
+"""The compression of every step, measured beside predicted: figure 4d of [Wei2025], made complete.
 
 One column a purifier. Above: the rate of every step along the chain. Below: the product so far, the
 measured one and those of the predictions, on a logarithmic axis. Bands are 95 % intervals over
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from advpure.analysis.steps.report import StepsReport
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
-from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ _LINES: tuple[tuple[str, str, int, str], ...] = (
 """Column of the report, legend, place in the palette, line style."""
 _BANDS = ("transported", "limit")
 _MOST = 4
-
-
-def steps_figure(store: RecordStore, path: str | Path) -> Path:
-    """Draw a recorded run; see `draw_steps`."""
-    return draw_steps([StepsReport.of(store)], path)
 
 
 def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
@@ -95,7 +89,7 @@ def draw_steps(reports: Sequence[StepsReport], path: str | Path) -> Path:
 
 
 def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    places = np.array([row["step"] for row in rows])
+    steps = np.array([row["step"] for row in rows])
     marker = "o" if sum(row["form"] != "scalar" for row in rows) <= 3 else None
     for name, label, color, style in _LINES:
         values = _column(rows, name)
@@ -107,7 +101,7 @@ def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
         for k, phase in enumerate(_phases(rows)):  # the two phases are no one line
             own = known & phase
             axes.plot(
-                places[own],
+                steps[own],
                 values[own],
                 color=PALETTE[color],
                 linestyle=style,
@@ -119,27 +113,27 @@ def _draw_rates(axes: "Axes", rows: list[dict[str, Any]]) -> None:
             if name in _BANDS:
                 low, high = (side[own] for side in _ends(rows, name))
                 axes.fill_between(
-                    places[own], low, high, color=PALETTE[color], alpha=0.15, linewidth=0
+                    steps[own], low, high, color=PALETTE[color], alpha=0.15, linewidth=0
                 )
     kappas = _column(rows, "kappa")
     if (~np.isnan(kappas)).any():
-        axes.plot(places, kappas, color="#888888", linewidth=0.8, label="kappa")
+        axes.plot(steps, kappas, color="#888888", linewidth=0.8, label="kappa")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_products(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    places = np.array([row["step"] for row in rows])
+    steps = np.array([row["step"] for row in rows])
     running = _column(rows, "cumulative")
     low, high = _ends(rows, "cumulative")
-    axes.plot(places, running, color=PALETTE[0], linewidth=1.4)
-    axes.fill_between(places, np.maximum(low, 1e-12), high, color=PALETTE[0], alpha=0.15, lw=0)
+    axes.plot(steps, running, color=PALETTE[0], linewidth=1.4)
+    axes.fill_between(steps, np.maximum(low, 1e-12), high, color=PALETTE[0], alpha=0.15, lw=0)
     gains = _column(rows, "gain")
     for name, _, color, style in _LINES[1:4]:
         factors = np.where(np.isnan(gains), _column(rows, name), np.abs(gains))
         product = np.cumprod(factors)
         known = ~np.isnan(product)
         axes.plot(
-            places[known], product[known], color=PALETTE[color], linestyle=style, linewidth=1.4
+            steps[known], product[known], color=PALETTE[color], linestyle=style, linewidth=1.4
         )
     axes.set_yscale("log")
     bottom, top = axes.get_ylim()
@@ -159,8 +153,8 @@ def _mark_phases(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     if forward:
         axes.axvspan(min(forward) - 0.5, max(forward) + 0.5, color="#000000", alpha=0.05, lw=0)
     count = len(rows)
-    places = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
-    axes.set_xticks(places, [str(rows[k]["time"]) for k in places])
+    ticks = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
+    axes.set_xticks(ticks, [str(rows[k]["time"]) for k in ticks])
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_xlabel("t (shaded: forward phase)" if forward else "t")
 

@@ -19,7 +19,7 @@ random start, not proved; a value repeated more than b times may be found b time
 A block that vanishes (A has low rank, or its space is exhausted) is replaced by fresh random rows,
 so repeated values and zeros are found too.
 
-Sources: Golub, Luk & Overton 1981 (block bidiagonalisation); Parlett 1998, theorem 11.7.1 (bound).
+Sources: [Golub1981] (block bidiagonalisation); [Parlett1998], theorem 11.7.1 (bound).
 """
 
 from collections.abc import Callable, Generator
@@ -59,7 +59,7 @@ class LanczosSettings:
     basis: Natural = 60
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         if self.basis < self.count + self.block:
             raise BadInput(
@@ -143,12 +143,12 @@ def lanczos(
         room = min(settings.block, limit - len(right))
         after = _extend(pulled, right, fresh, max(room, 0))
         rest = pulled - after.coefficients[:, : len(right)] @ right
-        largest, ritz_left, found, ritz_right = _ritz(h)
+        largest, ritz_left, singular, ritz_right = _ritz(h)
         own = h[-len(grown.new) :]
         gap = np.abs(after.coefficients[:, : len(right)] - own).max(initial=0.0)
         mismatch = max(mismatch, float(gap) / largest if largest > 0.0 else 0.0)
         residuals = np.linalg.norm(ritz_left[-len(rest) :].T @ rest, axis=1)[:wanted]
-        done = len(found) >= wanted and (residuals <= settings.tolerance * largest).all()
+        done = len(singular) >= wanted and (residuals <= settings.tolerance * largest).all()
         if done or room <= 0:
             break
         block = after.new
@@ -158,7 +158,7 @@ def lanczos(
             "has no singular values that could be trusted",
             "run `advpure check-grad` on it",
         )
-    values, u, v = found[:wanted], ritz_left[:, :wanted].T @ left, ritz_right[:wanted] @ right
+    values, u, v = singular[:wanted], ritz_left[:, :wanted].T @ left, ritz_right[:wanted] @ right
     images = _checked((yield Product("push", v)), v)
     backs = _checked((yield Product("pull", u)), u)
     errors = [np.square(a - values[:, None] * b).sum(1) for a, b in ((images, u), (backs, v))]
@@ -207,14 +207,14 @@ class _Extension(NamedTuple):
 def _extend(rows: Floats, basis: Floats, fresh: _Fresh, count: int) -> _Extension:
     """Find `count` new orthonormal rows, as far as the space has room, that `rows` lead to."""
     size = basis.shape[1]
-    whole, places = basis.copy(), min(count, size - len(basis))
-    coefficients = np.zeros((len(rows), len(basis) + places))
-    for k in range(max(len(rows), places)):
+    whole, added = basis.copy(), min(count, size - len(basis))
+    coefficients = np.zeros((len(rows), len(basis) + added))
+    for k in range(max(len(rows), added)):
         rest, length = np.zeros(size), 0.0
         if k < len(rows):
             coefficients[k, : len(whole)], rest = _project(rows[k], whole)
             length = float(np.linalg.norm(rest))
-        if len(whole) == len(basis) + places:
+        if len(whole) == len(basis) + added:
             continue
         if k < len(rows) and length > _ROUNDING * float(np.linalg.norm(rows[k])):
             coefficients[k, len(whole)] = length

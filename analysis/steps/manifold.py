@@ -6,7 +6,7 @@ complement. Directions are uniform on the unit sphere of either space. What coun
 is thus a construction from finitely many images, not the manifold of a model: with few or far
 neighbours the span also holds what distinguishes one image from another.
 
-Seed 003 (equations 14 and 18) defines on-manifold by the eigenvalues of the score's Jacobian
+[Wei2025] (equations 14 and 18) defines on-manifold by the eigenvalues of the score's Jacobian
 instead; measured rates along these spans test whether the two agree.
 """
 
@@ -46,7 +46,7 @@ class ManifoldSettings:
     components: Natural = 10
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         validate(self)
         most = self.neighbours - 1 if self.span == "principal" else self.neighbours
         if self.components > most:

@@ -1,4 +1,4 @@
-"""The compression of every step of a chain, beside what equation 16 of seed 003 predicts for it.
+"""The compression of every step of a chain, beside what equation 16 of [Wei2025] predicts for it.
 
 A step kappa (x - gamma epsilon(x)) + noise has the Jacobian kappa (I - gamma J), J that of epsilon.
 For isotropic perturbations its root mean square rate is exactly
@@ -21,7 +21,7 @@ Measured at every step of the trajectory of a perturbed image x + eta, with fixe
   directional derivative for the same perturbation.
 * ``along`` and ``across``: directional derivatives along the data and across it (`manifold`).
 
-Source: seed 003, section 6.2 and appendix A.3 (spec 8.8; equation 15's factor is sqrt(alpha), H2).
+Source: [Wei2025], section 6.2 and appendix A.3 (equation 15's factor is sqrt(alpha)).
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -34,7 +34,7 @@ from advpure.analysis.perturbations import check_strength
 from advpure.analysis.steps.manifold import check_spans
 from advpure.analysis.steps.result import StepsResult
 from advpure.analysis.steps.settings import StepProbe, StepRate, StepSettings, describe_chain
-from advpure.analysis.steps.walk import Walk
+from advpure.analysis.steps.trajectories import Trajectories
 from advpure.analysis.target import as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.units import check_images
 from advpure.base.validation import fields_of, instance, resolved
@@ -163,7 +163,7 @@ def step_rows(
     done = len(samples) - len(todo)
     for start in range(0, len(todo), size):
         part = todo[start : start + size]
-        walk = Walk.begin(
+        trajectories = Trajectories.begin(
             images.detach()[part],
             [samples[k] for k in part],
             settings,
@@ -173,9 +173,9 @@ def step_rows(
             rows,
         )
         for info, step in zip(infos, chain, strict=True):
-            walk.take(step, info)
+            trajectories.take(step, info)
             progress(done + start + len(part) * (info.step + 1) / len(infos))
-        yield StepBatch(tuple(walk.samples), walk.rates, walk.probes)
+        yield StepBatch(tuple(trajectories.samples), trajectories.rates, trajectories.probes)
 
 
 def describe_steps(

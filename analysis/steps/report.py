@@ -192,8 +192,8 @@ class StepsReport(Report):
 def _steps_table(rows: list[dict[str, Any]]) -> Table:
     networks = [row for row in rows if row["form"] != "scalar"]
     count = len(networks)
-    places = {round(k * (count - 1) / (_SHOWN - 1)) for k in range(_SHOWN)} if count else set()
-    shown = [row for k, row in enumerate(networks) if k in places]
+    indices = {round(k * (count - 1) / (_SHOWN - 1)) for k in range(_SHOWN)} if count else set()
+    shown = [row for k, row in enumerate(networks) if k in indices]
     names = ("transported", "limit", "exact", "first_order", "along", "across", "kappa")
     table = [
         [

@@ -1,7 +1,7 @@
 """What the steps of a chain were measured to compress, computed from rows.
 
 Rates over draws become one number an image: the root mean square for ``isotropic`` and ``limit``,
-whose square estimates ||J_step||_F^2 / d without bias and is what equation 16 of seed 003 predicts
+whose square estimates ||J_step||_F^2 / d without bias and is what equation 16 of [Wei2025] predicts
 before its expansion; the mean for the other kinds. Means over images have Student's intervals, n is
 the number of images. Errors over probes are standard errors of the estimates for these images.
 """
@@ -245,19 +245,19 @@ class StepsResult:
 
     @cached_property
     def _grouped(self) -> dict[str, dict[tuple[int, int], dict[int, float | None]]]:
-        places = {sample: i for i, sample in enumerate(self.samples)}
+        indices = {sample: i for i, sample in enumerate(self.samples)}
         kinds: dict[str, dict[tuple[int, int], dict[int, float | None]]] = {}
         for row in self.rates:
-            cell = kinds.setdefault(row.kind, {}).setdefault((places[row.sample], row.step), {})
+            cell = kinds.setdefault(row.kind, {}).setdefault((indices[row.sample], row.step), {})
             cell[row.draw] = row.rate
         return kinds
 
     @cached_property
     def _probed(self) -> dict[tuple[int, int], list[StepProbe]]:
-        places = {sample: i for i, sample in enumerate(self.samples)}
+        indices = {sample: i for i, sample in enumerate(self.samples)}
         cells: dict[tuple[int, int], list[StepProbe]] = {}
         for probe in self.probes:
-            cells.setdefault((places[probe.sample], probe.step), []).append(probe)
+            cells.setdefault((indices[probe.sample], probe.step), []).append(probe)
         return cells
 
     def _draws(self) -> Floats:

@@ -10,7 +10,7 @@ mode with few kept states, both under the same noise; all images share batches. 
 uses the directions found: ||J||_F^2 = ||J V||_F^2 + E||J (I - V V^T) g||^2 with random signs g,
 which is exact for any orthonormal V and varies less than without V.
 
-Source of the method: `lanczos`; Meyer, Musco, Musco & Woodruff 2021 (deflated trace estimates).
+Source of the method: `lanczos`; [Meyer2021] (deflated trace estimates).
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -59,7 +59,7 @@ class SingularSettings(LanczosSettings, Seeded):
     probes: Natural = ProbeSettings.probes
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check every field."""
         super().__post_init__()
         check_repeats(self.probes, "probes")
 
@@ -125,9 +125,9 @@ def leading_singular_values(
         changes: Fields of `SingularSettings` to replace, such as ``count=2``.
 
     Returns:
-        By sample id. Neither order nor company of the images changes a result, to the last bit for
-        a tiled purifier. Cost for every image: at most basis + K + probes products with J and
-        basis + K with J^T, each about two to three purifications.
+        By sample id. Neither order nor the other images of the batch change a result, to the
+        last bit for a tiled purifier. Cost for every image: at most basis + K + probes products
+        with J and basis + K with J^T, each about two to three purifications.
 
     Raises:
         BadInput: for settings or images that cannot be used, or derivatives that are absent or
@@ -212,13 +212,13 @@ class _Products:
         }
 
     def __call__(self, kind: str, asked: list[tuple[int, Floats]]) -> list[Floats]:
-        """Multiply the rows of several images, (place, [r, d]), keeping the order."""
-        places = [place for place, rows in asked for _ in rows]
+        """Multiply the rows of several images, (index of the image, [r, d]), keeping the order."""
+        chosen = [image for image, rows in asked for _ in rows]
         v = torch.from_numpy(np.concatenate([rows for _, rows in asked]))
         v = v.to(self.images).reshape(-1, *self.images.shape[1:])
         parts = []
-        for a in range(0, len(places), self.rows):
-            own = places[a : a + self.rows]
+        for a in range(0, len(chosen), self.rows):
+            own = chosen[a : a + self.rows]
             part = v[a : a + self.rows]
             derivative = push_forward if kind == "push" else pull_back
             parts.append(derivative(self._map(self.targets[kind], own), self.images[own], part))
@@ -226,37 +226,34 @@ class _Products:
         ends = np.cumsum([len(rows) for _, rows in asked])[:-1]
         return list(np.split(products, ends))
 
-    def _map(self, target: Target, places: list[int]) -> Callable[[Tensor], Tensor]:
-        ids = [self.samples[place] for place in places]
+    def _map(self, target: Target, chosen: list[int]) -> Callable[[Tensor], Tensor]:
+        ids = [self.samples[image] for image in chosen]
         return lambda x: target(x, ids, self.xi)
 
 
 def _together(
-    products: _Products,
-    places: list[int],
-    settings: SingularSettings,
-    tell: Callable[[int], None],
+    products: _Products, chosen: list[int], settings: SingularSettings, tell: Callable[[int], None]
 ) -> list[Spectrum]:
     """Run the iterations of some images in step; those that are done leave the batch."""
     shape, d = products.images.shape[1:], products.images[0].numel()
-    runs = {place: _spectrum(products.samples[place], d, settings) for place in places}
-    pending = {place: next(run) for place, run in runs.items()}
+    runs = {image: _spectrum(products.samples[image], d, settings) for image in chosen}
+    pending = {image: next(run) for image, run in runs.items()}
     results: dict[int, tuple[Triplets, Mean]] = {}
     taken = 0
     while pending:
         for kind in ("push", "pull"):
-            asked = [(place, p.rows) for place, p in pending.items() if p.kind == kind]
+            asked = [(image, p.rows) for image, p in pending.items() if p.kind == kind]
             if not asked:
                 continue
-            for (place, rows), product in zip(asked, products(kind, asked), strict=True):
+            for (image, rows), product in zip(asked, products(kind, asked), strict=True):
                 taken += len(rows) * (kind == "push")
                 try:
-                    pending[place] = runs[place].send(product)
+                    pending[image] = runs[image].send(product)
                 except StopIteration as end:
-                    results[place] = end.value
-                    del pending[place]
-            tell(taken // len(places))
-    return [_read(products.samples[p], *results[p], shape) for p in places]
+                    results[image] = end.value
+                    del pending[image]
+            tell(taken // len(chosen))
+    return [_read(products.samples[p], *results[p], shape) for p in chosen]
 
 
 def _spectrum(

@@ -1,9 +1,8 @@
 """The compression of every step as a study."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from advpure.analysis.steps.result import STEP_CHAIN, STEP_PROBES, STEP_RATES
 from advpure.analysis.steps.settings import StepSettings, describe_chain
 from advpure.analysis.steps.singular import SingularSettings, describe_singular, singular_rows
 from advpure.analysis.steps.singular_result import SINGULAR, SPECTRA, singular_records
-from advpure.analysis.steps.walk import Walk
+from advpure.analysis.steps.trajectories import Trajectories
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Session
 from advpure.base.flags import Flag
 from advpure.base.idle import refuse_idle
@@ -70,8 +69,9 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     verb: ClassVar[str] = "steps"
     doing: ClassVar[str] = "measuring steps"
     tables: ClassVar[tuple[Schema, ...]] = (STEP_RATES, STEP_PROBES, STEP_CHAIN, SINGULAR, SPECTRA)
+    joint_figure: ClassVar[str] = "advpure.analysis.steps.figure:draw_steps"
     columns: ClassVar[Columns] = {"compression rate": {"at": "whole.measured"}}
-    sources: ClassVar[tuple[object, ...]] = (Walk, trace_probes, lanczos)
+    sources: ClassVar[tuple[object, ...]] = (Trajectories, trace_probes, lanczos)
     first: ClassVar[int] = 10
 
     defense: Annotated[str, Flag("--defense", "-d")] = "ddpm"
@@ -171,12 +171,14 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
         assert isinstance(loaded, LoadedSteps)
         x, ids = loaded.images.images, loaded.images.ids
         chain, count = loaded.purifier.chain, len(ids)
-        places = {i: k for k, i in enumerate(ids.tolist())}
-        walked = {i for (i,) in store.done(STEP_RATES.table, "sample")} if len(chain) else {*places}
+        indices = {i: k for k, i in enumerate(ids.tolist())}
+        stepped = (
+            {i for (i,) in store.done(STEP_RATES.table, "sample")} if len(chain) else {*indices}
+        )
         spectrum = self.spectrum()
-        solved = {i for (i,) in store.done(SPECTRA.table)} if spectrum else {*places}
-        session.progress(PARTS * (len(walked) + (len(solved) if spectrum else 0)))
-        if len(walked) == len(solved) == count:
+        solved = {i for (i,) in store.done(SPECTRA.table)} if spectrum else {*indices}
+        session.progress(PARTS * (len(stepped) + (len(solved) if spectrum else 0)))
+        if len(stepped) == len(solved) == count:
             return
         spans = None if loaded.reference is None else local_spans(x, loaded.reference, self)
         infos = describe_chain(chain, self.every)
@@ -189,7 +191,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
             spans=spans,
             xi=loaded.xi,
             batch_size=session.batch_size,
-            skip=walked,
+            skip=stepped,
             progress=lambda done: session.progress(int(PARTS * done)),
         ):
             with store.batch():
@@ -207,7 +209,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
             skip=solved,
             progress=lambda done: session.progress(int(PARTS * (count + done))),
         ):
-            span = None if spans is None else spans[places[each.id]]
+            span = None if spans is None else spans[indices[each.id]]
             values, summary = singular_records(each, span)
             with store.batch():
                 store.append(SINGULAR.table, values)
@@ -219,20 +221,6 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     def report(cls, store: RecordStore) -> StepsReport:
         """Compute the report of a run from its records alone."""
         return StepsReport.of(store)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw rates and products."""
-        from advpure.analysis.steps.figure import steps_figure
-
-        return steps_figure(store, path)
-
-    @classmethod
-    def draw_together(cls, reports: Sequence[StepsReport], path: Path) -> Path:
-        """Draw several runs in one figure."""
-        from advpure.analysis.steps.figure import draw_steps
-
-        return draw_steps(reports, path)
 
 
 def _calibrate(loaded: LoadedSteps, tile: int) -> tuple[float, float]:

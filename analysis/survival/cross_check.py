@@ -1,7 +1,7 @@
 """Minimum-norm attacks of foolbox, beside the bisection: is a found r* needlessly large?
 
 Another algorithm on the same model and images. What it returns is tested again here, and measured
-as realised, so a smaller norm is a proof that the search left something on the table; a larger one
+as realised, so a smaller norm proves that the search missed a smaller perturbation; a larger one
 says nothing about r*.
 """
 

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advpure.analysis.survival.fit import SurvivalResult
-from advpure.analysis.survival.study import Survival, SurvivalReport, named
+from advpure.analysis.survival.study import SurvivalReport, named
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
-from advpure.runs.records import RecordStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = 200
 _FEW = 4  # entries of a legend that fit beside the curves
-
-
-def survival_figure(store: RecordStore, path: str | Path) -> Path:
-    """Draw a run from its records alone; see `draw_survival`."""
-    return draw_survival([Survival.report(store)], path)
 
 
 def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
@@ -52,9 +46,9 @@ def draw_survival(reports: Sequence[SurvivalReport], path: str | Path) -> Path:
         )
     figure = new_figure(5.6, 3.8)
     axes = figure.add_subplot()
-    for place, report in enumerate(reports):
+    for index, report in enumerate(reports):
         label = f"{named(report.settings)} (n = {report.result.n})"
-        draw_curve(axes, report.result, label, PALETTE[place])
+        draw_curve(axes, report.result, label, PALETTE[index])
     dress(axes, norms.pop())
     first = reports[0].settings
     axes.set_title(f"survival of {_classifier(first)} on {first['dataset']}", fontsize=10)

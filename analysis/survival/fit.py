@@ -83,11 +83,6 @@ class SurvivalResult:
         rows = (RadiusRow(**{name: row[name] for name in RadiusRow._fields}) for row in records)
         return cls(tuple(rows), settings or {})
 
-    def only(self, ids: Sequence[int]) -> "SurvivalResult":
-        """Return the result of some of the images."""
-        wanted = set(ids)
-        return SurvivalResult(tuple(row for row in self.rows if row.id in wanted), self.settings)
-
     @property
     def n(self) -> int:
         """The number of images."""

@@ -3,15 +3,12 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
-
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
-from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
+from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session, chunks
 from advpure.analysis.subject import Attacked
 from advpure.analysis.survival.cross_check import (
     CROSS_CHECK_SCHEMA,
@@ -21,11 +18,7 @@ from advpure.analysis.survival.cross_check import (
     minimum_norms,
 )
 from advpure.analysis.survival.fit import SURVIVAL_SCHEMA, SurvivalResult
-from advpure.analysis.survival.minimum_radius import (
-    RadiusSettings,
-    SearchSettings,
-    minimum_radii,
-)
+from advpure.analysis.survival.minimum_radius import RadiusSettings, SearchSettings, minimum_radii
 from advpure.analysis.survival.points import (
     Box,
     Point,
@@ -169,6 +162,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
     verb: ClassVar[str] = "survival"
     doing: ClassVar[str] = "searching"
     tables: ClassVar[tuple[Schema, ...]] = (SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA)
+    joint_figure: ClassVar[str] = "advpure.analysis.survival.figure:draw_survival"
     columns: ClassVar[Columns] = {
         "accuracy": {"at": "accuracy", "unit": "percent"},
         "median radius": {"at": "median"},
@@ -262,7 +256,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
                 store.append(SURVIVAL_SCHEMA.table, list(self._search(loaded, batch)))
         for engine in self.cross_check:
             seen = {i for name, i in store.done(CROSS_CHECK_SCHEMA.table) if name == engine}
-            for batch in _batches(loaded.images, seen, session.batch_size or size):
+            for batch in chunks(loaded.images, session.batch_size or size, seen):
                 points = self._points(loaded, batch).points
                 model = loaded.target.at(ids=batch.ids, xi=loaded.xi)
                 norm = loaded.search.settings.norm
@@ -319,27 +313,6 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
         """Read survival where it was asked for."""
         assert isinstance(loaded, LoadedSurvival)
         return dataclasses.replace(report, radii=loaded.radii or report.radii)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw the survival function."""
-        from advpure.analysis.survival.figure import survival_figure
-
-        return survival_figure(store, path)
-
-    @classmethod
-    def draw_together(cls, reports: Sequence[SurvivalReport], path: Path) -> Path:
-        """Draw several runs in one figure."""
-        from advpure.analysis.survival.figure import draw_survival
-
-        return draw_survival(reports, path)
-
-
-def _batches(images: Images, done: set[int], rows: int) -> Iterator[Images]:
-    todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
-    for start in range(0, len(todo), rows):
-        chosen = torch.tensor(todo[start : start + rows], dtype=torch.int64, device="cpu")
-        yield Images(*(part[chosen] for part in images))
 
 
 def _notes(

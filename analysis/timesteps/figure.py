@@ -22,13 +22,6 @@ _STYLES = {"clean": ("-", "o"), "noise": ("--", "s"), "attacked": ("-.", "^")}
 def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without a finished time step, or another ending.
         StorageFull: when there is no room.
@@ -38,7 +31,7 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
     s, steps = report.settings, report.steps
     figure = new_figure(9.6, 3.4)
     left, right = figure.subplots(1, 2)
-    for place, (name, (style, marker)) in enumerate(_STYLES.items()):
+    for index, (name, (style, marker)) in enumerate(_STYLES.items()):
         known = [(step.t, getattr(step, name)) for step in steps]
         rates: list[tuple[int, Rate]] = [(t, rate) for t, rate in known if rate is not None]
         label = name if name != "attacked" else f"attacked ({(s['attack'] or {}).get('name')})"
@@ -50,7 +43,7 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
             [100 * r.high for _, r in rates],
             style,
             marker,
-            PALETTE[place],
+            PALETTE[index],
             label,
         )
     left.set_ylim(-2, 102)

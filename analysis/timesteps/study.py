@@ -9,7 +9,6 @@ resumable by itself; what the curve needs is copied into the records.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA
@@ -17,7 +16,7 @@ from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import CLEAN, DECISIONS
 from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, Robustness
 from advpure.analysis.study import LoadedModel, Report, Session, Study, cost_of
-from advpure.analysis.subject import Attacked, JudgedSubject, Seeded, Subject
+from advpure.analysis.subject import Attacked, DefenseSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
 from advpure.base.display import Display, Table, ends, number, percent_interval
 from advpure.base.errors import BadInput
@@ -104,7 +103,7 @@ class LoadedTimesteps(LoadedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, TimestepReport]):
+class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, TimestepReport]):
     """Print accuracy and compression rate at every time step, under one fixed configuration.
 
     Example: advpure timesteps --defense reverse --attack-times 1,10,100 -n 20 --plot times.png
@@ -119,6 +118,7 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
     verb: ClassVar[str] = "timesteps"
     doing: ClassVar[str] = "time steps"
     tables: ClassVar[tuple[Schema, ...]] = (TIMES,)
+    figure: ClassVar[str] = "advpure.analysis.timesteps.figure:timesteps_figure"
     of_defense: ClassVar[bool] = True
     unused: ClassVar[Mapping[str, str]] = {"t": "give times", "sigma": "give times"}
 
@@ -154,7 +154,7 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
 
     def robustness(self, t: int) -> Robustness:
         """Return the robustness run at one time step."""
-        shared = {**fields_of(JudgedSubject, self), **fields_of(Attacked, self), "seed": self.seed}
+        shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self), "seed": self.seed}
         if t not in self.attack_times:
             shared |= {"attack": _UNATTACKED, "attack_options": {}}
         return Robustness(**{**shared, "t": t, "randomness": "fixed"})
@@ -268,13 +268,6 @@ class Timesteps(Attacked, Seeded, JudgedSubject, Study[LoadedTimesteps, Timestep
         steps = tuple(timestep(t, store.rows(TIMES.table, {"t": t})) for t in times)
         report = TimestepReport(run=store.folder, settings=store.settings, steps=steps)
         return report.with_notes(*_notes(report))
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw both curves."""
-        from advpure.analysis.timesteps.figure import timesteps_figure
-
-        return timesteps_figure(store, path)
 
 
 def _notes(report: TimestepReport) -> Iterator[str]:

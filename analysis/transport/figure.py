@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.transport.result import PICTURES, TRANSPORT
-from advpure.analysis.transport.study import Transport, TransportReport
+from advpure.analysis.transport.study import TransportReport
 from advpure.base.errors import BadInput
 from advpure.plots.charts import Points, Words, lines
 from advpure.plots.figures import image_grid
@@ -43,11 +43,6 @@ def draw_transport(reports: Sequence[TransportReport], path: str | Path) -> Path
         caption=f"n = {s['n']} images, draws of each: {s['draws']}. Bands: 95 % intervals.",
     )
     return lines(groups, Path(path), words)
-
-
-def transport_figure(store: RecordStore, path: Path) -> Path:
-    """Draw the transport of one run from its records."""
-    return draw_transport([Transport.report(store)], path)
 
 
 def draw_purified(

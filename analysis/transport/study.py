@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.study import DefenseStudy, LoadedModel, Report, Session
-from advpure.analysis.subject import JudgedSubject
+from advpure.analysis.subject import DefenseSubject
 from advpure.analysis.transport.result import PICTURES, TRANSPORT, Level, TransportResult
 from advpure.analysis.transport.rows import (
     chains_at,
@@ -115,6 +115,7 @@ class Transport(DefenseStudy[TransportReport]):
     verb: ClassVar[str] = "transport"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (TRANSPORT, PICTURES)
+    joint_figure: ClassVar[str] = "advpure.analysis.transport.figure:draw_transport"
     of_defense: ClassVar[bool] = False
     sources: ClassVar[tuple[object, ...]] = (purified_batches,)
     unused: ClassVar[Mapping[str, str]] = {
@@ -156,15 +157,15 @@ class Transport(DefenseStudy[TransportReport]):
         """Load the defense, or the purifier alone where the data set has no classifier."""
         info, recipe = dataset_info(self.dataset), PURIFIERS.get(self.defense)
         has_level = "sigma" in {each.name for each in dataclasses.fields(recipe)}
-        first = JudgedSubject(
-            **fields_of(JudgedSubject, self)
+        first = DefenseSubject(
+            **fields_of(DefenseSubject, self)
             | {
                 "sigma": self.levels[0] if has_level else None,
                 "policy": "single",
                 "tile": _TILES * info.tile if self.tile is None else self.tile,
             }
         )
-        return first.load_defense(xi) if self.is_judged else first.load_purifier(xi)
+        return first.load_defense(xi) if self.has_classifier else first.load_purifier(xi)
 
     def describe(
         self, model: Defense | Purifier, images: Images, xi: RandomnessConfig
@@ -188,10 +189,10 @@ class Transport(DefenseStudy[TransportReport]):
 
     def cost(self, loaded: LoadedModel) -> Cost:
         """Estimate the cost of all purifications and decisions."""
-        judged, rows = isinstance(loaded.model, Defense), len(loaded.images.ids) * self.draws
+        classified, rows = isinstance(loaded.model, Defense), len(loaded.images.ids) * self.draws
         one = estimate(loaded.model.at(xi=loaded.xi), loaded.images.images[:8], rows, 1, 0)
         chains = chains_at(loaded.purifier, self.levels).values()
-        total = sum(rows * (chain.evaluations + judged) for chain in chains)
+        total = sum(rows * (chain.evaluations + classified) for chain in chains)
         seconds = one.seconds * total / max(one.evaluations, rows)
         return dataclasses.replace(
             one, images=len(loaded.images.ids), evaluations=total, seconds=seconds
@@ -228,20 +229,6 @@ class Transport(DefenseStudy[TransportReport]):
         whole = len(levels) == len(s["sigmas"]) and all(level.n >= s["n"] for level in levels)
         notes = () if whole else ("not all images and levels are done; the same command goes on",)
         return TransportReport(run=store.folder, settings=s, levels=levels, notes=notes)
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw transport against the noise level."""
-        from advpure.analysis.transport.figure import transport_figure
-
-        return transport_figure(store, path)
-
-    @classmethod
-    def draw_together(cls, reports: Sequence[TransportReport], path: Path) -> Path:
-        """Draw several runs in one figure."""
-        from advpure.analysis.transport.figure import draw_transport
-
-        return draw_transport(reports, path)
 
     def check_pictures(self, plot: Path | None) -> None:
         """Refuse pictures that cannot be drawn, before anything is loaded."""

@@ -32,7 +32,7 @@ def rows_path(scratch: Path, sample: int) -> Path:
 
 
 class Cells:
-    """The table of one image on its way to completion, in a file: K inputs, then K S outputs.
+    """The unfinished table of one image, in a file: K inputs, then K S outputs.
 
     Args:
         image: The clean image, [C, H, W].
@@ -92,10 +92,11 @@ class Cells:
         """Measure the whole table."""
         k, rows = self.settings.perturbations, self.rows
         table = Table(
-            k, self.settings.configurations,
+            k,
+            self.settings.configurations,
             lambda a, b: rows.read(a, b).astype(np.float64),
             lambda s, a, b: rows.read((1 + s) * k + a, (1 + s) * k + b).astype(np.float64),
-        )  # fmt: skip
+        )
         return table_statistics(table, self.image.cpu().double().numpy())
 
     def close(self, *, remove: bool = False) -> None:
@@ -153,9 +154,7 @@ def stream_tables(
 
 
 def _purify(
-    run: RowRun,
-    part: Sequence[tuple[Cells, int]],
-    configurations: Sequence[RandomnessConfig],
+    run: RowRun, part: Sequence[tuple[Cells, int]], configurations: Sequence[RandomnessConfig]
 ) -> None:
     """Purify one batch of cells, the next ones of some images, and store them; no gradient."""
     if not part:

@@ -1,4 +1,4 @@
-"""The picture of randomness against input, from the records of a run alone (seed 003, figure 2).
+"""The picture of randomness against input, from the records of a run alone ([Wei2025], figure 2).
 
 Left to right: correlations of purification directions, one value an image (figures 2d and 2e);
 distances to the centroid, one value a purification (2f); and where on the image the two kinds of
@@ -25,13 +25,6 @@ _DRAWN = ("vary randomness", "vary input", "vary both")  # colours as on the lef
 def snr_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw a run.
 
-    Args:
-        store: Its records, complete or not.
-        path: The file; .png, .svg or .pdf.
-
-    Returns:
-        The path written.
-
     Raises:
         BadInput: for a run without records, or another ending.
         StorageFull: when there is no room.
@@ -57,8 +50,13 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
     distances = {name: cells[_STORED.index(name)].ravel() for name in _DRAWN}
     start = result.mean("initial")
     assert start is not None
-    middle.axvline(start.value, color="black", linestyle=":", linewidth=1.2,
-                   label=f"perturbation (mean {start.value:.4g})")  # fmt: skip
+    middle.axvline(
+        start.value,
+        color="black",
+        linestyle=":",
+        linewidth=1.2,
+        label=f"perturbation (mean {start.value:.4g})",
+    )
     draw_histogram(middle, distances, "L2 distance to the centroid, [0, 1] units")
     _draw_maps(figure, grid[2].subgridspec(1, 2, wspace=0.45), store, ids)
     row = result.rows[0]
@@ -75,10 +73,10 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
 def _draw_maps(figure: "Figure", grid: "GridSpecBase", store: RecordStore, ids: list[int]) -> None:
     """Draw input and internal standard deviation by pixel, each on a scale of its own."""
     each = [store.get_blob(f"variances/{i}").double().mean(1).sqrt() for i in ids]
-    maps = np.mean([found.numpy() for found in each], axis=0)
-    for place, name in enumerate(("input", "internal")):
-        axes = figure.add_subplot(grid[place])
-        drawn = axes.imshow(maps[place], cmap="cividis", vmin=0.0)
+    maps = np.mean([stds.numpy() for stds in each], axis=0)
+    for index, name in enumerate(("input", "internal")):
+        axes = figure.add_subplot(grid[index])
+        drawn = axes.imshow(maps[index], cmap="cividis", vmin=0.0)
         axes.set_axis_off()
         axes.set_title(f"{name} std", fontsize=9)
         bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.05, pad=0.06)

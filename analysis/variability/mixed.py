@@ -67,10 +67,10 @@ class MixedNoise(Noise):
         """Configuration and id of each run of equal rows, and the number of each row's run."""
         assert self.ids is not None
         rows = zip(self.configurations, self.ids.tolist(), strict=True)
-        found = [(key, sum(1 for _ in run)) for key, run in groupby(rows)]
-        counts = torch.tensor([count for _, count in found], dtype=torch.int64, device="cpu")
-        return [key for key, _ in found], torch.arange(
-            len(found), dtype=torch.int64, device="cpu"
+        runs = [(key, sum(1 for _ in run)) for key, run in groupby(rows)]
+        counts = torch.tensor([count for _, count in runs], dtype=torch.int64, device="cpu")
+        return [key for key, _ in runs], torch.arange(
+            len(runs), dtype=torch.int64, device="cpu"
         ).repeat_interleave(counts)
 
 

@@ -1,6 +1,6 @@
 """Randomness against input: one row of sums per image, and what is computed from the rows.
 
-Variances are means over pixels in squared [0, 1] units, as seed 003 prints them (times 1e-3 in its
+Variances are means over pixels in squared [0, 1] units, as [Wei2025] prints them (times 1e-3 in its
 table S12); distances are Euclidean, in [0, 1] units; correlations and ratios have no unit. The
 images are the independent cases: intervals are over images, Student's for means, a bootstrap for
 ratios of means.
@@ -62,22 +62,14 @@ class SnrRow(NamedTuple):
     correlation_vary_randomness: float | None
 
     @classmethod
-    def of(cls, sample: int, found: TwoWay) -> "SnrRow":
+    def of(cls, sample: int, table: TwoWay) -> "SnrRow":
         """Make the row of an image from the statistics of its table."""
-        s = found.sums
-        return cls(
-            sample, s.perturbations, s.configurations, s.pixels, s.rows, s.columns, s.within,
-            found.initial, found.initial_centroid, found.vary_input, found.vary_randomness,
-            found.vary_both, found.correlation_vary_input, found.correlation_vary_randomness,
-        )  # fmt: skip
+        return cls(sample, *table.sums, *(getattr(table, name) for name in cls._fields[7:]))
 
     @property
     def sums(self) -> SumsOfSquares:
         """The sums of squares."""
-        return SumsOfSquares(
-            self.perturbations, self.configurations, self.pixels, self.squares_rows,
-            self.squares_columns, self.squares_within,
-        )  # fmt: skip
+        return SumsOfSquares(*self[1:7])
 
     @property
     def plain(self) -> Components:
@@ -94,11 +86,11 @@ SNR_SCHEMA = Schema(
     "snr",
     keys={"id": Count},
     values={
-        name: Count if name in ("perturbations", "configurations", "pixels")
-        else float | None if name.startswith("correlation") else float
-        for name in SnrRow._fields[1:]
+        **dict.fromkeys(SnrRow._fields[1:4], Count),
+        **dict.fromkeys(SnrRow._fields[4:12], float),
+        **dict.fromkeys(SnrRow._fields[12:], float | None),
     },
-)  # fmt: skip
+)
 
 T = TypeVar("T")
 Value = Callable[[SnrRow], float | None]

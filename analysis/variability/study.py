@@ -7,7 +7,6 @@ internal (plain), [2, C, H, W]. What a session leaves of an image waits in the f
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -109,6 +108,7 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
     verb: ClassVar[str] = "snr"
     doing: ClassVar[str] = "purifying"
     tables: ClassVar[tuple[Schema, ...]] = (SNR_SCHEMA,)
+    figure: ClassVar[str] = "advpure.analysis.variability.figure:snr_figure"
     columns: ClassVar[Columns] = {"internal / input": {"at": "internal_to_input_unbiased"}}
     sources: ClassVar[tuple[object, ...]] = (snr_tables, table_statistics)
 
@@ -157,13 +157,6 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
         return SnrReport(
             run=store.folder, settings=store.settings, result=result, notes=_notes(result)
         )
-
-    @classmethod
-    def draw(cls, store: RecordStore, path: Path) -> Path:
-        """Draw correlations, distances and maps."""
-        from advpure.analysis.variability.figure import snr_figure
-
-        return snr_figure(store, path)
 
 
 def _record(store: RecordStore, sample: int, table: TwoWay, shape: torch.Size) -> None:

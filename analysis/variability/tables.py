@@ -2,7 +2,7 @@
 
 The signal-to-noise ratio of a purifier is the variance of its output over inputs at a fixed
 configuration over the variance that its own randomness causes (`variance` has the equations,
-`two_way` distances and correlations). In seed 003, figure 2 and tables S12 and S13: 50 images, K =
+`two_way` distances and correlations). In [Wei2025], figure 2 and tables S12 and S13: 50 images, K =
 S = 50, uniform noise of 8/255 and a ratio of 0.006, so fixing the randomness is what makes
 robustness visible.
 
@@ -57,8 +57,9 @@ def signal_to_noise(
         changes: Fields of `SnrSettings` to replace, such as ``perturbations=20``.
 
     Returns:
-        Rows and summaries. Neither batch size, order nor company of the images changes a row: to
-        the last bit for a tiled purifier, to rounding for others. Cost: B K S purifications.
+        Rows and summaries. Neither batch size, order nor the other images of the batch change a
+        row: to the last bit for a tiled purifier, to rounding for others.
+        Cost: B K S purifications.
 
     Raises:
         BadInput: for settings, images or results that cannot be used, or a callable that takes
@@ -96,12 +97,12 @@ def snr_tables(
     """Measure image by image, leaving out what is done: the resumable form.
 
     Args:
-        purifier: See `signal_to_noise`, as for images, ids, xi and batch_size.
-        images: See there.
-        ids: See there.
+        purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
+        images: [B, C, H, W] in [0, 1].
+        ids: Sample ids [B], all different; None as in `signal_to_noise`.
         settings: Which inputs and configurations.
-        xi: See there.
-        batch_size: See there.
+        xi: Scheme of the randomness; None as in `signal_to_noise`.
+        batch_size: Rows at once, a matter of memory only; rounded up to whole tiles.
         skip: Sample ids that need no table; a set is fast.
         scratch: Folder where outputs of unfinished images wait for another session, 4 K S d bytes
             an image (8 for float64 images); None for files that vanish. An image's file is deleted
@@ -114,7 +115,7 @@ def snr_tables(
         before the first.
 
     Raises:
-        BadInput: see there.
+        BadInput: for settings, images or results that cannot be used.
         StorageFull: when the outputs find no room.
     """
     check_images(images)

@@ -6,7 +6,7 @@ three distances are kept for every cell, 12 bytes, for their distribution. Every
 float64 as differences from the clean image, in the order of the table, so no result depends on how
 its cells were computed; equal columns have an internal variance of exactly 0.
 
-Distances to centroids (seed 003, figure 2f and table S13), each the mean over all cells of the
+Distances to centroids ([Wei2025], figure 2f and table S13), each the mean over all cells of the
 Euclidean norm of
 
     vary input:       y[k, s] - mean over k     (one configuration; 1.004 -> 0.241 in the paper),
@@ -146,9 +146,17 @@ def table_statistics(table: Table, clean: npt.ArrayLike) -> TwoWay:
     maps = np.stack([rows.squares * s, columns.squares * k, columns.within])
     sums = SumsOfSquares(k, s, origin.size, *(float(each.sum()) for each in maps))
     return TwoWay(
-        sums, maps, cells, initial, initial_centroid, columns.distance,
-        rows.distance, rows.distance_both, columns.correlation, rows.correlation,
-    )  # fmt: skip
+        sums,
+        maps,
+        cells,
+        initial,
+        initial_centroid,
+        columns.distance,
+        rows.distance,
+        rows.distance_both,
+        columns.correlation,
+        rows.correlation,
+    )
 
 
 class _Columns(NamedTuple):
@@ -180,7 +188,7 @@ def _input_distances(table: Table, origin: Array) -> tuple[float, float]:
 
 
 def _by_configuration(table: Table, origin: Array, cells: npt.NDArray[np.float32]) -> _Columns:
-    """Walk down one column after another: its mean, then what lies about it."""
+    """Go down one column after another: its mean, then the distances to it."""
     blocks = list(_blocks(table.perturbations, origin.size))
     spread, within = _Spread(origin.size), np.zeros(origin.size)
     distance, pairs = 0.0, _MeanOf()
@@ -205,7 +213,7 @@ def _by_configuration(table: Table, origin: Array, cells: npt.NDArray[np.float32
 
 
 def _by_input(table: Table, origin: Array, grand: Array, cells: npt.NDArray[np.float32]) -> _Rows:
-    """Walk along a block of rows: their means, then what lies about them."""
+    """Go along a block of rows: their means, then the distances to them."""
     spread, distance, distance_both, pairs = _Spread(origin.size), 0.0, 0.0, _MeanOf()
     for a, b in _blocks(table.perturbations, origin.size):
         inputs, means = table.inputs(a, b), np.zeros((b - a, origin.size))

@@ -5,10 +5,10 @@ configurations s. As a two-way layout with random effects and one case a cell,
 
     y[k, s] = mu + a[k] + b[s] + c[k, s],    variances A, B, C
 
-and the law of total variance (seed 003, equation 20) reads, pixel by pixel,
+and the law of total variance ([Wei2025], equation 20) reads, pixel by pixel,
 
     total = E_s[Var_x f_s(x)] + Var_s[E_x f_s(x)] = (A + C) + B = input + internal,
-    SNR   = input / internal                                            (seed 003, equation 7).
+    SNR   = input / internal                                            ([Wei2025], equation 7).
 
 The plain estimates put averages over the table for both E and Var (division by K and by S), so that
 they add up in every table. They are biased:
@@ -18,7 +18,7 @@ they add up in every table. They are biased:
 
 the input variance is low by 1/K of itself; the internal variance is low by 1/S of itself and high
 by the part of the interaction that a mean over K inputs leaves. The unbiased ones solve the
-expected mean squares of the layout (Searle, Casella & McCulloch 1992, chapter 4), with the sums of
+expected mean squares of the layout ([Searle1992], chapter 4), with the sums of
 squares SS of rows (inputs), columns (configurations) and the rest:
 
     E[SS_rows / (K - 1)] = C + S A,  E[SS_columns / (S - 1)] = C + K B,
@@ -80,7 +80,7 @@ class Components(NamedTuple):
 
 
 def plain_components(sums: SumsOfSquares) -> Components:
-    """Estimate the components as the law of total variance within the table, as seed 003 does.
+    """Estimate the components as the law of total variance within the table, as [Wei2025] does.
 
     Example:
         >>> sums = SumsOfSquares(2, 2, 1, rows=1.0, columns=16.0, within=1.0)

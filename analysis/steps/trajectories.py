@@ -1,4 +1,4 @@
-"""One walk along a chain, measuring every step at the states of perturbed images' trajectories.
+"""Trajectories of perturbed images along a chain, with measurements of every step at their states.
 
 What is measured, and why, stands in `steps`.
 """
@@ -23,8 +23,8 @@ from advpure.core.tiling import tiled
 
 
 @dataclass
-class Walk:
-    """The trajectories of a few images, walked in step: the clean ones and the perturbed ones.
+class Trajectories:
+    """The trajectories of a few images, advanced together: the clean ones and the perturbed ones.
 
     Attributes:
         samples: Sample ids, [n].
@@ -77,7 +77,7 @@ class Walk:
         return cls(list(samples), settings, xi, spans, tile, rows, states, tangent)
 
     def take(self, step: Step, info: StepInfo) -> None:
-        """Walk one step and measure it."""
+        """Take one step and measure it."""
         before, each = self.states, self.states.shape[1]
         move = self._mover(step)
         with torch.no_grad():  # states and distances
