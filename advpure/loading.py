@@ -219,8 +219,9 @@ def load_judge(
     # Not trusted any more: a first call asks whether it is steady, as of any other module.
     before = Normalize(normalize)
     return nn.Sequential(before, answering).eval(), {
-        **_said(identity, outputs), "normalize": normalize,
-    }  # fmt: skip
+        **_said(identity, outputs),
+        "normalize": normalize,
+    }
 
 
 def is_code(name: object) -> bool:
@@ -261,9 +262,10 @@ def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[st
     selector, metadata, identity = _load(weights)
     if metadata.get("task") != SELECTOR:
         raise BadInput(
-            f"network {str(weights)!r}", "is no selector",
+            f"network {str(weights)!r}",
+            "is no selector",
             "train one, see advpure train digits-selector-025",
-        )  # fmt: skip
+        )
     _check_shape(metadata, dataset)
     return selector, identity
 
@@ -353,9 +355,17 @@ def load_purifier(
         0.5
     """
     purifier = _load_purifier(
-        name, dataset, t=t, sigma=sigma, xi=xi, gradient=gradient, tile=tile, weights=weights,
-        denoiser=denoiser, **options,
-    )  # fmt: skip
+        name,
+        dataset,
+        t=t,
+        sigma=sigma,
+        xi=xi,
+        gradient=gradient,
+        tile=tile,
+        weights=weights,
+        denoiser=denoiser,
+        **options,
+    )
     if purifier.model is not None and purifier.model.answers == "classes":
         raise BadInput(
             purifier.model.name,
@@ -561,9 +571,16 @@ def load_defense(
         torch.Size([4, 10])
     """
     purifier = _load_purifier(
-        name, dataset, t=t, sigma=sigma, gradient=gradient, weights=weights, denoiser=denoiser,
-        tile=0, **options,
-    )  # fmt: skip
+        name,
+        dataset,
+        t=t,
+        sigma=sigma,
+        gradient=gradient,
+        weights=weights,
+        denoiser=denoiser,
+        tile=0,
+        **options,
+    )
     judge: nn.Module
     if purifier.model is not None and purifier.model.answers == "classes":
         if classifier is not None or normalize is not None:

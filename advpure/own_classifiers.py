@@ -130,9 +130,11 @@ def own_classifier(
     if state is None and isinstance(built, nn.Module):
         state = state_sha256(built)
     identity = {
-        "name": code.name, "code": code.sha256, "sha256": state or code.sha256,
+        "name": code.name,
+        "code": code.sha256,
+        "sha256": state or code.sha256,
         "draws": model.draws,
-    }  # fmt: skip
+    }
     return model, identity | ({} if normalize is None else {"normalize": normalize})
 
 

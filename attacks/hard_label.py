@@ -122,9 +122,15 @@ def _begin(images: Tensor, norm: Norm) -> _State:
     none = torch.zeros(rows, dtype=torch.int64, device=images.device)
     # The first question is about the corner of the box along all signs.
     return _State(
-        signs=signs, trial=signs, best=best, low=torch.zeros_like(best), high=best,
-        searching=none.bool(), level=none, block=none - 1,
-    )  # fmt: skip
+        signs=signs,
+        trial=signs,
+        best=best,
+        low=torch.zeros_like(best),
+        high=best,
+        searching=none.bool(),
+        level=none,
+        block=none - 1,
+    )
 
 
 def _answer(state: _State, distance: Tensor, success: Tensor, sizes: Tensor) -> _State:

@@ -91,9 +91,15 @@ def _climb_group(
     own, everyone = Tally(wide, quiet=True), torch.arange(len(owners))
     own.images = first_iterates(oracle, wide, None, everyone, sizes[owners], numbers + 1)
     climb(
-        oracle, wide, own, everyone, sizes[owners],
-        first=first + 1, owners=owners, goals=goals.flatten(),
-    )  # fmt: skip
+        oracle,
+        wide,
+        own,
+        everyone,
+        sizes[owners],
+        first=first + 1,
+        owners=owners,
+        goals=goals.flatten(),
+    )
     for name in ("iterations", "forwards", "backwards"):
         getattr(tally, name).index_add_(0, owners, getattr(own, name))
     return Lanes(owners, own.images, numbers)
@@ -169,9 +175,15 @@ def apgd_targeted(
     rows = contest.enter(tally, rows, batch.images, 0)
     if len(rows):
         lanes = climb_lanes(
-            oracle, batch, tally, rows, sizes,
-            targets=chosen.targets * chosen.restarts, restarts=0, first=0,
-        )  # fmt: skip
+            oracle,
+            batch,
+            tally,
+            rows,
+            sizes,
+            targets=chosen.targets * chosen.restarts,
+            restarts=0,
+            first=0,
+        )
         contest.enter(tally, lanes.rows, lanes.images, lanes.numbers + 1)
     tally.images = contest.images
     return conclude(tally, batch, oracle, chosen.steps + 2, sizes)

@@ -153,9 +153,10 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise BadInput(
-            f"model output of shape {shape}", f"is not [{len(labels)}, classes]",
+            f"model output of shape {shape}",
+            f"is not [{len(labels)}, classes]",
             "return logits, or say outputs='labels' where the model is loaded",
-        )  # fmt: skip
+        )
     if not logits.is_floating_point():
         name = str(logits.dtype).removeprefix("torch.")
         raise BadInput(
@@ -355,12 +356,7 @@ class Oracle:
         return LOSSES[self.settings.loss](logits, labels, self.settings.targeted)
 
     def _slope(
-        self,
-        views: list[View],
-        images: Tensor,
-        labels: Tensor,
-        ids: Tensor,
-        goals: Tensor | None,
+        self, views: list[View], images: Tensor, labels: Tensor, ids: Tensor, goals: Tensor | None
     ) -> Slope:
         share = 1.0 / len(views)
         with differentiating():

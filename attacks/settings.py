@@ -91,7 +91,7 @@ class GradientSettings(AttackSettings):
             than one pass, pass j uses fold("eot", j) of the model's xi at every step.
         eot_mode: "gradient": mean of the gradients of the passes. "logits": gradient of the loss
             of the mean logits; keeps the graphs of all passes at once. They agree only for a loss
-            that is linear in the logits (spec H17).
+            that is linear in the logits.
         gradient: Gradient mode of the defense during the attack; None keeps the defense's own.
     """
 

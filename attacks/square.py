@@ -146,9 +146,12 @@ def search(
             drawn = xi.uniform(batch.ids[active], step + 1, (5 + channels,), number).to(points)
             tried.append(move(points, centres, drawn, sizes[active]))
         verdict = oracle.judge(
-            torch.cat(tried), batch.labels[active].repeat(len(tried)),
-            batch.ids[active].repeat(len(tried)), first + 1 + step, draws=settings.eot,
-        )  # fmt: skip
+            torch.cat(tried),
+            batch.labels[active].repeat(len(tried)),
+            batch.ids[active].repeat(len(tried)),
+            first + 1 + step,
+            draws=settings.eot,
+        )
         tally.count(active, len(tried) * (settings.eot if fresh else 1))
         tally.iterations[active] += 1
         loss = verdict.loss.reshape(len(tried), -1).to(losses)

@@ -256,9 +256,14 @@ class OwnModel(nn.Module):
 
 
 JUDGE = Step(
-    name="classifier", phase="reverse", time=0, move=lambda x, z: x, noisy=True, keyed=True,
+    name="classifier",
+    phase="reverse",
+    time=0,
+    move=lambda x, z: x,
+    noisy=True,
+    keyed=True,
     stream=2**20,
-)  # fmt: skip
+)
 """Keys the randomness of a classifier apart from that of a purifier."""
 
 

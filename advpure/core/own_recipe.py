@@ -24,10 +24,26 @@ from advpure.core.own import OwnModel
 from advpure.core.recipe import Recipe
 
 _TAKEN = (
-    "network", "votes", "chain", "surrogate", "factory", "purifier", "denoiser", "name", "dataset",
-    "xi", "gradient", "tile", "weights", "classifier", "outputs", "policy", "normalize",
-    "classifier_options", "model",
-)  # fmt: skip
+    "network",
+    "votes",
+    "chain",
+    "surrogate",
+    "factory",
+    "purifier",
+    "denoiser",
+    "name",
+    "dataset",
+    "xi",
+    "gradient",
+    "tile",
+    "weights",
+    "classifier",
+    "outputs",
+    "policy",
+    "normalize",
+    "classifier_options",
+    "model",
+)
 """What means something else to `load_defense`: such parameters keep their defaults."""
 
 
@@ -110,9 +126,13 @@ def recipe_of(code: Code) -> type[Recipe]:
         if name not in _TAKEN
     ]
     kind: type[Recipe] = dataclasses.make_dataclass(
-        "Own", fields, bases=(OwnRecipe,), frozen=True, kw_only=True,
+        "Own",
+        fields,
+        bases=(OwnRecipe,),
+        frozen=True,
+        kw_only=True,
         namespace={"factory": factory, "network": "edm" if factory.given else None},
-    )  # fmt: skip
+    )
     kind.__module__ = code.module
     return kind
 
@@ -127,9 +147,15 @@ def own_step(model: OwnModel) -> Step:
         return to_model(model.keyed(to_unit(x), keys))
 
     return Step(
-        name=model.name, phase="reverse", time=0, move=move, images=images, evaluations=1,
-        noisy=model.is_random, keyed=True,
-    )  # fmt: skip
+        name=model.name,
+        phase="reverse",
+        time=0,
+        move=move,
+        images=images,
+        evaluations=1,
+        noisy=model.is_random,
+        keyed=True,
+    )
 
 
 def described(model: OwnModel, code: Code, state: str | None) -> Mapping[str, Any]:

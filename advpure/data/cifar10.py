@@ -85,7 +85,7 @@ def read(split: Split) -> RawSplit:
 
 
 def is_absent() -> bool:
-    """Say whether not a single file is there."""
+    """Return True if no file is there."""
     return not any((folder() / name).exists() for name in SHA1)
 
 
@@ -100,7 +100,7 @@ def more() -> str:
 
 
 def is_right(place: Path, name: str) -> bool:
-    """Say whether a file of a folder is there and is the official one."""
+    """Return True if a file of a folder is there and is the official one."""
     path = place / name
     if not path.is_file() or path.stat().st_size != RECORDS * 3073:
         return False

@@ -84,7 +84,7 @@ def in_blocks(load: Callable[[Split], Records]) -> Callable[[str], Records]:
 
 
 def is_shuffled(source: Source, split: Split) -> bool:
-    """Say whether a source holds the official images and labels of a split in another order.
+    """Return True if a source holds the official images and labels of a split in another order.
 
     It is proved by the sum of 64 bits of the SHA1 sum of every record, which knows no order.
     """

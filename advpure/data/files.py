@@ -58,7 +58,7 @@ class Files:
         self._by_name = {path.rpartition("/")[2]: path for path in reversed(self.paths)}
 
     def __contains__(self, name: str) -> bool:
-        """Say whether there is a file of that name in any folder."""
+        """Return True if there is a file of that name in any folder."""
         return name in self._by_name
 
     def read(self, name: str) -> bytes:

@@ -85,7 +85,7 @@ def parse_subset(text: str, splits: Mapping[Split, int], more: str = "") -> Subs
 
 
 def is_whole(text: str) -> bool:
-    """Say whether a subset is a split as it is, of which a verb takes some from the front.
+    """Return True if a subset is a split as it is, of which a verb takes some from the front.
 
     Example:
         >>> is_whole("train"), is_whole("train/first-5")

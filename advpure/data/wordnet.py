@@ -49,7 +49,7 @@ def ranks_of(names: Sequence[str], listed: Path) -> dict[str, int]:
 
 
 def is_imagenet(names: Sequence[str]) -> bool:
-    """Say whether names are the 1,000 WordNet ids, in any order."""
+    """Return True if names are the 1,000 WordNet ids, in any order."""
     if len(names) != CLASSES:
         return False
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest() == _SHA256

@@ -42,12 +42,14 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
         groups[f"{name}, {share:.1f} % right"] = margins
     draws = s["decisions"]["draws"]
     return histogram(
-        groups, Path(path), xlabel="margin of a decision (logits); below 0 it is wrong",
+        groups,
+        Path(path),
+        xlabel="margin of a decision (logits); below 0 it is wrong",
         title=f"{strength_text(s['defense'])} on {s['dataset']}, attack {s['attack']['name']}",
         caption=f"{report.n} images, {draws} decision{'s' if draws > 1 else ''} each, "
         f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, attack {attack_text(s)}, "
         f"{s['decisions']['randomness']} randomness, seed {s['randomness']['seed']}",
-    )  # fmt: skip
+    )
 
 
 def attacked_images(

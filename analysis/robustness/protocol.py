@@ -191,15 +191,23 @@ def _decide(
         own = logits.gather(1, labels[:, None]).squeeze(1)
         others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
         for i, y, p, m in zip(
-            batch.ids.tolist(), labels.tolist(), predictions.tolist(), (own - others).tolist(),
+            batch.ids.tolist(),
+            labels.tolist(),
+            predictions.tolist(),
+            (own - others).tolist(),
             strict=True,
-        ):  # fmt: skip
+        ):
             rows.append(
                 {
-                    "sample": i, "stage": stage, "draw": draw,
-                    "label": y, "prediction": p, "correct": p == y, "margin": m,
+                    "sample": i,
+                    "stage": stage,
+                    "draw": draw,
+                    "label": y,
+                    "prediction": p,
+                    "correct": p == y,
+                    "margin": m,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 
