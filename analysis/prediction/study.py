@@ -66,6 +66,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
     verb: ClassVar[str] = "predict"
     tables: ClassVar[tuple[Schema, ...]] = (PREDICTION_SCHEMA,)
     of_defense: ClassVar[bool] = True
+    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset", "clean", "points")
 
     runs: Annotated[tuple[str | Path, ...], Positional(), Repeats(), Beside()] = ()
 
