@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from advpure.analysis.perturbed import write_eps
 from advpure.analysis.robustness.protocol import ADVERSARIAL
 from advpure.analysis.robustness.study import CLEAN, NOISE, RobustnessReport
+from advpure.attacks.registry import find, settings_type
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
 from advpure.plots.charts import Points, Words, lines
@@ -22,6 +23,7 @@ from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import wilson
 from advpure.studies import STUDIES
 
+_SHORT = 6  # characters of a number that reads better than a fraction
 _STEPS = 2  # fewer are no curve
 _COUNTED = ("forwards", "backwards")
 _GROUPS = {
@@ -177,6 +179,17 @@ def policy_words(settings: Mapping[str, Any]) -> str:
     return words
 
 
+def size_words(size: float) -> str:
+    """Write a size in [0, 1] units: short numbers as they are, others as parts of 255 if they are.
+
+    Example:
+        >>> size_words(0.2), size_words(8 / 255), size_words(1 / 3)
+        ('0.2', '8/255', '0.3333333333333333')
+    """
+    plain = repr(size)
+    return plain if len(plain) <= _SHORT or not 0 < size <= 1 else write_eps(size)
+
+
 def threat_words(model: Mapping[str, Any]) -> str:
     """Say what the attacker may do.
 
@@ -184,7 +197,7 @@ def threat_words(model: Mapping[str, Any]) -> str:
         >>> threat_words({"norm": "linf", "eps": 8 / 255})
         'change every pixel by up to 8/255 (linf)'
     """
-    eps = write_eps(model["eps"])
+    eps = size_words(model["eps"])
     if model["norm"] == "linf":
         return f"change every pixel by up to {eps} (linf)"
     return f"move an image by up to {eps} ({model['norm']})"
@@ -194,20 +207,33 @@ def attack_words(attack: Mapping[str, Any]) -> str:
     """Name an attack and its strength: steps, step size, loss, averaged draws.
 
     Example:
-        >>> attack_words({"name": "pgd", "steps": 40, "step_size": None, "loss": "ce", "eot": 1})
-        'pgd (40 steps, step size of its default, loss ce, 1 draw per gradient)'
+        >>> attack_words({"name": "pgd", "eps": 0.3, "steps": 40, "loss": "ce", "eot": 1})
+        'pgd (40 steps, step size 0.01, loss ce, 1 draw per gradient)'
     """
     told = []
     if "steps" in attack:
         told.append(f"{attack['steps']} steps")
-    if "step_size" in attack:
-        size = attack["step_size"]
-        told.append(f"step size {'of its default' if size is None else f'{size:.4g}'}")
+    size = _step_size(attack)
+    if size is not None:
+        told.append(f"step size {size:.4g}")
     if "loss" in attack:
         told.append(f"loss {attack['loss']}")
     if "eot" in attack:
         told.append(f"{attack['eot']} draw{'s' if attack['eot'] > 1 else ''} per gradient")
     return attack["name"] + (f" ({', '.join(told)})" if told else "")
+
+
+def _step_size(attack: Mapping[str, Any]) -> float | None:
+    """Return the size of a step, also where the attack derives it; None for one without steps."""
+    if attack.get("step_size") is not None:
+        return float(attack["step_size"])
+    try:
+        kind = settings_type(find(attack["name"]))
+        settings = kind(**{k: v for k, v in attack.items() if k != "name"})
+    except (BadInput, TypeError):  # an attack of somebody else, or of another version
+        return None
+    step = getattr(settings, "step", None)
+    return step if isinstance(step, float) else None
 
 
 def _verdict(report: RobustnessReport, judged: Sequence[Judged]) -> str:
@@ -263,11 +289,11 @@ def _groups(settings: Mapping[str, Any]) -> Iterator[Group]:
 
 def _value(value: Any) -> str:
     if value is None:
-        return "default"
+        return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        near = write_eps(value) if 0 < value <= 1 else repr(value)
+        near = size_words(value)
         return near if near == repr(value) else f"{value:.6g} ({near})"
     if isinstance(value, list | tuple) and all(not isinstance(each, list | dict) for each in value):
         return ", ".join(map(_value, value)) or "none"
