@@ -312,7 +312,7 @@ class Study(ABC, Generic[L, R]):
         """
         images = getattr(loaded, "images", None)
         try:
-            own = json.loads(canonical_json(asdict(self)))
+            own = json.loads(canonical_json(asdict(self)))  # type: ignore[call-overload]
         except BadInput:
             own = None
         return {

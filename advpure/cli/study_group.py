@@ -27,9 +27,7 @@ MADE.register(
 MADE.register(
     "compare", "advpure.cli.compare:command", about="differences of two runs, image by image"
 )
-MADE.register(
-    "verify", "advpure.cli.verify:command", about="one image of a run, computed again"
-)
+MADE.register("verify", "advpure.cli.verify:command", about="one image of a run, computed again")
 MADE.register("report", "advpure.cli.report:command", about="runs on one page, a .html file")
 
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from advpure.analysis.study import Study
 from advpure.base.flags import Flag, Positional, Repeats
 
 _ALWAYS = ("dataset", "defense")
 """Written even where they are the defaults, which the environment can change."""
 
 
-def command_line(study: Study[Any, Any]) -> str:
+def command_line(study: Any) -> str:
     """Return a line of the shell that runs a study, what is as by default left out.
+
+    Args:
+        study: A study, which is a dataclass.
 
     Example:
         >>> from advpure.analysis.compression.study import Compression

@@ -169,11 +169,11 @@ def compare(first: Run, second: Run) -> Comparison:
     if not estimates:
         rule = f"shares no estimate with {first.folder}"
         raise BadInput(str(second.folder), rule, "compare runs of the same axes")
-    one, two = (dict(flatten(run.settings)) for run in (first, second))
+    here, there = (dict(flatten(run.settings)) for run in (first, second))
     settings = {
-        name: (one.get(name), two.get(name))
-        for name in sorted(one.keys() | two.keys())
-        if one.get(name) != two.get(name) and name != "n"
+        name: (here.get(name), there.get(name))
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name) and name != "n"
     }
     return Comparison(
         first=first,
@@ -195,7 +195,9 @@ def _check(first: Run, second: Run) -> int:
     sets = [(run.settings.get("dataset"), _split(run)) for run in (first, second)]
     if sets[0] != sets[1]:
         (data, split), (others, other) = sets
-        raise BadInput(name, f"is of {others} ({other}), not of {data} ({split})", "compare the same images")
+        raise BadInput(
+            name, f"is of {others} ({other}), not of {data} ({split})", "compare the same images"
+        )
     common = set(first.samples) & set(second.samples)
     if not common:
         rule = f"has no image in common with {first.folder}"
@@ -220,9 +222,7 @@ def _compared(at: str, one: Estimate, two: Estimate) -> Compared:
     )
 
 
-def _notes(
-    first: Run, second: Run, common: int, estimates: Sequence[Compared]
-) -> Iterator[str]:
+def _notes(first: Run, second: Run, common: int, estimates: Sequence[Compared]) -> Iterator[str]:
     """Yield what limits the comparison."""
     for run in (first, second):
         if not run.finished:
@@ -297,7 +297,9 @@ def _matched(first: Sequence[Any], second: Sequence[Any]) -> Iterator[tuple[str,
                         yield label, one, second[places[key]]
                 return
     if len(first) == len(second):
-        yield from ((str(place), *pair) for place, pair in enumerate(zip(first, second, strict=True)))
+        yield from (
+            (str(place), *pair) for place, pair in enumerate(zip(first, second, strict=True))
+        )
 
 
 def _short(value: Any) -> str:

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from advpure.analysis.perturbed import write_eps
-from advpure.analysis.robustness.protocol import ADVERSARIAL
-from advpure.analysis.robustness.study import CLEAN, NOISE, RobustnessReport
+from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE
+from advpure.analysis.robustness.study import RobustnessReport
 from advpure.attacks.registry import find, settings_type
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
@@ -125,26 +126,26 @@ def section(run: Run, key: str, images: int) -> Section:
     """
     report = run.report
     display = report.display()
-    is_attack = isinstance(report, RobustnessReport)
+    attacked = report if isinstance(report, RobustnessReport) else None
     with RecordStore.read(run.folder) as store:
         counted = list(_counted(store))
-        judged = judge(store) if is_attack else []
+        judged = judge(store) if attacked else []
         return Section(
             key=key,
             run=run,
             title=f"{run.verb}: {STUDIES.about(run.verb)}",
-            verdict=_verdict(report, judged) if is_attack else display.headline,
-            bars=_bars(report) if is_attack else (),
-            budget=list(_budget(store)) if is_attack else (),
+            verdict=_verdict(attacked) if attacked else display.headline,
+            bars=_bars(attacked) if attacked else (),
+            budget=list(_budget(store)) if attacked else (),
             groups=list(_groups(run.settings)),
             parts=display.parts,
             figures=list(_figures(run, store, judged)),
             fates=[
                 (fate.name, fate.words, sum(each.fate == fate for each in judged))
                 for fate in (HELD, FOOLED, WRONG)
-                if is_attack
+                if attacked
             ],
-            cards=cards(store, images) if is_attack and images else (),
+            cards=cards(store, images) if attacked and images else (),
             numbers=[
                 Number(at, written(each, ".6g"), "" if each.n is None else str(each.n))
                 for at, each in flat_estimates(report.tree())
@@ -220,7 +221,7 @@ def attack_words(attack: Mapping[str, Any]) -> str:
         told.append(f"loss {attack['loss']}")
     if "eot" in attack:
         told.append(f"{attack['eot']} draw{'s' if attack['eot'] > 1 else ''} per gradient")
-    return attack["name"] + (f" ({', '.join(told)})" if told else "")
+    return str(attack["name"]) + (f" ({', '.join(told)})" if told else "")
 
 
 def _step_size(attack: Mapping[str, Any]) -> float | None:
@@ -236,7 +237,7 @@ def _step_size(attack: Mapping[str, Any]) -> float | None:
     return step if isinstance(step, float) else None
 
 
-def _verdict(report: RobustnessReport, judged: Sequence[Judged]) -> str:
+def _verdict(report: RobustnessReport) -> str:
     """Return the robust accuracy in a sentence, with its interval and its conditions."""
     s = report.settings
     robust = percent_interval(report.headline(ADVERSARIAL))
@@ -261,7 +262,7 @@ def _bars(report: RobustnessReport) -> list[Bar]:
 
 def _budget(store: RecordStore) -> Iterator[str]:
     """Yield what the attack was allowed and took."""
-    rows = store.rows("attacks", {"stage": ADVERSARIAL})
+    rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
     for column, name in (("forwards", "forward"), ("backwards", "backward")):
         taken = [row[column] for row in rows]
         yield (
@@ -302,12 +303,10 @@ def _value(value: Any) -> str:
 
 def _figures(run: Run, store: RecordStore, judged: Sequence[Judged]) -> Iterator[Figure]:
     """Yield the study's own figure, and of an attack the accuracy over its steps."""
-    try:
+    with suppress(BadInput):  # of a study that has no figure for these records
         yield Figure(
             chart(lambda path: run.study.draw(store, path)), f"Figure of {run.verb} ({run.folder})"
         )
-    except BadInput:  # a study without a figure for these records
-        pass
     points = over_steps(store, judged)
     if points is not None:
         name = store.settings["attack"]["name"]
@@ -328,13 +327,24 @@ def over_steps(store: RecordStore, judged: Sequence[Judged]) -> Points | None:
     """
     s, attack = store.settings, store.settings.get("attack") or {}
     fixed = (s.get("decisions") or {}).get("randomness") == "fixed"
-    if not judged or not fixed or attack.get("stop") != "success" or attack.get("steps", 0) < _STEPS:
+    if (
+        not judged
+        or not fixed
+        or attack.get("stop") != "success"
+        or attack.get("steps", 0) < _STEPS
+    ):
         return None
-    rows = {row["sample"]: row for row in store.rows("attacks", {"stage": ADVERSARIAL})}
+    rows = {row["sample"]: row for row in store.rows(ATTACKS.table, {"stage": ADVERSARIAL})}
     ends = {each.sample: rows[each.sample]["iterations"] for each in judged}
-    if any((each.fate == FOOLED) != rows[each.sample]["fooled"] for each in judged if each.fate != WRONG):
+    if any(
+        (each.fate == FOOLED) != rows[each.sample]["fooled"]
+        for each in judged
+        if each.fate != WRONG
+    ):
         return None
-    steps = sorted({0, *(ends[each.sample] for each in judged if each.fate == FOOLED), attack["steps"]})
+    steps = sorted(
+        {0, *(ends[each.sample] for each in judged if each.fate == FOOLED), attack["steps"]}
+    )
     left = [
         sum(e.fate == HELD or (e.fate == FOOLED and ends[e.sample] > step) for e in judged)
         for step in steps
@@ -435,7 +445,9 @@ def _along(runs: Sequence[Run], axis: str) -> dict[str, Points]:
             if any(each is None for each in values):
                 continue
             purifier = _purifier(members[places[0]])
-            ends = [each.interval or (each.value, each.value) for each in values if each is not None]
+            ends = [
+                each.interval or (each.value, each.value) for each in values if each is not None
+            ]
             name = ", ".join(filter(None, (purifier, column)))
             name += "" if name not in found else f" ({len(found) + 1})"
             found[name] = Points(

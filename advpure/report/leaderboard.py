@@ -1,13 +1,13 @@
 """Many runs in one table: who leaves most, how it draws, and by how much it is behind the first."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advpure.base.display import percent_interval, written
 from advpure.base.errors import BadInput
-from advpure.report.content import attack_words, headline, policy_words, threat_words
 from advpure.report.compare import LEVEL
+from advpure.report.content import attack_words, headline, policy_words, threat_words
 from advpure.report.runs import Run
 from advpure.statistics.estimates import Estimate
 from advpure.sweeps.comparisons import subtract
@@ -42,7 +42,9 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     for run in runs:
         if run.verb not in RANKED:
             known = ", ".join(RANKED)
-            raise BadInput(str(run.folder), f"is a run of {run.verb}, not of {known}", "leave it out")
+            raise BadInput(
+                str(run.folder), f"is a run of {run.verb}, not of {known}", "leave it out"
+            )
         s = run.settings
         asked = s.get("threat_model") or {k: s["procedure"][k] for k in ("samples", "alpha")}
         key = {"verb": run.verb, "dataset": s["dataset"], "subset": s["subset"], "asked": asked}
@@ -72,7 +74,9 @@ def _board(key: Mapping[str, Any], runs: Sequence[Run]) -> Board:
         cells = [
             _defense(run.settings),
             policy_words(run.settings),
-            attack_words(run.settings["attack"]) if verb == "attack" else run.settings["procedure"]["name"],
+            attack_words(run.settings["attack"])
+            if verb == "attack"
+            else run.settings["procedure"]["name"],
             *(_cell(mine[name], spec) for name, spec in columns.items()),
             "" if run is ordered[0] else _behind(best, mine[rank], columns[rank]),
             str(len(run.samples)),
@@ -115,9 +119,3 @@ def _defense(settings: Mapping[str, Any]) -> str:
     told = [f"{k}={defense[k]}" for k in ("t", "sigma") if defense.get(k) is not None]
     networks = [(defense.get(part) or {}).get("name") for part in ("denoiser", "classifier")]
     return " ".join((defense["purifier"], *told, f"({', '.join(filter(None, networks))})"))
-
-
-def table_rows(board: Board) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield place and cells of every line."""
-    for line in board.lines:
-        yield str(line.place), line.cells

@@ -96,7 +96,8 @@ def judge(store: RecordStore) -> list[Judged]:
 
 def _mostly(rows: list[dict[str, Any]]) -> bool:
     """Return whether more than half of the decisions are right."""
-    return 2 * sum(row["correct"] for row in rows) > len(rows)
+    right: int = sum(row["correct"] for row in rows)
+    return 2 * right > len(rows)
 
 
 def cards(store: RecordStore, most: int) -> list[Card]:
@@ -105,13 +106,15 @@ def cards(store: RecordStore, most: int) -> list[Card]:
     kinds = {CLEAN: "clean", ADVERSARIAL: "adversarial", PURIFIED[ADVERSARIAL]: "purified"}
     eps = store.settings["threat_model"]["eps"]
     names = class_names(store.settings)
-    found = []
+    found: list[Card] = []
     for each in judge(store):
         if len(found) == most or not all(f"{kind}/{each.sample}" in kept for kind in kinds):
             continue
         images = {word: store.get_blob(f"{k}/{each.sample}") for k, word in kinds.items()}
         delta = images["adversarial"] - images["clean"]
-        reach = eps if store.settings["threat_model"]["norm"] == "linf" else float(delta.abs().max())
+        reach = (
+            eps if store.settings["threat_model"]["norm"] == "linf" else float(delta.abs().max())
+        )
         images["perturbation"] = 0.5 + delta / (2 * (reach or 1.0))
         order = ("clean", "adversarial", "perturbation", "purified")
         found.append(

@@ -76,7 +76,7 @@ def study_of(store: RecordStore) -> type[Study[Any, Any]]:
     Raises:
         BadInput: for the records of a sweep, or of no study.
     """
-    verb = store.settings.get("verb")
+    verb = str(store.settings.get("verb"))
     if verb == "sweep":
         raise BadInput(str(store.folder), "is a sweep", "name the folders of its runs")
     if verb not in STUDIES:

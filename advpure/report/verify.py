@@ -1,7 +1,8 @@
 """One image of a run computed again from its records alone, and compared row by row.
 
 The settings that the run keeps make the study again, for one image. What comes out must be what is
-stored, to the last bit: the bytes of the image, the sha256 of the weights, every setting, every row.
+stored, to the last bit: the bytes of the image, the sha256 of the weights, every setting and every
+row.
 """
 
 import json
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
@@ -130,7 +131,7 @@ class Verification:
         start = time.perf_counter()
         integrity = check_run(self.run)
         checks = [Check("records", integrity.words, integrity.intact)]
-        sample, rows, notes = self.sample, 0, ()
+        sample, rows, notes = self.sample, 0, list[str]()
         if integrity.intact:
             with RecordStore.read(self.run) as store, tempfile.TemporaryDirectory() as scratch:
                 sample = self._sample(store)
@@ -153,13 +154,17 @@ class Verification:
             if sample_key(store.schemas[0].keys) is not None:
                 raise BadInput(self.run, "has no rows yet", "run its command again")
             if self.sample is not None:
-                raise BadInput(f"sample {self.sample}", "is of a run without images", "leave it out")
+                raise BadInput(
+                    f"sample {self.sample}", "is of a run without images", "leave it out"
+                )
             return None
         if self.sample is None:
             return done[int(store.run, 16) % len(done)]
         if self.sample not in done:
             listed = ", ".join(map(str, done[:8])) + (", ..." if len(done) > 8 else "")
-            raise BadInput(f"sample {self.sample}", f"has no rows in {self.run}", f"known: {listed}")
+            raise BadInput(
+                f"sample {self.sample}", f"has no rows in {self.run}", f"known: {listed}"
+            )
         return self.sample
 
 
@@ -177,7 +182,10 @@ def _compute(
     with _threads(recorded.get("threads")):
         loaded = study.load()
         now = {**loaded.context, **study.origin(loaded)}
-        checks = [_weights(recorded, now), _settings(store.settings, loaded.settings, study.of_the_images)]
+        checks = [
+            _weights(recorded, now),
+            _settings(store.settings, loaded.settings, study.of_the_images),
+        ]
         if sample is not None:
             checks.insert(0, _image(recorded, now, sample))
         found = _Found(checks, list(_elsewhere(recorded, now)))
@@ -190,16 +198,11 @@ def _compute(
     return found, rows
 
 
-def _for_one(
-    study: Study[Any, Any], store: RecordStore, sample: int | None, scratch: Path
-) -> Study[Any, Any]:
+def _for_one(study: Any, store: RecordStore, sample: int | None, scratch: Path) -> Study[Any, Any]:
     """Return the study of one image, without what says only what to show."""
     hints = get_type_hints(type(study), include_extras=True)
-    changes: dict[str, Any] = {
-        each.name: each.default if each.default is not MISSING else each.default_factory()  # type: ignore[misc]
-        for each in fields(study)
-        if is_beside(hints[each.name])
-    }
+    beside = (each for each in fields(study) if is_beside(hints[each.name]))
+    changes: dict[str, Any] = {each.name: each.default for each in beside}
     names = {each.name for each in fields(study)}
     if "keep_images" in names:
         changes["keep_images"] = bool(store.blobs())
@@ -208,9 +211,10 @@ def _for_one(
     if sample is not None:
         listed = scratch / "sample"
         listed.write_text(f"{sample}\n")
-        split = "train/" if str(study.subset).partition("/")[0] == "train" else ""  # type: ignore[attr-defined]
+        split = "train/" if str(study.subset).partition("/")[0] == "train" else ""
         changes |= {"subset": f"{split}{listed}", "n": None}
-    return replace(study, **changes)
+    one: Study[Any, Any] = replace(study, **changes)
+    return one
 
 
 @contextmanager
@@ -245,9 +249,7 @@ def _settings(
         {key: value for key, value in flatten(side) if key.split(".")[0] not in of_the_images}
         for side in (recorded, json.loads(canonical_json(now)))
     )
-    other = sorted(
-        key for key in before.keys() | here.keys() if before.get(key) != here.get(key)
-    )
+    other = sorted(key for key in before.keys() | here.keys() if before.get(key) != here.get(key))
     words = ", ".join(f"{key} {before.get(key)} -> {here.get(key)}" for key in other[:3])
     return Check("settings", words or f"{len(here)} settings", not other)
 
@@ -275,7 +277,9 @@ def _rows(
     for schema in store.schemas:
         key = sample_key(schema.keys)
         where = {} if sample is None or key is None else {key: sample}
-        before, after = (_by_key(each.rows(schema.table, where), schema.keys) for each in (store, again))
+        before, after = (
+            _by_key(each.rows(schema.table, where), schema.keys) for each in (store, again)
+        )
         if not store.finished:  # what is missing there is still to be computed
             after = {name: row for name, row in after.items() if name in before}
         for name in sorted(before.keys() | after.keys(), key=str):

@@ -59,8 +59,7 @@ def attacked_images(store: RecordStore, columns: int = 8) -> Path:
     """
     decided = store.rows(DECISIONS.table, {"stage": ADVERSARIAL, "draw": 0})[:columns]
     captions = [
-        Caption(f"{row['label']} -> {row['prediction']}", correct=row["correct"])
-        for row in decided
+        Caption(f"{row['label']} -> {row['prediction']}", correct=row["correct"]) for row in decided
     ]
     rows = {
         kind: torch.stack([store.get_blob(f"{kind}/{row['sample']}") for row in decided])

@@ -30,7 +30,7 @@ from advpure.runs.schema import Count, Length, Schema, Share
 from advpure.statistics.rates import Rate, randomized_summary
 
 Randomness = Literal["fixed", "fresh"]
-CLEAN, ADVERSARIAL = "clean", "adversarial"
+CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
 PURIFIED = {ADVERSARIAL: "purified"}
 """Stages whose purified images are kept, to the name that these have."""
 

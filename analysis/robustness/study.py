@@ -20,6 +20,7 @@ from advpure.analysis.robustness.protocol import (
     ATTACKS,
     CLEAN,
     DECISIONS,
+    NOISE,
     Attack,
     Decisions,
     Randomness,
@@ -50,7 +51,6 @@ from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Rate
 
-NOISE = "noise"
 _RATES = ("one_shot", "mean", "worst", "majority")
 
 
