@@ -154,7 +154,7 @@ def section(run: Run, key: str, images: int) -> Section:
             origin=list(_origin(run)),
             command=_command(run, store),
             notes=_notes(run),
-            data=json.dumps(report.to_json()).replace("</", "<\\/"),
+            data=json.dumps(report.to_json()).replace("<", "\\u003c"),
         )
 
 
