@@ -7,10 +7,11 @@ added is one class and one line in `advpure.studies`; docs/new-study.md walks th
 """
 
 import importlib
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
@@ -27,8 +28,10 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import check_rows
 from advpure.data import Images
 from advpure.loading import describe
+from advpure.options import read_options
 from advpure.plots.figures import check_ending, histogram
 from advpure.runs.cost import Cost, estimate
+from advpure.runs.header import canonical_json, image_digests
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate, find, plain
@@ -194,6 +197,8 @@ class Study(ABC, Generic[L, R]):
         figure: The function that draws a run, ``module:name``, which takes its records and a path.
         joint_figure: The function that draws several runs, which takes their reports and a path.
         of_defense: Whether its cost counts a classifier and backward passes.
+        of_the_images: Settings that say which images a run has, beside which one image computed
+            alone has the same settings.
     """
 
     verb: ClassVar[str]
@@ -203,6 +208,7 @@ class Study(ABC, Generic[L, R]):
     figure: ClassVar[str] = ""
     joint_figure: ClassVar[str] = ""
     of_defense: ClassVar[bool] = False
+    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset")
 
     @abstractmethod
     def load(self) -> L:
@@ -318,9 +324,38 @@ class Study(ABC, Generic[L, R]):
             folder,
             schemas=self.tables,
             settings=loaded.settings,
-            context=loaded.context,
+            context={**loaded.context, **self.origin(loaded)},
             samples=loaded.samples,
         )
+
+    def origin(self, loaded: L) -> dict[str, Any]:
+        """Return what lets a session be computed again: `study`, its fields, and `images`.
+
+        The fields are None where one is an object that no name stands for; of every image there
+        is a digest, see `image_digests`.
+        """
+        images = getattr(loaded, "images", None)
+        try:
+            own = json.loads(canonical_json(asdict(self)))  # type: ignore[call-overload]
+        except BadInput:
+            own = None
+        return {
+            "study": own,
+            "images": image_digests(*images) if isinstance(images, Images) else {},
+        }
+
+    @classmethod
+    def recorded(cls, store: RecordStore) -> Self:
+        """Return the study that began a run, made from the fields that its records keep.
+
+        Raises:
+            BadInput: where they keep none, or ones that this version cannot use.
+        """
+        own = store.context.get("study")
+        if own is None:
+            rule = "does not say of which settings its study was made"
+            raise BadInput(str(store.folder), rule, "run it again, by names and files")
+        return read_options(cls, own, cls.verb)
 
     def run(
         self,

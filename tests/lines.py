@@ -26,6 +26,9 @@ LINES = {
     "reproduce": ["", "000:theorem-3-3 --set n=2 --jobs 1 --quiet"],
     "plot": ["attacked --to again.svg"],
     "export": ["attacked --to rows.csv"],
+    "compare": ["attacked attacked"],
+    "verify": ["attacked"],
+    "report": ["attacked --to page.html", "attacked --as leaderboard --to board.html"],
 }
 """Lines of every verb, in an order in which later ones find the runs of earlier ones."""
 

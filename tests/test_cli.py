@@ -209,7 +209,8 @@ def test_pictures_show_clean_adversarial_and_purified(
     with RecordStore.read("mine") as store:
         stored = [row["linf"] for row in store.rows("attacks", {"stage": "adversarial"})]
         assert change.double().tolist() == pytest.approx(stored, abs=1e-7)
-        assert store.blobs() == sorted(f"{s}/{i}" for s in ("adversarial", "noise") for i in "0123")
+        kinds = ("adversarial", "clean", "noise", "purified")
+        assert store.blobs() == [f"{kind}/{i}" for kind in kinds for i in "0123"]
     assert 0 < change.max() <= 0.15 + 1e-6
     assert not rows["purified"].equal(rows["adversarial"])
 

@@ -130,7 +130,7 @@ def test_the_parts_are_runs_of_attack(whole: Path) -> None:
     for name in ("fixed-0", "fixed-5", "fresh", "fresh-eot"):
         with RecordStore.read(whole / name) as own:
             decisions = own.rows(DECISIONS.table)
-            assert len(own.blobs()) == 8
+            assert len(own.blobs()) == 4 * 4
         with RecordStore.read(whole) as store:
             outcomes = store.rows("randomness_outcomes", {"part": name})
         assert len(outcomes) == 4

@@ -101,7 +101,11 @@ MAY_IMPORT = {
     "studies": ("base", "analysis"),
     "experiments": (),
     "sweeps": (*_MIDDLE, "attacks", "analysis", "studies", "experiments"),
-    "cli": (*_MIDDLE, "attacks", "analysis", "studies", "experiments", "sweeps", "training"),
+    "report": (*_MIDDLE, "attacks", "analysis", "studies", "sweeps"),
+    "cli": (
+        *(*_MIDDLE, "attacks", "analysis", "studies", "experiments", "sweeps", "report"),
+        "training",
+    ),
 }
 
 

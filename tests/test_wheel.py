@@ -145,7 +145,7 @@ def test_the_environment_holds_nothing_undeclared(installed: Installed) -> None:
 
 def test_the_build_leaves_no_package_out(installed: Installed) -> None:
     assert "is absent from the `packages` configuration" not in installed.warnings
-    shipped = {".json", ".yaml", ".toml", ".safetensors", ".md", ".typed"}
+    shipped = {".json", ".yaml", ".toml", ".safetensors", ".md", ".typed", ".html", ".css"}
     for folder, prefix in (("advpure", "advpure"), ("experiments", "advpure/experiments")):
         for path in (ROOT / folder).rglob("*"):
             inner = path.relative_to(ROOT / folder)
@@ -171,7 +171,7 @@ def test_every_verb_runs_outside_the_checkout(installed: Installed, tmp_path: Pa
         else:
             assert code == 0, f"advpure {line}: {code}\n{err}"
             assert out, line
-    for name in ("cr.png", "again.svg", "rows.csv", "trained"):
+    for name in ("cr.png", "again.svg", "rows.csv", "trained", "page.html", "board.html"):
         assert (tmp_path / name).exists(), name
     script = installed.python.with_name("advpure")
     assert _call([str(script), "--version"], tmp_path).stdout.startswith("advpure ")

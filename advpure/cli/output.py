@@ -18,12 +18,13 @@ def print_table(
     """Print a table; numbers stand right, the first column left."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for k, column in enumerate(columns):
         table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # brackets are no markup
     width = None if sys.stdout.isatty() else 140
     Console(width=width, highlight=False).print(table)
 

@@ -24,6 +24,11 @@ MADE.register("sweep", "advpure.cli.sweep:command", about="studies over grids of
 MADE.register(
     "reproduce", "advpure.cli.reproduce:command", about="published beside measured, and claims"
 )
+MADE.register(
+    "compare", "advpure.cli.compare:command", about="differences of two runs, image by image"
+)
+MADE.register("verify", "advpure.cli.verify:command", about="one image of a run, computed again")
+MADE.register("report", "advpure.cli.report:command", about="runs on one page, a .html file")
 
 
 class StudyGroup(TyperGroup):

@@ -12,9 +12,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advpure.base.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The same run computed elsewhere may round differently: these keys say so when they change.
 NUMERIC_CONTEXT = (
@@ -148,6 +151,30 @@ def source_digests(*things: object) -> dict[str, str]:
     return digests
 
 
+def image_digests(images: "Tensor", labels: "Tensor", ids: "Tensor") -> dict[str, str]:
+    """Return 16 hexadecimal digits for every image: of the sha256 of its pixels and its label.
+
+    Args:
+        images: float32 [n, C, H, W].
+        labels: int64 [n].
+        ids: int64 [n].
+
+    Returns:
+        Sample id, as text, to its digits.
+    """
+    pixels = images.detach().cpu().contiguous().numpy().astype("<f4", copy=False)
+    return {
+        str(i): hashlib.sha256(image.tobytes() + str(label).encode()).hexdigest()[:16]
+        for i, label, image in zip(ids.tolist(), labels.tolist(), pixels, strict=True)
+    }
+
+
+def changed_images(first: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the images that two contexts have in common, and with other bytes."""
+    before, after = first.get("images") or {}, now.get("images") or {}
+    return sorted((i for i in before.keys() & after.keys() if before[i] != after[i]), key=int)
+
+
 def check_settings(stored: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> None:
     """Refuse to go on with a run under other settings.
 
@@ -166,7 +193,7 @@ def check_context(first: Mapping[str, Any], now: Mapping[str, Any], folder: Path
     """Compare the context of this session with that of the run's first session.
 
     Raises:
-        BadInput: when the weights or the data are others.
+        BadInput: when the weights, the data or an image are others.
 
     Warns:
         RuntimeWarning: when a version, the device, the type, the threads or the tile changed,
@@ -178,6 +205,9 @@ def check_context(first: Mapping[str, Any], now: Mapping[str, Any], folder: Path
             key, there, here = difference
             rule = f"are not those of the run in {folder} ({there})"
             raise BadInput(f"{key} = {here}", rule, _OTHER_OUT)
+    if others := changed_images(first, now):
+        rule = f"has other pixels or another label than in the run in {folder}"
+        raise BadInput(f"image {others[0]}", rule, _OTHER_OUT)
     changed = [
         f"{key} {first.get(key, _ABSENT)} -> {now.get(key, _ABSENT)}"
         for key in NUMERIC_CONTEXT

@@ -32,8 +32,8 @@ from advpure.analysis.fixed_randomness.result import (
     correlation_rows,
     pairs_of_runs,
 )
-from advpure.analysis.robustness.protocol import ATTACKS, CLEAN, DECISIONS
-from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, LoadedRobustness, Robustness
+from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, DECISIONS, NOISE
+from advpure.analysis.robustness.study import LoadedRobustness, Robustness
 from advpure.analysis.study import Columns, Loaded, Report, Session, Study, chunks
 from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count

@@ -95,6 +95,7 @@ class Measure(PurifierStudy[Measurements]):
 
     verb: ClassVar[str] = "measure"
     tables: ClassVar[tuple[Schema, ...]] = (MEASUREMENTS,)
+    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset", "ids", "images")
     columns: ClassVar[Columns] = {"value": {"at": "places.0"}}
 
     metric: Annotated[str, Positional()]

@@ -67,6 +67,7 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
     tables: ClassVar[tuple[Schema, ...]] = (PREDICTION_SCHEMA,)
     figure: ClassVar[str] = "advpure.analysis.prediction.figure:prediction_figure"
     of_defense: ClassVar[bool] = True
+    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset", "clean", "points")
 
     runs: Annotated[tuple[str | Path, ...], Positional(), Repeats(), Beside()] = ()
 

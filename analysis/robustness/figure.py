@@ -8,11 +8,9 @@ from pathlib import Path
 
 import torch
 
-from advpure.analysis.robustness.protocol import DECISIONS, Decisions
+from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.robustness.wording import attack_text, strength_text
-from advpure.core.defense import Defense
-from advpure.data import Images
 from advpure.plots.figures import Caption, histogram, image_grid
 from advpure.runs.records import RecordStore
 
@@ -52,36 +50,24 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
     )
 
 
-def attacked_images(
-    store: RecordStore, defense: Defense, images: Images, decisions: Decisions, columns: int = 8
-) -> Path:
+def attacked_images(store: RecordStore, columns: int = 8) -> Path:
     """Draw the first images clean, attacked and purified, into the run folder.
 
     Args:
-        store: The records of a run that kept its images.
-        defense: The defense, which purifies them.
-        images: Its images.
-        decisions: How it decides; the first decision is drawn.
+        store: The records of a run that kept its images; the first decision is drawn.
         columns: Images, at most.
 
     Returns:
         The path written.
     """
-    ids = images.ids[:columns]
-    attacked = torch.stack([store.get_blob(f"adversarial/{i}") for i in ids.tolist()])
-    view = decisions.views(defense, ids)[0]
-    purifier = (
-        view.purifier.at(ids=ids) if view.xi is None else view.purifier.at(ids=ids, xi=view.xi)
-    )
-    moved = attacked.to(images.images.device)
-    with torch.no_grad():  # a picture, not a gradient
-        purified, answers = purifier(moved).cpu().clamp(0, 1), view(moved).argmax(1).tolist()
+    decided = store.rows(DECISIONS.table, {"stage": ADVERSARIAL, "draw": 0})[:columns]
     captions = [
-        Caption(f"{label} -> {answer}", correct=label == answer)
-        for label, answer in zip(images.labels[: len(ids)].tolist(), answers, strict=True)
+        Caption(f"{row['label']} -> {row['prediction']}", correct=row["correct"]) for row in decided
     ]
-    clean = images.images[: len(ids)].cpu()
-    rows = {"clean": clean, "adversarial": attacked, "purified": purified}
+    rows = {
+        kind: torch.stack([store.get_blob(f"{kind}/{row['sample']}") for row in decided])
+        for kind in (CLEAN, ADVERSARIAL, PURIFIED[ADVERSARIAL])
+    }
     path = store.folder / "images.png"
     image_grid(rows, path, captions=captions)
     return path

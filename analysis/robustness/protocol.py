@@ -20,16 +20,19 @@ from torch import Tensor
 from advpure.attacks.settings import Count as Repeats
 from advpure.base.errors import BadInput
 from advpure.base.validation import validate
+from advpure.core.chain import Noise
 from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
-from advpure.core.tiling import check_rows
+from advpure.core.tiling import check_rows, tiled
 from advpure.data import Images
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Count, Length, Schema, Share
 from advpure.statistics.rates import Rate, randomized_summary
 
 Randomness = Literal["fixed", "fresh"]
-CLEAN = "clean"
+CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
+PURIFIED = {ADVERSARIAL: "purified"}
+"""Stages whose purified images are kept, to the name that these have."""
 
 DECISIONS = Schema(
     "decisions",
@@ -130,7 +133,8 @@ def evaluate(
         decisions: The protocol.
         store: Where rows go, opened with the tables DECISIONS and ATTACKS.
         batch_size: Images held in memory at once.
-        keep_images: Store attacked images as well.
+        keep_images: Store the images of every stage as well, and what the first decision makes of
+            adversarial ones.
         progress: Called with the number of finished images after each batch.
     """
     batch_size = check_rows(batch_size)
@@ -139,7 +143,8 @@ def evaluate(
     done = finished(store, attacks)
     if keep_images:
         kept = set(store.blobs())
-        done = {i for i in done if all(f"{stage}/{i}" in kept for stage in attacks)}
+        kinds = [*attacks, CLEAN, *(PURIFIED[stage] for stage in PURIFIED.keys() & attacks.keys())]
+        done = {i for i in done if all(f"{kind}/{i}" in kept for kind in kinds)}
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
     progress(len(images.ids) - len(todo))
     for start in range(0, len(todo), batch_size):
@@ -158,9 +163,28 @@ def evaluate(
             for stage, outcome in outcomes.items():
                 store.append(ATTACKS.table, _attack_rows(stage, outcome, batch.ids))
                 if keep_images:
-                    for i, image in zip(batch.ids.tolist(), outcome.images, strict=True):
-                        store.put_blob(f"{stage}/{i}", image.float().cpu())
+                    _keep(store, stage, batch.ids, outcome.images)
+            if keep_images:
+                _keep(store, CLEAN, batch.ids, batch.images)
+                for stage in PURIFIED.keys() & outcomes.keys():
+                    view = decisions.views(defense, batch.ids)[0]
+                    _keep(store, PURIFIED[stage], batch.ids, purified(view, outcomes[stage].images))
         progress(len(images.ids) - len(todo) + start + len(rows))
+
+
+def purified(view: Defense, images: Tensor) -> Tensor:
+    """Return what a decision's purifier makes of images [B, C, H, W], clipped to [0, 1]."""
+    with torch.no_grad():  # a picture, not a gradient
+        found = tiled(lambda x, i: view.purifier.purify(x, Noise(view.xi, i)), view.tile)(
+            images, view.ids
+        )
+    return found.clamp(0, 1)
+
+
+def _keep(store: RecordStore, kind: str, ids: Tensor, images: Tensor) -> None:
+    """Store images by kind and id."""
+    for i, image in zip(ids.tolist(), images, strict=True):
+        store.put_blob(f"{kind}/{i}", image.float().cpu())
 
 
 def finished(store: RecordStore, stages: Iterable[str]) -> set[int]:

@@ -18,8 +18,11 @@ from advpure.analysis.robustness.attack_choice import (
     refuse_two_gradients,
 )
 from advpure.analysis.robustness.protocol import (
+    ADVERSARIAL,
     ATTACKS,
+    CLEAN,
     DECISIONS,
+    NOISE,
     Attack,
     Decisions,
     Randomness,
@@ -57,7 +60,6 @@ from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Rate
 
-CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
 _RATES = ("one_shot", "mean", "worst", "majority")
 
 
@@ -195,7 +197,7 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         randomness: Attack and decide under one randomness configuration, or under disjoint draws.
         draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
         source_seed: Craft under this base seed, decide under --seed (needs --fix-random).
-        keep_images: Keep attacked images and draw RUN/images.png from them.
+        keep_images: Keep clean, attacked and purified images, and draw RUN/images.png.
     """
 
     verb: ClassVar[str] = "attack"
@@ -376,10 +378,8 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         if self.keep_images:
             from advpure.analysis.robustness.figure import attacked_images
 
-            assert isinstance(loaded, LoadedRobustness)
             with RecordStore.read(report.run) as store:
-                path = attacked_images(store, loaded.defense, loaded.images, loaded.decisions)
-            drawn["images"] = str(path)
+                drawn["images"] = str(attacked_images(store))
         return drawn
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA
 from advpure.analysis.compression.study import Compression
-from advpure.analysis.robustness.protocol import CLEAN, DECISIONS
-from advpure.analysis.robustness.study import ADVERSARIAL, NOISE, Robustness
+from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, NOISE
+from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.study import LoadedModel, Report, Session, Study, cost_of
 from advpure.analysis.subject import Attacked, DefenseSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
