@@ -199,6 +199,10 @@ def test_studies_take_objects(mine: Path) -> None:
     assert len(report.settings["defense"]["code"]) == 64
     with pytest.raises(BadInput, match="no key controls"):
         Robustness(defense=Private(), randomness="fixed", **given).load()
+    with pytest.raises(BadInput, match="no key controls"):
+        Compression(defense=Private(), **given).run(out=mine / "private")
+    fresh = Robustness(defense=Private(), attack_options={"steps": 1}, draws=2, **given)
+    assert fresh.run(out=mine / "fresh").settings["defense"]["draws"] == "fresh"
     halved = Compression(defense=lambda x: x / 2, **given).run(out=mine / "halved")
     assert halved.tree()["rows"][0].value == pytest.approx(0.5)
     with pytest.raises(BadInput, match=r"defense 3 is not a text"):
