@@ -1,6 +1,7 @@
 """Models of users by name or as objects: the same numbers as registered ones, keyed randomness."""
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -23,6 +24,7 @@ from advpure.analysis.metrics.measure import METRICS
 from advpure.analysis.robustness.study import Robustness
 from advpure.attacks.registry import ATTACKS
 from advpure.base.errors import BadInput
+from advpure.base.fingerprint import fingerprint
 from advpure.base.registry import Registry
 from advpure.cli import run
 from advpure.core.randomness import RandomnessConfig
@@ -195,10 +197,39 @@ def test_studies_take_objects(mine: Path) -> None:
     report = study.run(out=mine / "object")
     assert report.settings["defense"]["purifier"] == "<lambda>"
     assert len(report.settings["defense"]["code"]) == 64
+    with pytest.raises(BadInput, match="no key controls"):
+        Robustness(defense=Private(), randomness="fixed", **given).load()
+    with pytest.raises(BadInput, match="no key controls"):
+        Compression(defense=Private(), **given).run(out=mine / "private")
+    fresh = Robustness(defense=Private(), attack_options={"steps": 1}, draws=2, **given)
+    assert fresh.run(out=mine / "fresh").settings["defense"]["draws"] == "fresh"
     halved = Compression(defense=lambda x: x / 2, **given).run(out=mine / "halved")
     assert halved.tree()["rows"][0].value == pytest.approx(0.5)
     with pytest.raises(BadInput, match=r"defense 3 is not a text"):
         Robustness(defense=3, **given)
+
+
+def test_objects_that_hold_other_values_are_other_runs() -> None:
+    def scaled(by: float) -> Any:
+        return lambda x: x * by
+
+    class Held(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.by
+
+    for make in (scaled, Held, lambda by: functools.partial(torch.mul, other=by)):
+        one, same, other = (load_purifier(make(by), "digits") for by in (0.5, 0.5, 0.7))
+        assert one.settings["code"] == same.settings["code"] != other.settings["code"]
+    network = nn.Conv2d(1, 1, 1)
+    before = fingerprint(network)
+    network.eval()
+    assert fingerprint(network) == before
+    network.weight.data += 1
+    assert fingerprint(network) != before
 
 
 def test_gradients_of_a_denoiser_of_a_file_are_proved(mine: Path) -> None:
@@ -255,6 +286,23 @@ def test_global_generators_are_keyed_by_sample(tile: int) -> None:
     assert not torch.isclose(other, whole).all(dim=1).any()
     draws = (whole - images).flatten()
     assert 0.05 < float(draws.std()) < 0.2
+
+
+def test_a_classifier_that_draws_is_keyed_too() -> None:
+    network = load_classifier("digits")
+    defense = load_defense(
+        "none", "digits", xi=XI, classifier=lambda x: network(functional.dropout(x, 0.5))
+    )
+    assert defense.is_random
+    images, _, ids = load_images("digits", n=5)
+    logits = defense.at(ids=ids)(images)
+    order = torch.tensor([4, 1])
+    assert torch.equal(defense.at(ids=ids[order])(images[order]), logits[order])
+    assert not torch.equal(logits, network(images))
+    several = load_defense(
+        "none", "digits", xi=XI, policy="eot:3", classifier=lambda x: network(functional.dropout(x))
+    )
+    assert not torch.equal(several.at(ids=ids)(images), logits)
 
 
 def test_the_gradient_sees_the_draws_of_the_answer() -> None:

@@ -93,8 +93,8 @@ def read_factory(code: Code, given: tuple[str, ...] = ()) -> Factory:
         >>> from advpure.base.imports import code_of
         >>> def blur(images, sigma=0.5): return images
         >>> factory = read_factory(code_of(blur))
-        >>> factory.required, factory.options["sigma"]
-        (('images',), (float, 0.5))
+        >>> factory.required, factory.options["sigma"][1]
+        (('images',), 0.5)
         >>> factory.build({"sigma": 2.0})(3)
         3
     """

@@ -115,17 +115,12 @@ def as_function(code: Code) -> Any:
 
 
 def code_of(value: object) -> Code:
-    """Describe an object that was passed as it is, by the source of its class or function."""
+    """Describe an object that was passed as it is, by `fingerprint`."""
+    from advpure.base.fingerprint import fingerprint
+
     thing: Any = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
     name = getattr(thing, "__name__", type(value).__name__)
-    try:
-        source = inspect.getsource(thing).encode()
-    except (OSError, TypeError):  # typed into an interpreter, or compiled
-        own = getattr(thing, "__dict__", {}).get("__call__", thing)
-        call = getattr(thing, "forward", own)
-        code = getattr(call, "__code__", None)
-        source = name.encode() if code is None else code.co_code + repr(code.co_names).encode()
-    return Code(name, value, hashlib.sha256(source).hexdigest(), getattr(thing, "__module__", ""))
+    return Code(name, value, fingerprint(value), getattr(thing, "__module__", ""))
 
 
 def trust_records(allowed: bool = True) -> None:

@@ -145,6 +145,12 @@ class Defense(Bound):
             fix="pass a classifier without randomness",
         )
 
+    def check_controlled(self) -> None:
+        """Refuse parts whose randomness no key controls; see `OwnModel.check_controlled`."""
+        for part in (self.purifier.model, self.classifier):
+            if isinstance(part, OwnModel):
+                part.check_controlled()
+
     def _once(self, images: Tensor, noise: Noise) -> Tensor:
         return classified(self.classifier, self.purifier.purify(images, noise), noise)
 

@@ -185,13 +185,8 @@ class OwnModel(nn.Module):
         Raises:
             BadInput: see `advpure.core.steady`.
         """
-        if self.draws == "fresh" and repeatable:
-            raise BadInput(
-                f"{self.name}",
-                "answers two equal calls differently, and no key controls what it draws",
-                "draw from torch's global generator or take (images, ids, randomness), or use "
-                "fresh randomness (advpure attack without --fix-random)",
-            )
+        if repeatable:
+            self.check_controlled()
         ids = torch.arange(len(images), dtype=torch.int64, device="cpu")
 
         def ask(x: Tensor) -> Tensor:
@@ -203,6 +198,20 @@ class OwnModel(nn.Module):
             )(x, ids[: len(x)])
 
         check_steady(self, ask, images, repeatable=self.draws != "fresh")
+
+    def check_controlled(self) -> None:
+        """Refuse a model whose randomness no key controls.
+
+        Raises:
+            BadInput: naming the ways out.
+        """
+        if self.draws == "fresh":
+            raise BadInput(
+                f"{self.name}",
+                "answers two equal calls differently, and no key controls what it draws",
+                "draw from torch's global generator or take (images, ids, randomness), or use "
+                "fresh randomness (advpure attack without --fix-random)",
+            )
 
     def _refuse_training(self, images: Tensor, keys: RowKeys) -> None:
         """Refuse a module whose answers in training and in evaluation mode differ."""

@@ -139,7 +139,7 @@ def evaluate(
     """
     batch_size = check_rows(batch_size)
     _check_store(store, decisions)
-    defense.check_steady(images.images)
+    defense.check_steady(images.images, repeatable=decisions.randomness == "fixed")
     done = finished(store, attacks)
     if keep_images:
         kept = set(store.blobs())

@@ -239,6 +239,8 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         fixed = self.randomness == "fixed"
         xi = self.xi
         defense = self.load_defense(xi)
+        if fixed:
+            defense.check_controlled()
         draws = self.draws or (1 if fixed or not defense.is_random else 10)
         decisions = Decisions(randomness=self.randomness, draws=draws)
         if not defense.is_random:
