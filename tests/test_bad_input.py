@@ -47,7 +47,7 @@ ATTACK: list[tuple[str, list[str]]] = [
     ("--eps abc", ["epsilon 'abc'", "is not a number", "8/255"]),
     ("--eps 8/0", ["epsilon '8/0'", "is not a number", "8/255"]),
     ("--eps 8 --norm l2", ["epsilon 8", "ambiguous", "8/255", "8.0"]),
-    ("--norm l1", ["norm 'l1'", "is not known", "known: linf, l2"]),
+    ("--norm l1", ["norm l1", "is not covered", "use linf or l2"]),
     ("--norm l2", ["norm l2", "has no default radius on digits", "--eps"]),
     ("--dataset digit", ["data set 'digit'", "is not known", "did you mean digits"]),
     ("--subset tets", ["subset 'tets'", "is not understood", "did you mean 'test'"]),

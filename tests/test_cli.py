@@ -66,7 +66,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
     [
         (
             "attack --defense cm --fix-random",
-            "cifar10, linf 0.03137, defense cm, attack pgd, fixed randomness (seed 0): robust",
+            "cifar10, linf 0.03137, defense cm, attack standard",
             "clean_accuracy robust_accuracy noise_accuracy n interval settings run",
         ),
         (
@@ -130,9 +130,9 @@ def test_cr_prints_one_json_object(cli: Cli) -> None:
 
 def test_attack_tells_data_set_and_threat_model(cli: Cli) -> None:
     code, out, _ = cli("attack", *SMALL, "--eps", "0.5", "--norm", "l2", "--seed", "7")
-    told = "digits, l2 0.5, defense cm, attack pgd, fixed randomness (seed 7): robust accuracy"
     assert code == 0
-    assert out.startswith(told)
+    assert out.startswith("digits, l2 0.5, defense cm, attack pgd (")
+    assert "loss ce), fixed randomness (seed 7): robust accuracy" in out
     assert out.splitlines()[-1].startswith("records: runs/attack-")
 
 
@@ -146,7 +146,7 @@ def test_fresh_randomness_shows_all_four_ways_to_decide(cli: Cli) -> None:
 
 def test_a_defense_without_randomness_decides_once(cli: Cli) -> None:
     _, out, _ = cli("attack", "-d", "none", "-n", "3", "--steps", "1")
-    assert "attack pgd, no randomness: robust accuracy" in out
+    assert "loss ce), no randomness: robust accuracy" in out
     assert "majority" not in out
 
 

@@ -66,7 +66,7 @@ def test_the_layout_is_one_attack_under_each_protocol() -> None:
         ({"draws": 0}, "draws 0 is not a whole number from 1"),
         ({"defense": "none"}, "defense none draws no noise that could be fixed"),
         ({"eps": 8}, "ambiguous"),
-        ({"norm": "l1"}, "norm 'l1' is not known"),
+        ({"norm": "l1"}, "norm l1 is not covered"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -143,7 +143,7 @@ def test_the_seed_of_no_randomness_changes_nothing() -> None:
     ("change", "words"),
     [
         ({"at": "anchors"}, "at 'anchors' is not known; did you mean anchor"),
-        ({"norm": "l1"}, "norm 'l1' is not known"),
+        ({"norm": "l1"}, "norm l1 is not covered"),
         ({"top": 2}, "epsilon 2 is ambiguous"),
         ({"top": 0}, "epsilon 0 is not positive"),
         ({"box": "open"}, "box 'open' is not known"),

@@ -58,7 +58,7 @@ def fixed_randomness_settings(
 
     def attacked(index: int, **more: Any) -> Robustness:
         own = {**options, "seed": index, **more.pop("options", {})}
-        return replace(base, attack_options=own, source_seed=None, **more)
+        return replace(base, attack=base.attack_name, attack_options=own, source_seed=None, **more)
 
     runs = {
         fixed_name(seed): attacked(k, randomness="fixed", draws=None, seed=seed)
@@ -76,14 +76,14 @@ def _check(base: Robustness, seeds: Sequence[int]) -> None:
         raise BadInput(f"seeds {list(seeds)}", "are not different ones", "use 0,1,2")
     if len(seeds) < 2:
         raise BadInput(f"seeds {list(seeds)}", "leave nothing to transfer to", "give two or more")
-    kind = settings_type(find(base.attack))
+    kind = settings_type(find(base.attack_name))
     if not issubclass(kind, GradientSettings):
-        raise BadInput(f"attack {base.attack}", "follows no gradient", "use pgd, apgd or bpda")
+        raise BadInput(f"attack {base.attack_name}", "follows no gradient", "use pgd, apgd or bpda")
     if kind.eot != 1:
         raise BadInput(
-            f"attack {base.attack}",
+            f"attack {base.attack_name}",
             "averages over randomness itself, and cannot hold it fixed",
-            f"use {base.attack.strip().lower().replace('_', '-').removesuffix('-eot')}",
+            f"use {base.attack_name.strip().lower().replace('_', '-').removesuffix('-eot')}",
         )
     for name in _OWN:
         if name in base.attack_options:
