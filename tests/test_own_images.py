@@ -13,6 +13,7 @@ from PIL import Image
 from advpure.analysis.robustness.study import Robustness
 from advpure.base.errors import BadInput
 from advpure.base.imports import load_code, trust_records, untrusted
+from advpure.cli import run
 from advpure.data import dataset_info, load_images
 from advpure.data.own import default_tile
 
@@ -170,7 +171,7 @@ def test_code_in_records_runs_only_when_trusted() -> None:
     with pytest.raises(BadInput, match=r"somebody's records name.*--trust"), untrusted():
         load_images("evil.py:x")
     assert not Path("ran").exists()
-    trust_records()
+    assert run(["--trust", "models", "list", "--json"]) == 0
     try:
         with untrusted():
             assert load_code("evil.py:x", "value").value == 1

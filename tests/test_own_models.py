@@ -118,7 +118,8 @@ def margins(found: dict[str, Any]) -> list[float]:
 def test_a_file_gives_the_bits_of_the_same_parts_registered(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = attack("-d mine.py:Purifier --classifier mine.py:classifier --dataset images.npz --out a")
+    parts = "-d mine.py:Purifier --classifier mine.py:classifier --dataset images.npz"
+    own = attack(f"{parts} --out a")
     monkeypatch.syspath_prepend(str(mine))
     PURIFIERS.register("random-blur", "registered_parts:Blur")
     (mine / "registered_parts.py").write_text(REGISTERED)
@@ -128,6 +129,7 @@ def test_a_file_gives_the_bits_of_the_same_parts_registered(
         del PURIFIERS._entries["random-blur"]
     assert margins(own) == margins(theirs)
     assert len(set(margins(own))) > 100
+    assert margins(attack(f"{parts} --batch-size 7 --out c")) == margins(own)
     assert own["robust_accuracy"] == theirs["robust_accuracy"]
     assert own["settings"]["defense"]["draws"] == "generator"
 
@@ -373,8 +375,17 @@ def test_train_mode_counts_by_behaviour_and_is_never_switched() -> None:
 
 
 def test_a_cut_gradient_is_noticed_with_the_ways_out() -> None:
-    with pytest.warns(UserWarning, match=r"no gradient .*bpda.*surrogate.*without gradients"):
+    ways = r"no gradient .*bpda.*surrogate.*without gradients"
+    with pytest.warns(UserWarning, match=ways):
         load_purifier(lambda x: (x * 255).round() / 255, "digits")
+    with pytest.warns(UserWarning, match=ways):  # which fails on what has a graph
+        purifier = load_purifier(lambda x: torch.from_numpy(np.round(x.numpy())), "digits")
+    x = torch.full((1, 1, 8, 8), 0.75, requires_grad=True)
+    with pytest.raises(BadInput, match=r"fails \(RuntimeError: .*needs --gradient bpda"):
+        purifier(x)
+    purifier.at(gradient="bpda")(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.unique().tolist() == [1.0]
 
 
 def test_a_stand_in_is_the_surrogate_gradient() -> None:

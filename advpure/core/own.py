@@ -141,15 +141,9 @@ class OwnModel(nn.Module):
             try:
                 first = self._plain(images, keys)
             except BadInput:
-                raise
-            except Exception as error:
-                if tile is not None:
-                    return self._examine(shape, tile, None)
-                raise BadInput(
-                    f"{self.name} given images {[*images.shape]} in [0, 1]",
-                    f"fails ({explain(error)})",
-                    "let it take such images, or choose another --dataset or --tile",
-                ) from error
+                if tile is None:
+                    raise
+                return self._examine(shape, tile, None)
             is_drawn = _states() != start
         with torch.no_grad(), torch.inference_mode(False), seeded():
             second = self._plain(images, keys)
@@ -173,10 +167,13 @@ class OwnModel(nn.Module):
             images = images.to(parameter.device)
         with torch.inference_mode(False), torch.enable_grad(), seeded():
             images.requires_grad_()
-            answer = self._plain(images, (_FIRST * rows)[:rows])
-            if not answer.requires_grad:
+            try:
+                answer = self._plain(images, (_FIRST * rows)[:rows])
+                if not answer.requires_grad:
+                    return True
+                (gradient,) = torch.autograd.grad(answer.square().sum(), images, allow_unused=True)
+            except (BadInput, RuntimeError):  # as numpy() of what has a graph
                 return True
-            (gradient,) = torch.autograd.grad(answer.square().sum(), images, allow_unused=True)
         return gradient is None or not bool(gradient.any())
 
     def check_steady(self, images: Tensor, tile: int | None, *, repeatable: bool = True) -> None:
@@ -260,7 +257,15 @@ class OwnModel(nn.Module):
 
     def _ask(self, images: Tensor, *arguments: Any) -> Tensor:
         shown = images if self.before is None else self.before(images)
-        answer = logits_of(self.function(shown, *arguments))
+        try:
+            given = self.function(shown, *arguments)
+        except BadInput:
+            raise
+        except Exception as error:
+            rule = f"fails ({explain(error)})"
+            fix = "let it take such images; what cannot be differentiated needs --gradient bpda"
+            raise BadInput(f"{self.name} given images {[*images.shape]}", rule, fix) from error
+        answer = logits_of(given)
         return answer if self.after is None else self.after(answer, images)
 
 
