@@ -78,7 +78,7 @@ class Plan(NamedTuple):
         if self.targets:
             parts.append(f"{self.targets} targets")
         if self.restarts:
-            parts.append(f"{self.restarts} restarts")
+            parts.append(f"{self.restarts} restart{'s' if self.restarts > 1 else ''}")
         if self.targets:
             parts[-1] += f" of {self.steps} steps"
         parts.append(f"Square {self.queries} queries" if self.queries else "no Square")
@@ -139,7 +139,7 @@ class StandardSettings(AttackSettings):
 
         Example:
             >>> StandardSettings(eps=0.1).plan
-            Plan(first=99, targets=9, restarts=7, steps=57, queries=951)
+            Plan(first=99, targets=9, restarts=7, steps=57, queries=950)
             >>> StandardSettings(eps=0.1, budget=100).plan
             Plan(first=20, targets=3, restarts=0, steps=22, queries=0)
         """
