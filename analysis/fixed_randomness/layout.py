@@ -50,7 +50,7 @@ def fixed_randomness_settings(
             seeds.
 
     Example:
-        >>> sorted(fixed_randomness_settings(Robustness(), seeds=(0, 7), eot=15))
+        >>> sorted(fixed_randomness_settings(Robustness(attack="pgd"), seeds=(0, 7), eot=15))
         ['fixed-0', 'fixed-7', 'fresh', 'fresh-eot']
     """
     _check(base, seeds)
