@@ -211,6 +211,15 @@ def test_studies_take_objects(mine: Path) -> None:
         Robustness(defense=3, **given)
 
 
+def test_recorded_code_is_verified_when_it_is_trusted(mine: Path) -> None:
+    attack("-d mine.py:Purifier --classifier mine.py:classifier --dataset images.npz --out a")
+    assert run(["verify", "a"]) == 2
+    assert run(["verify", "a", "--trust"]) == 0
+    text = (mine / "mine.py").read_text()
+    (mine / "mine.py").write_text(f"{text}\n# edited\n")
+    assert run(["verify", "a", "--trust"]) == 1
+
+
 def test_objects_that_hold_other_values_are_other_runs() -> None:
     def scaled(by: float) -> Any:
         return lambda x: x * by

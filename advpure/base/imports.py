@@ -129,8 +129,8 @@ def trust_records(allowed: bool = True) -> None:
 
 
 @contextmanager
-def untrusted() -> Iterator[None]:
-    """Refuse to run code that is named inside, unless `trust_records` allows it.
+def untrusted(allowed: bool = False) -> Iterator[None]:
+    """Refuse to run code that is named inside, unless this or `trust_records` allows it.
 
     Example:
         >>> with untrusted():
@@ -140,7 +140,7 @@ def untrusted() -> Iterator[None]:
         advpure.BadInput: function math:sqrt is code that somebody's records name, and would run; \
 read it, then write advpure --trust VERB ...
     """
-    token = _TRUSTED.set(_ALLOWED.get() and _TRUSTED.get())
+    token = _TRUSTED.set((allowed or _ALLOWED.get()) and _TRUSTED.get())
     try:
         yield
     finally:
