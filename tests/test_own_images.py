@@ -16,6 +16,7 @@ from advpure.base.imports import load_code, trust_records, untrusted
 from advpure.cli import run
 from advpure.data import dataset_info, load_images
 from advpure.data.own import default_tile
+from advpure.report.pictures import class_names
 
 PEN = np.random.default_rng(0)
 PIXELS = PEN.integers(0, 256, (6, 3, 8, 10), dtype=np.uint8)
@@ -170,6 +171,7 @@ def test_code_in_records_runs_only_when_trusted() -> None:
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\nx = 1\n")
     with pytest.raises(BadInput, match=r"somebody's records name.*--trust"), untrusted():
         load_images("evil.py:x")
+    assert class_names({"dataset": "evil.py:x"})(3) == "class 3"
     assert not Path("ran").exists()
     assert run(["--trust", "models", "list", "--json"]) == 0
     try:

@@ -14,6 +14,7 @@ from advpure.analysis.robustness.study import RobustnessReport
 from advpure.attacks.registry import find, settings_type
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
+from advpure.base.imports import untrusted
 from advpure.plots.charts import Points, Words, lines
 from advpure.report.command import command_line
 from advpure.report.pictures import FOOLED, HELD, WRONG, Card, Judged, cards, chart, judge
@@ -389,7 +390,8 @@ def _origin(run: Run) -> Iterator[Group]:
 
 def _command(run: Run, store: RecordStore) -> str | None:
     try:
-        return command_line(run.study.recorded(store))
+        with untrusted():
+            return command_line(run.study.recorded(store))
     except BadInput:
         return None
 
