@@ -465,9 +465,9 @@ def _note_blind(name: str) -> None:
         f"{name} lets no gradient through, so gradient attacks are blind, which is no robustness; "
         "--gradient bpda takes the identity for it, at no cost, and is weak where it moves images "
         "far; an attribute `surrogate`, a differentiable stand-in, with --gradient surrogate costs "
-        "its writing and one more call a step; an attack without gradients costs many more calls",
+        "its writing and one more call a step; --attack square or rays, without gradients, costs many more calls",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -517,7 +517,7 @@ def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model
         "a consistency model, which samples an image",
     )
     there, made = kinds[consistent], "consistency models" if wanted else "denoisers"
-    warnings.warn(f"{model} is {there}; {name} is made for {made}", UserWarning, stacklevel=3)
+    warnings.warn(f"{model} is {there}; {name} is made for {made}", UserWarning, stacklevel=4)
 
 
 def load_defense(
