@@ -465,7 +465,8 @@ def _note_blind(name: str) -> None:
         f"{name} lets no gradient through, so gradient attacks are blind, which is no robustness; "
         "--gradient bpda takes the identity for it, at no cost, and is weak where it moves images "
         "far; an attribute `surrogate`, a differentiable stand-in, with --gradient surrogate costs "
-        "its writing and one more call a step; --attack square or rays, without gradients, costs many more calls",
+        "its writing and one more call a step; --attack square or rays, without gradients, costs "
+        "many more calls",
         UserWarning,
         stacklevel=4,
     )
