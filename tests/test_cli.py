@@ -188,20 +188,20 @@ def test_dry_run_computes_nothing(cli: Cli, tmp_path: Path) -> None:
 def test_pictures_show_clean_adversarial_and_purified(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import advpure.plots.figures
+    from advpure.analysis.robustness import figure
 
     seen: list[dict[str, Any]] = []
-    draw = advpure.plots.figures.image_grid
+    draw = figure.image_grid
 
     def watch(rows: dict[str, Any], path: Path, **more: Any) -> Path:
         seen.append(dict(rows))
         return draw(rows, path, **more)
 
-    monkeypatch.setattr(advpure.plots.figures, "image_grid", watch)
+    monkeypatch.setattr(figure, "image_grid", watch)
     assert cli("attack", *SMALL, "--out", "mine")[0] == 0  # without pictures first
     code, out, _ = cli("attack", *SMALL, "--out", "mine", "--save-images", "--batch-size", "3")
     assert code == 0
-    assert out.endswith("records: mine, pictures: mine/images.png\n")
+    assert out.endswith("records: mine, picture: mine/images.png\n")
     assert Path("mine/images.png").read_bytes().startswith(b"\x89PNG")
     (rows,) = seen
     assert list(rows) == ["clean", "adversarial", "purified"]
