@@ -7,7 +7,11 @@ Its members, in order, each on the images that no earlier one has fooled in all 
    APGD on the margin to each of the nearest classes, and on cross-entropy and margin from other
    starts;
 3. `square`: a random search on the margin that no missing gradient blinds. An image whose first
-   gradient was exactly zero skips the lanes and spends their share here.
+   gradient is exactly zero skips the others and spends all here.
+
+Under fresh randomness few images are ever fooled in all draws, and a gradient is a mean over noise:
+there the first climb gets most of the budget and the lanes the rest, and Square is left to images
+without a gradient.
 
 Every member ends in candidates, the unchanged image being the first. For each image the one is
 returned that fails in the fewest selection draws: under fixed randomness that is the model's own
@@ -48,8 +52,10 @@ _TARGETS, _LANES = 9, 16
 _MOST, _ENOUGH = 100, 20
 """Steps of a climb, at most, and those below which fewer lanes are better than shorter ones."""
 _PROPOSALS = 8
-_FIRST, _WIDE = 0.05, 0.5
-"""Shares of the budget: of the first climb, and of what is then left for the lanes."""
+_FIRST, _DEEP, _WIDE = 0.05, 0.8, 0.5
+"""Shares: of the budget for the first climb, fixed and fresh; of the rest for the lanes."""
+_JUDGED = 4
+"""Passes by which a random search judges a point of a random defense."""
 _LONG = 10**6
 """Between the numbers of passes of two members, so that fresh draws never meet."""
 
@@ -98,7 +104,7 @@ class StandardSettings(AttackSettings):
 
     loss: LossName = "margin"
     budget: Annotated[int, Ge(1), Le(10**6)] = 2000
-    eot: Count = 8
+    eot: Count = 16
     gradient: GradientMode | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +137,7 @@ class StandardSettings(AttackSettings):
 
     @property
     def _least(self) -> int:
-        return 2 * self._draws + 2 * self._passes + 1
+        return 2 * self._draws + 3 * self._passes + 2
 
     @property
     def plan(self) -> Plan:
@@ -144,21 +150,21 @@ class StandardSettings(AttackSettings):
             Plan(first=20, targets=3, restarts=0, steps=22, queries=0)
         """
         draws, passes = self._draws, self._passes
-        # The unchanged image and its logits, the first climb's end, and the last test.
-        left = self.budget - draws - 1
+        # The unchanged image, a look for a gradient, and the last test.
+        left = self.budget - draws - passes - 1
         ends = draws + passes
-        share = int(_FIRST * left) // passes
+        share = int((_DEEP if self.randomness == "fresh" else _FIRST) * left) // passes
         first = max(min(max(share, _ENOUGH), _MOST, (left - ends) // passes), 1)
         left -= first * passes + ends + 1
-        left -= passes  # to see whether a gradient is zero
         wide = int(_WIDE * left)
-        # Too little for both goes to the gradients.
-        wide = left if left - wide < 10 * _PROPOSALS * passes + draws else wide
+        # Too little for both goes to the gradients, and noise leaves a random search nothing.
+        if self.randomness == "fresh" or left - wide < 10 * _PROPOSALS + draws:
+            wide = left
         lanes = min(max(wide, 0) // (_ENOUGH * passes + ends), _LANES)
         steps = min((wide // lanes - ends) // passes, _MOST) if lanes else 0
         left -= lanes * (steps * passes + ends)
         queries = left - draws
-        queries = queries if queries >= 10 * _PROPOSALS * passes else 0
+        queries = queries if wide < left + lanes * (steps * passes + ends) else 0
         targets = min(lanes, _TARGETS)
         return Plan(first, targets, lanes - targets, steps, queries)
 
@@ -168,6 +174,11 @@ class StandardSettings(AttackSettings):
         plan = self.plan
         climbs = plan.first + (plan.targets + plan.restarts) * plan.steps
         return Passes(self.budget, (climbs + 1) * self._passes)
+
+    @property
+    def blind_queries(self) -> int:
+        """Forward passes of the random search on an image without a gradient."""
+        return max(self.budget - 2 * self._draws - self._passes - 1, 0)
 
 
 def standard(
@@ -201,8 +212,8 @@ def standard(
 
     rows = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     rows = contest.enter(tally, rows, batch.images, 0)
-    rows = _first_climb(model, chosen, batch, tally, contest, rows, sizes)
-    seeing, blind = _told_apart(model, chosen, batch, tally, rows)
+    seeing, blind = _told_apart(model, chosen, batch, tally, rows, sizes)
+    seeing = _first_climb(model, chosen, batch, tally, contest, seeing, sizes)
     if len(seeing) and plan.targets:
         climbing = Oracle(model, _climbing(chosen, plan.steps))
         lanes = climb_lanes(
@@ -212,8 +223,7 @@ def standard(
         numbers = torch.where(lanes.numbers < plan.targets, 2, 3)
         seeing = contest.enter(tally, lanes.rows, lanes.images, numbers)
     _search(oracle, chosen, batch, tally, contest, seeing, sizes, plan.queries)
-    spared = (plan.targets + plan.restarts) * plan.steps * chosen._passes
-    _search(oracle, chosen, batch, tally, contest, blind, sizes, plan.queries + spared)
+    _search(oracle, chosen, batch, tally, contest, blind, sizes, chosen.blind_queries)
     tally.images = contest.images
     result = conclude(tally, batch, oracle, 4 * _LONG, sizes)
     members = tuple(MEMBERS[number] for number in contest.winner.tolist())
@@ -245,27 +255,30 @@ def _first_climb(
     climb(oracle, batch, own, rows, sizes)
     for name in ("iterations", "forwards", "backwards"):
         getattr(tally, name).add_(getattr(own, name))
-    tally.zero_gradient |= own.zero_gradient
     return contest.enter(tally, rows, own.images[rows], 1)
 
 
 def _told_apart(
-    model: Model, chosen: StandardSettings, batch: Batch, tally: Tally, rows: Tensor
+    model: Model,
+    chosen: StandardSettings,
+    batch: Batch,
+    tally: Tally,
+    rows: Tensor,
+    sizes: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return those of the rows [A] that have a gradient, and those that have none.
+    """Return those of the rows [A] that have a gradient where the first climb starts, and others.
 
     That of the cross-entropy rounds to zero where a model is very sure, so the margin's is asked.
     """
-    doubted = rows[tally.zero_gradient[rows]]
-    if len(doubted):
-        goals = torch.full((len(doubted),), MARGIN, dtype=torch.int64)
-        images, labels, ids = (part[doubted] for part in batch)
-        slope = Oracle(model, _climbing(chosen, 1)).slope(
-            images, labels, ids, _LONG - 1, goals.to(labels)
-        )
-        tally.count(doubted, chosen._passes, chosen._passes)
-        tally.zero_gradient[doubted] = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
-    blind = tally.zero_gradient[rows]
+    if not len(rows):
+        return rows, rows
+    _, labels, ids = (part[rows] for part in batch)
+    goals = torch.full_like(labels, MARGIN)
+    points = first_iterates(Oracle(model, chosen), batch, None, rows, sizes)
+    slope = Oracle(model, _climbing(chosen, 1)).slope(points, labels, ids, 3 * _LONG, goals)
+    tally.count(rows, chosen._passes, chosen._passes)
+    blind = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
+    tally.zero_gradient[rows] = blind
     return rows[~blind], rows[blind]
 
 
@@ -281,9 +294,10 @@ def _search(
 ) -> None:
     if not len(rows) or not queries:
         return
+    noisy = chosen.randomness == "fresh"
     settings = SquareSettings(
         eps=chosen.eps, norm=chosen.norm, randomness=chosen.randomness, seed=chosen.seed,
-        queries=queries, proposals=_PROPOSALS, eot=chosen._passes,
+        queries=queries, proposals=1 if noisy else _PROPOSALS, eot=min(chosen._passes, _JUDGED),
     )  # fmt: skip
     search(oracle, settings, batch, tally, rows, sizes, first=2 * _LONG)
     contest.enter(tally, rows, tally.images[rows], len(MEMBERS) - 1)

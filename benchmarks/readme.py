@@ -91,17 +91,25 @@ def first_results() -> str:
 
 
 def accuracies() -> str:
-    """Tabulate the stored attacks: the standard verdict beside that of the paper's protocol."""
+    """Tabulate the stored attacks: the standard verdict beside that of the paper's protocol.
+
+    What a file holds is told by its settings; a cell without a file stays empty.
+    """
     lines = [
         "| command | clean % | noise % | standard % | paper's PGD-40 % | n |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, line in {**_BOTH, **_PAPER_ALONE}.items():
-        paper = _stored(f"{name}-paper")
-        strong = _rate(_stored(name), "adversarial") if name in _BOTH else ""
+        files = [file for file in (name, f"{name}-paper") if (MEASURED / f"{file}.json").is_file()]
+        by_attack = {_stored(file)["result"]["settings"]["attack"]["name"]: file for file in files}
+        cells = [
+            _rate(_stored(by_attack[attack]), "adversarial") if attack in by_attack else ""
+            for attack in ("standard", "pgd")
+        ]
+        any_ = _stored(files[0])
         lines.append(
-            f"| `{line}` | {_rate(paper, 'clean')} | {_rate(paper, 'noise')} | {strong} | "
-            f"{_rate(paper, 'adversarial')} | {paper['result']['n']} |"
+            f"| `{line}` | {_rate(any_, 'clean')} | {_rate(any_, 'noise')} | {cells[0]} | "
+            f"{cells[1]} | {any_['result']['n']} |"
         )
     return "\n".join(lines)
 

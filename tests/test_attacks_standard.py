@@ -105,7 +105,7 @@ def test_a_hidden_gradient_blinds_gradients_alone(attack: Any) -> None:
     result = attack(blind, images, labels, eps=eps)
     assert int((result.success == (exact < eps)).sum()) >= 11
     assert not bool((result.success & (exact >= eps)).any())
-    assert int(result.backwards.max()) <= 101
+    assert int(result.backwards.max()) <= 1
 
 
 def test_decisions_alone_are_enough_for_rays() -> None:
@@ -183,7 +183,7 @@ def test_a_restart_begins_elsewhere_with_what_is_left(attack: Any) -> None:
 
 
 @pytest.mark.parametrize("randomness", ["fixed", "fresh"])
-@pytest.mark.parametrize("budget", [62, 100, 500, 2000])
+@pytest.mark.parametrize("budget", [95, 150, 500, 2000])
 def test_the_budget_is_kept(randomness: Any, budget: int) -> None:
     images = _images(2)
     eps = 0.1 * float(_radii(images).min())
@@ -243,7 +243,7 @@ def test_the_draws_that_choose_are_biased_and_those_that_decide_are_not() -> Non
     p, count, draws = 0.7, 40, 20
     model, images = Phase(p, RandomnessConfig(0)), _images(count)
     labels, ids = torch.zeros(count, dtype=torch.int64), torch.arange(count)
-    settings = StandardSettings(eps=0.05, randomness="fresh", budget=1200)
+    settings = StandardSettings(eps=0.05, randomness="fresh", budget=3000, eot=2)
     result: AttackResult = standard(model, images, labels, settings, ids=ids)
     assert all(path[:1] == ("attack",) for path in model.paths - {()})
 
