@@ -78,7 +78,9 @@ def _stored(name: str) -> dict[str, Any]:
 def _rate(stored: dict[str, Any], stage: str) -> str:
     result = stored["result"]
     fixed = result["settings"]["decisions"]["randomness"] == "fixed"
-    return percent_interval(Rate(**result["stages"][stage]["one_shot" if fixed else "mean"]))
+    rate = result["stages"][stage]["one_shot" if fixed else "mean"]
+    low, high = rate["interval"] if "interval" in rate else (rate["low"], rate["high"])
+    return percent_interval(Rate(rate["value"], rate["n"], low, high, rate.get("method", "")))
 
 
 def first_results() -> str:
