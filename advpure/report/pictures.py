@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED
 from advpure.base.errors import BadInput
+from advpure.base.imports import untrusted
 from advpure.data import dataset_info
 from advpure.runs.records import RecordStore
 
@@ -132,7 +133,8 @@ def cards(store: RecordStore, most: int) -> list[Card]:
 def class_names(settings: Mapping[str, Any]) -> Callable[[int], str]:
     """Return how the classes of a run's data set are called; by number where it is not known."""
     try:
-        classes = dataset_info(settings["dataset"]).classes
+        with untrusted():
+            classes = dataset_info(settings["dataset"]).classes
     except BadInput:
         classes = ()
     return lambda label: classes[label] if label < len(classes) else f"class {label}"
