@@ -172,3 +172,16 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
         image_grid({"a": _images()}, tmp_path / name)
     with pytest.raises(BadInput, match="is no picture"):
         histogram({"a": [1.0]}, tmp_path / name, xlabel="x")
+
+
+def test_a_long_caption_makes_no_figure_wider(tmp_path: Path) -> None:
+    groups = {"a": [1.0, 2.0, 3.0]}
+    sizes = []
+    for name, caption in (("short", "settings"), ("long", "many settings " * 30)):
+        path = histogram(groups, tmp_path / f"{name}.svg", xlabel="x", caption=caption)
+        sizes.append(
+            [float(n) for n in re.findall(r'(?:width|height)="([\d.]+)pt"', path.read_text())]
+        )
+    (width, height), (wider, higher) = sizes
+    assert wider < 1.05 * width
+    assert higher > height

@@ -5,6 +5,7 @@ wrong are also marked by a sign, and groups of a histogram by their line style. 
 gives the same file: nothing depends on the time of drawing.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ _NO_DATE: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None},
 }
 _MOST_COLUMNS = 32
+_CAPTION = 84  # characters of a line of the caption
 _FEWEST_BINS, _MOST_BINS = 8, 60
 _INCHES = 0.95  # a column's width
 _GAP = 0.12  # the space between images, as a share of an image
@@ -146,12 +148,13 @@ def histogram(
         axes.set_title(title, fontsize=10)
     if caption:
         axes.annotate(
-            caption,
+            textwrap.fill(caption, _CAPTION),
             xy=(0.5, 0.0),
             xycoords="axes fraction",
             xytext=(0, -50 - 12 * len(groups)),
             textcoords="offset points",
             ha="center",
+            va="top",
             fontsize=7,
             color="#444444",
         )

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from advpure.analysis.perturbed import write_eps
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE
 from advpure.analysis.robustness.study import RobustnessReport
-from advpure.attacks.registry import find, settings_type
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
-from advpure.base.imports import untrusted
 from advpure.plots.charts import Points, Words, lines
 from advpure.report.command import command_line
 from advpure.report.pictures import FOOLED, HELD, WRONG, Card, Judged, cards, chart, judge
@@ -205,39 +204,6 @@ def threat_words(model: Mapping[str, Any]) -> str:
     return f"move an image by up to {eps} ({model['norm']})"
 
 
-def attack_words(attack: Mapping[str, Any]) -> str:
-    """Name an attack and its strength: steps, step size, loss, averaged draws.
-
-    Example:
-        >>> attack_words({"name": "pgd", "eps": 0.3, "steps": 40, "loss": "ce", "eot": 1})
-        'pgd (40 steps, step size 0.01, loss ce, 1 draw per gradient)'
-    """
-    told = []
-    if "steps" in attack:
-        told.append(f"{attack['steps']} steps")
-    size = _step_size(attack)
-    if size is not None:
-        told.append(f"step size {size:.4g}")
-    if "loss" in attack:
-        told.append(f"loss {attack['loss']}")
-    if "eot" in attack:
-        told.append(f"{attack['eot']} draw{'s' if attack['eot'] > 1 else ''} per gradient")
-    return str(attack["name"]) + (f" ({', '.join(told)})" if told else "")
-
-
-def _step_size(attack: Mapping[str, Any]) -> float | None:
-    """Return the size of a step, also where the attack derives it; None for one without steps."""
-    if attack.get("step_size") is not None:
-        return float(attack["step_size"])
-    try:
-        kind = settings_type(find(attack["name"]))
-        settings = kind(**{k: v for k, v in attack.items() if k != "name"})
-    except (BadInput, TypeError):  # an attack of somebody else, or of another version
-        return None
-    step = getattr(settings, "step", None)
-    return step if isinstance(step, float) else None
-
-
 def _verdict(report: RobustnessReport) -> str:
     """Return the robust accuracy in a sentence, with its interval and its conditions."""
     s = report.settings
@@ -245,8 +211,8 @@ def _verdict(report: RobustnessReport) -> str:
     clean = percent_interval(report.headline(CLEAN))
     how = "on the mean over fresh decisions " if report.headline_rate == "mean" else ""
     return (
-        f"{s['defense']['purifier']} keeps {robust} % of {report.n} images of {s['dataset']} right "
-        f"{how}when {attack_words(s['attack'])} may {threat_words(s['threat_model'])}; without an "
+        f"{strength_text(s['defense'])} keeps {robust} % of {report.n} images of {s['dataset']} "
+        f"right {how}when {attack_text(s)} may {threat_words(s['threat_model'])}; without an "
         f"attack it has {clean} % right."
     )
 
@@ -390,8 +356,7 @@ def _origin(run: Run) -> Iterator[Group]:
 
 def _command(run: Run, store: RecordStore) -> str | None:
     try:
-        with untrusted():
-            return command_line(run.study.recorded(store))
+        return command_line(run.study.recorded(store))
     except BadInput:
         return None
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.base.display import percent_interval, written
 from advpure.base.errors import BadInput
 from advpure.report.compare import LEVEL
-from advpure.report.content import attack_words, headline, policy_words, threat_words
+from advpure.report.content import headline, policy_words, threat_words
 from advpure.report.runs import Run
 from advpure.statistics.estimates import Estimate
 from advpure.sweeps.comparisons import subtract
@@ -74,9 +75,7 @@ def _board(key: Mapping[str, Any], runs: Sequence[Run]) -> Board:
         cells = [
             _defense(run.settings),
             policy_words(run.settings),
-            attack_words(run.settings["attack"])
-            if verb == "attack"
-            else run.settings["procedure"]["name"],
+            attack_text(run.settings) if verb == "attack" else run.settings["procedure"]["name"],
             *(_cell(mine[name], spec) for name, spec in columns.items()),
             "" if run is ordered[0] else _behind(best, mine[rank], columns[rank]),
             str(len(run.samples)),
@@ -116,6 +115,5 @@ def _behind(best: Estimate | None, mine: Estimate | None, spec: Mapping[str, Any
 
 def _defense(settings: Mapping[str, Any]) -> str:
     defense = settings["defense"]
-    told = [f"{k}={defense[k]}" for k in ("t", "sigma") if defense.get(k) is not None]
     networks = [(defense.get(part) or {}).get("name") for part in ("denoiser", "classifier")]
-    return " ".join((defense["purifier"], *told, f"({', '.join(filter(None, networks))})"))
+    return f"{strength_text(defense)} ({', '.join(filter(None, networks))})"

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import advpure
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, Positional, Repeats
+from advpure.base.imports import untrusted
 from advpure.base.kinds import Whole
 from advpure.base.storage import atomic_path
 from advpure.base.validation import validate
@@ -79,6 +80,11 @@ def render(
     title: str | None = None,
 ) -> str:
     """Return the page as text; see `Reporting`."""
+    with untrusted():
+        return _render(runs, layout, images, title)
+
+
+def _render(runs: Sequence[Run], layout: str, images: int, title: str | None) -> str:
     keys = [f"{folder_name(run.folder)}-{place}" for place, run in enumerate(runs, 1)]
     told: dict[str, Any] = {"boards": (), "sections": (), "curves": list(curves(runs))}
     if layout == "leaderboard":

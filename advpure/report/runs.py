@@ -7,6 +7,7 @@ from typing import Any
 
 from advpure.analysis.study import Report, Study
 from advpure.base.errors import BadInput
+from advpure.base.imports import untrusted
 from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 from advpure.studies import STUDIES
@@ -50,12 +51,12 @@ class Run:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
-        """Read a run folder; no network is loaded.
+        """Read a run folder; no network is loaded, and code that it names does not run.
 
         Raises:
             BadInput: for a folder that holds no run, one without rows, or that of a sweep.
         """
-        with RecordStore.read(folder) as store:
+        with RecordStore.read(folder) as store, untrusted():
             study, samples = study_of(store), samples_of(store)
             if not samples and sample_key(store.schemas[0].keys) is not None:
                 raise BadInput(str(folder), "has no rows yet", "run its command again")
