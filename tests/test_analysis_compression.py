@@ -213,6 +213,7 @@ def test_a_resumed_run_measures_only_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "batch_size"), [(9, None), (20, 16), (3, 1)])
 def test_evaluations_are_counted_before_they_are_made(count: int, batch_size: int | None) -> None:
     network, seen = _network(), []
+    network.eval()
     network.network.register_forward_hook(lambda m, inputs, out: seen.append(inputs[0].shape[0]))
     purifier = load_purifier("ddpm", t=3, denoiser=network, tile=16)
     settings = CompressionSettings(eps=[0.1, 0.2], perturbations=4, seeds=[0, 1])

@@ -363,8 +363,14 @@ def _library() -> list[Path]:
 def test_no_library_file_uses_a_global_generator() -> None:
     files = _library()
     assert len(files) > 30
-    found = [f"{file.relative_to(ROOT)}: {match.group(0).strip()}"
-             for file in files for match in GLOBAL.finditer(_code(file.read_text()))]  # fmt: skip
+    # What keys the draws of foreign models sets the generators that they draw from, and back.
+    keys_foreign_draws = ("advpure/base/imports.py", "advpure/core/own.py")
+    found = [
+        f"{name}: {match.group(0).strip()}"
+        for file in files
+        for match in GLOBAL.finditer(_code(file.read_text()))
+        if (name := str(file.relative_to(ROOT))) not in keys_foreign_draws
+    ]
     assert found == []
 
 

@@ -62,7 +62,7 @@ def check_steady(
     Raises:
         BadInput: see the module; also when it cannot be called with such images.
 
-    Cost: two calls on two rows, the first time.
+    Cost: two calls on two rows, the first time; of a network in training mode copies are asked too.
 
     Example:
         >>> check_steady(None, lambda x: functional.dropout(x, 0.5), torch.ones(2, 1, 8, 8))
