@@ -44,7 +44,8 @@ def _decision(sample: int, stage: str = "clean") -> dict[str, Any]:
 def _attack(sample: int, **changes: Any) -> dict[str, Any]:
     row = {
         "sample": sample, "stage": "adversarial", "fooled": True, "loss": 1.0, "iterations": 2,
-        "forwards": 3, "backwards": 2, "linf": 0.15, "l2": 0.4, "zero_gradient": False, "lost": False, "member": "",
+        "forwards": 3, "backwards": 2, "linf": 0.15, "l2": 0.4, "zero_gradient": False,
+        "lost": False, "member": "",
     }  # fmt: skip
     return {**row, **changes}
 

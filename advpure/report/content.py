@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advpure.analysis.perturbed import write_eps
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE
 from advpure.analysis.robustness.study import RobustnessReport
 from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
 from advpure.plots.charts import Points, Words, lines
-from advpure.report.command import command_line
+from advpure.report.command import command_line, size_words
 from advpure.report.pictures import FOOLED, HELD, WRONG, Card, Judged, cards, chart, judge
 from advpure.report.runs import Run, flat_estimates
 from advpure.runs.header import flatten
@@ -24,7 +23,6 @@ from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import wilson
 from advpure.studies import STUDIES
 
-_SHORT = 6  # characters of a number that reads better than a fraction
 _STEPS = 2  # fewer are no curve
 _COUNTED = ("forwards", "backwards")
 _GROUPS = {
@@ -178,17 +176,6 @@ def policy_words(settings: Mapping[str, Any]) -> str:
     if policy.get("kind", "single") != "single":
         words += f", {policy['kind']}:{policy['draws']}"
     return words
-
-
-def size_words(size: float) -> str:
-    """Write a size in [0, 1] units: short numbers as they are, others as parts of 255 if they are.
-
-    Example:
-        >>> size_words(0.2), size_words(8 / 255), size_words(1 / 3)
-        ('0.2', '8/255', '0.3333333333333333')
-    """
-    plain = repr(size)
-    return plain if len(plain) <= _SHORT or not 0 < size <= 1 else write_eps(size)
 
 
 def threat_words(model: Mapping[str, Any]) -> str:
