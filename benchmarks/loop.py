@@ -7,13 +7,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import advpure
 from advpure.analysis.robustness.protocol import evaluate
-from advpure.analysis.robustness.study import Robustness, open_run
+from advpure.analysis.robustness.study import Robustness
 
 
 class Calls:
@@ -79,7 +80,10 @@ def measure(
         modules.append(prepared.defense.purifier.denoiser.network)
 
     def loop() -> None:
-        with tempfile.TemporaryDirectory() as folder, open_run(prepared, folder) as store:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            settings.open(prepared, Path(folder)) as store,
+        ):
             evaluate(
                 prepared.defense, prepared.images, prepared.attacks, prepared.decisions, store,
                 batch_size=n,

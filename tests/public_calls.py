@@ -146,9 +146,17 @@ ADVPURE: Calls = {
 ATTACKS: Calls = {
     **{
         f"{name}Settings": lambda: {"eps": 0.1}
-        for name in ("APGD", "BPDA", "BPDAEOT", "Noise", "PGD", "PGDEOT")
+        for name in (
+            "APGD", "APGDTargeted", "BPDA", "BPDAEOT", "LowFrequency", "Noise", "PGD", "PGDEOT",
+            "RayS", "Square", "Standard",
+        )
     },
     "apgd": lambda: _attacked(steps=2),
+    "apgd_targeted": lambda: _attacked(steps=2),
+    "low_frequency": lambda: _attacked(steps=2),
+    "rays": lambda: _attacked(queries=8),
+    "square": lambda: _attacked(queries=8),
+    "standard": lambda: _attacked(budget=200),
     "bpda": lambda: _attacked(model=_defense(), steps=2),
     "bpda_eot": lambda: _attacked(model=_defense(), steps=2, eot=2),
     "pgd": lambda: _attacked(steps=2),

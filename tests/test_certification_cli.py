@@ -134,16 +134,19 @@ def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_images_that_counts_chose_are_not_read_otherwise(cli: Cli) -> None:
     many = (
-        "--defense", "none", "--dataset", "digits", "-n", "6", "--sigma", "0.25,0.5",
-        "--selection", "10", "--radii", "0,0.25,0.5",
+        "--defense", "none", "--dataset", "digits", "-n", "6", "--selection", "10",
+        "--radii", "0,0.25,0.5", "--sigma",
     )  # fmt: skip
-    assert cli("certify", *many, "-N", "2048", "-p", "anytime", "--out", "any", "-q")[0] == 0
+    assert (
+        cli("certify", *many, "0.25,0.5", "-N", "2048", "-p", "anytime", "--out", "any", "-q")[0]
+        == 0
+    )
     for name in ("fixed", "cascade", "predict"):
         code, _, err = cli("certified-accuracy", "any", "-p", name)
         assert code == 2
         assert "as their counts asked for" in err
         assert "--procedure anytime" in err
-    some = (*many, "--sigma", "0.1,0.25")  # most images stop at the larger one
+    some = (*many, "0.1,0.25")  # most images stop at the larger one
     assert cli("certify", *some, "-N", "300", "-p", "cascade", "--out", "down", "-q")[0] == 0
     assert cli("certified-accuracy", "down")[0] == 0
     code, _, err = cli("certified-accuracy", "down", "-p", "anytime")
@@ -155,7 +158,10 @@ def test_images_that_counts_chose_are_not_read_otherwise(cli: Cli) -> None:
     code, _, err = cli("certified-accuracy", "part", "--radii", "0,0.1")
     assert (code, "3 of 6 images are done" in err) == (0, True)
     assert cli("certified-accuracy", "part", "--alpha", "1e-9")[0] == 2
-    assert cli("certify", *many, "-N", "100", "-p", "predict", "--out", "said", "-q")[0] == 0
+    assert (
+        cli("certify", *many, "0.25,0.5", "-N", "100", "-p", "predict", "--out", "said", "-q")[0]
+        == 0
+    )
     code, _, err = cli("certified-accuracy", "said", "-p", "fixed")
     assert code == 2
     assert "--procedure predict" in err

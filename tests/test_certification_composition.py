@@ -359,7 +359,7 @@ def test_a_trained_selector_is_read_like_the_entropy(tmp_path: Path) -> None:
         ({"procedure": "anytime", "samples": 640, "block": 64}, "cannot read counts beside a core"),
         ({"select_entropy": 3.0}, r"outside \[0, 2.303\), in nats"),
         ({"select_entropy": float("nan")}, "is not finite"),
-        ({"policy": "majority:3"}, "has no entropy of one answer"),
+        ({"policy": "majority:3"}, "means nothing to none, which draws no noise"),
         ({"core": "digits-edm"}, "is no classifier"),
         ({"core": "cifar10-classifier"}, "does not fit digits images"),
         ({"core": "digits-klassifier"}, "did you mean 'digits-classifier'"),

@@ -295,7 +295,7 @@ def test_warnings_are_notes_without_a_place_in_the_code(cli: Cli) -> None:
     ("line", "modules"),
     [
         (
-            ["attack", *SMALL, "--eps", "0.6", "--step-size", "0.3"],
+            ["attack", *SMALL, "--eps", "0.6", "--step-size", "0.8"],
             ["advpure.attacks.projected", *MINE],
         ),
         (["cr", "-n", "2", "--perturbations", "1"], MINE),

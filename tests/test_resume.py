@@ -24,9 +24,21 @@ from advpure.runs.schema import Row
 MAIN = "from advpure.cli import main; main()"
 BATCHES = 6
 """What a held run may do, in batches of three `append`s: ten runs stay below COUNT images."""
-JOB = ("attack", "--defense", "cm", "--fix-random", "--steps", "8", "--out", "mine", "--quiet")
+JOB = (
+    "attack",
+    "--defense",
+    "cm",
+    "--fix-random",
+    "--steps",
+    "8",
+    "--step-size",
+    "0.05",
+    "--out",
+    "mine",
+    "--quiet",
+)
 COUNT = 256
-SETTINGS: dict[str, Any] = {"attack_options": {"steps": 8}}
+SETTINGS: dict[str, Any] = {"attack_options": {"steps": 8, "step_size": 0.05}}
 
 
 def tables(folder: Path) -> dict[str, list[Row]]:
@@ -91,7 +103,18 @@ def test_killed_at_ten_moments_a_run_ends_with_the_same_records(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_killed_before_the_first_row_a_run_begins_again(tmp_path: Path) -> None:
-    job = ("attack", "-n", "3", "--fix-random", "--steps", "8", "--out", "mine")
+    job = (
+        "attack",
+        "-n",
+        "3",
+        "--fix-random",
+        "--steps",
+        "8",
+        "--step-size",
+        "0.05",
+        "--out",
+        "mine",
+    )
     for wait in (0.0, 0.3):
         process = start(tmp_path, *job)
         while not (tmp_path / "mine").is_dir() and process.poll() is None:

@@ -131,7 +131,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path)
     settings = {**QUICK, "t": 30, "n": 3, "perturbations": 16, "configurations": 16}
     for attempt in range(4):
         code = (
-            "from advpure.analysis.variability.study import Snr, Snr.run\n"
+            "from advpure.analysis.variability.study import Snr\n"
             f"Snr.run(Snr(**{settings!r}), out='mine', batch_size=16,\n"
             f"    progress={UP_TO.format(done=150 * (attempt + 1))})\n"  # of 3 x 272 cells
         )

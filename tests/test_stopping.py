@@ -17,7 +17,7 @@ from advpure.base.storage import atomic_path
 from advpure.runs.records import RecordStore
 
 MAIN = "from advpure.entry import main; main()"
-JOB = ("attack", "-d", "cm", "--fix-random", "--steps", "20", "-n", "400", "--batch-size", "1")
+JOB = ("attack", "-d", "cm", "--fix-random", "--steps", "20", "-n", "0", "--batch-size", "1")
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 

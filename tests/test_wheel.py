@@ -143,6 +143,10 @@ def test_the_environment_holds_nothing_undeclared(installed: Installed) -> None:
     assert _call([str(installed.python), "-c", code], installed.packages).stdout.strip() == "[]"
 
 
+NOT_SHIPPED = ("measured", "unfinished")
+"""Folders of experiments that no installation needs."""
+
+
 def test_the_build_leaves_no_package_out(installed: Installed) -> None:
     assert "is absent from the `packages` configuration" not in installed.warnings
     shipped = {".json", ".yaml", ".toml", ".safetensors", ".md", ".typed", ".html", ".css"}
@@ -150,7 +154,7 @@ def test_the_build_leaves_no_package_out(installed: Installed) -> None:
         for path in (ROOT / folder).rglob("*"):
             inner = path.relative_to(ROOT / folder)
             through_link = (ROOT / folder / inner.parts[0]).is_symlink()
-            if path.suffix in shipped and not through_link and inner.parts[0] != "measured":
+            if path.suffix in shipped and not through_link and inner.parts[0] not in NOT_SHIPPED:
                 assert (
                     f"{prefix}/{inner.as_posix()}" in installed.names or inner.name == "README.md"
                 )

@@ -2,7 +2,7 @@
 
 S(t) = prod_{t_j <= t} (1 - d_j / n_j) of [Kaplan1958], with d_j events at t_j among n_j values that
 are still at risk, estimates P(T > t). Without censoring before t it is the share of values above t.
-Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them within [0, 1]
+Bands are pointwise: Greenwood's variance on the log(-log S) scale, which keeps them between 0 and 1
 [Kalbfleisch1980]. That scale has no value at S = 1 and S = 0; there `scipy.stats.ecdf`, which gives
 the rest, has NaN, and the band is
 
