@@ -286,8 +286,12 @@ class Study(ABC, Generic[L, R]):
         return False
 
     def recall(self) -> R:
-        """Return the report of records that are there, where the settings ask for that."""
-        raise NotImplementedError
+        """Return the report of records that are there, where the settings ask for that.
+
+        Raises:
+            BadInput: from a study that always computes.
+        """
+        raise BadInput(f"verb {self.verb}", "recalls no records", "run it")
 
     def is_whole(self, loaded: L) -> bool:
         """Return whether nothing is missing after `measure`; False for a shard."""

@@ -217,9 +217,15 @@ def standard(
     if len(seeing) and plan.targets:
         climbing = Oracle(model, _climbing(chosen, plan.steps))
         lanes = climb_lanes(
-            climbing, batch, tally, seeing, sizes,
-            targets=plan.targets, restarts=plan.restarts, first=_LONG,
-        )  # fmt: skip
+            climbing,
+            batch,
+            tally,
+            seeing,
+            sizes,
+            targets=plan.targets,
+            restarts=plan.restarts,
+            first=_LONG,
+        )
         numbers = torch.where(lanes.numbers < plan.targets, 2, 3)
         seeing = contest.enter(tally, lanes.rows, lanes.images, numbers)
     _search(oracle, chosen, batch, tally, contest, seeing, sizes, plan.queries)
@@ -233,9 +239,15 @@ def standard(
 
 def _climbing(chosen: StandardSettings, steps: int) -> APGDSettings:
     return APGDSettings(
-        eps=chosen.eps, norm=chosen.norm, loss="ce", randomness=chosen.randomness,
-        seed=chosen.seed, steps=steps, eot=chosen._passes, gradient=chosen.gradient,
-    )  # fmt: skip
+        eps=chosen.eps,
+        norm=chosen.norm,
+        loss="ce",
+        randomness=chosen.randomness,
+        seed=chosen.seed,
+        steps=steps,
+        eot=chosen._passes,
+        gradient=chosen.gradient,
+    )
 
 
 def _first_climb(
@@ -296,8 +308,13 @@ def _search(
         return
     noisy = chosen.randomness == "fresh"
     settings = SquareSettings(
-        eps=chosen.eps, norm=chosen.norm, randomness=chosen.randomness, seed=chosen.seed,
-        queries=queries, proposals=1 if noisy else _PROPOSALS, eot=min(chosen._passes, _JUDGED),
-    )  # fmt: skip
+        eps=chosen.eps,
+        norm=chosen.norm,
+        randomness=chosen.randomness,
+        seed=chosen.seed,
+        queries=queries,
+        proposals=1 if noisy else _PROPOSALS,
+        eot=min(chosen._passes, _JUDGED),
+    )
     search(oracle, settings, batch, tally, rows, sizes, first=2 * _LONG)
     contest.enter(tally, rows, tally.images[rows], len(MEMBERS) - 1)

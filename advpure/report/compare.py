@@ -24,9 +24,25 @@ from advpure.sweeps.comparisons import FAILS, HOLDS, Difference, subtract
 
 LEVEL = 0.95
 _NAMES = (
-    "eps", "radius", "t", "step", "rank", "draws", "multiple", "randomness", "pair", "what",
-    "perturbation", "purifier", "place", "measure", "defense", "seed", "sigma", "name",
-)  # fmt: skip
+    "eps",
+    "radius",
+    "t",
+    "step",
+    "rank",
+    "draws",
+    "multiple",
+    "randomness",
+    "pair",
+    "what",
+    "perturbation",
+    "purifier",
+    "place",
+    "measure",
+    "defense",
+    "seed",
+    "sigma",
+    "name",
+)
 """What names the entries of a list, what a reader looks for first."""
 _SIGNS = {HOLDS: "higher", FAILS: "lower"}
 
@@ -62,11 +78,13 @@ class Compared:
             "first": _bare(self.first),
             "second": _bare(self.second),
             "difference": {
-                "value": value, "n": n, "interval": None if interval is None else list(interval),
+                "value": value,
+                "n": n,
+                "interval": None if interval is None else list(interval),
             },
             "paired": self.paired,
             "verdict": self.verdict,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,13 @@ from advpure.studies import STUDIES
 _STEPS = 2  # fewer are no curve
 _COUNTED = ("forwards", "backwards")
 _GROUPS = {
-    "threat_model": "Threat model", "attack": "Attack", "defense": "Defense",
-    "decisions": "Decisions", "randomness": "Randomness", "procedure": "Procedure",
-}  # fmt: skip
+    "threat_model": "Threat model",
+    "attack": "Attack",
+    "defense": "Defense",
+    "decisions": "Decisions",
+    "randomness": "Randomness",
+    "procedure": "Procedure",
+}
 
 
 class Bar(NamedTuple):
@@ -265,9 +269,11 @@ def _figures(run: Run, store: RecordStore, judged: Sequence[Judged]) -> Iterator
     if points is not None:
         name = store.settings["attack"]["name"]
         words = Words(
-            x=f"steps of {name}", y="accuracy", title="What more steps of the attack leave",
+            x=f"steps of {name}",
+            y="accuracy",
+            title="What more steps of the attack leave",
             caption=f"{len(judged)} images; the band is Wilson's 95 % interval",
-        )  # fmt: skip
+        )
         yield Figure(
             chart(lambda path: lines({name: points}, path, words)), "Accuracy over attack steps"
         )
@@ -356,9 +362,11 @@ def _notes(run: Run) -> list[str]:
 
 
 _AXES = {
-    "threat_model.eps": "epsilon", "attack.steps": "steps of the attack", "defense.t": "time step",
+    "threat_model.eps": "epsilon",
+    "attack.steps": "steps of the attack",
+    "defense.t": "time step",
     "defense.sigma": "noise level",
-}  # fmt: skip
+}
 _FOLLOW = ("n", "attack.eps", "attack.step_size", "defense.evaluations", "defense.nodes")
 """Settings that follow from others, or that a curve may cross."""
 
@@ -371,9 +379,11 @@ def curves(runs: Sequence[Run]) -> Iterator[Figure]:
             groups = _along(mine, axis)
             if groups:
                 words = Words(
-                    x=name, y=", ".join(mine[0].study.columns), title=f"{verb} over {name}",
+                    x=name,
+                    y=", ".join(mine[0].study.columns),
+                    title=f"{verb} over {name}",
                     caption="bands are 95 % intervals",
-                )  # fmt: skip
+                )
                 yield Figure(
                     chart(lambda path, g=groups, w=words: lines(g, path, w)),  # type: ignore[misc]
                     f"{verb} over {name}",

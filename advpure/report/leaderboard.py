@@ -65,10 +65,14 @@ def _board(key: Mapping[str, Any], runs: Sequence[Run]) -> Board:
         else f"at most {asked['samples']:,} samples an image, alpha {asked['alpha']:g}"
     )
     heads = (
-        "defense", "draw policy", "attack" if verb == "attack" else "procedure",
+        "defense",
+        "draw policy",
+        "attack" if verb == "attack" else "procedure",
         *(f"{name} %" if c.get("unit") == "percent" else name for name, c in columns.items()),
-        "behind the first", "n", "run",
-    )  # fmt: skip
+        "behind the first",
+        "n",
+        "run",
+    )
     lines = []
     for run in ordered:
         mine = values[id(run)]

@@ -92,9 +92,12 @@ def _render(runs: Sequence[Run], layout: str, images: int, title: str | None) ->
     else:
         told["sections"] = [section(r, key, images) for r, key in zip(runs, keys, strict=True)]
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("page.html").render(
         title=title or _title(runs, layout),
         style=(_HERE / "style.css").read_text(encoding="utf-8"),
