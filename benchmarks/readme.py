@@ -1,9 +1,10 @@
-"""Fill the README's numbers from committed files: ``python -m benchmarks.readme``.
+"""Fill the numbers of the README and of docs: ``python -m benchmarks.readme``.
 
-Every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is written by the function of
-that name below, from ``experiments/measured/*.json`` (outputs of ``advpure ... --json``, made by
-``python -m benchmarks.readme --measure``), ``benchmarks/results.json`` and the registries. So no
-number of the README is typed by hand.
+Every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` of a page in `PAGES` is
+written by the function of that name below, from ``experiments/measured/*.json`` (outputs of
+``advpure ... --json``, made by ``python -m benchmarks.readme --measure``),
+``benchmarks/results.json`` and the registries. So no number there is typed by hand. The picture of
+the verdicts is drawn from the same files.
 """
 
 import json
@@ -20,13 +21,18 @@ from advpure.base.display import percent_interval
 from advpure.loading import load_purifier
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network
+from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import reproductions
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "experiments" / "measured"
+PAGES = tuple(
+    ROOT / page
+    for page in ("README.md", *(f"docs/{name}.md" for name in ("defenses", "networks", "speed")))
+)
+VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"
 PAPER = " --protocol paper"
 _BOTH = {
     **{f"attack-{name}": f"advpure attack --defense {name} --fix-random"
@@ -35,10 +41,10 @@ _BOTH = {
         f"attack-digits-{name}": f"advpure attack --dataset digits --defense {name} --fix-random"
         for name in ("cm", "onestep-edm", "onestep-ddpm", "none")
     },
+    "attack-cm-fresh": "advpure attack --defense cm",
 }  # fmt: skip
 """Attacks that are run twice: as they stand, and under the paper's protocol."""
 _PAPER_ALONE = {
-    "attack-cm-fresh": "advpure attack --defense cm",
     "attack-cm-transfer": "advpure attack --defense cm --fix-random --transfer-from 1",
     "attack-digits-dpm": "advpure attack --dataset digits --defense dpm --fix-random",
 }
@@ -75,12 +81,20 @@ def _stored(name: str) -> dict[str, Any]:
     return stored
 
 
-def _rate(stored: dict[str, Any], stage: str) -> str:
+def _rate(stored: dict[str, Any], stage: str) -> Rate:
+    """Return the rate that decides: one draw under fixed randomness, the mean under fresh."""
     result = stored["result"]
     fixed = result["settings"]["decisions"]["randomness"] == "fixed"
     rate = result["stages"][stage]["one_shot" if fixed else "mean"]
     low, high = rate["interval"] if "interval" in rate else (rate["low"], rate["high"])
-    return percent_interval(Rate(rate["value"], rate["n"], low, high, rate.get("method", "")))
+    return Rate(rate["value"], rate["n"], low, high, rate.get("method", ""))
+
+
+def _by_attack(name: str) -> dict[str, dict[str, Any]]:
+    """Return the stored runs of a command by their attack; what a file holds its settings tell."""
+    files = [file for file in (name, f"{name}-paper") if (MEASURED / f"{file}.json").is_file()]
+    runs = [_stored(file) for file in files]
+    return {run["result"]["settings"]["attack"]["name"]: run for run in runs}
 
 
 def first_results() -> str:
@@ -95,25 +109,51 @@ def first_results() -> str:
 def accuracies() -> str:
     """Tabulate the stored attacks: the standard verdict beside that of the paper's protocol.
 
-    What a file holds is told by its settings; a cell without a file stays empty.
+    A cell without a file stays empty.
     """
     lines = [
         "| command | clean % | noise % | standard % | paper's PGD-40 % | n |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, line in {**_BOTH, **_PAPER_ALONE}.items():
-        files = [file for file in (name, f"{name}-paper") if (MEASURED / f"{file}.json").is_file()]
-        by_attack = {_stored(file)["result"]["settings"]["attack"]["name"]: file for file in files}
-        cells = [
-            _rate(_stored(by_attack[attack]), "adversarial") if attack in by_attack else ""
-            for attack in ("standard", "pgd")
-        ]
-        any_ = _stored(files[0])
-        lines.append(
-            f"| `{line}` | {_rate(any_, 'clean')} | {_rate(any_, 'noise')} | {cells[0]} | "
-            f"{cells[1]} | {any_['result']['n']} |"
-        )
+        runs = _by_attack(name)
+        any_ = next(iter(runs.values()))
+        cells = [_rate(any_, "clean"), _rate(any_, "noise")]
+        cells += [_rate(runs[a], "adversarial") if a in runs else None for a in ("standard", "pgd")]
+        texts = (percent_interval(cell) for cell in cells)
+        lines.append(f"| `{line}` | {' | '.join(texts)} | {any_['result']['n']} |")
     return "\n".join(lines)
+
+
+def draw_verdicts() -> Path:
+    """Draw the digits' rows of that table: what noise, the paper's attack and ours leave."""
+    names = [name for name in _BOTH if name.startswith("attack-digits-")]
+    runs = {name: _by_attack(name) for name in names}
+    stages = {
+        "noise in the ball": ("standard", "noise"),
+        "paper's protocol, PGD-40": ("pgd", "adversarial"),
+        "standard attack": ("standard", "adversarial"),
+    }
+    groups = {}
+    for label, (attack, stage) in stages.items():
+        rates = [_rate(runs[name][attack], stage) for name in names]
+        groups[label] = Points(
+            x=[100 * rate.value for rate in rates],
+            y=list(range(len(rates))),
+            x_low=[100 * rate.low for rate in rates],
+            x_high=[100 * rate.high for rate in rates],
+        )
+    result = runs[names[0]]["standard"]["result"]
+    threat = result["settings"]["threat_model"]
+    words = Words(
+        x="accuracy, %",
+        y="",
+        title="The same defenses, a weak and a strong attack",
+        caption=f"handwritten digits, {result['n']} images, {threat['norm']} {threat['eps']:g}, "
+        "fixed randomness; bars: 95 % for new images",
+    )
+    categories = [name.removeprefix("attack-digits-") for name in names]
+    return dots(groups, categories, VERDICTS, words)
 
 
 def defenses() -> str:
@@ -163,12 +203,6 @@ def _quality(rates: dict[str, dict[str, Any]], what: str) -> str:
     return ""
 
 
-def compression_robustness() -> str:
-    """Show table 2 of seed 003 on CIFAR-10 and on digits, measured beside published."""
-    stored = (_stored(f"003-table-2-{size}") for size in ("cifar10", "all"))
-    return "\n".join(reproductions.section(e, heading=False, folder="docs/") for e in stored)
-
-
 def benchmarks() -> str:
     """Show the benchmarks' table."""
     return render_benchmarks(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
@@ -180,12 +214,11 @@ MAKERS: dict[str, Callable[[], str]] = {
     "defenses": defenses,
     "models": models,
     "benchmarks": benchmarks,
-    "compression-robustness": compression_robustness,
 }
 
 
 def render(text: str) -> str:
-    """Return the README with every generated block made anew.
+    """Return a page with every generated block made anew.
 
     A block whose file has not been made yet says so.
     """
@@ -202,12 +235,13 @@ def render(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure if asked (all, or the names given), then fill the README."""
+    """Measure if asked (all, or the names given), then fill the pages."""
     if arguments[:1] == ["--measure"]:
         for name in arguments[1:] or COMMANDS:
             measure(name)
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))
+    draw_verdicts()
 
 
 if __name__ == "__main__":
