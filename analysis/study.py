@@ -37,6 +37,8 @@ from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate, find, plain
 
 Progress = Callable[[int], None]
+Shard = tuple[int, int]
+"""(i, k): the i-th of k parts of a run, i from 1."""
 Columns = Mapping[str, Mapping[str, Any]]
 """Name of a value to its path in the report, `at`, and its `unit`."""
 
@@ -53,11 +55,13 @@ class Loaded:
         settings: Everything that identifies the run, JSON values.
         context: Where this session computes, for the records.
         samples: Ids of the images; None for a run of no images.
+        shard: (i, k) where this is the i-th of k parts of a run, i from 1; see `Study.share`.
     """
 
     settings: dict[str, Any]
     context: Mapping[str, Any]
     samples: Sequence[int] | None = None
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,21 @@ class LoadedModel(Loaded):
         """The defense, where that is what was loaded."""
         assert isinstance(self.model, Defense)
         return self.model
+
+    def share(self, shard: "Shard") -> Self:
+        """Return the i-th of k parts: every k-th image, from the i-th, under the same settings.
+
+        Args:
+            shard: (i, k), i from 1.
+
+        Raises:
+            BadInput: when there are fewer images than parts.
+        """
+        i, k = shard
+        if k > (n := len(self.images.ids)):
+            raise BadInput(f"shard {i}/{k}", f"has none of {n} images", f"use at most {n} shards")
+        images = Images(*(part[i - 1 :: k] for part in self.images))
+        return replace(self, images=images, samples=images.ids.tolist(), shard=shard)
 
 
 L = TypeVar("L", bound=Loaded)
@@ -293,8 +312,25 @@ class Study(ABC, Generic[L, R]):
         """
         raise BadInput(f"verb {self.verb}", "recalls no records", "run it")
 
+    def share(self, loaded: L, shard: Shard) -> L:
+        """Return what one of k machines computes: (i, k) is the i-th of k parts, i from 1.
+
+        Raises:
+            BadInput: from a study whose work is not that of single images.
+        """
+        rule = f"means nothing to {self.verb}, whose work is not split by images"
+        raise BadInput(f"shard {shard[0]}/{shard[1]}", rule, "leave it out")
+
+    @classmethod
+    def missing(cls, store: RecordStore) -> str:
+        """Return what the records of all shards together lack, in words; empty for nothing.
+
+        Shards made by `share` say themselves whether they are complete.
+        """
+        return ""
+
     def is_whole(self, loaded: L) -> bool:
-        """Return whether nothing is missing after `measure`; False for a shard."""
+        """Return whether nothing is missing after `measure`."""
         return True
 
     def before(self, loaded: L) -> tuple[str, ...]:
@@ -328,9 +364,20 @@ class Study(ABC, Generic[L, R]):
             folder,
             schemas=self.tables,
             settings=loaded.settings,
-            context={**loaded.context, **self.origin(loaded)},
+            context={**loaded.context, **self.origin(loaded), **_part(loaded)},
             samples=loaded.samples,
         )
+
+    def folder(self, loaded: L) -> Path:
+        """Return the run folder where none is named: one named after the settings, under ``runs``.
+
+        That of a shard says which it is.
+        """
+        whole = default_run_folder("runs", self.verb, loaded.settings)
+        if loaded.shard is None:
+            return whole
+        i, k = loaded.shard
+        return whole.with_name(f"{whole.name}.{i}-of-{k}")
 
     def origin(self, loaded: L) -> dict[str, Any]:
         """Return what lets a session be computed again: `study`, its fields, and `images`.
@@ -368,6 +415,7 @@ class Study(ABC, Generic[L, R]):
         batch_size: int | None = None,
         progress: Progress = silent,
         loaded: L | None = None,
+        shard: Shard | None = None,
     ) -> R:
         """Measure, going on with a run that was interrupted, and report.
 
@@ -376,6 +424,8 @@ class Study(ABC, Generic[L, R]):
             batch_size: Rows in memory at once, 1 or more; a matter of memory only.
             progress: Called with the number of finished units.
             loaded: What `load` returned, where that was called before.
+            shard: (i, k) for the i-th of k parts, i from 1: every k-th image, into a run folder of
+                its own. `advpure.report.merge` makes the whole run of all k.
 
         Returns:
             The report. Its records are in the run folder.
@@ -385,13 +435,15 @@ class Study(ABC, Generic[L, R]):
             StorageFull: when the disk is full; what was stored is kept.
         """
         if self.recalls:
-            for name, value in (("out", out), ("batch size", batch_size)):
+            for name, value in (("out", out), ("batch size", batch_size), ("shard", shard)):
                 if value is not None:
                     rule = "says nothing about runs that are there"
                     raise BadInput(f"{name} {value}", rule, "leave it out")
             return self.recall()
         loaded = self.load() if loaded is None else loaded
-        folder = Path(out) if out else default_run_folder("runs", self.verb, loaded.settings)
+        if shard is not None:
+            loaded = self.share(loaded, shard)
+        folder = self.folder(loaded) if out is None else Path(out)
         start = time.perf_counter()
         with self.open(loaded, folder) as store:
             before, finished = store.batches, store.finished
@@ -401,7 +453,19 @@ class Study(ABC, Generic[L, R]):
             report = replace(self.report(store), seconds=time.perf_counter() - start)
             if store.batches == before and (finished or not whole):
                 report = report.with_notes(ALREADY_COMPLETE)
+        if loaded.shard is not None:
+            report = report.with_notes(_MERGE.format(*loaded.shard))
         return self.after(report, loaded)
+
+
+_MERGE = (
+    "this is shard {0} of {1}: `advpure merge RUN RUN ...` of all {1} folders makes the whole run"
+)
+
+
+def _part(loaded: Loaded) -> dict[str, Any]:
+    """Return what a context says of a shard."""
+    return {} if loaded.shard is None else {"shard": list(loaded.shard)}
 
 
 def _drawing(target: str) -> Callable[[Any, Path], Path]:
@@ -462,6 +526,10 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
             xi=xi,
         )
 
+    def share(self, loaded: LoadedModel, shard: Shard) -> LoadedModel:
+        """Return every k-th image, from the i-th; see `LoadedModel.share`."""
+        return loaded.share(shard)
+
     def total(self, loaded: LoadedModel) -> int:
         """Return the number of images."""
         return len(loaded.images.ids)
@@ -493,6 +561,7 @@ class DefenseStudy(DefenseSubject, PurifierStudy[R]):
         return self.load_defense(xi)
 
 
-def cost_of(study: Study[Any, Any]) -> Cost:
-    """Estimate the cost of a study that is not loaded yet."""
-    return study.cost(study.load())
+def cost_of(study: Study[Any, Any], shard: Shard | None = None) -> Cost:
+    """Estimate the cost of a study that is not loaded yet, or of one of its parts."""
+    loaded = study.load()
+    return study.cost(loaded if shard is None else study.share(loaded, shard))

@@ -20,6 +20,7 @@ from advpure.base.validation import range_of
 from advpure.cli import run
 from advpure.cli.studies import help_of, options_of
 from advpure.options import read_options
+from advpure.report.merge import Merging
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore
 from advpure.statistics.estimates import Estimate
 from advpure.studies import STUDIES
@@ -88,6 +89,34 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same(verb: str, tmp_path: 
     assert ALREADY_COMPLETE in complete.notes
     assert ALREADY_COMPLETE not in again.notes
     assert values(complete) == values(whole)
+
+
+UNSHARED = {"predict", "field", "two-point", "check-grad"}
+"""Studies whose work is not that of single images."""
+
+
+@pytest.mark.slow
+@every_study
+def test_merged_shards_are_the_whole_run(verb: str, tmp_path: Path) -> None:
+    folders = tuple(tmp_path / f"part{i}" for i in (1, 2))
+    if verb in UNSHARED:
+        with pytest.raises(BadInput, match=f"shard 1/2 means nothing to {verb}"):
+            quick(verb).run(out=folders[0], shard=(1, 2))
+        return
+    whole = quick(verb).run(out=tmp_path / "whole")
+    for i, folder in enumerate(folders, 1):
+        if verb == "certify":  # splits samples, not images
+            quick(verb, shard=f"{i}/2").run(out=folder)
+        else:
+            part = quick(verb).run(out=folder, shard=(i, 2))
+            assert f"shard {i} of 2" in part.notes[-1]
+    merged = Merging(runs=folders, to=str(tmp_path / "merged")).merge()
+    assert rows(tmp_path / "merged") == rows(tmp_path / "whole")
+    assert values(merged) == values(whole)
+    with RecordStore.read(tmp_path / "merged") as store:
+        assert store.finished
+    again = quick(verb).run(out=tmp_path / "merged")
+    assert ALREADY_COMPLETE in again.notes
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import typer
 
 from advpure.base.display import Display, Table
 from advpure.base.flags import Flag, Keys, Positional, Repeats, documented
-from advpure.base.text import several
+from advpure.base.text import read_shard, several
 from advpure.base.validation import Range, range_of
 from advpure.cli import output
 from advpure.cli.options import parse_integers, parse_options
@@ -32,6 +32,7 @@ _RUN_OPTIONS: tuple[tuple[str, Any, Any, tuple[str, ...], str], ...] = (
     ("batch_size", int | None, None, (), _BATCH),
     ("out", str | None, None, (), "Run folder. Default: runs/VERB-HASH of the settings."),
     ("plot", str | None, None, (), "Draw the figure: a .png, .svg or .pdf file."),
+    ("shard", str | None, None, (), "Compute part i of k only: 1/4, 2/4, ...; see advpure merge."),
     ("dry_run", bool, False, ("--dry-run",), "Print evaluations, time and memory, and stop."),
     ("as_json", bool, False, ("--json",), "Print one JSON object and nothing else."),
     ("quiet", bool, False, ("--quiet", "-q"), "No progress bar."),
@@ -83,8 +84,11 @@ class Option:
 
 
 def command_of(verb: str) -> Any:
-    """Return the command of a study."""
-    return command_from(verb, STUDIES.get(verb), running_options(), _run)
+    """Return the command of a study; one that splits its work itself has a shard of its own."""
+    kind: type[Any] = STUDIES.get(verb)
+    fields = {each.name for each in dataclasses.fields(kind)}
+    running = [option for option in running_options() if option.name not in fields]
+    return command_from(verb, kind, running, _run)
 
 
 def running_options(*names: str) -> list[Option]:
@@ -316,15 +320,19 @@ def _run(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    shard: str | None = None,
 ) -> None:
     """Check, load, then estimate or measure, draw and print."""
     picture = None if plot is None else Path(plot)
+    part = None if shard is None else read_shard(shard)
     study.check_pictures(picture)
     if study.recalls and dry_run:
         from advpure.base.errors import BadInput
 
         raise BadInput("a dry run of records", "computes nothing anyway", "leave out --dry-run")
     loaded = None if study.recalls else study.load()
+    if part is not None and loaded is not None:
+        loaded = study.share(loaded, part)
     before = () if study.recalls else study.before(loaded)
     for text in before:
         output.note(text)
@@ -333,22 +341,31 @@ def _run(
         raise typer.Exit
     shown = not (quiet or as_json or study.recalls)
     with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
-        report = study.run(out=out, batch_size=batch_size, progress=bar, loaded=loaded)
+        how = {"shard": part} if study.recalls else {"loaded": loaded}
+        report = study.run(out=out, batch_size=batch_size, progress=bar, **how)
     pictures = study.pictures(report, loaded, picture)
     if as_json:
         output.print_json(report.to_json() | pictures)
     else:
-        show(report.display())
-        for text in report.notes:
-            if text not in before:
-                output.note(text)
-        written = [each for value in pictures.values() for each in _paths(value)]
-        where = f"records: {report.run}"
-        if study.recalls:
-            where = "from records, nothing was computed"
-        print(where + "".join(f", {_named(path)}" for path in written))
+        where = "from records, nothing was computed" if study.recalls else ""
+        print_report(report, pictures, where, known=before)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def print_report(
+    report: Any,
+    pictures: Mapping[str, Any] | None = None,
+    where: str = "",
+    known: Sequence[str] = (),
+) -> None:
+    """Print a report, its notes but those that are known, and where its records are."""
+    show(report.display())
+    for text in report.notes:
+        if text not in known:
+            output.note(text)
+    written = [each for value in (pictures or {}).values() for each in _paths(value)]
+    print((where or f"records: {report.run}") + "".join(f", {_named(path)}" for path in written))
 
 
 def _named(path: str) -> str:

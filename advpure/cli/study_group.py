@@ -28,6 +28,7 @@ MADE.register(
     "compare", "advpure.cli.compare:command", about="differences of two runs, image by image"
 )
 MADE.register("verify", "advpure.cli.verify:command", about="one image of a run, computed again")
+MADE.register("merge", "advpure.cli.merge:command", about="the shards of a run become one run")
 MADE.register("report", "advpure.cli.report:command", about="runs on one page, a .html file")
 
 

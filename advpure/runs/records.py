@@ -168,6 +168,11 @@ class RecordStore:
         return self._header.settings
 
     @property
+    def samples(self) -> frozenset[int] | None:
+        """The ids of the run's images, of a shard its own; None for any."""
+        return self._header.samples
+
+    @property
     def context(self) -> dict[str, Any]:
         """The context of the first session."""
         return self.sessions[0]

@@ -124,6 +124,13 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         """Return whether all images are certified here; False for a shard."""
         return self.shard is None
 
+    @classmethod
+    def missing(cls, store: RecordStore) -> str:
+        """Return how many images lack samples; empty for none."""
+        curves = cls.report(store).curves
+        asked, done = store.settings["n"], min((len(curve.images) for curve in curves), default=0)
+        return f"have {done} of {asked} images with all samples" if done < asked else ""
+
     def before(self, loaded: LoadedCertification) -> tuple[str, ...]:
         """Return what cannot be certified, whatever the images."""
         return tuple(loaded.procedure.notes())

@@ -34,7 +34,7 @@ from advpure.analysis.fixed_randomness.result import (
 )
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, DECISIONS, NOISE
 from advpure.analysis.robustness.study import LoadedRobustness, Robustness
-from advpure.analysis.study import Columns, Loaded, Report, Session, Study, chunks
+from advpure.analysis.study import Columns, Loaded, Report, Session, Shard, Study, chunks
 from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count
 from advpure.base.display import Display, Table, number, percent_interval, written
@@ -257,6 +257,11 @@ class FixedRandomness(Attacked, DefenseSubject, Study[LoadedRandomness, Randomne
             settings=settings, context=first.context, samples=first.samples, runs=runs, first=first
         )
 
+    def share(self, loaded: LoadedRandomness, shard: Shard) -> LoadedRandomness:
+        """Return every k-th image, from the i-th, of all runs."""
+        first = loaded.first.share(shard)
+        return replace(loaded, first=first, samples=first.samples, shard=shard)
+
     def total(self, loaded: LoadedRandomness) -> int:
         """Return the units of work: an image in a run, or under another seed."""
         pairs = len(self.seeds) * (len(self.seeds) - 1)
@@ -320,6 +325,7 @@ def _outcomes(session: Session[LoadedRandomness], name: str, before: int) -> lis
         out=folder,
         batch_size=session.batch_size,
         progress=lambda done: session.progress(before + done),
+        shard=session.loaded.shard,
     )
     with RecordStore.read(folder) as own:
         decisions = own.rows(DECISIONS.table)

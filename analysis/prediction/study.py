@@ -28,7 +28,8 @@ from advpure.analysis.prediction.parts import (
 from advpure.analysis.prediction.plan import Part, Plan, Point, plan
 from advpure.analysis.prediction.report import PredictionReport, make_report
 from advpure.analysis.prediction.settings import PredictionSettings
-from advpure.analysis.study import Loaded, Session, Study, cost_of
+from advpure.analysis.study import Loaded, Session, Shard, Study, cost_of
+from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Positional, Repeats
 from advpure.base.idle import refuse_idle
 from advpure.base.units import parse_eps
@@ -100,6 +101,16 @@ class PredictedRobustness(PredictionSettings, Study[LoadedPrediction, Prediction
             plan=runs,
             count=len(images.ids),
         )
+
+    def share(self, loaded: LoadedPrediction, shard: Shard) -> LoadedPrediction:
+        """Refuse: the runs that a prediction joins are what machines can share.
+
+        Raises:
+            BadInput: always.
+        """
+        i, k = shard
+        fix = "shard these runs, merge them, and name their folders"
+        raise BadInput(f"shard {i}/{k}", "means nothing to predict, which joins runs", fix)
 
     def total(self, loaded: LoadedPrediction) -> int:
         """Return the images to measure, in every part anew."""

@@ -15,7 +15,7 @@ from advpure.analysis.compression.result import COMPRESSION_SCHEMA
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, NOISE
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.study import LoadedModel, Report, Session, Study, cost_of
+from advpure.analysis.study import LoadedModel, Report, Session, Shard, Study, cost_of
 from advpure.analysis.subject import Attacked, DefenseSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
 from advpure.base.display import Display, Table, ends, number, percent_interval
@@ -182,6 +182,10 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
         known = {**fields_of(LoadedModel, first), "settings": settings}
         return LoadedTimesteps(**known, evaluations=evaluations)
 
+    def share(self, loaded: LoadedTimesteps, shard: Shard) -> LoadedTimesteps:
+        """Return every k-th image, from the i-th; see `LoadedModel.share`."""
+        return loaded.share(shard)
+
     def total(self, loaded: LoadedTimesteps) -> int:
         """Return the units of work: an image at a time step, for each of its two runs."""
         return 2 * len(loaded.images.ids) * len(self.times)
@@ -196,10 +200,12 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
         by_cost = sorted(cost, key=cost.__getitem__)
         timed = next((t for t in by_cost if cost[t] >= _CALIBRATED), by_cost[-1])
         plain = replace(self, attack="pgd", attack_options={}, gradient=None, attack_times=())
-        parts = {False: cost_of(plain.robustness(timed))}
+        shard = loaded.shard
+        parts = {False: cost_of(plain.robustness(timed), shard)}
         if self.attack_times:
-            parts[True] = cost_of(replace(self, attack_times=(timed,)).robustness(timed))
-        rates = cost_of(self.compression(timed))
+            attacked = replace(self, attack_times=(timed,))
+            parts[True] = cost_of(attacked.robustness(timed), shard)
+        rates = cost_of(self.compression(timed), shard)
         evaluations, backwards, seconds = 0.0, 0, 0.0
         for t in self.times:
             part = parts[t in self.attack_times]
@@ -229,11 +235,13 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
             out=rates,
             batch_size=session.batch_size,
             progress=lambda count: progress(done + count // self.perturbations),
+            shard=session.loaded.shard,
         )
         self.robustness(t).run(
             out=robust,
             batch_size=session.batch_size,
             progress=lambda count: progress(done + n + count),
+            shard=session.loaded.shard,
         )
         with RecordStore.read(rates) as own:
             every = own.rows(COMPRESSION_SCHEMA.table)
