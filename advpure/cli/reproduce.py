@@ -73,7 +73,7 @@ def _run(
         print_cost(index, points, session, as_json)
         return
     with live_table(index, points, grouped(chosen.columns), not (quiet or as_json)):
-        run = run_sweep(index, points, session)
+        run = run_sweep(index, points, session, settings.executor(points))
     result = reproduction(chosen, run)
     if as_json:
         output.print_json(result.to_json() | given(plot=plot))

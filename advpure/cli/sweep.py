@@ -1,8 +1,9 @@
 """``advpure sweep``: run a verb over grids of its options, and go on after an interruption."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -13,8 +14,14 @@ from advpure.cli.studies import command_from, running_options
 
 if TYPE_CHECKING:
     from advpure.sweeps.cost import SweepCost
+    from advpure.sweeps.executors import Executor
+    from advpure.sweeps.on_ray import RayOptions
+    from advpure.sweeps.on_slurm import SlurmOptions
+    from advpure.sweeps.points import Point
     from advpure.sweeps.session import Session, SweepRun
 
+MOST_JOBS = 64
+"""Jobs that are with a cluster at once, where nothing is said."""
 ELSEWHERE = 3
 """Exit code: nothing failed, and another process still has points."""
 
@@ -28,6 +35,10 @@ class Workers:
         jobs: Processes. Default: one per core, at most 8; 1 on a GPU.
         threads: Threads of each process. Default: the cores shared.
         batch_size: Images in memory at once; changes no result.
+        on: Where points are computed: local processes, or jobs of slurm or ray; these two need the
+            extra cluster, and a file system that all nodes see.
+        cluster: Of slurm or ray, KEY=VALUE: such as minutes=240, gpus=1, partition=NAME or
+            address=auto; see docs/sweeps.md.
     """
 
     panel: ClassVar[str] = "Running and results"
@@ -36,19 +47,60 @@ class Workers:
     jobs: Annotated[Natural | None, Flag("--jobs", "-j")] = None
     threads: Natural | None = None
     batch_size: Natural | None = None
+    on: Literal["local", "slurm", "ray"] = "local"
+    cluster: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every field."""
         validate(self)
+        _ = self.asked
+
+    @property
+    def asked(self) -> "SlurmOptions | RayOptions | None":
+        """What a cluster is asked for each point; None for local processes.
+
+        Raises:
+            BadInput: for options that the cluster does not have, or that local processes are given.
+        """
+        from advpure.base.errors import BadInput
+        from advpure.options import read_options
+        from advpure.sweeps.on_ray import RayOptions
+        from advpure.sweeps.on_slurm import SlurmOptions
+
+        if self.on == "slurm":
+            return read_options(SlurmOptions, self.cluster, "slurm")
+        if self.on == "ray":
+            return read_options(RayOptions, self.cluster, "ray")
+        if self.cluster and getattr(self, "array", None) is None:
+            name = next(iter(self.cluster))
+            raise BadInput(f"cluster {name}", "means nothing here", "add --on slurm or --on ray")
+        return None
+
+    def executor(self, points: "Sequence[Point]") -> "Executor | None":
+        """Return what computes the points; None for processes of this machine.
+
+        Raises:
+            MissingExtra: when the package of the cluster is not installed.
+        """
+        from advpure.sweeps.on_ray import OnRay, RayOptions
+        from advpure.sweeps.on_slurm import Slurm, SlurmOptions
+
+        slots, asked = self.jobs or min(len(points), MOST_JOBS), self.asked
+        if isinstance(asked, SlurmOptions):
+            return Slurm(Path(self.out), slots, asked)
+        if isinstance(asked, RayOptions):
+            return OnRay(slots, asked)
+        return None
 
     def session(self, shard: tuple[int, int] = (1, 1)) -> "Session":
         """Return the session that these settings describe."""
         from advpure.sweeps.session import Session
 
+        asked = self.asked
         return Session(
             root=Path(self.out),
             jobs=self.jobs,
-            threads=self.threads,
+            threads=self.threads or (None if asked is None else asked.cpus),
             shard=shard,
             batch_size=self.batch_size,
         )
@@ -67,12 +119,14 @@ class Sweeping(Workers):
     Attributes:
         file: Sweep file (YAML), see docs/sweeps.md.
         shard: i/k: only every k-th point from the i-th, for k machines.
+        array: Write a SLURM script of --jobs shards to this file, and stop.
     """
 
     panel: ClassVar[str] = "Options"
 
     file: Annotated[str, Positional()]
     shard: str = "1/1"
+    array: str | None = None
 
 
 def command() -> Any:
@@ -91,12 +145,15 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
 
     session = settings.session(read_shard(settings.shard))
     index, points = prepare_sweep(load_sweep(settings.file), session)
+    if settings.array is not None:
+        print(f"script: {_write_array(settings, len(points))}")
+        return
     if dry_run:
         print_cost(index, points, session, as_json)
         return
     columns = shown_columns(points)
     with live_table(index, points, columns, not (quiet or as_json)):
-        run = run_sweep(index, points, session)
+        run = run_sweep(index, points, session, settings.executor(points))
     table = overview(run)
     if as_json:
         output.print_json(table)
@@ -125,6 +182,29 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
             output.note(text)
         print(f"records: {index.folder}")
     end_by(run)
+
+
+def _write_array(settings: Sweeping, points: int) -> Path:
+    """Write the script of an array job, each task a shard.
+
+    Raises:
+        BadInput: beside a shard, or an executor that needs no script.
+    """
+    from advpure.base.errors import BadInput
+    from advpure.sweeps.array import write_array
+    from advpure.sweeps.on_slurm import SlurmOptions
+
+    if settings.on == "ray":
+        raise BadInput("array", "is a script for slurm", "leave out --on ray")
+    if settings.shard != "1/1":
+        raise BadInput(f"shard {settings.shard}", "is what the script says", "leave it out")
+    asked = replace(settings, on="slurm").asked
+    assert isinstance(asked, SlurmOptions)
+    command = ["advpure", "sweep", str(Path(settings.file).resolve()), "--quiet"]
+    command += ["--out", str(Path(settings.out).resolve())]
+    if settings.batch_size is not None:
+        command += ["--batch-size", str(settings.batch_size)]
+    return write_array(settings.array or "", command, settings.jobs or points, asked)
 
 
 def end_by(run: "SweepRun") -> None:
