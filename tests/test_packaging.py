@@ -16,7 +16,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 USERS = sorted(EXTRAS.keys() - {"dev", "all", "docs"})
 """The extras that users choose."""
 
-WITHOUT_IMPORT = {"ray": "reserved for sweeps over several machines; nothing imports it yet"}
+WITHOUT_IMPORT: dict[str, str] = {}
 """Declared packages that no source imports, each with the reason."""
 
 DISTRIBUTIONS = {

@@ -1,4 +1,4 @@
-"""A plain SLURM script for a sweep: an array of shards, requeued, without any package on the way."""
+"""A plain SLURM script for a sweep: an array of shards that requeues itself, without a package."""
 
 import shlex
 from pathlib import Path
@@ -16,8 +16,8 @@ _SCRIPT = """\
 #SBATCH --signal=B:TERM@120
 #SBATCH --open-mode=append
 #SBATCH --output=advpure-%A-%a.log
-# Each task computes every {tasks}-th point. Two minutes before its time is over it is told so, stops
-# with everything kept, and is queued again; a task that finds its points done ends at once.
+# Each task computes every {tasks}-th point. Two minutes before its time is over it is told so,
+# stops with everything kept, and is queued again; a task that finds its points done ends at once.
 export OMP_NUM_THREADS={cpus}
 {command} --shard "$SLURM_ARRAY_TASK_ID/{tasks}" --jobs 1 --threads {cpus} &
 child=$!

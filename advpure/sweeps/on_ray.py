@@ -89,14 +89,13 @@ class OnRay:
             import ray
         options = options or RayOptions()
         self.slots, self._references = slots, list[Any]()
-        here = {} if options.address else {"num_cpus": slots * options.cpus}
         ray.init(
             address=options.address,
-            include_dashboard=False if not options.address else None,
+            num_cpus=None if options.address else slots * options.cpus,
+            include_dashboard=None if options.address else False,
             log_to_driver=False,
             configure_logging=False,
             ignore_reinit_error=True,
-            **here,
         )
         self._remote = ray.remote(
             num_cpus=options.cpus, num_gpus=options.gpus, max_retries=0, max_calls=0

@@ -23,7 +23,7 @@ from advpure.sweeps.index import Attempt
 
 if TYPE_CHECKING:
     from submitit import Job as Submitted
-    from submitit.core.submission import DelayedSubmission
+    from submitit.helpers import DelayedSubmission
 
 LOGS = "slurm"
 """Folder of the scripts and logs of the jobs, below that of the runs."""
