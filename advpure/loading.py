@@ -20,7 +20,7 @@ from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
 from advpure.base.imports import code_of, load_code, names_code
-from advpure.base.validation import as_integer, instance, number
+from advpure.base.validation import as_integer, instance, number, shown
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.core.chain import Chain
@@ -44,6 +44,7 @@ from advpure.core.recipe import NoiseStrength, Recipe
 from advpure.core.steady import is_trusted, trust, trusted_shape
 from advpure.core.tiling import check_tile
 from advpure.data import DATASETS, dataset_info
+from advpure.data.own import is_place
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network, sha256, state_sha256
 from advpure.options import read_options
@@ -271,9 +272,27 @@ def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[st
 
 
 def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the shape of the images that a network of ours was trained on, where it says."""
+    """Return the shape of the images that a network of ours was trained on, where it says.
+
+    Raises:
+        BadInput: for a data set that nobody knows, or one whose images are of another size than
+            the settings of the network say.
+    """
     trained = metadata.get("dataset")
-    return dataset_info(str(trained)).shape if trained in DATASETS else None
+    if trained is None or (trained not in DATASETS and (is_place(trained) or "/" in str(trained))):
+        return None  # files and folders of a user may be elsewhere by now
+    called = f"network {metadata.get('name', 'file')!r}"
+    if not isinstance(trained, str) or not (trained in DATASETS or DATASETS.takes(trained)):
+        rule = f"says that it was trained on {shown(trained)}, which is no data set here"
+        raise BadInput(called, rule, f"obtain it again; known: {', '.join(DATASETS)}")
+    if trained not in DATASETS:  # code of a user, which is not run for this
+        return None
+    shape, config = dataset_info(trained).shape, metadata.get("config") or {}
+    said = (config.get("image_channels", shape[0]), config.get("image_size", shape[1]))
+    if said != shape[:2]:
+        rule = f"says {said[0]} channels of side {said[1]}, and {trained} images {list(shape)}"
+        raise BadInput(called, rule, "obtain it again")
+    return shape
 
 
 def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
@@ -284,6 +303,13 @@ def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
             f"network {metadata.get('name', 'file')!r} for {trained} images {list(theirs)}",
             f"does not fit {dataset} images {list(ours)}",
             f"choose one for {dataset}, or pass --dataset {trained}",
+        )
+    size = (metadata.get("config") or {}).get("image_size", ours[1])
+    if theirs is None and size not in ours[1:]:
+        raise BadInput(
+            f"network {metadata.get('name', 'file')!r} for images of side {size}",
+            f"does not fit {dataset} images {list(ours)}",
+            f"choose one for {dataset}",
         )
 
 

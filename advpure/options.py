@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
 from typing import (
@@ -19,6 +19,7 @@ from typing import (
 
 from pydantic import TypeAdapter, ValidationError
 
+from advpure.base.arguments import admit
 from advpure.base.errors import BadInput
 from advpure.base.units import parse_number
 from advpure.base.validation import check_value, shown
@@ -61,11 +62,28 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         given = values.get(field, first["input"])
         if field in hints:  # our words where the rule is one of ours
             _check(_as_number(given), hints[field], field, owner)
+            _refuse_kind(given, hints[field], field, owner)
         raise BadInput(
             f"{field} {shown(given)} of {owner}",
             "is not usable",
             first["msg"][0].lower() + first["msg"][1:],
         ) from None
+
+
+def _refuse_kind(value: Any, hint: Any, name: str, owner: str) -> None:
+    """Refuse what none of the kinds of a field admits; lists written in a text are shown as lists.
+
+    Raises:
+        BadInput: unless the value is of one of them.
+    """
+    lists = {get_origin(kind) for kind in _kinds(hint)} & {tuple, list, Sequence}
+    if lists and isinstance(value, str) and "," in value:
+        fix = f"write [{', '.join(part.strip() for part in value.split(','))}]"
+        raise BadInput(f"{name} {shown(value)} of {owner}", "is a text, and no list", fix)
+    try:
+        admit(value, hint, name)
+    except BadInput as error:
+        raise BadInput(f"{error.subject} of {owner}", error.rule, error.fix) from None
 
 
 def _as_number(value: Any) -> Any:

@@ -19,7 +19,7 @@ from advpure.core.defense import Defense
 from advpure.core.gradients import GradientMode
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig, check_ids, check_xi
-from advpure.core.steady import ROWS, check_steady, is_trusted
+from advpure.core.steady import ROWS, calls_of_check, check_steady
 from advpure.core.tiling import check_batch_size, tiled
 
 ImageMap = Callable[[Tensor], Tensor]
@@ -40,7 +40,7 @@ class Target:
         settings: What describes it in a record.
         ask: Refuses a map that is no function of its input, see `advpure.core.steady`; the first
             call asks it.
-        asks: Whether that evaluates a network; those that were loaded by name are known.
+        calls: How often that calls a network; those that were loaded by name are known.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class Target:
     ids: Tensor | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     ask: Callable[[Tensor, Sequence[int], RandomnessConfig | None], None] | None = None
-    asks: bool = True
+    calls: int = 2
 
     def __call__(self, images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         """Map images and check the result.
@@ -70,7 +70,7 @@ class Target:
     def asked(self, count: int) -> int:
         """Return the network evaluations of `check`, the first time, at a batch of images."""
         tile = self.tile or 1
-        return 2 * -(-min(ROWS, count) // tile) * tile if self.asks else 0
+        return self.calls * -(-min(ROWS, count) // tile) * tile
 
 
 def check_result(result: Tensor, images: Tensor, ids: Sequence[int]) -> Tensor:
@@ -136,11 +136,13 @@ def as_target(
         check_steady(purifier, lambda x: run(x, ids[: len(x)], xi), images, fix=fix)
 
     xi = getattr(purifier, "xi", None)
-    return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings, ask=ask)
+    calls = calls_of_check(purifier)
+    return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings, ask=ask, calls=calls)
 
 
 def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
     exact = purifier.at(gradient=gradient)
+    asked = purifier.denoiser if purifier.model is None else purifier.model.function
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         def purify(x: Tensor, i: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         ids=owner.ids,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
         ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
-        asks=purifier.chain.evaluations > 0 and not is_trusted(purifier.denoiser),
+        calls=calls_of_check(asked) if purifier.chain.evaluations else 0,
     )
 
 

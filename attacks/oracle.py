@@ -94,6 +94,9 @@ def check_batch(
     check_labels(labels, len(images))
     if settings is not None:
         check_radius(settings.eps, images.dtype)
+        step = getattr(settings, "step_size", None)
+        if step is not None:
+            check_radius(step, images.dtype, "step size")
     if ids is None:
         ids = getattr(model, "ids", None)
     listed = list(range(len(images))) if ids is None else check_ids(ids, len(images))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from scipy.stats import binomtest
-from torch import Tensor
+from torch import Tensor, nn
 
 from advpure.analysis import (
     COMPRESSION_SCHEMA,
@@ -222,6 +222,26 @@ def test_evaluations_are_counted_before_they_are_made(count: int, batch_size: in
     list(compression_rows(purifier, x, None, settings, batch_size=batch_size))
     assert sum(seen) == wanted
     assert set(seen) == {16}
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_copies_of_a_network_in_training_mode_are_counted(tile: int) -> None:
+    network, seen = _network(), []
+    network.train()
+    network.network.register_forward_hook(lambda m, inputs, out: seen.append(inputs[0].shape[0]))
+    purifier = load_purifier("ddpm", t=3, denoiser=network, tile=tile)
+    settings = CompressionSettings(perturbations=4)
+    wanted = compression_evaluations(purifier, 9, settings)
+    list(compression_rows(purifier, _images(9, torch.float32), None, settings))
+    assert sum(seen) == wanted
+
+
+def test_copies_of_a_module_in_training_mode_are_counted() -> None:
+    halve, seen = nn.Conv2d(1, 1, 1), []
+    halve.register_forward_hook(lambda m, inputs, out: seen.append(len(out)))
+    settings = CompressionSettings(perturbations=3, seeds=[0, 1])
+    list(compression_rows(halve, _images(5, torch.float32), None, settings, batch_size=2))
+    assert sum(seen) == compression_evaluations(halve, 5, settings, batch_size=2) == 2 * 20 + 10
 
 
 def test_calls_of_a_plain_map_are_counted_with_the_check_that_it_repeats_itself() -> None:

@@ -108,6 +108,13 @@ def test_outputs_are_checked(outputs: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("attack", [pgd, pgd_eot])
+def test_a_step_below_the_spacing_of_the_images_is_refused(attack: Any) -> None:
+    with pytest.raises(BadInput, match=r"step size 1e-09 is below 1\.2e-07, the spacing of float32"):
+        attack(_model, IMAGES.float(), LABELS, eps=0.1, step_size=1e-9)
+    attack(_model, IMAGES.double(), LABELS, eps=0.1, step_size=1e-9, steps=1)
+
+
 def test_logits_that_merely_sum_to_one_are_fine() -> None:
     result = pgd(lambda x: _model(x) - 1.5, IMAGES + 0.2, LABELS, eps=0.1, stop="never")
     assert result.iterations.tolist() == [40, 40]

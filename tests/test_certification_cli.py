@@ -283,6 +283,12 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
             "certify --defense onestep-ddpm --sigma 0.005",
             ["smoothing noise 0.005", "none of the noise levels", "larger sigma"],
         ),
+        ("certified-accuracy good.tsv --log good.tsv", ["good.tsv", "is one of those", "another"]),
+        ("certified-accuracy good.tsv --log new.csv", ["new.csv", "with tabs", "write new.tsv"]),
+        (
+            "certified-accuracy good.tsv --log records.sqlite",
+            ["records.sqlite", "is written with tabs", "write records.tsv"],
+        ),
         ("certified-accuracy good.tsv --compare", ["one set", "name two"]),
         ("certified-accuracy good.tsv --sigma 0.1,0.2", ["2 noise levels", "1 logs"]),
         ("certified-accuracy good.tsv --sigma 0", ["sigma 0", "is not positive"]),
@@ -304,11 +310,12 @@ def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, line: str, parts: list[
         "idx\tlabel\tpredict\tradius\n99999999999999999999\t1\t1\t0.1\n"
     )
     small = ["--dataset", "digits", "-n", "1", "-q"] if line.startswith("certify ") else []
-    if "--log" in line.split():
+    if small and "--log" in line.split():
         small = [*SMALL, "-q"]
     code, out, err = cli(*line.split(), *small)
     assert code == 2, out + err
     told = [text for text in err.splitlines() if text.startswith("advpure: ")]
-    assert len(told) == 1
+    assert err == f"{told[0]}\n", err  # no note before a refusal
+    assert (tmp_path / "good.tsv").read_text().count("\n") == 2
     for part in parts:
         assert part in told[0], told[0]

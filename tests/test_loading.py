@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from advpure.core.denoisers import Denoiser, EDMDenoiser
 from advpure.data import dataset_info
 from advpure.loading import describe, load_denoiser, make_recipe
 from advpure.models import model_path
+from advpure.networks import build_network
 from advpure.networks.weights import save_network, sha256
 from advpure.purifiers import PURIFIERS
 
@@ -43,6 +45,39 @@ def test_every_name_loads_and_classifies(name: str, toy_denoiser: MakeDenoiser) 
     assert json.loads(json.dumps(described)).keys() == described.keys()
     if name in ("none", "cm", "onestep-edm", "onestep-ddpm", "pf-ode"):
         assert defense.bind(ids)(images).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("config", "metadata", "words"),
+    [
+        ({"image_size": 16}, {"dataset": "digits"}, "says 1 channels of side 16, and digits"),
+        ({"image_size": 16}, {}, "for images of side 16 does not fit digits images"),
+        ({}, {"dataset": "digitz"}, "was trained on 'digitz', which is no data set here"),
+        ({}, {"dataset": 3}, "was trained on 3, which is no data set here"),
+    ],
+)
+def test_a_header_that_says_other_images_is_refused(
+    tmp_path: Path, config: dict[str, Any], metadata: dict[str, Any], words: str
+) -> None:
+    own = {"image_size": 8, "image_channels": 1, "channels": [8], "blocks": 1, "embedding": 8}
+    path = tmp_path / "other.safetensors"
+    save_network(
+        path,
+        build_network("unet", own),
+        architecture="unet",
+        config={**own, **config},
+        metadata={"task": "edm", "sigma_data": 0.5, "name": "other", **metadata},
+    )
+    with pytest.raises(BadInput, match=words):
+        load_purifier("ddpm", "digits", weights=path)
+
+
+def test_weights_of_images_that_a_user_brings_load_where_those_are_not(tmp_path: Path) -> None:
+    config = {"image_size": 8, "image_channels": 1, "channels": [8], "blocks": 1, "embedding": 8}
+    metadata = {"task": "edm", "sigma_data": 0.5, "dataset": "mine/pictures.npz"}
+    network, path = build_network("unet", config), tmp_path / "own.safetensors"
+    save_network(path, network, architecture="unet", config=config, metadata=metadata)
+    assert load_purifier("ddpm", "digits", weights=path).chain.evaluations == 100
 
 
 def test_weights_are_described_by_name_and_sum() -> None:

@@ -160,6 +160,17 @@ def test_a_block_replaces_what_the_file_says_for_all() -> None:
     assert len(by_block["wider"]) == 6
 
 
+def test_an_axis_of_mappings_replaces_what_the_file_says_for_all() -> None:
+    axis = {"attack_options": [{"steps": 1}, {"steps": 2}]}
+    shared = {"attack_options.steps": 9, "attack_options.loss": "ce", **TINY}
+    for found in (
+        {"verb": "attack", "base": shared, "grid": axis},
+        {"blocks": {"attack": {"grid": axis}}, "base": shared},
+    ):
+        options = [draft.settings.attack_options for draft in drafts(sweep(**found))]
+        assert options == [{"steps": 1, "loss": "ce"}, {"steps": 2, "loss": "ce"}]
+
+
 def test_nested_options_join_mappings_and_dotted_names() -> None:
     assert nested({"attack_options": {"steps": 3}, "attack_options.loss": "ce"}) == {
         "attack_options": {"steps": 3, "loss": "ce"}
@@ -192,7 +203,7 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": "cr", "base": [1]}, "base [1] is no mapping"),
         ({"verb": "cr", "grid": {"t": 10}}, "t = 10 is no list of values; write t: [10]"),
         ({"verb": "cr", "grid": {"t": []}}, "t = [] is no list"),
-        ({"verb": "cr", "grid": {"t": [10, 10]}}, "t [10, 10] repeats a value"),
+        ({"verb": "cr", "grid": {"t": [10, 10]}}, "t 10 repeats a value"),
         ({"verb": "cr", "grid": {"sigma": [0.25, "0.25"]}}, "repeats a value"),
         ({"verb": "cr", "grid": {"eps": ["8/255", 8 / 255]}}, "repeats a value"),
         (
@@ -205,6 +216,30 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
             "t 2, n 1 does not advance together",
         ),
         ({"verb": "cr", "zip": "t"}, "is no mapping"),
+        (
+            {"verb": "cr", "zip": {"t": [1, 2, 1], "n": [3, 3, 3]}},
+            "zip: t 1, n 3 repeats a value; give each value once",
+        ),
+        (
+            {"verb": "cr", "zip": [{"eps": ["8/255", 8 / 255], "n": [3, "3"]}]},
+            "repeats a value; give each value once",
+        ),
+        (
+            {"verb": "cr", "grid": {"options": [{"a": 1, "b": 2}, {"b": "2", "a": "1"}]}},
+            "repeats a value; give each value once",
+        ),
+        (
+            {"verb": "attack", "base": {"a.b": 1, "a": {"b": 2}}},
+            "base a.b stands there by its dotted name and in a mapping; keep one",
+        ),
+        (
+            {"blocks": {"attack": {"base": {"a": {"b": 2}, "a.b": 2}}}},
+            "base a.b stands there by its dotted name and in a mapping; keep one",
+        ),
+        (
+            {"blocks": {"attack": {"base": {"a.b": 1}, "grid": {"a": [{"b": 2}, {"b": 3}]}}}},
+            "option 'a.b' stands in base and in an axis",
+        ),
         ({"verb": "cr", "grid": {"t": [1, 2]}, "zip": {"t": [1, 2]}}, "'t' varies along two axes"),
         (
             {"blocks": {"cr": {"base": {"t": 3}, "grid": {"t": [1, 2]}}}},
@@ -280,8 +315,8 @@ def test_points_are_named_as_the_verb_names_its_run_folder() -> None:
 
 
 def test_points_that_come_to_one_run_are_one() -> None:
-    pairs = {"eps": ["51/255", 0.2], "clip": [False, False]}
-    swept = sweep(verb="cr", base={**TINY, "defense": "none"}, zip=pairs)
+    base = {**TINY, "defense": "none", "attack_options.steps": 2}
+    swept = sweep(verb="attack", base=base, grid={"attack": ["auto", "pgd"]})
     assert len(plan(swept)) == 1
 
 

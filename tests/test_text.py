@@ -102,7 +102,7 @@ def test_files_of_indices_hold_ascii_digits_in_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "list"
     for content, words in (
         (b"1\n\xb2\n", "is no text in UTF-8"),
-        ("1\n²\n".encode(), "line 2 is not an index"),
+        ("1\n²\n".encode(), "line 2, '\u00b2', is not an index"),
         (f"{10**30}\n".encode(), "asks for image a whole number of 67 bits"),
         (b"20\n", "asks for image 20, but the test split has 20"),
         (b"1\n1\n", "repeats an index"),

@@ -6,7 +6,7 @@ needs room for both the old and the new file for a moment, and one fsync (some m
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -34,6 +34,17 @@ def refuse_other_use(folder: Path, own: str) -> None:
     for name, what in _USES.items():
         if (folder / name).exists():
             raise BadInput(f"folder {folder}", f"holds {what} ({name})", "choose another folder")
+
+
+def refuse_source(target: Path, sources: Iterable[str | Path]) -> None:
+    """Refuse to write over a file that the same command reads.
+
+    Raises:
+        BadInput: naming it.
+    """
+    for source in map(Path, sources):
+        if target.resolve() == source.resolve():
+            raise BadInput(f"file {target}", "is one of those that are read", "write another")
 
 
 class StorageFull(RuntimeError):
@@ -97,6 +108,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.name:
             raise BadInput(f"path {str(target)!r}", "names no file", "name one")
+        if target.name == RECORDS_FILE:  # which the store alone writes, in place
+            raise BadInput(f"file {target}", f"is {_USES[RECORDS_FILE]}", "write another")
         scratch = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
         _remove_leftovers(target)
         try:

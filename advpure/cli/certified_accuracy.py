@@ -51,16 +51,21 @@ def _run(settings: Any, *, log: str | None, plot: str | None, as_json: bool) -> 
 
     if plot is not None:
         check_ending(plot)
+    if log is not None:
+        from advpure.analysis.certification.logs import check_log_path
+
+        check_log_path(log)
     evaluated = settings.evaluate()
     written: dict[str, Any] = {}
+    if log is not None:
+        from advpure.analysis.certification.logs import write_logs
+
+        logs = write_logs(evaluated.curves, log, settings.sources)
+        written["logs"] = [str(path) for path in logs]
     if plot is not None:
         from advpure.analysis.certification.figure import draw_curves
 
         written["plot"] = str(draw_curves(evaluated.curves, Path(plot)))
-    if log is not None:
-        from advpure.analysis.certification.logs import write_logs
-
-        written["logs"] = [str(path) for path in write_logs(evaluated.curves, log)]
     if as_json:
         output.print_json(evaluated.to_json() | written)
         return

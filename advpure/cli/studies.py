@@ -333,16 +333,28 @@ def _run(
     loaded = None if study.recalls else study.load()
     if part is not None and loaded is not None:
         loaded = study.share(loaded, part)
-    before = () if study.recalls else study.before(loaded)
-    for text in before:
-        output.note(text)
+    untold = [] if study.recalls else list(study.before(loaded))
+    before = tuple(untold)
+
+    def tell() -> None:
+        while untold:
+            output.note(untold.pop(0))
+
     if dry_run:
-        output.print_estimate(study.cost(loaded), as_json, study.of_defense)
+        cost = study.cost(loaded)
+        tell()
+        output.print_estimate(cost, as_json, study.of_defense)
         raise typer.Exit
     shown = not (quiet or as_json or study.recalls)
     with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
+
+        def progress(done: int) -> None:
+            tell()  # the work begins: what is refused is refused by now, in one line
+            bar(done)
+
         how = {"shard": part} if study.recalls else {"loaded": loaded}
-        report = study.run(out=out, batch_size=batch_size, progress=bar, **how)
+        report = study.run(out=out, batch_size=batch_size, progress=progress, **how)
+    tell()
     pictures = study.pictures(report, loaded, picture)
     if as_json:
         output.print_json(report.to_json() | pictures)

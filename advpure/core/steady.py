@@ -96,6 +96,22 @@ function of its input; fix its randomness
     _KNOWN.add(owner, kind, repeatable, watch.modes())
 
 
+def calls_of_check(owner: object) -> int:
+    """Return how often `check_steady` calls a network the first time, copies of it included.
+
+    Networks of ours are not called, others twice; of one in training mode three copies are asked.
+    What a function calls inside is not known beforehand, and counts as no module.
+
+    Example:
+        >>> calls_of_check(nn.Identity().eval()), calls_of_check(nn.Identity())
+        (2, 5)
+    """
+    if is_trusted(owner):
+        return 0
+    modules = owner.modules() if isinstance(owner, nn.Module) else ()
+    return 2 + (len(_MODES) if any(each.training for each in modules) else 0)
+
+
 def is_trusted(owner: object) -> bool:
     """Return whether a network was loaded by this package."""
     return isinstance(owner, nn.Module) and owner in _TRUSTED
@@ -248,6 +264,10 @@ def _refuse_training(module: nn.Module) -> None:
         raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
 
 
+_MODES = (None, None, False)
+"""Of the copies that are asked about a module in training mode: as it is, twice; not training."""
+
+
 def _trains(module: nn.Module, given: Any) -> bool:
     """Return whether a module in training mode answers otherwise than in evaluation mode.
 
@@ -257,7 +277,7 @@ def _trains(module: nn.Module, given: Any) -> bool:
     layers = any(m.training and isinstance(m, _COUPLING) for m in module.modules())
     try:
         answers = []
-        for mode in (None, None, False):
+        for mode in _MODES:
             twin = copy.deepcopy(module)
             if mode is False:
                 twin.eval()

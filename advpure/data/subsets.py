@@ -127,9 +127,8 @@ def _read_indices(words: str, text: str) -> list[int]:
         if entry:
             index = digits(entry)
             if index is None:
-                raise BadInput(
-                    f"{path} line {number}", "is not an index", "write one number a line"
-                )
+                where = f"{path} line {number}, {shown(entry)},"
+                raise BadInput(where, "is not an index", "write one number a line")
             values.append(index)
     if len(set(values)) < len(values):
         raise BadInput(f"index file {path}", "repeats an index", "list each image once")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from advpure.base.idle import changed
 from advpure.core.chain import Chain
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import TimeStrength, need, rescale
@@ -9,6 +10,7 @@ from advpure.purifiers.vp import (
     Forward,
     Variance,
     ancestral_steps,
+    check_stride,
     implicit_steps,
     kept_indices,
     noising_steps,
@@ -28,6 +30,12 @@ class Strided(TimeStrength):
     clip_x0: bool = False
     stride: int = 1
     surrogate_stride: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse strides that are longer than the chain; those of the defaults are cut to it."""
+        super().__post_init__()
+        for name in changed(self, ("stride", "surrogate_stride")):
+            check_stride(getattr(self, name), self.index, name)
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out the steps of the kept indices."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from advpure.base.errors import BadInput
+from advpure.base.idle import changed
+from advpure.base.validation import whole
 from advpure.core.chain import Chain
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import TimeStrength, denoise, need, rescale, smooth, vp_scale
@@ -34,6 +36,15 @@ class DensePure(TimeStrength):
     variance: Variance = "small"
     clip_x0: bool = True
     surrogate_steps: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse a surrogate with more steps than the chain; the default is cut to it."""
+        super().__post_init__()
+        whole(self.surrogate_steps, "surrogate_steps", 1)
+        for name, count in changed(self, ("surrogate_steps",)).items():
+            if self.steps is not None and count > self.steps:
+                rule = f"are more than the {self.steps} of the chain"
+                raise BadInput(f"{name} {count}", rule, f"use 1 .. {self.steps}")
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out noise, scale and reverse steps."""

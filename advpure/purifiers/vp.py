@@ -58,9 +58,22 @@ def _noising(signal: float, variance: float, time: int, abar: float) -> Step:
 
 def kept_indices(index: int, stride: int) -> list[int]:
     """Return the descending indices index, index - stride, ... that reverse steps start from."""
-    if stride < 1:
-        raise BadInput(f"stride {stride}", "goes nowhere", "use 1 or more")
+    check_stride(stride, None, "stride")
     return list(range(index, -1, -stride))
+
+
+def check_stride(stride: int, index: int | None, name: str) -> None:
+    """Refuse strides that lead nowhere, or past the end of a chain from the index downwards.
+
+    Raises:
+        BadInput: naming the longest that there is.
+    """
+    if stride < 1:
+        raise BadInput(f"{name} {stride}", "goes nowhere", "use 1 or more")
+    if index is not None and stride > index + 1:
+        most = index + 1
+        rule = f"is longer than the chain, which goes down {most} ind{'ex' if most == 1 else 'ices'}"
+        raise BadInput(f"{name} {stride}", rule, f"use 1 .. {most}")
 
 
 def ancestral_steps(

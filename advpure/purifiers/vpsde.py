@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.idle import changed
 from advpure.core.chain import Chain, Step
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import TimeStrength, need, noise_form
@@ -48,6 +49,11 @@ class VPSDE(TimeStrength):
             )
         if not 0 < self.dt <= 0.1 or not 0 < self.surrogate_dt <= 0.1:
             raise BadInput(f"dt {self.dt}", "is outside (0, 0.1]", "use for example 1e-3")
+        for name, step in changed(self, ("surrogate_dt",)).items():
+            whole = (self.index + 1) / 1000
+            if step > whole:
+                rule = f"is longer than the whole integration, {whole:g}"
+                raise BadInput(f"{name} {step:g}", rule, "use a shorter one, or a larger t")
 
     def chain(self, denoiser: Denoiser | None) -> Chain:
         """Lay out one noising step and the Euler-Maruyama steps."""

@@ -18,6 +18,7 @@
 file sets for all blocks, be it a value or an axis.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,9 +147,9 @@ def _block(name: str, own: Any, shared: Mapping[str, Any], where: str) -> Block:
     outer = [axis.without(sorted(mine)) for axis in _axes(shared, where)]
     joined = (*(axis for axis in outer if axis is not None), *axes)
     _check_apart(joined, where)
-    swept = {option for axis in joined for option in axis.options}
+    swept = _set_by(joined)
     common = {k: v for k, v in _base(shared["base"], where).items() if k not in swept}
-    if twice := base.keys() & {option for axis in axes for option in axis.options}:
+    if twice := base.keys() & _set_by(axes):
         raise BadInput(
             f"{where}: option {min(twice)!r}", "stands in base and in an axis", "keep one"
         )
@@ -161,7 +162,19 @@ def _base(given: Any, where: str) -> dict[str, Any]:
         raise BadInput(
             f"{where}: base {shown(given)}", "is no mapping", "write OPTION: VALUE lines"
         )
-    return dict(flatten(given or {}))
+    base: dict[str, Any] = {}
+    for option, value in flatten(given or {}):
+        if option in base:
+            rule = "stands there by its dotted name and in a mapping"
+            raise BadInput(f"{where}: base {option}", rule, "keep one")
+        base[option] = value
+    return base
+
+
+def _set_by(axes: Sequence[Axis]) -> set[str]:
+    """Return what axes set, by dotted name: an option alone, and the members of a whole mapping."""
+    points = [point for axis in axes for point in axis.values]
+    return {name for point in points for name in (*point, *dict(flatten(point)))}
 
 
 def _axes(given: Mapping[str, Any], where: str) -> tuple[Axis, ...]:
@@ -214,14 +227,21 @@ def _axis(group: Any, where: str) -> Axis:
         if len(values) > MOST_POINTS:
             fix = f"sweep {MOST_POINTS:,} or fewer"
             raise BadInput(f"{where}: {option} of {len(values):,} values", "is too long", fix)
-        plain_values = [_plain(value) for value in values]
-        if len(group) == 1 and any(one in plain_values[:k] for k, one in enumerate(plain_values)):
-            raise BadInput(
-                f"{where}: {option} {shown(values)}", "repeats a value", "give each value once"
-            )
     lengths = {option: len(values) for option, values in group.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{option} {count}" for option, count in lengths.items())
         raise BadInput(f"{where} with lengths {listed}", "does not advance together", "pad or cut")
-    columns = zip(*group.values(), strict=True)
-    return Axis(tuple(dict(zip(group, values, strict=True)) for values in columns))
+    points = tuple(dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True))
+    _check_distinct(points, where)
+    return Axis(points)
+
+
+def _check_distinct(points: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse an axis two of whose places set the same, in whatever way the numbers are written."""
+    seen: set[str] = set()
+    for point in points:
+        written = json.dumps(_plain(point), sort_keys=True, default=repr)
+        if written in seen:
+            one = ", ".join(f"{option} {shown(value)}" for option, value in point.items())
+            raise BadInput(f"{where}: {one}", "repeats a value", "give each value once")
+        seen.add(written)

@@ -62,6 +62,9 @@ def read_checkpoint(path: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name in own if name not in state]
     if missing:
         raise BadInput(where, f"has no {missing[0]!r}", _FIX)
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise BadInput(where, f"has {shown(unknown[0])}, which no training stores", _FIX)
     recipe = state["recipe"]
     if isinstance(recipe, str):
         recipe = parse_json(recipe, f"recipe of {where}")
@@ -95,7 +98,21 @@ def check_members(
     whole(loss[1], f"count of the loss of {where}")
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise BadInput(f"rows of {where}", "are no rows of the log", _FIX)
+    _check_progress(state, where)
     _check_optimizer(state["optimizer"], optimizer, f"optimizer of {where}")
+    taken = state["step"] - state["begun"]
+    if taken and not state["optimizer"]["state"]:
+        raise BadInput(f"optimizer of {where}", f"keeps nothing of {taken} steps", _FIX)
+
+
+def _check_progress(state: Mapping[str, Any], where: str) -> None:
+    """Refuse counts that contradict each other: a beginning after the end, rows of later steps."""
+    step, begun, rows = state["step"], state["begun"], state["rows"]
+    if begun > step:
+        raise BadInput(f"begun {begun} of {where}", f"is after its step {step}", _FIX)
+    late = [row[0] for row in rows if not 0 <= row[0] <= step]
+    if late:
+        raise BadInput(f"a row of step {late[0]:g} of {where}", f"is not within {step} steps", _FIX)
 
 
 def _is_row(row: Any) -> bool:
@@ -151,7 +168,7 @@ def _check_optimizer(stored: Any, optimizer: torch.optim.Optimizer, what: str) -
         if type(index) is not int or not 0 <= index < len(parameters):
             raise BadInput(f"parameter {shown(index)} in the {what}", "is unknown", _FIX)
         fitting = {name for name, value in _entries(entry) if _fits(value, parameters[index])}
-        if entry != {} and fitting != names:
+        if entry != {} and (fitting != names or entry.keys() - names):
             raise BadInput(f"moments of parameter {index} in the {what}", "do not fit it", _FIX)
 
 
@@ -165,4 +182,5 @@ def _fits(value: Any, parameter: Tensor) -> bool:
         return True
     if not isinstance(value, Tensor) or value.dtype not in (torch.float32, parameter.dtype):
         return False
-    return value.ndim == 0 or value.shape == parameter.shape
+    fits = value.ndim == 0 or value.shape == parameter.shape
+    return fits and bool(value.isfinite().all())

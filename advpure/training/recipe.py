@@ -144,7 +144,8 @@ def load_recipe(name: str | Path) -> Recipe:
     loss only where the task is the same.
 
     Raises:
-        BadInput: for an unknown name, a file that is not TOML, or an unknown or missing setting.
+        BadInput: for an unknown name, a file that is not TOML, an unknown or missing setting, or a
+            warm-up that the file gives longer than the training.
     """
     path, values = _read(name)
     fields = dataclasses.fields(Recipe)
@@ -159,7 +160,11 @@ def load_recipe(name: str | Path) -> Recipe:
     ]
     if missing:
         raise BadInput(f"recipe {path}", f"is incomplete, without {', '.join(missing)}", "add them")
-    return Recipe(**values)
+    recipe = Recipe(**values)
+    if "warmup" in values and recipe.warmup > recipe.steps:
+        rule = f"is longer than all {recipe.steps} steps"
+        raise BadInput(f"warmup {recipe.warmup} of {path.name}", rule, "use fewer steps of it")
+    return recipe
 
 
 def _read(name: str | Path, depth: int = 0) -> tuple[Path, dict[str, Any]]:

@@ -170,6 +170,13 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
             f"does not fit {plan.dataset} images {list(info.shape)}",
             "mend image_channels in [network]",
         )
+    side = getattr(getattr(network, "config", None), "image_size", info.shape[1])
+    if side not in info.shape[1:]:
+        raise BadInput(
+            f"network of image size {side}",
+            f"does not fit {plan.dataset} images {list(info.shape)}",
+            "mend image_size in [network]",
+        )
     denoiser = len(inspect.signature(network.forward).parameters) > 1  # images and noise levels
     if denoiser != (plan.task in DENOISES):
         takes = "images and noise levels" if denoiser else "images alone"

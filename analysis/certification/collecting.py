@@ -103,6 +103,26 @@ def collect(
             progress(done)
 
 
+def check_part(procedure: Procedure, images: int, part: tuple[int, int]) -> None:
+    """Refuse a shard that holds nothing of a run.
+
+    Args:
+        procedure: What is asked of the images.
+        images: Their number.
+        part: The shard (i, k), i from 0.
+
+    Raises:
+        BadInput: naming the most shards that the run has.
+    """
+    most, what = images, f"{images} images"
+    if isinstance(procedure, Fixed | Predict):
+        most *= len(procedure.needs(0, {}))
+        what = f"{most} blocks of samples of {what}"
+    if part[0] >= most:
+        shard = f"shard {part[0] + 1}/{part[1]}"
+        raise BadInput(shard, f"holds none of {what}", f"use {most} shards or fewer")
+
+
 def samples_at_once(loaded: LoadedCertification) -> int:
     """Return how many noise samples are held at once: 4 tiles, or more that fill a mebibyte."""
     tile, row = loaded.defense.tile or 32, loaded.images.images[0].nbytes
@@ -112,7 +132,10 @@ def samples_at_once(loaded: LoadedCertification) -> int:
 def _share(
     procedure: Procedure, ids: Sequence[int], part: tuple[int, int]
 ) -> set[tuple[int, float, str, int]] | None:
-    """Return the units of a shard where all are known beforehand; else whole images are shared."""
+    """Return the units of a shard where all are known beforehand; else whole images are shared.
+
+    `check_part` counts them.
+    """
     if not isinstance(procedure, Fixed | Predict):
         return None
     units = [unit for i in ids for unit in procedure.needs(i, {})]

@@ -29,11 +29,12 @@ from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.radius import ABSTAIN
 from advpure.base.budget import read_text
 from advpure.base.errors import BadInput
-from advpure.base.storage import atomic_path
+from advpure.base.storage import atomic_path, refuse_source
 from advpure.base.validation import shown
 
 HEADER = ("idx", "label", "predict", "radius", "correct", "time")
 _NEEDED = ("label", "predict", "radius")
+_ENDINGS = (".tsv", ".txt", ".log")
 _NO_TIME = "-"
 _ORIGINAL = "original_idx"
 _ELSE = -2  # the prediction of programs that tell "not certified" from "abstains"
@@ -135,20 +136,45 @@ def _contradictions(path: Path, rows: Mapping[str, Sequence[str | int | float]])
     ]
 
 
+def check_log_path(path: str | Path) -> Path:
+    """Return where a log goes, if its name is that of a text with tabs.
+
+    Raises:
+        BadInput: for the ending of another format, such as .csv, or the path of a folder.
+
+    Example:
+        >>> check_log_path("sigma_0.25").name
+        'sigma_0.25'
+        >>> check_log_path("logs/cm.csv")
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: log logs/cm.csv is written with tabs, not as .csv; write logs/cm.tsv
+    """
+    target = Path(path)
+    if not target.name or target.is_dir():
+        raise BadInput(f"log {shown(str(path))}", "names no file", "write cm.tsv")
+    ending = target.suffix.lower()
+    if ending not in ("", *_ENDINGS) and not ending[1:].isdigit():  # of sigma_0.25
+        fix = f"write {target.with_suffix('.tsv')}"
+        raise BadInput(f"log {path}", f"is written with tabs, not as {target.suffix}", fix)
+    return target
+
+
 def write_log(images: CertifiedImages, path: str | Path) -> Path:
     """Write a certification log; the file appears whole or not at all.
 
     Args:
         images: The certificates, whose radii are rounded down already.
-        path: The file.
+        path: The file, of no ending or .tsv, .txt or .log.
 
     Returns:
         The path. A time that was never measured is written as ``-``.
 
     Raises:
+        BadInput: for the ending of another format.
         StorageFull: when there is no room.
     """
-    target = Path(path)
+    target = check_log_path(path)
     times = images.times or (_NO_TIME,) * len(images)
     columns = (images.ids, images.labels, images.predictions, images.radii, images.correct)
     with atomic_path(target) as scratch, scratch.open("w", encoding="utf-8") as handle:
@@ -159,30 +185,34 @@ def write_log(images: CertifiedImages, path: str | Path) -> Path:
     return target
 
 
-def write_logs(curves: Sequence[CertifiedImages], path: str | Path) -> list[Path]:
+def write_logs(
+    curves: Sequence[CertifiedImages], path: str | Path, sources: Sequence[str | Path] = ()
+) -> list[Path]:
     """Write each of several sets of certificates as a log.
 
     Args:
         curves: The certificates.
         path: The file; of several, ``sigma_0.25`` or ``cascade`` goes before the ending.
+        sources: What the certificates were read from, which stays as it is.
 
     Returns:
         The files.
 
     Raises:
+        BadInput: for the ending of another format, or the path of a source.
         StorageFull: when there is no room.
     """
-    target = Path(path)
-    if len(curves) == 1:
-        return [write_log(curves[0], target)]
-    written: list[Path] = []
-    for curve in curves:
+    target = check_log_path(path)
+    files = [target] if len(curves) == 1 else []
+    for curve in curves if not files else ():
         label = f"sigma_{curve.sigma:g}" if curve.sigma is not None else "cascade"
         file = target.with_name(f"{target.stem}_{label}{target.suffix}")
-        if file in written:
-            file = target.with_name(f"{target.stem}_{len(written)}_{label}{target.suffix}")
-        written.append(write_log(curve, file))
-    return written
+        if file in files:
+            file = target.with_name(f"{target.stem}_{len(files)}_{label}{target.suffix}")
+        files.append(file)
+    for file in files:
+        refuse_source(file, sources)
+    return [write_log(curve, file) for curve, file in zip(curves, files, strict=True)]
 
 
 def near_threshold(images: CertifiedImages, radii: tuple[float, ...]) -> dict[float, int]:

@@ -260,8 +260,12 @@ class Cascade(Procedure):
     name: ClassVar[ProcedureName] = "cascade"
 
     def __post_init__(self) -> None:
-        """Refuse a number of samples that is useless, or no whole number of blocks."""
+        """Refuse one level, and samples that are useless, or no whole number of blocks."""
         super().__post_init__()
+        if len(self.sigmas) == 1:
+            rule = "has nothing to pass on to, so it is the fixed procedure"
+            fix = "use procedure fixed, or give several sigmas"
+            raise BadInput("a cascade of one noise level", rule, fix)
         if self.joint:
             raise BadInput(
                 "joint", "means nothing to cascade", "its alpha is for all levels anyway"

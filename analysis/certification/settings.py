@@ -78,7 +78,7 @@ class CertificationSettings(Seeded, DefenseSubject):
         _ = self.part
         if self.core is not None and self.procedure == "fixed":
             object.__setattr__(self, "procedure", "composed")
-        if self.joint and len(levels) == 1 and self.procedure != "cascade":
+        if self.joint and len(levels) == 1:
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
         if self.procedure != "anytime":
             rule = f"means nothing to {self.procedure}, which gives up on nothing"

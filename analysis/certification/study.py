@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.certification.accuracy import AtRadius, CertifiedImages, best_over
-from advpure.analysis.certification.collecting import collect, looked_note, take_over
+from advpure.analysis.certification.collecting import (
+    check_part,
+    collect,
+    looked_note,
+    take_over,
+)
 from advpure.analysis.certification.counting import COUNTS, count_classes
 from advpure.analysis.certification.curves import Curve, easy_first, make_curves, procedure_of
 from advpure.analysis.certification.loading import LoadedCertification, load_certification
-from advpure.analysis.certification.logs import write_logs
+from advpure.analysis.certification.logs import check_log_path, write_logs
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.noise import stage_xi
 from advpure.analysis.certification.procedures import Predict, Procedure
@@ -116,9 +121,17 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
     counts: Annotated[tuple[str | Path, ...], Repeats(), Beside()] = ()
     log: Annotated[str | None, Beside()] = None
 
+    def __post_init__(self) -> None:
+        """Check every field, and where the logs go."""
+        super().__post_init__()
+        if self.log is not None:
+            check_log_path(self.log)
+
     def load(self) -> LoadedCertification:
         """Load the defense at every noise level, the images, and the core of a composition."""
-        return load_certification(self, count_classes, stage_xi, collect)
+        loaded = load_certification(self, count_classes, stage_xi, collect)
+        check_part(loaded.procedure, len(loaded.images.ids), self.part)
+        return loaded
 
     def is_whole(self, loaded: LoadedCertification) -> bool:
         """Return whether all images are certified here; False for a shard."""

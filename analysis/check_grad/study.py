@@ -1,7 +1,7 @@
 """The proof of the gradients as a study: one row a purifier and kind of check."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -21,11 +21,14 @@ from advpure.analysis.check_grad.gradients import (
 from advpure.analysis.study import Loaded, Report, Session, Study
 from advpure.analysis.subject import Seeded, Subject
 from advpure.base.display import Display, Table
+from advpure.base.errors import BadInput
 from advpure.base.flags import Flag, Repeats
+from advpure.base.idle import refuse_idle
 from advpure.core.chain import Chain
 from advpure.core.gradients import run_chain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
+from advpure.core.recipe import Recipe
 from advpure.data import load_images
 from advpure.options import check_names
 from advpure.purifiers import PURIFIERS
@@ -173,14 +176,28 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
     defense: _Defenses = ()  # type: ignore[assignment]  # several, where other subjects have one
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check every field, and that no purifier is named twice."""
         Subject.__post_init__(self)
+        for name in self.defense:
+            if self.defense.count(name) > 1:
+                raise BadInput(f"defense {name}", "is given twice", "name it once")
+
+    def _refuse_idle(self, kinds: Sequence[type[Recipe]]) -> None:
+        """Refuse a strength or a network that none of the purifiers has."""
+        fields = {each.name for kind in kinds for each in dataclasses.fields(kind)}
+        has_network = any(kind.network is not None for kind in kinds)
+        known = {"t": "t" in fields, "sigma": "sigma" in fields}
+        names = [name for name, has in known.items() if not has]
+        names += [] if has_network else ["weights", "denoiser"]
+        refuse_idle(self, names, f"means nothing to {', '.join(map(str, self.defense))}")
 
     def load(self) -> LoadedChecks:
         """Make every purifier once, so that what cannot be used is refused at once."""
         names = self.defense or tuple(PURIFIERS.names())
         for name in names:
             check_names(PURIFIERS.get(name), self.options, name)
+        kinds = [PURIFIERS.get(name) for name in names]
+        self._refuse_idle(kinds)
         load_images(self.dataset, n=self.n)
         factories = {
             name: purifier_factory(
@@ -194,7 +211,6 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
             for name in names
         }
         described = {name: make(torch.float32).settings for name, make in factories.items()}
-        kinds = [PURIFIERS.get(name) for name in names]
         sources = source_digests(*kinds, check_gradients, run_chain, Chain, Purifier)
         return LoadedChecks(
             settings={

@@ -24,11 +24,11 @@ def attack_settings(
         options: The attack's own settings, values or text.
         eps: Radius in [0, 1] units.
         norm: ``linf`` or ``l2``.
-        randomness: ``fixed`` or ``fresh``, unless the options say.
+        randomness: ``fixed`` or ``fresh``, as the run decides.
 
     Raises:
         BadInput: for a radius or a step below the spacing of float32, an unknown name, an option
-            that belongs to the run, or a targeted attack.
+            that belongs to the run or contradicts it, or a targeted attack.
 
     Example:
         >>> attack_settings("pgd", {"steps": "5"}, eps=0.1, norm="linf", randomness="fixed").steps
@@ -42,7 +42,14 @@ def attack_settings(
             "belongs to the threat model of the whole run",
             f"use --{owned}",
         )
-    chosen = {"randomness": randomness, **options}
+    own = options.get("randomness", randomness)
+    if own != randomness:
+        raise BadInput(
+            f"attack option randomness={own}",
+            f"contradicts the {randomness} randomness of the whole run",
+            "leave it out: an attack sees what decides",
+        )
+    chosen = {**options, "randomness": randomness}
     resolved = read_options(settings_type(run), {"eps": eps, "norm": norm, **chosen}, name)
     step = getattr(resolved, "step_size", None)
     if step is not None:
@@ -105,7 +112,7 @@ def chosen_attack(name: str, options: Collection[str], *, is_paper: bool, is_mov
 def refuse_two_gradients(
     attack: str, settings: AttackSettings | None, gradient: GradientMode | None
 ) -> None:
-    """Refuse a gradient mode of the defense that the attack replaces by its own.
+    """Refuse a gradient mode of the defense that the attack replaces by its own, or never uses.
 
     Args:
         attack: The attack's name.
@@ -113,7 +120,7 @@ def refuse_two_gradients(
         gradient: The mode that the run asks of the defense, None where it does not say.
 
     Raises:
-        BadInput: when both say, and differ.
+        BadInput: when both say, and differ; for an attack without backward passes.
 
     Example:
         >>> chosen = attack_settings("bpda", {}, eps=0.1, norm="linf", randomness="fixed")
@@ -130,6 +137,17 @@ def refuse_two_gradients(
             f"contradicts attack {attack}, which sees the gradient {own!r}",
             "leave one of them out",
         )
+    if gradient is not None and settings is not None and _is_blind(settings):
+        rule = f"means nothing to attack {attack}, which takes no gradient"
+        raise BadInput(f"gradient {gradient!r}", rule, "leave it out")
+
+
+def _is_blind(settings: AttackSettings) -> bool:
+    """Return whether an attack is known to take no gradient."""
+    try:
+        return settings.most_passes.backwards == 0
+    except BadInput:  # an attack from outside may not say
+        return False
 
 
 def refuse_idle_randomness(name: str, draws: int, source_seed: int | None) -> None:

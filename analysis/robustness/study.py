@@ -36,6 +36,7 @@ from advpure.analysis.robustness.wording import (
     attack_notes,
     attack_text,
     few_draws_note,
+    idle_note,
     strength_text,
 )
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
@@ -404,6 +405,7 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
         )
     yield from attack_notes(report.settings, report.lost, report.left)
     yield from few_draws_note(report.settings)
+    yield from idle_note(report.settings)
     robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)
     if robust.value >= noise.value > 0:
         yield (

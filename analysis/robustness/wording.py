@@ -100,5 +100,28 @@ def few_draws_note(settings: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def idle_note(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a note where a run sets what its defense has no use for.
+
+    Seed, noise keys, gradient mode and draws a gradient are often shared by a comparison of many
+    defenses, one of which draws nothing or is none. They change no result there, so the run is not
+    refused: what would claim something of the result is, such as several draws of a decision.
+    """
+    if settings.get("is_random", True):
+        return
+    attack, defense, randomness = (settings[k] for k in ("attack", "defense", "randomness"))
+    idle = []
+    if defense["purifier"] == "none" and defense["gradient"] in ("bpda", "surrogate"):
+        idle.append(f"gradient {defense['gradient']}")
+    if attack.get("eot", 1) > 1 and "budget" not in attack:
+        idle.append(f"EOT {attack['eot']}")
+    idle += [f"seed {randomness['seed']}"] if randomness["seed"] else []
+    idle += [f"scheme {randomness['scheme']}"] if randomness["scheme"] != "hash" else []
+    if idle:
+        purifier = f"{defense['purifier']}, which draws no noise"
+        verb = "change" if len(idle) > 1 else "changes"
+        yield f"{', '.join(idle)} {verb} nothing for {purifier}"
+
+
 def _standard(attack: Mapping[str, Any]) -> StandardSettings:
     return StandardSettings(**{key: value for key, value in attack.items() if key != "name"})
