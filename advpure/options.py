@@ -59,6 +59,8 @@ def read_options(kind: type[S], options: Mapping[str, Any], owner: str) -> S:
         if isinstance(cause, BadInput):
             raise cause from None
         field = str(first["loc"][0]) if first["loc"] else "options"
+        if first["type"] == "missing":
+            raise BadInput(f"{field} of {owner}", "is missing", "give it") from None
         given = values.get(field, first["input"])
         if field in hints:  # our words where the rule is one of ours
             _check(_as_number(given), hints[field], field, owner)

@@ -22,6 +22,7 @@ from advpure.analysis.target import as_target
 from advpure.base.display import Display, written
 from advpure.base.errors import BadInput
 from advpure.base.flags import is_beside
+from advpure.base.validation import instance
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
@@ -434,6 +435,7 @@ class Study(ABC, Generic[L, R]):
             BadInput: for settings that cannot be used, or a run folder of other settings.
             StorageFull: when the disk is full; what was stored is kept.
         """
+        instance(out, (str, Path, type(None)), "out", "name a folder")
         if self.recalls:
             for name, value in (("out", out), ("batch size", batch_size), ("shard", shard)):
                 if value is not None:

@@ -102,6 +102,13 @@ class GradientSettings(AttackSettings):
     eot_mode: Literal["gradient", "logits"] = "gradient"
     gradient: GradientMode | None = None
 
+    def __post_init__(self) -> None:
+        """Check, and refuse a way to average what is one pass."""
+        super().__post_init__()
+        if self.eot == 1 and self.eot_mode != "gradient":
+            rule = "averages nothing of one pass"
+            raise BadInput(f"eot_mode {self.eot_mode}", rule, "use eot 2 or more, or leave it out")
+
     @property
     def most_passes(self) -> Passes:
         """One gradient a step, the test of success apart where it is one, first and last tests."""

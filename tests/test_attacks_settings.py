@@ -14,6 +14,7 @@ from advpure.attacks import (
     apgd,
     bpda,
     pgd,
+    pgd_eot,
     settings_type,
     uniform_noise,
 )
@@ -110,7 +111,9 @@ def test_outputs_are_checked(outputs: Any, message: str) -> None:
 
 @pytest.mark.parametrize("attack", [pgd, pgd_eot])
 def test_a_step_below_the_spacing_of_the_images_is_refused(attack: Any) -> None:
-    with pytest.raises(BadInput, match=r"step size 1e-09 is below 1\.2e-07, the spacing of float32"):
+    with pytest.raises(
+        BadInput, match=r"step size 1e-09 is below 1\.2e-07, the spacing of float32"
+    ):
         attack(_model, IMAGES.float(), LABELS, eps=0.1, step_size=1e-9)
     attack(_model, IMAGES.double(), LABELS, eps=0.1, step_size=1e-9, steps=1)
 

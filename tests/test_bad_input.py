@@ -124,6 +124,10 @@ ATTACK: list[tuple[str, list[str]]] = [
         "--attack-option randomness=fixed",
         ["randomness=fixed", "contradicts the fresh randomness of the whole run", "leave it out"],
     ),
+    (
+        "--attack-option eot_mode=logits --steps 1 --fix-random",
+        ["eot_mode logits", "averages nothing of one pass", "use eot 2 or more"],
+    ),
     ("-a uniform-noise --gradient bpda", ["gradient 'bpda'", "takes no gradient", "leave it out"]),
     ("-a square --gradient full", ["gradient 'full'", "takes no gradient", "leave it out"]),
     ("--eot 0", ["eot 0", "is not a whole number from 1 to 1000000", "use 1"]),
@@ -207,6 +211,19 @@ OTHERS: list[tuple[str, list[str]]] = [
     ("certify -n 2 --log a.csv", ["log a.csv", "is written with tabs, not as .csv", "a.tsv"]),
     ("certify -n 2 --log .", ["log '.'", "names no file", "write cm.tsv"]),
     ("check-grad --foo", ["--foo", "see advpure check-grad --help"]),
+    ("export nothere --check --table x", ["--table x", "means nothing to --check", "--to FILE"]),
+    ("reproduce --jobs 3", ["--jobs 3", "without an experiment", "003:table-2"]),
+    ("reproduce --size full", ["--size full", "without an experiment", "003:table-2"]),
+    ("certify -n 2 --selection 10000000000", ["selection 10000000000", "to 1000000"]),
+    (
+        "distances -n 2 --perturb none --metrics ssim --policy eot:3",
+        ["policy 'eot:3'", "means nothing without an attack among the perturbations"],
+    ),
+    (
+        "distances -n 2 --perturb none --metrics ssim --outputs labels",
+        ["outputs 'labels'", "means nothing without an attack or a metric that asks a classifier"],
+    ),
+    ("train digits-classifier --out setup.cfg", ["folder setup.cfg", "is a file", "another"]),
     ("export nothere --to x.csv", ["nothere", "is no run folder", "records.sqlite"]),
     ("export nothere", ["--to", "--help"]),
     ("models digits-cmm", ["'digits-cmm'", "is not "]),
@@ -247,7 +264,8 @@ def test_attack_refuses(refused: Refused, tmp_path: Path, line: str, words: list
 
 
 @pytest.mark.parametrize(("line", "words"), OTHERS, ids=[line for line, _ in OTHERS])
-def test_other_verbs_refuse(refused: Refused, line: str, words: list[str]) -> None:
+def test_other_verbs_refuse(refused: Refused, tmp_path: Path, line: str, words: list[str]) -> None:
+    (tmp_path / "setup.cfg").write_text("mine")
     told = refused(*line.split())
     assert [word for word in words if word not in told] == [], told
 

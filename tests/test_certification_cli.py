@@ -283,6 +283,10 @@ def test_a_dry_run_counts_and_warns(cli: Cli) -> None:
             "certify --defense onestep-ddpm --sigma 0.005",
             ["smoothing noise 0.005", "none of the noise levels", "larger sigma"],
         ),
+        (
+            "certified-accuracy good.tsv --sigma 1 --emulate 1000 --log-samples 100",
+            ["1,000 samples", "are more than the 100 that were drawn", "use 100 or fewer"],
+        ),
         ("certified-accuracy good.tsv --log good.tsv", ["good.tsv", "is one of those", "another"]),
         ("certified-accuracy good.tsv --log new.csv", ["new.csv", "with tabs", "write new.tsv"]),
         (

@@ -431,6 +431,8 @@ def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationR
         read_sources([tmp_path / "nothing"])
     with pytest.raises(BadInput, match="is no run folder"):
         read_sources([tmp_path])
+    with pytest.raises(BadInput, match=r"run .* is given twice; name each run once"):
+        read_sources([whole[0], whole[0] / ".." / whole[0].name])
     with pytest.raises(BadInput, match="has no image with 900 samples"):
         read_sources([whole[0]], samples=900)
     with pytest.raises(BadInput, match="1 noise levels do not match 0 logs"):

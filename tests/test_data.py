@@ -90,7 +90,7 @@ def test_index_file(tmp_path: Path) -> None:
     chosen = parse_subset(f"train/{file}", SPLITS)
     assert (chosen.split, chosen.indices.tolist()) == ("train", [7, 3])
     file.write_text("7\nseven\n")
-    with pytest.raises(BadInput, match="line 2, '.*', is not an index"):
+    with pytest.raises(BadInput, match="line 2, 'seven', is not an index"):
         parse_subset(str(file), SPLITS)
     file.write_text("7\n7\n")
     with pytest.raises(BadInput, match="repeats an index"):

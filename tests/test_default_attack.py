@@ -7,7 +7,12 @@ import pytest
 
 from advpure.analysis.robustness.attack_choice import attack_settings, chosen_attack
 from advpure.analysis.robustness.study import ADVERSARIAL, Robustness
-from advpure.analysis.robustness.wording import attack_notes, attack_text, few_draws_note
+from advpure.analysis.robustness.wording import (
+    attack_notes,
+    attack_text,
+    few_draws_note,
+    idle_note,
+)
 from advpure.attacks.standard import StandardSettings
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
@@ -112,6 +117,36 @@ def test_few_draws_of_a_random_defense_are_told(tmp_path: Path) -> None:
     quiet = Robustness(**{**quick, "draws": 1}, defense="none").run(out=tmp_path / "b")
     assert not any("EOT" in note for note in quiet.notes)
     assert not list(few_draws_note({"attack": vars(StandardSettings(eps=0.1))}))
+
+
+@pytest.mark.parametrize(
+    ("defense", "changes", "told"),
+    [
+        ("none", {}, []),
+        (
+            "none",
+            {"gradient": "bpda", "eot": 3, "seed": 4, "scheme": "counter"},
+            ["gradient bpda, EOT 3, seed 4, scheme counter change nothing for none, which draws"],
+        ),
+        ("none", {"seed": 4}, ["seed 4 changes nothing for none, which draws no noise"]),
+        ("none", {"gradient": "checkpoint"}, []),
+        ("reverse", {"gradient": "bpda"}, []),
+    ],
+)
+def test_what_a_defense_without_noise_has_no_use_for_is_told(
+    defense: str, changes: dict[str, Any], told: list[str]
+) -> None:
+    chosen = {"gradient": "full", "eot": 1, "seed": 0, "scheme": "hash", **changes}
+    settings = {
+        "is_random": False,
+        "attack": {"name": "pgd", "eot": chosen["eot"]},
+        "defense": {"purifier": defense, "gradient": chosen["gradient"]},
+        "randomness": {"seed": chosen["seed"], "scheme": chosen["scheme"]},
+    }
+    notes = list(idle_note(settings))
+    assert len(notes) == len(told)
+    assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
+    assert not list(idle_note({**settings, "is_random": True}))
 
 
 def test_the_end_of_a_budget_is_told() -> None:

@@ -16,7 +16,7 @@ from advpure.cli import run
 from advpure.report.leaderboard import boards
 from advpure.report.page import Reporting, render
 from advpure.report.pictures import FOOLED, HELD, WRONG, judge, png
-from advpure.report.runs import Run, flat_estimates
+from advpure.report.runs import Run, flat_estimates, run_folders
 from advpure.runs.records import RecordStore
 from advpure.studies import STUDIES
 
@@ -210,6 +210,12 @@ def test_the_verb_writes_the_same_page_again(
     assert json.loads(capsys.readouterr().out) == {"report": str(again)}
     assert first.read_bytes() == again.read_bytes()
     assert not re.search(r"""(src|href)=["']?\w*https?:""", first.read_text())
+
+
+def test_a_run_is_named_once(root: Path) -> None:
+    folder = next(each for each in sorted(root.iterdir()) if each.is_dir())
+    with pytest.raises(BadInput, match="is given twice; name each once"):
+        list(run_folders([folder, folder / ".." / folder.name]))
 
 
 def test_what_is_no_page_is_refused_before_anything_is_read(tmp_path: Path) -> None:

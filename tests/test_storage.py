@@ -7,7 +7,22 @@ from pathlib import Path
 import pytest
 
 from advpure.base.errors import BadInput
-from advpure.base.storage import StorageFull, atomic_path, writing
+from advpure.base.storage import StorageFull, atomic_path, refuse_source, writing
+
+
+def test_no_output_is_written_over_records_or_a_source(tmp_path: Path) -> None:
+    records, log = tmp_path / "records.sqlite", tmp_path / "a.tsv"
+    for path in (records, log):
+        path.write_text("mine")
+    with (
+        pytest.raises(BadInput, match="is the records of a run; write another"),
+        atomic_path(records) as scratch,
+    ):
+        scratch.write_text("other")
+    refuse_source(tmp_path / "b.tsv", [log])
+    with pytest.raises(BadInput, match="is one of those that are read; write another"):
+        refuse_source(tmp_path / "c" / ".." / "a.tsv", [log])
+    assert records.read_text() == "mine"
 
 
 def test_a_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_nested_options_join_mappings_and_dotted_names() -> None:
         ({"verb": ["cr"]}, "verb ['cr'] is not a text"),
         ({"verb": None}, "verb None is not a text"),
         ({"verb": ""}, "verb '' is empty"),
+        ({"verb": "cr", "about": 3}, "about 3 is not a text"),
         ({"blocks": {"cr": {"verb": ["cr"]}}}, "verb ['cr'] is not a text"),
         ({"blocks": {"": {}}}, "block '' is not a name"),
         ({"blocks": {"cr": []}}, "block cr = [] is no mapping"),
@@ -273,6 +274,13 @@ def test_a_name_that_is_no_folder_is_refused(name: Any) -> None:
             "draws True of attack is not a whole number",
         ),
         ({"verb": "cr", "base": {"sigma": True}}, "sigma True"),
+        ({"verb": "cr", "grid": {"clip": [True, 1]}}, "clip 1 of cr is neither true nor false"),
+        ({"verb": "measure"}, "metric of measure is missing; give it"),
+        (
+            {"verb": "cr", "base": {"seeds": "0,1"}},
+            "seeds '0,1' of cr is a text, and no list; write",
+        ),
+        ({"verb": "cr", "base": {"eps": [None]}}, "eps[0] None of cr is of another kind; give a"),
     ],
 )
 def test_options_are_checked_by_name_and_value(found: dict[str, Any], words: str) -> None:

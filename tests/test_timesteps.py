@@ -37,6 +37,12 @@ def _rows(folder: Path) -> list[Any]:
         return store.rows(TIMES.table)
 
 
+def test_the_gradient_is_that_of_the_attacked_steps() -> None:
+    described = Timesteps(**QUICK, gradient="bpda").load().settings["defense"]
+    assert described["gradient"] == "bpda"
+    assert Timesteps(**QUICK).load().settings["defense"] == {**described, "gradient": "full"}
+
+
 @pytest.mark.slow
 def test_the_curve_is_that_of_runs_at_each_time_step(whole: Path, tmp_path: Path) -> None:
     with RecordStore.read(whole) as store:

@@ -288,6 +288,10 @@ def _no_attribute(subject: str, part: str, holder: Any, place: str) -> BadInput:
     return BadInput(subject, f"names no attribute {part!r} of {place}", hint)
 
 
+_MOST_FILES = 200
+"""More belong to a library, not to somebody's purifier, and take long to read."""
+
+
 def _python_files(folder: Path) -> list[str]:
     return [each.name for each in folder.glob("*.py")] if folder.is_dir() else []
 
@@ -312,15 +316,21 @@ def _digest(path: Path, module: str = "") -> str:
     is_file = not module or module.startswith("advpure_own_")
     root = path.parent if is_file else path.parents[depth]
     files = sorted(_reached(path, root, None if is_file else top))
+    if len(files) > _MOST_FILES:  # a library, whose version says the rest
+        version = getattr(sys.modules.get(top), "__version__", "")
+        return hashlib.sha256(f"{module} {version} {_file_sha256(path)}".encode()).hexdigest()
     parts = [f"{each.relative_to(root).as_posix()} {_file_sha256(each)}" for each in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _reached(path: Path, root: Path, package: str | None) -> set[Path]:
-    """Return a file and the files below a root that its import statements lead to."""
+    """Return a file and the files below a root that its import statements lead to.
+
+    Where those are more than `_MOST_FILES`, one more than that.
+    """
     found: set[Path] = set()
     todo = [path]
-    while todo:
+    while todo and len(found) <= _MOST_FILES:
         here = todo.pop()
         if here in found:
             continue

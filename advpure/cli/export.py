@@ -32,6 +32,9 @@ def export(
             "has nowhere to go",
             "give --to FILE.csv or --check, see advpure export --help",
         )
+    if to is None and table is not None:
+        fix = "leave it out, or give --to FILE.csv"
+        raise BadInput(f"--table {table}", "means nothing to --check, which takes all", fix)
     if check:
         verdict = check_run(run)
         print(verdict.words)

@@ -48,6 +48,7 @@ def _run(
     settings: Reproducing, *, plot: str | None, dry_run: bool, as_json: bool, quiet: bool
 ) -> None:
     from advpure.base.errors import BadInput
+    from advpure.base.idle import changed
     from advpure.cli import output
     from advpure.cli.live import live_table
     from advpure.plots.figures import check_ending
@@ -57,7 +58,9 @@ def _run(
 
     if settings.experiment is None:
         idle = given(plot=plot, set=settings.changes or None, dataset=settings.dataset)
-        for option, value in idle.items():
+        names = ("size", "out", "jobs", "threads", "batch_size")
+        for option, value in (idle | changed(settings, names)).items():
+            option = option.replace("_", "-")
             shown = ",".join(value) if isinstance(value, tuple) else value
             rule = "means nothing without an experiment"
             raise BadInput(f"--{option} {shown}", rule, "name one, such as 003:table-2")

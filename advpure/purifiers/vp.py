@@ -72,7 +72,9 @@ def check_stride(stride: int, index: int | None, name: str) -> None:
         raise BadInput(f"{name} {stride}", "goes nowhere", "use 1 or more")
     if index is not None and stride > index + 1:
         most = index + 1
-        rule = f"is longer than the chain, which goes down {most} ind{'ex' if most == 1 else 'ices'}"
+        rule = (
+            f"is longer than the chain, which goes down {most} ind{'ex' if most == 1 else 'ices'}"
+        )
         raise BadInput(f"{name} {stride}", rule, f"use 1 .. {most}")
 
 

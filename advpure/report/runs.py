@@ -86,8 +86,16 @@ def study_of(store: RecordStore) -> type[Study[Any, Any]]:
 
 
 def run_folders(folders: Sequence[str | Path]) -> Iterator[Path]:
-    """Yield the run folders that are meant: a sweep's are those of its points that have records."""
+    """Yield the run folders that are meant: a sweep's are those of its points that have records.
+
+    Raises:
+        BadInput: for a folder that is given twice.
+    """
+    seen: set[Path] = set()
     for folder in map(Path, folders):
+        if folder.resolve() in seen:
+            raise BadInput(f"run {folder}", "is given twice", "name each once")
+        seen.add(folder.resolve())
         with RecordStore.read(folder) as store:
             verb = store.settings.get("verb")
         if verb != "sweep":

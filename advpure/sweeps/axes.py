@@ -9,6 +9,7 @@ twice as fine, and so on.
 """
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +53,34 @@ class Axis:
 
     def without(self, options: Sequence[str]) -> "Axis | None":
         """Return the axis without some options, None where nothing is left; equal points merge."""
-        kept: list[Mapping[str, Any]] = []
+        kept: dict[str, Mapping[str, Any]] = {}
         for point in self.values:
             rest = {name: value for name, value in point.items() if name not in options}
-            if rest and rest not in kept:
-                kept.append(rest)
-        return Axis(tuple(kept)) if kept else None
+            if rest:
+                kept.setdefault(written(rest), rest)
+        return Axis(tuple(kept.values())) if kept else None
+
+
+def written(point: Mapping[str, Any]) -> str:
+    """Return what a place of an axis sets as a text, the same in whatever way numbers are written.
+
+    Example:
+        >>> written({"eps": "1/4"}) == written({"eps": 0.25})
+        True
+        >>> written({"clip": 1}) == written({"clip": True})
+        False
+    """
+    return json.dumps(_plain(point), sort_keys=True, default=repr)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its numbers as such: ``8/255``, ``"0.25"`` and 0.25 are written alike."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    meant = as_number(value)
+    return value if meant is None else meant
 
 
 def product(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:

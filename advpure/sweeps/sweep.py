@@ -18,7 +18,6 @@
 file sets for all blocks, be it a value or an axis.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from advpure.base.errors import BadInput
-from advpure.base.units import as_number
 from advpure.base.validation import check_choice, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
-from advpure.sweeps.axes import Axis
+from advpure.sweeps.axes import Axis, written
 from advpure.sweeps.strict_yaml import read_yaml_file
 
 MOST_POINTS = 10_000
@@ -104,6 +102,8 @@ def parse_sweep(file: Mapping[str, Any], *, name: str, where: str) -> Sweep:
     for key in file:
         check_choice(key, _FILE, f"{where}: key")
     check_name(name, f"{where}: name")
+    if "about" in file:
+        words(file["about"], f"{where}: about")
     if ("verb" in file) == ("blocks" in file):
         raise BadInput(
             where,
@@ -206,16 +206,6 @@ def _check_apart(axes: Sequence[Axis], where: str) -> None:
         seen.append(option)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value with its numbers as such: ``8/255``, ``"0.25"`` and 0.25 are written alike."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    meant = as_number(value)
-    return value if meant is None else meant
-
-
 def _axis(group: Any, where: str) -> Axis:
     if not isinstance(group, Mapping):
         raise BadInput(f"{where} {shown(group)}", "is no mapping", "write OPTION: [VALUE, VALUE]")
@@ -240,8 +230,7 @@ def _check_distinct(points: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuse an axis two of whose places set the same, in whatever way the numbers are written."""
     seen: set[str] = set()
     for point in points:
-        written = json.dumps(_plain(point), sort_keys=True, default=repr)
-        if written in seen:
+        if written(point) in seen:
             one = ", ".join(f"{option} {shown(value)}" for option, value in point.items())
             raise BadInput(f"{where}: {one}", "repeats a value", "give each value once")
-        seen.add(written)
+        seen.add(written(point))

@@ -162,8 +162,8 @@ def load_recipe(name: str | Path) -> Recipe:
         raise BadInput(f"recipe {path}", f"is incomplete, without {', '.join(missing)}", "add them")
     recipe = Recipe(**values)
     if "warmup" in values and recipe.warmup > recipe.steps:
-        rule = f"is longer than all {recipe.steps} steps"
-        raise BadInput(f"warmup {recipe.warmup} of {path.name}", rule, "use fewer steps of it")
+        rule = f"is longer than the training, {recipe.steps} in all"
+        raise BadInput(f"warmup {recipe.warmup} of {path.name}", rule, "warm up less")
     return recipe
 
 

@@ -103,6 +103,8 @@ def train(
         until = whole(until, "until", 1, plan.steps)
     folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
     refuse_other_use(folder, TRAINING_FILE)
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"folder {folder}", "is a file", "choose another folder")
     start, origin = _teacher(plan)
     task = make_task(plan, start)
     network, config = _network(plan, start)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -93,7 +94,8 @@ class Trainer:
         """
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not progress) as bar, deferred() as stop:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, disable=not progress) as bar, deferred() as stop:
             line = bar.add_task(self.recipe.name, total=until, completed=self.step)
             while self.step < until and stop.number is None:
                 loss = self._one_step()

@@ -36,7 +36,7 @@ def emulate(
     alpha: float = ALPHA,
     to_alpha: float | None = None,
 ) -> CertifiedImages:
-    """Emulate certificates with another number of samples.
+    """Emulate certificates with fewer samples, or at another alpha.
 
     Args:
         images: Certificates of Cohen's procedure.
@@ -64,6 +64,9 @@ def emulate(
     if level is None:
         raise BadInput(images.name, "does not say its sigma", "pass sigma=0.25, as the log's")
     samples, to = whole(samples, "samples", 1), whole(to, "samples", 1)
+    if to > samples:
+        rule = f"are more than the {samples:,} that were drawn, of which nothing is known"
+        raise BadInput(f"{to:,} samples", rule, f"use {samples} or fewer")
     alpha, to_alpha = (check_alpha(each) for each in (alpha, to_alpha or alpha))
     claimed = images.radii[images.predictions != ABSTAIN]
     if len(claimed):  # the largest first: the alpha that fits it fits all

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Le
+
 from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
 from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii, read_sigmas
@@ -56,7 +58,7 @@ class CertificationSettings(Seeded, DefenseSubject):
 
     sigmas: Annotated[str | float | Sequence[str | float], Flag("--sigma")] = "0.25"
     samples: Annotated[Natural, Flag("--samples", "-N")] = 10_000
-    selection: Natural = 100
+    selection: Annotated[int, Ge(1), Le(10**6)] = 100
     alpha: float = ALPHA
     procedure: Annotated[ProcedureName, Flag("--procedure", "-p")] = "fixed"
     core: str | None = None

@@ -78,7 +78,8 @@ def read_sources(
         raise BadInput(
             f"{len(sigmas)} noise levels", f"do not match {len(files)} logs", "give one each"
         )
-    _refuse_twice(files)
+    _refuse_twice(files, "log")
+    _refuse_twice(folders, "run")
     runs = _by_run(folders)
     procedures = [procedure_of(run.settings, **changes) for run in runs]
     single = all(len(procedure.sigmas) == 1 for procedure in procedures)
@@ -140,13 +141,13 @@ def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...])
     return notes
 
 
-def _refuse_twice(files: Sequence[Path]) -> None:
-    """Refuse one log under two names, which would count as two classifiers."""
+def _refuse_twice(paths: Sequence[Path], what: str) -> None:
+    """Refuse one log under two names, which would count as two classifiers, and one run."""
     seen: set[str] = set()
-    for path in files:
+    for path in paths:
         target = os.path.realpath(path)
         if target in seen:
-            raise BadInput(f"log {shown(str(path))}", "is given twice", "name each log once")
+            raise BadInput(f"{what} {shown(str(path))}", "is given twice", f"name each {what} once")
         seen.add(target)
 
 

@@ -25,7 +25,7 @@ from advpure.analysis.distances.rows import (
     record_steps,
 )
 from advpure.analysis.distances.trajectory import measure_trajectory
-from advpure.analysis.metrics.choice import load_metrics
+from advpure.analysis.metrics.choice import METRICS, load_metrics
 from advpure.analysis.metrics.networks import MetricContext
 from advpure.analysis.perturbations import Distribution
 from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
@@ -42,6 +42,8 @@ from advpure.loading import describe
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
+
+_IDLE = "means nothing without"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,13 @@ class Distances(DefenseStudy[DistancesReport]):
             device=self.device,
         )
         chosen = load_metrics(self.metrics, context)
+        if not attacks:
+            refuse_idle(self, ("policy",), f"{_IDLE} an attack among the perturbations")
+        if not attacks and not any(
+            METRICS[name].network == "classifier" for name in chosen.metrics
+        ):
+            names = ("classifier", "normalize", "classifier_options", "outputs")
+            refuse_idle(self, names, f"{_IDLE} an attack or a metric that asks a classifier")
         return LoadedDistances(
             settings={
                 **self.identity(self.verb, images),
@@ -149,8 +158,7 @@ class Distances(DefenseStudy[DistancesReport]):
             rule = f"has no default radius on {self.dataset}"
             raise BadInput(f"norm {norm}", rule, "write attack:pgd:0.5")
         if not any(p.kind == "attack" for p in wanted):
-            rule = "means nothing without an attack among the perturbations"
-            refuse_idle(self, ("norm", "gradient"), rule)
+            refuse_idle(self, ("norm", "gradient"), f"{_IDLE} an attack among the perturbations")
         if self.clip and not any(p.kind in get_args(Distribution) for p in wanted):
             raise BadInput("clip", "means nothing without random perturbations", "leave it out")
         options = dict(self.attack_options)

@@ -156,7 +156,7 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
         """Return the robustness run at one time step."""
         shared = {**fields_of(DefenseSubject, self), **fields_of(Attacked, self), "seed": self.seed}
         if t not in self.attack_times:
-            shared |= {"attack": _UNATTACKED, "attack_options": {}}
+            shared |= {"attack": _UNATTACKED, "attack_options": {}, "gradient": None}
         return Robustness(**{**shared, "t": t, "randomness": "fixed"})
 
     def load(self) -> LoadedTimesteps:
@@ -171,7 +171,10 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
             evaluations[t] = chain.evaluations
         settings = {
             **self.identity(self.verb, first.images),
-            "defense": {k: v for k, v in first.settings["defense"].items() if k != "t"},
+            "defense": {
+                **{k: v for k, v in first.settings["defense"].items() if k != "t"},
+                "gradient": (attacked or first).settings["defense"]["gradient"],
+            },
             "threat_model": first.settings["threat_model"],
             "attack": attacked and attacked.settings["attack"],
             "randomness": first.settings["randomness"],
