@@ -104,7 +104,7 @@ def collect(
 
 
 def check_part(procedure: Procedure, images: int, part: tuple[int, int]) -> None:
-    """Refuse a shard that holds nothing of a run.
+    """Refuse more shards than a run has parts: some of them would hold nothing.
 
     Args:
         procedure: What is asked of the images.
@@ -118,9 +118,9 @@ def check_part(procedure: Procedure, images: int, part: tuple[int, int]) -> None
     if isinstance(procedure, Fixed | Predict):
         most *= len(procedure.needs(0, {}))
         what = f"{most} blocks of samples of {what}"
-    if part[0] >= most:
+    if part[1] > most:
         shard = f"shard {part[0] + 1}/{part[1]}"
-        raise BadInput(shard, f"holds none of {what}", f"use {most} shards or fewer")
+        raise BadInput(shard, f"is of more parts than {what}", f"use at most {most} shards")
 
 
 def samples_at_once(loaded: LoadedCertification) -> int:
