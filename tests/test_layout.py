@@ -145,6 +145,6 @@ def test_the_project_says_what_it_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["license"] == "MIT"
     extras = project["optional-dependencies"]
-    assert {"metrics", "hub", "interop", "ray", "all"} <= set(extras)
+    assert {"metrics", "hub", "interop", "cluster", "all"} <= set(extras)
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert (ROOT / "advpure" / "py.typed").is_file()
