@@ -48,6 +48,11 @@ def silent(done: int) -> None:
     """Show no progress."""
 
 
+def never() -> bool:
+    """Return that a run goes on to its end."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """What a study computes with, checked and in memory.
@@ -119,12 +124,14 @@ class Session(Generic[L]):
         store: The records, open.
         batch_size: Rows in memory at once, a matter of memory only; None for the study's choice.
         progress: To be called with the number of finished units of `Study.total`.
+        enough: Whether the run may end before its last image, see `Study.stopping`.
     """
 
     loaded: L
     store: RecordStore
     batch_size: int | None
     progress: Progress
+    enough: Callable[[], bool] = never
 
     def batches(self, images: Images, schema: Schema, size: int) -> Iterator[Images]:
         """Yield the images that have no row yet, and show progress by images.
@@ -139,6 +146,8 @@ class Session(Generic[L]):
         size = check_rows(size if self.batch_size is None else self.batch_size)
         self.progress(count)
         for batch in chunks(images, size, done):
+            if self.enough():
+                return
             yield batch
             count += len(batch.ids)
             self.progress(count)
@@ -228,7 +237,7 @@ class Study(ABC, Generic[L, R]):
     figure: ClassVar[str] = ""
     joint_figure: ClassVar[str] = ""
     of_defense: ClassVar[bool] = False
-    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset")
+    of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset", "until")
 
     @abstractmethod
     def load(self) -> L:
@@ -338,6 +347,14 @@ class Study(ABC, Generic[L, R]):
         """Return what a user should know before anything is computed, in sentences."""
         return ()
 
+    def stopping(self, loaded: L, store: RecordStore) -> Callable[[], bool]:
+        """Return what says, asked between batches, whether the records answer the question."""
+        return never
+
+    def layouts(self, loaded: L) -> tuple[Schema, ...]:
+        """Return the layouts of the records of a run, the main one first."""
+        return self.tables
+
     def after(self, report: R, loaded: L) -> R:
         """Add to a report what `Beside` settings ask for and no record depends on."""
         return report
@@ -363,7 +380,7 @@ class Study(ABC, Generic[L, R]):
         """Open the records of a run, to begin it or go on with it; see `RecordStore.open`."""
         return RecordStore.open(
             folder,
-            schemas=self.tables,
+            schemas=self.layouts(loaded),
             settings=loaded.settings,
             context={**loaded.context, **self.origin(loaded), **_part(loaded)},
             samples=loaded.samples,
@@ -449,7 +466,8 @@ class Study(ABC, Generic[L, R]):
         start = time.perf_counter()
         with self.open(loaded, folder) as store:
             before, finished = store.batches, store.finished
-            self.measure(Session(loaded, store, batch_size, progress))
+            enough = self.stopping(loaded, store)
+            self.measure(Session(loaded, store, batch_size, progress, enough))
             if whole := self.is_whole(loaded):
                 store.finish()
             report = replace(self.report(store), seconds=time.perf_counter() - start)

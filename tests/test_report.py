@@ -140,7 +140,7 @@ def test_settings_versions_hashes_and_the_command_are_there(root: Path) -> None:
 
 def test_wrong_before_the_attack_is_not_fooled(root: Path) -> None:
     with RecordStore.read(root / "kept") as store:
-        judged = judge(store)
+        judged = judge(store, range(1000))
         rows = store.rows("decisions")
     right = {(row["stage"], row["sample"]): row["correct"] for row in rows}
     for each in judged:

@@ -131,7 +131,7 @@ def section(run: Run, key: str, images: int) -> Section:
     attacked = report if isinstance(report, RobustnessReport) else None
     with RecordStore.read(run.folder) as store:
         counted = list(_counted(store))
-        judged = judge(store) if attacked else []
+        judged = judge(store, attacked.right[CLEAN]) if attacked else []
         return Section(
             key=key,
             run=run,
@@ -147,7 +147,7 @@ def section(run: Run, key: str, images: int) -> Section:
                 for fate in (HELD, FOOLED, WRONG)
                 if attacked
             ],
-            cards=cards(store, images) if attacked and images else (),
+            cards=cards(store, images, attacked.right[CLEAN]) if attacked and images else (),
             numbers=[
                 Number(at, written(each, ".6g"), "" if each.n is None else str(each.n))
                 for at, each in flat_estimates(report.tree())

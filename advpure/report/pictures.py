@@ -3,7 +3,7 @@
 import base64
 import io
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +78,8 @@ def chart(draw: Callable[[Path], object]) -> str:
         return _data("image/svg+xml", path.read_bytes())
 
 
-def judge(store: RecordStore) -> list[Judged]:
-    """Return the decisions on every image of an attack run that has all of them, by id."""
+def judge(store: RecordStore, samples: Container[int]) -> list[Judged]:
+    """Return the decisions on those of the samples that have all of them, by id."""
     found: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for row in store.rows(DECISIONS.table):
         stages = found.setdefault(row["sample"], {})
@@ -87,7 +87,7 @@ def judge(store: RecordStore) -> list[Judged]:
     judged = []
     for sample, stages in sorted(found.items()):
         clean, attacked = stages.get(CLEAN, []), stages.get(ADVERSARIAL, [])
-        if not clean or not attacked:
+        if not clean or not attacked or sample not in samples:
             continue
         fate = WRONG if not _mostly(clean) else HELD if _mostly(attacked) else FOOLED
         answers = [tuple(row["prediction"] for row in rows) for rows in (clean, attacked)]
@@ -101,14 +101,14 @@ def _mostly(rows: list[dict[str, Any]]) -> bool:
     return 2 * right > len(rows)
 
 
-def cards(store: RecordStore, most: int) -> list[Card]:
-    """Return the first images of an attack run in their stages; none where none were kept."""
+def cards(store: RecordStore, most: int, samples: Container[int]) -> list[Card]:
+    """Return the first of the samples in their stages; none where no images are kept."""
     kept = set(store.blobs())
     kinds = {CLEAN: "clean", ADVERSARIAL: "adversarial", PURIFIED[ADVERSARIAL]: "purified"}
     eps = store.settings["threat_model"]["eps"]
     names = class_names(store.settings)
     found: list[Card] = []
-    for each in judge(store):
+    for each in judge(store, samples):
         if len(found) == most or not all(f"{kind}/{each.sample}" in kept for kind in kinds):
             continue
         images = {word: store.get_blob(f"{k}/{each.sample}") for k, word in kinds.items()}

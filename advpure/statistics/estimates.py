@@ -48,6 +48,8 @@ class Estimate:
         key: Name of the value in a nested object.
         is_mean: Whether JSON has the standard deviation too.
         extra: What else stands in a nested object.
+        anytime: Whether the cases were looked at one by one and ended with an answer: then their
+            number is no choice made before, and intervals for a fixed number do not hold.
     """
 
     value: float
@@ -59,6 +61,7 @@ class Estimate:
     key: str = "value"
     is_mean: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    anytime: bool = False
 
     @overload
     @classmethod

@@ -10,7 +10,7 @@ absolutely (0.5 % too high for 1 success among 10^7), not rounded outwards.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -252,13 +252,19 @@ def paired_difference(
     return Difference((b - c) / n, n, low, high, p_value, "tango, exact mcnemar")
 
 
-def randomized_summary(predictions: Any, labels: Any, level: float = 0.95) -> RandomizedSummary:
+def randomized_summary(
+    predictions: Any,
+    labels: Any,
+    level: float = 0.95,
+    rate: Callable[[Sequence[float]], Rate] | None = None,
+) -> RandomizedSummary:
     """Summarise the decisions of a random defense over independent draws.
 
     Args:
         predictions: Classes, integers [samples, draws], draw 0 first (arrays or CPU tensors).
         labels: True classes, integers [samples].
         level: Confidence level in (0, 1) of the intervals, all of them with n = samples.
+        rate: From one share per sample to a rate with its interval, instead of Wilson's.
 
     Raises:
         BadInput: for other shapes or types, or no samples or draws.
@@ -279,6 +285,9 @@ def randomized_summary(predictions: Any, labels: Any, level: float = 0.95) -> Ra
     votes = np.stack([(decided == each).sum(axis=1) for each in classes], axis=1)
     majority = classes[votes.argmax(axis=1)] == truth
     n = len(truth)
+    if rate is not None:
+        shares = (right[:, 0], right.mean(axis=1), right.all(axis=1), majority)
+        return RandomizedSummary(*(rate(each.astype(float).tolist()) for each in shares))
     return RandomizedSummary(
         one_shot=wilson(int(right[:, 0].sum()), n, level),
         mean=rate_of_means(right.mean(axis=1), level),

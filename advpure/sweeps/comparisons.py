@@ -1,7 +1,8 @@
 """Is one value of a table larger than another? With an interval, paired where it can be.
 
 Values of the same images are compared image by image: Tango's score interval for rates whose
-images are right or wrong, Student's t for differences of other means. Where there is no value per
+images are right or wrong, Student's t for differences of other means, and a betting confidence
+sequence for shares of a run that stopped when it had its answer. Where there is no value per
 image, the interval of the difference is put together from the two intervals ([Zou2008], "MOVER",
 which takes the two as independent).
 """
@@ -11,13 +12,16 @@ from typing import Literal, NamedTuple
 
 from scipy.special import ndtri
 
-from advpure.statistics.estimates import Estimate
+from advpure.analysis.until import keyed_order
+from advpure.statistics.estimates import ByImage, Estimate
 from advpure.statistics.rates import Interval, mean_interval, paired_difference
+from advpure.statistics.sequences import DifferenceSequence
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 HOLDS: Verdict = "holds"
 FAILS: Verdict = "does not hold"
 UNDECIDED: Verdict = "undecided"
+_HORIZON = 500  # images after which the interval is narrow; no choice that the data may make
 
 
 class Difference(NamedTuple):
@@ -62,6 +66,8 @@ def subtract(first: Estimate, second: Estimate, level: float) -> Difference:
     one, two = first.images(), second.images()
     if one and two:
         shared = sorted(one.keys() & two.keys())
+        if shared and (first.anytime or second.anytime):
+            return _anytime(one, two, level)
         if len(shared) > 1:
             return _paired([one[i] for i in shared], [two[i] for i in shared], level)
     return Difference(first.value - second.value, _mover(first, second, level), first.n)
@@ -86,6 +92,18 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
     # Differences that are all equal have no deviation for an interval, however few they are.
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)
+
+
+def _anytime(one: ByImage, two: ByImage, level: float) -> Difference:
+    """Compare on the images in common, in the order in which such runs meet them."""
+    sequence = DifferenceSequence(horizon=_HORIZON, level=level)
+    differences = [one[i] - two[i] for i in keyed_order(one.keys() & two.keys())]
+    if max(map(abs, differences)) > 1.0:  # no shares
+        mean = sum(differences) / len(differences)
+        return Difference(mean, None, len(differences))
+    for difference in differences:
+        sequence.add(difference)
+    return Difference(sequence.mean, sequence.interval, sequence.n)
 
 
 def widened(value: Estimate, level: float) -> Interval | None:

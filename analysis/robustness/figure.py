@@ -35,7 +35,11 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
     s = report.settings
     groups = {}
     for stage, name in _STAGES.items():
-        margins = [row["margin"] for row in store.rows(DECISIONS.table, {"stage": stage})]
+        margins = [
+            row["margin"]
+            for row in store.rows(DECISIONS.table, {"stage": stage})
+            if row["sample"] in report.right[stage]  # no image beyond the answer to a goal
+        ]
         share = 100 * report.headline(stage).value
         groups[f"{name}, {share:.1f} % right"] = margins
     draws = s["decisions"]["draws"]

@@ -120,6 +120,7 @@ def evaluate(
     batch_size: int,
     keep_images: bool = False,
     progress: Callable[[int], None] = lambda done: None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Decide clean and attacked images, and store every decision.
 
@@ -136,6 +137,7 @@ def evaluate(
         keep_images: Store the images of every stage as well, and what the first decision makes of
             adversarial ones.
         progress: Called with the number of finished images after each batch.
+        enough: Asked before each batch whether the images that are done suffice.
     """
     batch_size = check_rows(batch_size)
     _check_store(store, decisions)
@@ -148,6 +150,8 @@ def evaluate(
     todo = [k for k, i in enumerate(images.ids.tolist()) if i not in done]
     progress(len(images.ids) - len(todo))
     for start in range(0, len(todo), batch_size):
+        if enough():
+            return
         rows = torch.tensor(todo[start : start + batch_size], dtype=torch.int64, device="cpu")
         batch = Images(*(part[rows] for part in images))
         outcomes = {
@@ -265,20 +269,27 @@ class StageSummary:
     majority: Rate
 
 
-def summarize(store: RecordStore, ids: Sequence[int] | None = None) -> dict[str, StageSummary]:
+def summarize(
+    store: RecordStore,
+    ids: Sequence[int] | None = None,
+    rate: Callable[[Sequence[float]], Rate] | None = None,
+) -> dict[str, StageSummary]:
     """Compute every stage's accuracies from the stored decisions.
 
     Args:
         store: A run's records.
-        ids: Only these samples; all by default.
+        ids: Only these samples, in this order; all by default.
+        rate: From one share per sample, in their order, to a rate with its interval; by default
+            Wilson's for a number of samples that was fixed before.
 
     Raises:
         BadInput: when there is no decision yet.
     """
     rows = store.rows(DECISIONS.table)
     if ids is not None:
-        wanted = set(ids)
-        rows = [row for row in rows if row["sample"] in wanted]
+        place = {sample: k for k, sample in enumerate(ids)}
+        rows = [row for row in rows if row["sample"] in place]
+        rows.sort(key=lambda row: place[row["sample"]])  # draws stay in order
     if not rows:
         raise BadInput(f"run {store.folder}", "holds no decision yet", "run it first")
     stages = dict.fromkeys(sorted({row["stage"] for row in rows}))
@@ -292,6 +303,6 @@ def summarize(store: RecordStore, ids: Sequence[int] | None = None) -> dict[str,
         labels = torch.tensor(
             [row["label"] for row in own], dtype=torch.int64, device="cpu"
         ).reshape(-1, draws)[:, 0]
-        s = randomized_summary(predictions.numpy(), labels.numpy())
+        s = randomized_summary(predictions.numpy(), labels.numpy(), rate=rate)
         summaries[stage] = StageSummary(s.one_shot, s.mean, s.worst, s.majority)
     return summaries

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ from advpure.analysis.robustness.wording import (
 )
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
+from advpure.analysis.until import OTHER, Adaptive, Standing, standing_of, stopping
 from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
@@ -76,6 +77,7 @@ class RobustnessReport(Report):
         members: Of an ensemble, how many images each member fooled.
         left: Images that the attack did not fool in its own test.
         right: Of every stage the decisions of each image, whether they are right.
+        standing: Of a run with a goal, where it stands; then all numbers are those of its images.
     """
 
     n: int
@@ -85,6 +87,7 @@ class RobustnessReport(Report):
     members: Mapping[str, int]
     left: int
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
+    standing: Standing | None = None
 
     @property
     def headline_rate(self) -> str:
@@ -107,6 +110,7 @@ class RobustnessReport(Report):
         if rate in shares:
             by_image = {i: shares[rate](right) for i, right in self.right[stage].items()}
         accuracy: Rate = getattr(self.stages[stage], rate)
+        more = {"anytime": self.standing is not None, **more}
         return Estimate.of(accuracy, by_image, **more)
 
     def tree(self) -> dict[str, Any]:
@@ -129,6 +133,7 @@ class RobustnessReport(Report):
             "zero_gradient": self.blind,
             "silent_success": self.lost,
             **({"fooled_by": dict(self.members)} if self.members else {}),
+            **({"until": self.standing.tree()} if self.standing else {}),
         }
 
     def display(self) -> Display:
@@ -145,6 +150,9 @@ class RobustnessReport(Report):
             f"{strength_text(s['defense'])}, attack {attack_text(s)}, {how}: robust accuracy "
             f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images"
         )
+        if self.standing is not None:
+            headline += f" ({self.standing.words})"
+
         heads = {
             "one_shot": "accuracy %" if draws == 1 else "one-shot %",
             "mean": "mean over draws %",
@@ -175,15 +183,17 @@ class LoadedRobustness(LoadedModel):
         attacks: The stages beside clean images.
         attack_settings: The resolved settings of the attack.
         decisions: The protocol.
+        others: Of a run that is to be better than another, what that has of each image.
     """
 
     attacks: Mapping[str, Attack]
     attack_settings: AttackSettings
     decisions: Decisions
+    others: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Robustness(Attacked, DefenseStudy[RobustnessReport]):
+class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
     """Attack a defense; print clean, noise-only and robust accuracy with 95 % intervals.
 
     Records go into a run folder; the same command goes on where an interrupted run stopped.
@@ -246,15 +256,14 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         decisions = Decisions(randomness=self.randomness, draws=draws)
         if not defense.is_random:
             refuse_idle_randomness(defense.purifier.name, draws, self.source_seed)
-        images = self.load_images()
+        found = self.load_images()
         name = self.attack_name
         run = find(name)
         chosen = attack_settings(
             name, self._attack_options, eps=eps, norm=norm, randomness=self.randomness
         )
         refuse_two_gradients(name, chosen, self.gradient)
-        identity = {
-            **self.identity("attack", images),
+        resolved = {
             "threat_model": {"norm": norm, "eps": eps},
             "defense": describe(defense),
             "attack": {"name": name, **dataclasses.asdict(chosen)},
@@ -264,6 +273,9 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
             "decisions": dataclasses.asdict(decisions),
             "randomness": {"seed": self.seed, "scheme": self.scheme},
         }
+        others = self.reference(found, self.identity("attack", found) | resolved)
+        images = self.in_order(found, others)
+        identity = {**self.identity("attack", images), **resolved, **self.asked(others)}
         return LoadedRobustness(
             settings=identity,
             context=self.context(defense, identity["defense"]),
@@ -274,7 +286,32 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
             attacks=self._attacks(run, chosen, eps, norm),
             attack_settings=chosen,
             decisions=decisions,
+            others=others,
         )
+
+    @classmethod
+    def outcomes(cls, store: RecordStore) -> dict[int, float]:
+        """Return of every image that is done the share of decisions that the attack leaves right.
+
+        That is the first decision where randomness is fixed.
+        """
+        done = finished(store, [NOISE, ADVERSARIAL])
+        right: dict[int, list[bool]] = {}
+        for row in store.rows(DECISIONS.table, {"stage": ADVERSARIAL}):
+            if row["sample"] in done:
+                right.setdefault(row["sample"], []).append(row["correct"])
+        fixed = store.settings["decisions"]["randomness"] == "fixed"
+        return {i: float(each[0]) if fixed else sum(each) / len(each) for i, each in right.items()}
+
+    def stopping(self, loaded: LoadedModel, store: RecordStore) -> Callable[[], bool]:
+        """Return whether the goal is reached."""
+        assert isinstance(loaded, LoadedRobustness)
+        return stopping(store, lambda: self.outcomes(store), loaded.others)
+
+    def layouts(self, loaded: LoadedModel) -> tuple[Schema, ...]:
+        """Return the tables, with that of a run that is to be beaten."""
+        assert isinstance(loaded, LoadedRobustness)
+        return self.tables if loaded.others is None else (*self.tables, OTHER)
 
     def _attacks(
         self, run: Any, chosen: AttackSettings, eps: float, norm: Norm
@@ -329,6 +366,7 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         """Decide clean images, noise and attacked images, batch by batch."""
         loaded, batch_size = session.loaded, session.batch_size
         assert isinstance(loaded, LoadedRobustness)
+        tiles = 8 if self.until is None else 2
         with _told_in_notes():
             evaluate(
                 loaded.defense,
@@ -336,19 +374,28 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
                 loaded.attacks,
                 loaded.decisions,
                 session.store,
-                batch_size=8 * (loaded.model.tile or 32) if batch_size is None else batch_size,
+                batch_size=tiles * (loaded.model.tile or 32) if batch_size is None else batch_size,
                 keep_images=self.keep_images,
                 progress=session.progress,
+                enough=session.enough,
             )
 
     @classmethod
     def report(cls, store: RecordStore) -> RobustnessReport:
         """Compute the report of a run from its records alone."""
+        standing = standing_of(store, cls.outcomes(store))
+        used = None if standing is None else set(standing.used)
         right: dict[str, dict[int, tuple[bool, ...]]] = {}
         for row in store.rows(DECISIONS.table):
+            if used is not None and row["sample"] not in used:
+                continue
             images = right.setdefault(row["stage"], {})
             images[row["sample"]] = (*images.get(row["sample"], ()), row["correct"])
-        rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+        rows = [
+            row
+            for row in store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+            if used is None or row["sample"] in used
+        ]
         members: dict[str, int] = {}
         for row in rows:
             if row["member"] and row["fooled"]:
@@ -356,13 +403,14 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
         report = RobustnessReport(
             run=store.folder,
             settings=store.settings,
-            n=len(finished(store, [NOISE, ADVERSARIAL])),
-            stages=summarize(store),
+            n=len(finished(store, [NOISE, ADVERSARIAL])) if used is None else len(used),
+            stages=_stages(store, standing),
             blind=sum(row["zero_gradient"] for row in rows),
             lost=sum(row["lost"] for row in rows),
             members=dict(sorted(members.items(), key=lambda item: MEMBERS.index(item[0]))),
             left=sum(not row["fooled"] for row in rows),
             right=right,
+            standing=standing,
         )
         return report.with_notes(*_notes(report))
 
@@ -384,6 +432,17 @@ class Robustness(Attacked, DefenseStudy[RobustnessReport]):
             with RecordStore.read(report.run) as store:
                 drawn["images"] = str(attacked_images(store))
         return drawn
+
+
+def _stages(store: RecordStore, standing: Standing | None) -> dict[str, StageSummary]:
+    """Return the accuracies of every stage; of a run with a goal those of the images it used."""
+    if standing is None:
+        return summarize(store)
+    stages = summarize(store, standing.used, standing.estimate)
+    fixed = store.settings["decisions"]["randomness"] == "fixed"
+    which = "one_shot" if fixed else "mean"
+    asked = dataclasses.replace(stages[ADVERSARIAL], **{which: standing.rate})
+    return {**stages, ADVERSARIAL: asked}
 
 
 @contextmanager
@@ -413,5 +472,5 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
             "defense"
         )
     asked = report.settings["n"]
-    if report.n < asked:
+    if report.n < asked and report.standing is None:
         yield f"{report.n} of {asked} images are done; the same command goes on"
