@@ -23,7 +23,6 @@ from advpure.core.outputs import Outputs
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import Images, dataset_info, load_images
-from advpure.data.subsets import is_whole
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -41,8 +40,10 @@ class Subject:
         defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
         dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
             own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
-        n: Images, 1 or more; 0 for all. Default: the data set's of a whole split, else all.
-        subset: Which images: test, train, first-100, every-20th, 100:200, or a file.
+        n: Images, 1 or more, from the front; 0 for all. Default: all of a subset that is given,
+            else as many of the test images as the data set says.
+        subset: Which images: test, train, first-100, every-20th, 100:200, or a file. Default: the
+            first of test.
         t: Strength in time steps, 1 to 1000, e.g. 100.
         sigma: Strength as noise level in [0, 1] units, instead of t, e.g. 0.25.
         options: Option of the purifier, e.g. -o clip_x0=true.
@@ -62,7 +63,7 @@ class Subject:
     defense: Annotated[Model, Flag("--defense", "-d")] = "cm"
     dataset: str = DEFAULT_DATASET
     n: Annotated[int | None, Flag("--n", "-n")] = None
-    subset: str = "test"
+    subset: str | None = None
     t: int | None = None
     sigma: float | None = None
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
@@ -108,12 +109,12 @@ class Subject:
         Example:
             >>> Subject(dataset="digits").count, Subject(dataset="digits", n=0).count
             (100, None)
-            >>> Subject(dataset="digits", subset="first-5").count is None
+            >>> Subject(dataset="digits", subset="test").count is None
             True
         """
         if self.n is not None:
             return self.n or None
-        if not is_whole(self.subset):
+        if self.subset is not None:
             return None
         return self.first or dataset_info(self.dataset).first
 
@@ -124,7 +125,7 @@ class Subject:
             BadInput: for a data set or subset that is not there.
         """
         device = check_device(self.device)
-        images = load_images(self.dataset, n=self.count, subset=self.subset)
+        images = load_images(self.dataset, n=self.count, subset=self.subset or "test")
         return images._replace(images=images.images.to(device), labels=images.labels.to(device))
 
     def identity(self, verb: str, images: Images) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class Subject:
         return {
             "verb": verb,
             "dataset": self.dataset,
-            "subset": self.subset,
+            "subset": self.subset or "test",
             "n": len(images.ids),
             "device": self.device,
             **({} if content is None else {"images": content}),

@@ -22,7 +22,6 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number, shown, words
 from advpure.data import Images, dataset_info
 from advpure.data.registry import find_dataset
-from advpure.data.subsets import is_whole
 from advpure.runs.header import changed_images, flatten, image_digests
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Count, Schema, Share
@@ -269,10 +268,10 @@ class Adaptive(Subject):
     @property
     def count(self) -> int | None:
         """How many images are meant; None for all, which a goal asks for where `n` is not given."""
-        if self.until is None or self.n is not None or not is_whole(self.subset):
+        if self.until is None or self.n is not None or self.subset is not None:
             return super().count
         source = find_dataset(self.dataset)
-        return None if source.pick is None else min(_MOST, _size(self.dataset, self.subset))
+        return None if source.pick is None else min(_MOST, _size(self.dataset))
 
     def reference(self, images: Images, settings: Mapping[str, Any]) -> dict[int, float] | None:
         """Return what the run to be beaten has of each image that both have.
@@ -322,7 +321,7 @@ class Adaptive(Subject):
                     f"is {there.get(name)} in {folder}, so that the two are not comparable",
                     "let them differ in the defense alone",
                 )
-        if _split(self.subset) != _split(store.settings["subset"]):
+        if _split(self.subset or "test") != _split(store.settings["subset"]):
             rule = f"is of another split than {folder}"
             raise BadInput(f"subset {self.subset}", rule, "compare runs of the same images")
         if others := changed_images(store.context, {"images": image_digests(*images)}):
@@ -397,10 +396,10 @@ def _follower(store: RecordStore) -> Follower | None:
     return Follower(f"better than {asked['better_than']}", None, order, others)
 
 
-def _size(dataset: str, subset: str) -> int:
-    source, split = find_dataset(dataset), _split(subset)
+def _size(dataset: str) -> int:
+    source = find_dataset(dataset)
     sizes = source.sizes() if source.sizes is not None else dataset_info(dataset).splits
-    return int(sizes[split])
+    return int(sizes["test"])
 
 
 def _split(subset: str) -> Literal["train", "test"]:

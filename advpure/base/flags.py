@@ -5,11 +5,14 @@ its class. These marks stand in its annotation, ``Annotated[int | None, Flag("--
 `advpure.cli.studies` makes the option from all of it.
 """
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
+
+from advpure.base.errors import BadInput
 
 _ENTRY = re.compile(r"^(\w+): (.*)$")
 
@@ -62,6 +65,56 @@ def is_beside(annotation: Any) -> bool:
         (True, False)
     """
     return any(isinstance(mark, Beside) for mark in get_args(annotation))
+
+
+def by_field(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by the names of a settings class, where the command line's may stand.
+
+    Dashes may stand for underscores. A name is a field's, else that of a flag: of a field, of a key
+    of a mapping, or of one of the two words of a field, such as ``fix-random: true``. What is none
+    of these stays as it is.
+
+    Args:
+        kind: The settings class.
+        options: Names, dotted or not, to values.
+
+    Raises:
+        BadInput: for one option under two names.
+    """
+    named = _flags(kind)
+    result: dict[str, Any] = {}
+    for name, value in options.items():
+        outer, dot, inner = name.partition(".")
+        plain = outer.replace("-", "_")
+        owner, key, words = named.get(plain, (plain, None, None))
+        if key is not None:
+            dot, inner = ".", key
+        if words is not None and isinstance(value, bool):
+            value = words[0] if value else words[1]
+        target = f"{owner}{dot}{inner}"
+        if target in result:
+            raise BadInput(f"option {name!r}", "is given twice", f"keep {target} or {name}")
+        result[target] = value
+    return result
+
+
+def _flags(kind: type[Any]) -> dict[str, tuple[str, str | None, tuple[Any, Any] | None]]:
+    """Return by the name of a flag its field, the key of a mapping, and the words of a switch."""
+    hints = get_type_hints(kind, include_extras=True)
+    unused = getattr(kind, "unused", {})
+    fields = [each.name for each in dataclasses.fields(kind) if each.name not in unused]
+    named: dict[str, tuple[str, str | None, tuple[Any, Any] | None]] = {}
+    for owner in fields:
+        for mark in get_args(hints[owner]):
+            if isinstance(mark, Keys):
+                named |= {flag: (owner, key, None) for flag, key in mark.flags.items()}
+            for flag in mark.names if isinstance(mark, Flag) else ():
+                sides = [side.lstrip("-").replace("-", "_") for side in flag.split("/")]
+                words = get_args(get_args(hints[owner])[0]) if len(sides) == 2 else None
+                named[sides[0]] = (owner, None, words)
+                if words:
+                    named[sides[1]] = (owner, None, (words[1], words[0]))
+    return {name: where for name, where in named.items() if name not in fields}
 
 
 def documented(kind: type[Any]) -> dict[str, str]:

@@ -23,7 +23,7 @@ class Reproducing(Workers):
     Example: advpure reproduce 003:table-2 --jobs 2
 
     Attributes:
-        experiment: Such as 003:table-2; without one, all are listed.
+        experiment: Such as 003:table-2, or a file of your own (YAML); without one, all are listed.
         size: small: digits, minutes; full: the paper's data and counts; cifar10 and others where
             an experiment has them, see the list.
         dataset: Data set, instead of the experiment's.
@@ -106,6 +106,7 @@ def _list(experiments: list[tuple[str, str, tuple[str, ...]]], as_json: bool) ->
 
 def _print(result: "Reproduction", plot: str | None) -> None:
     from advpure.cli import output
+    from advpure.sweeps.experiment import is_file
 
     e = result.experiment
     print(f"{e.id}, {e.size} ({e.label}): {e.title}")
@@ -114,7 +115,8 @@ def _print(result: "Reproduction", plot: str | None) -> None:
     if e.table is not None:
         where = ", ".join(f"{k} {v}" for k, v in e.table.settings.items())
         seed = e.id.partition(":")[0]
-        print(f"published: {e.table_id} of {seed}" + (f" ({where})" if where else ""))
+        name = e.table_id if is_file(e.id) else f"{e.table_id} of {seed}"
+        print(f"published: {name}" + (f" ({where})" if where else ""))
     for finding in result.findings:
         print(f"{finding.verdict}: {finding.claim} ({finding.detail})")
     for run, error in result.run.failed.items():

@@ -160,6 +160,7 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
     else:
         print(
             f"sweep {table['name']}: {table['done']} of {len(table['points'])} points done"
+            + (f" of shard {settings.shard}" if settings.shard != "1/1" else "")
             + (f", {table['failed']} failed" if table["failed"] else "")
             + (f", {table['left']} with another process" if table["left"] else "")
         )

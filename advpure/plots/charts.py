@@ -145,7 +145,8 @@ def lines(
     """
     figure, axes = _begin(groups, path)
     for index, (name, points) in enumerate(groups.items()):
-        _band(axes, points, PALETTE[index])
+        if points.y_low is not None and points.y_high is not None:
+            draw_band(axes, points.x, points.y_low, points.y_high, PALETTE[index])
         marker = None if len(points.x) > 25 else _MARKERS[index]
         style: dict[str, Any] = {"linestyle": _STYLES[index], "linewidth": 1.5}
         axes.plot(
@@ -161,6 +162,25 @@ def lines(
     if logarithmic:
         axes.set_xscale("log")
     return _finish(figure, axes, path, words)
+
+
+def draw_band(
+    axes: "Axes",
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    color: str,
+    alpha: float = 0.18,
+) -> None:
+    """Draw the intervals of a curve as a band; of one point alone, which has no band, as a bar."""
+    known = [each for each in zip(x, low, high, strict=True) if np.isfinite(each).all()]
+    if len(known) == 1:
+        ((place, bottom, top),) = known
+        middle, reach = (bottom + top) / 2, (top - bottom) / 2
+        bar: dict[str, Any] = {"fmt": "none", "ecolor": color, "elinewidth": 1.2, "capsize": 3.0}
+        axes.errorbar([place], [middle], yerr=[reach], **bar)
+    elif known:
+        axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
 
 
 def _begin(groups: Mapping[str, Points], path: str | Path) -> "tuple[Figure, Axes]":
@@ -180,8 +200,9 @@ def _finish(figure: "Figure", axes: "Axes", path: str | Path, words: Words) -> P
     axes.set_axisbelow(True)
     if words.title:
         axes.set_title(words.title, fontsize=10)
-    legend = axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    legend.set_zorder(4)
+    if axes.get_legend_handles_labels()[0]:
+        legend = axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+        legend.set_zorder(4)
     if words.caption:
         text = "\n".join(textwrap.fill(line, _WIDTH) for line in words.caption.splitlines())
         axes.annotate(

@@ -33,6 +33,7 @@ _NO_DATE: dict[str, dict[str, Any]] = {
 _MOST_COLUMNS = 32
 _CAPTION = 84  # characters of a line of the caption
 _FEWEST_BINS, _MOST_BINS = 8, 60
+_FEWEST_VALUES = 12  # of the largest group, for heights that say more than the values
 _INCHES = 0.95  # a column's width
 _GAP = 0.12  # the space between images, as a share of an image
 
@@ -124,7 +125,8 @@ def histogram(
     """Draw the distribution of one or several groups of numbers over common bins.
 
     Heights are shares of each group, so that groups of unlike size compare; the legend gives
-    each group's n and mean, and a vertical line marks the mean.
+    each group's n and mean, and a vertical line marks the mean. Of fewer than 12 values each is
+    drawn as a mark.
 
     Args:
         groups: Name of each group to its finite values, at least one; at most 7 groups.
@@ -172,6 +174,9 @@ def draw_histogram(
     if not 1 <= len(groups) <= len(PALETTE):
         raise BadInput(f"{len(groups)} groups", f"are not 1 to {len(PALETTE)}", "draw fewer")
     data = {name: _finite(values, name) for name, values in groups.items()}
+    if max(map(len, data.values())) < _FEWEST_VALUES:
+        _draw_values(axes, data, xlabel)
+        return
     edges = _edges(list(data.values()))
     for index, (name, values) in enumerate(data.items()):
         color, style = PALETTE[index], _STYLES[index % len(_STYLES)]
@@ -184,6 +189,23 @@ def draw_histogram(
     axes.set_ylabel("share of the group")
     axes.set_ylim(bottom=0.0)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+
+
+def _draw_values(axes: "Axes", data: Mapping[str, npt.NDArray[np.float64]], xlabel: str) -> None:
+    """Draw each of a few values as a mark, a row a group: they have no distribution to show."""
+    for index, (name, values) in enumerate(data.items()):
+        color, mean = PALETTE[index], float(values.mean())
+        label = f"{name} (n = {len(values)}, mean {mean:.4g})"
+        row = np.full(len(values), float(index))
+        style: dict[str, Any] = {"color": color, "markerfacecolor": "none", "markersize": 7}
+        axes.plot(values, row, "o", label=label, **style)
+        axes.plot([mean, mean], [index - 0.3, index + 0.3], color=color, linewidth=1.5)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("each value; bar: mean")
+    axes.set_yticks([])
+    axes.set_ylim(len(data) - 0.4, -0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 

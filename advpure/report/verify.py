@@ -214,7 +214,7 @@ def _for_one(study: Any, store: RecordStore, sample: int | None, scratch: Path) 
     if sample is not None:
         listed = scratch / "sample"
         listed.write_text(f"{sample}\n")
-        split = "train/" if str(study.subset).partition("/")[0] == "train" else ""
+        split = "train/" if str(study.subset or "test").partition("/")[0] == "train" else ""
         changes |= {"subset": f"{split}{listed}", "n": None}
     one: Study[Any, Any] = replace(study, **changes)
     return one

@@ -26,6 +26,12 @@ from advpure.base.errors import BadInput
 _GUARD = 1e-12
 
 
+NOT_NEGATIVE = (0.0, math.inf)
+"""What sizes and rates of compression cannot leave."""
+COSINES = (-1.0, 1.0)
+"""What cosines, correlations and differences of rates cannot leave."""
+
+
 class Interval(NamedTuple):
     """A confidence interval."""
 

@@ -32,12 +32,14 @@ def means_by_image(values: Iterable[tuple[int, float | None]]) -> dict[int, floa
     return {i: float(np.mean(groups[i])) for i in sorted(groups)}
 
 
-def mean_over_images(means: dict[int, float], what: str, level: float = 0.95) -> Mean:
-    """Estimate the mean over images with Student's interval.
+def mean_over_images(
+    means: dict[int, float], what: str, level: float = 0.95, *, within: tuple[float, float]
+) -> Mean:
+    """Estimate the mean over images with Student's interval, cut to what values cannot leave.
 
     Raises:
         BadInput: when there is no image with a value.
     """
     if not means:
         raise BadInput(what, "has no value at all", "use more draws, or images that can change")
-    return mean_interval(list(means.values()), level)
+    return mean_interval(list(means.values()), level, within=within)

@@ -7,7 +7,7 @@ from typing import Any
 from advpure.analysis.study import cost_of
 from advpure.runs.cost import Cost
 from advpure.sweeps.index import Index
-from advpure.sweeps.points import Point
+from advpure.sweeps.points import Point, is_complete
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def estimate_sweep(
         jobs: Processes that will share them.
         watch: Called with the number of estimated points.
     """
-    finished = index.finished()
     unique = {point.run: point for point in points}
+    finished = index.finished() | {run for run in unique if is_complete(index.root, run)}
     estimates = []
     for run, point in unique.items():
         if run not in finished:

@@ -7,6 +7,8 @@ side by side where no axis is ordered. A run is drawn as its study draws it.
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from advpure.base.errors import BadInput
@@ -14,12 +16,12 @@ from advpure.base.validation import check_choice
 from advpure.plots.figures import check_ending
 from advpure.runs.records import RecordStore
 from advpure.studies import STUDIES
-from advpure.sweeps.columns import headlines
-from advpure.sweeps.figures import FIGURES, Drawn, curves, side_by_side
+from advpure.sweeps.columns import Column, headlines
+from advpure.sweeps.figures import FIGURES, Drawn, compression_robustness, curves, side_by_side
 from advpure.sweeps.index import Index
 from advpure.sweeps.points import Point
 from advpure.sweeps.reproduce import Reproduction, origin, read_reproduction
-from advpure.sweeps.session import look_unbroken
+from advpure.sweeps.session import SweepRun, look_unbroken
 from advpure.sweeps.table import Reports, tabulate
 
 
@@ -52,6 +54,104 @@ def draw(folder: str | Path, base: Path, endings: Sequence[str]) -> list[Path]:
         result = read_reproduction(index)
         return [draw_reproduction(result, base.with_name(base.name + e)) for e in endings]
     return [path for ending in endings for path in _draw_sweep(index, base, ending)]
+
+
+def draw_plane(
+    folder: str | Path,
+    base: Path,
+    endings: Sequence[str],
+    *,
+    x: str,
+    y: str,
+    by: str | None = None,
+) -> list[Path]:
+    """Draw one value of a sweep against another, or along an option: a marker or curve a group.
+
+    Args:
+        folder: The folder of a sweep, of an experiment or not.
+        base: The files, without their endings.
+        endings: Endings, such as (".svg", ".png"): a file for each.
+        x: A value, see `find_column`, or an option that the sweep varies.
+        y: A value.
+        by: The option that names the groups; by default the first one varied, beside `x`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        BadInput: for a folder of no sweep, or a value or option that it does not have.
+        StorageFull: when there is no room.
+    """
+    index = Index.read(folder)
+    run, reports = look_unbroken(index), Reports(index.root)
+    keys = {option: option for point in run.points for option in point.at}
+    names = [each for each in (x, y) if each not in keys]
+    if y in keys:
+        raise BadInput(f"y {y}", "is an option, not a value", "draw it as x")
+    columns = {name: find_column(run, reports, name) for name in names}
+    used = {column.block for column in columns.values()}
+    points = [point for point in run.points if point.block in used]
+    keys = {option: option for point in points for option in point.at}
+    groups = next((option for option in keys if option != x), None) if by is None else by
+    if groups is not None:
+        check_choice(groups, tuple(keys), "option")
+    table = tabulate(points, run.done, reports, keys, columns)
+    name = index.settings["name"]
+    drawn = Drawn(table=table, points=tuple(points), title=name, name=name, root=index.root)
+    paths = [base.with_name(base.name + ending) for ending in endings]
+    if x in keys:
+        return [curves(drawn, path, x=x, y=y, by=groups) for path in paths]
+    if groups is None:
+        raise BadInput(str(index.folder), "varies nothing to group points by", "sweep an option")
+    return [compression_robustness(drawn, path, x=x, y=y, by=groups) for path in paths]
+
+
+def find_column(run: SweepRun, reports: Reports, name: str) -> Column:
+    """Return where a value of a sweep is found.
+
+    Args:
+        run: The sweep.
+        reports: Its reports.
+        name: A block or a verb, for its first headline value; a headline value, such as robust; or
+            a path in the report of a block, such as robust_accuracy. ``BLOCK.`` stands before it
+            where several blocks have it.
+
+    Raises:
+        BadInput: for a name that is found nowhere, or in several blocks.
+    """
+    blocks = {point.block: point.verb for point in run.points}
+    head, dot, rest = name.partition(".")
+    if dot and head in blocks:
+        blocks, wanted = {head: blocks[head]}, rest
+    else:
+        wanted = name
+    matches: dict[str, Column] = {}
+    for block, verb in blocks.items():
+        known = headlines(block, verb)
+        at = {column.at: column for column in known.values()}
+        if wanted in known:
+            matches[block] = known[wanted]
+        elif wanted in at:
+            matches[block] = at[wanted]
+        elif wanted in (block, verb) and known:
+            matches[block] = next(iter(known.values()))
+        elif (done := _first_done(run, block)) is not None:
+            column = Column(block=block, at=wanted)
+            with suppress(BadInput):
+                column.read(reports.of(done))
+                matches[block] = column
+    if len(matches) == 1:
+        return replace(*matches.values(), about=name)
+    listed = sorted({value for block, verb in blocks.items() for value in headlines(block, verb)})
+    if matches:
+        rule = f"is a value of {', '.join(matches)}"
+        raise BadInput(f"value {name}", rule, f"write {next(iter(matches))}.{wanted}")
+    fix = f"known: {', '.join([*blocks, *listed])}, or a path in a report"
+    raise BadInput(f"value {name}", f"is none of sweep {run.index.settings['name']}", fix)
+
+
+def _first_done(run: SweepRun, block: str) -> Point | None:
+    return next((p for p in run.points if p.block == block and p.run in run.done), None)
 
 
 def draw_reproduction(result: Reproduction, path: Path) -> Path:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,11 +35,12 @@ from advpure.base.text import digits
 from advpure.base.validation import check_choice
 from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
-from advpure.sweeps.strict_yaml import read_yaml
+from advpure.sweeps.strict_yaml import read_yaml, read_yaml_file
 from advpure.sweeps.sweep import Sweep, parse_sweep
 from advpure.sweeps.table import Keys
 
 Label = Literal["reproduction", "scaled down", "re-derived"]
+_SWEEP = "advpure sweep FILE, or add title, about, keys and columns"
 _LAID_OVER = ("base", "grid", "zip", "blocks")
 
 
@@ -68,7 +70,7 @@ class _File(BaseModel):
     grid: dict[str, Any] = {}
     zip: dict[str, Any] = {}
     blocks: dict[str, Any]
-    sizes: dict[str, _Size]
+    sizes: dict[str, _Size] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,8 @@ def load_experiment(
     """Read an experiment in one size.
 
     Args:
-        id: Paper and table, such as ``003:table-2``.
+        id: Paper and table, such as ``003:table-2``, or a file of your own of the same form; one
+            without sizes is run as it stands, whatever the size.
         size: ``small`` or ``full``.
         change: Options to set in every block, laid over the size's; ``BLOCK.OPTION`` sets one in
             that block alone.
@@ -133,10 +136,15 @@ def load_experiment(
         >>> load_experiment("003:table-2").keys
         {'purifier': 'defense', 't': 't'}
     """
-    check_choice(id, experiment_ids(), "experiment")
-    file = _read(id)
-    check_choice(size, tuple(file.sizes), f"size of {id}")
-    chosen = file.sizes[size]
+    file = _read_file(Path(id)) if is_file(id) else None
+    if file is None:
+        check_choice(id, experiment_ids(), "experiment")
+        file = _read(id)
+    if is_file(id) and not file.sizes:
+        chosen = _Size(label="re-derived", about="")
+    else:
+        check_choice(size, tuple(file.sizes), f"size of {id}")
+        chosen = file.sizes[size]
     laid: dict[str, Any] = {name: getattr(file, name) for name in _LAID_OVER}
     laid = _laid_over(laid, chosen.model_dump(include=set(_LAID_OVER)))
     blocks = laid["blocks"]
@@ -146,7 +154,9 @@ def load_experiment(
             inner = {"base": {own if name == block and dot else option: value}}
             blocks = {**blocks, name: _laid_over(blocks[name] or {}, inner)}
     laid["blocks"] = blocks
-    name = f"{id.replace(':', '-')}-{size}"
+    name = f"{Path(id).stem if is_file(id) else id.replace(':', '-')}-{size}"
+    origin: dict[str, Any] = {"experiment": str(Path(id).resolve()) if is_file(id) else id}
+    origin |= {"size": size, **({"changes": dict(change)} if change else {})}
     sweep = parse_sweep(laid, name=name, where=f"experiment {id} ({size})")
     columns = {
         key: spec
@@ -159,9 +169,9 @@ def load_experiment(
         id=id,
         size=size,
         title=file.title,
-        about=f"{file.about} {chosen.about}".strip(),
-        label=chosen.label,
-        sweep=Sweep(name=sweep.name, blocks=sweep.blocks, origin={"experiment": id, "size": size}),
+        about=f"{file.about} {_of_size(chosen, size, change or {})}".strip(),
+        label="scaled down" if change and chosen.label == "reproduction" else chosen.label,
+        sweep=Sweep(name=sweep.name, blocks=sweep.blocks, origin=origin),
         keys=keys,
         columns={key: _column(id, key, spec) for key, spec in columns.items()},
         checks=tuple(checks),
@@ -169,6 +179,14 @@ def load_experiment(
         table=_table(id, file.published),
         table_id=file.published,
     )
+
+
+def _of_size(chosen: _Size, size: str, change: Mapping[str, Any]) -> str:
+    """Return what a size says of itself; nothing of counts and data that a change may replace."""
+    if not change:
+        return chosen.about
+    listed = ", ".join(f"{option}={value}" for option, value in change.items())
+    return f"Size {size}, changed by {listed}."
 
 
 def summaries() -> list[tuple[str, str, tuple[str, ...]]]:
@@ -188,12 +206,34 @@ def _listed() -> Iterator[tuple[str, Traversable]]:
 @cache
 def _read(id: str) -> _File:
     text = dict(_listed())[id].read_text(encoding="utf-8")
+    return _valid(read_yaml(text, f"experiment {id}"), id)
+
+
+def is_file(id: str) -> bool:
+    """Return True if an experiment is named by a file.
+
+    Example:
+        >>> is_file("mine/law.yaml"), is_file("003:table-2")
+        (True, False)
+    """
+    return id.endswith((".yaml", ".yml"))
+
+
+def _read_file(path: Path) -> _File:
+    data = read_yaml_file(path)
+    if "title" not in data and ("verb" in data or "blocks" in data):
+        raise BadInput(str(path), "is a sweep without title, keys and columns", f"run {_SWEEP}")
+    return _valid(data, str(path))
+
+
+def _valid(data: Mapping[str, Any], name: str) -> _File:
     try:
-        return _File.model_validate(read_yaml(text, f"experiment {id}"))
+        return _File.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"experiment {id}: {where}", first["msg"].lower(), "mend the file") from None
+        message = first["msg"].lower()
+        raise BadInput(f"experiment {name}: {where}", message, "mend the file") from None
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +257,13 @@ def _column(id: str, name: str, spec: Mapping[str, Any]) -> Column:
 def _table(id: str, name: str | None) -> PublishedTable | None:
     if name is None:
         return None
-    tables = published(id.partition(":")[0]).tables
+    seed = id.partition(":")[0]
+    if is_file(id):
+        seed, colon, name = name.partition(":")
+        if not colon:
+            rule = f"{seed!r} names no paper"
+            raise BadInput(f"experiment {id}: published", rule, "write SEED:TABLE, such as 003:T2")
+    tables = published(seed).tables
     check_choice(name, tuple(tables), f"experiment {id}: published table")
     return tables[name]
 

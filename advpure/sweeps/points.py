@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from advpure.base.errors import BadInput
+from advpure.base.flags import by_field
 from advpure.options import read_options
 from advpure.runs.header import run_id
+from advpure.runs.records import RecordStore
 from advpure.studies import STUDIES
 from advpure.sweeps.axes import product
 from advpure.sweeps.sweep import Block, Sweep
@@ -120,6 +122,17 @@ def find_run(root: Path, run: str) -> bool:
     return (root / run / "records.sqlite").is_file()
 
 
+def is_complete(root: Path, run: str) -> bool:
+    """Return True if a run folder of that name holds all that its settings ask for.
+
+    It may have been computed by another sweep, such as this one before it was extended.
+    """
+    if not find_run(root, run):
+        return False
+    with RecordStore.read(root / run) as store:
+        return store.finished
+
+
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted names into nested mappings.
 
@@ -147,7 +160,8 @@ def _drafts(block: Block) -> list[Draft]:
         with_block = (
             f"{block.verb} (block {block.name})" if block.name != block.verb else block.verb
         )
-        settings = read_options(kind, nested({**block.base, **at}), with_block)
+        given = by_field(kind, {**block.base, **at})
+        settings = read_options(kind, nested(given), with_block)
         made.append(Draft(block.name, block.verb, at, settings, (*level, index)))
     return made
 

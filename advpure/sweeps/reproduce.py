@@ -104,12 +104,12 @@ def reproduction(experiment: Experiment, run: SweepRun) -> Reproduction:
     return Reproduction(experiment, run, table, findings)
 
 
-def origin(index: Index) -> tuple[str, str] | None:
-    """Return the name and the size of the experiment that a sweep belongs to, None if to none."""
+def origin(index: Index) -> tuple[str, str, Mapping[str, Any]] | None:
+    """Return name, size and changes of the experiment that a sweep belongs to, None if to none."""
     settings = index.settings
     if "experiment" not in settings:
         return None
-    return settings["experiment"], settings["size"]
+    return settings["experiment"], settings["size"], settings.get("changes", {})
 
 
 def read_reproduction(index: Index) -> Reproduction:

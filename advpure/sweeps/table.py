@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advpure.base.errors import BadInput
+from advpure.base.flags import by_field
 from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 from advpure.studies import STUDIES
@@ -227,6 +228,7 @@ def _placed(column: Column, row: Key, keys: Keys) -> Column:
 def _read(point: Point, option: str) -> Any:
     if option in point.at:
         return point.at[option]
-    outer, dot, inner = option.partition(".")
+    (name,) = by_field(type(point.settings), {option: None})
+    outer, dot, inner = name.partition(".")
     value = getattr(point.settings, outer)
     return value.get(inner) if dot else value

@@ -34,6 +34,8 @@ from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
 
+GOES_ON = "the same command goes on"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CertificationReport(Report):
@@ -42,10 +44,12 @@ class CertificationReport(Report):
     Attributes:
         procedure: What was asked of the counts.
         curves: Certificates per noise level, increasing; one for a cascade.
+        shard: The part that was finished, such as 1/2; None for a whole run.
     """
 
     procedure: Procedure
     curves: tuple[Curve, ...]
+    shard: str | None = None
 
     @property
     def certificates(self) -> list[CertifiedImages]:
@@ -72,6 +76,7 @@ class CertificationReport(Report):
             "any_sigma": at_any_sigma(self.joint(), radii),
             "alpha": self.procedure.alpha,
             "samples": self.procedure.samples,
+            **({} if self.shard is None else {"shard": self.shard}),
         }
 
     def display(self) -> Display:
@@ -85,6 +90,8 @@ class CertificationReport(Report):
             f"{procedure.samples:,} samples an image: "
             f"{in_words(self.certificates, procedure.radii)}"
         )
+        if self.shard is not None:
+            headline = f"shard {self.shard} is done: {headline}"
         group = self.joint()
         tables = table(
             self.certificates,
@@ -184,8 +191,8 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         asked, done = store.settings["n"], min((len(curve.images) for curve in curves), default=0)
         if done < asked:
             notes.append(
-                f"{done} of {asked} images are done{easy_first(procedure, tallies, done)}; the "
-                "same command goes on, other shards are read together with `advpure "
+                f"{done} of {asked} images are done{easy_first(procedure, tallies, done)}; "
+                f"{GOES_ON}, other shards are read together with `advpure "
                 "certified-accuracy RUN RUN`"
             )
         return CertificationReport(
@@ -200,6 +207,13 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         self, report: CertificationReport, loaded: LoadedCertification
     ) -> CertificationReport:
         """Add what must be known of counts that were taken over."""
+        if self.shard is not None:
+            notes = [
+                f"shard {self.shard} is done; what stands here is of the images that it alone "
+                "decides; read all shards together with `advpure certified-accuracy RUN RUN`",
+                *(text for text in report.notes if GOES_ON not in text),
+            ]
+            report = replace(report, shard=self.shard, notes=tuple(notes))
         warnings = (looked_note(loaded.procedure, Path(folder)) for folder in self.counts)
         return report.with_notes(*filter(None, warnings))
 

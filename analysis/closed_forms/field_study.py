@@ -26,7 +26,7 @@ from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, collect_context, source_digests
 from advpure.runs.schema import Count, Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import mean_interval
+from advpure.statistics.rates import NOT_NEGATIVE, mean_interval
 
 FIELD = Schema("field", {"draw": Count, "step": Count}, {"rate": float})
 _HEADS = ("step", "mean rate", "95 %", "root mean square", "closed form", "perturbations")
@@ -51,7 +51,9 @@ class FieldReport(Report):
         what `predicted` predicts.
         """
         result, n, pooled = self.result, len(self.result.rates), self.result.pooled.tolist()
-        rates = [Estimate.of(mean_interval(column)) for column in result.rates.T]
+        rates = [
+            Estimate.of(mean_interval(column, within=NOT_NEGATIVE)) for column in result.rates.T
+        ]
         rows = [
             {
                 "step": k,

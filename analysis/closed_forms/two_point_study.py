@@ -19,7 +19,7 @@ from advpure.runs.cost import Cost
 from advpure.runs.records import RecordStore, collect_context, source_digests
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import Mean, Rate, mean_interval, wilson
+from advpure.statistics.rates import NOT_NEGATIVE, Mean, Rate, mean_interval, wilson
 
 _LEVELS = Range(least=1e-6, most=1e6)  # of points at distance 2: beyond, nothing or all is noise
 TWO_POINT = Schema(
@@ -55,10 +55,10 @@ class TwoPointLevel(NamedTuple):
         x, one_shot, ode = (np.array([row[k] for row in rows]) for k in ("x", "one_shot", "ode"))
         return cls(
             t,
-            one_shot=mean_interval(np.abs(x - one_shot)),
-            ode=mean_interval(np.abs(x - ode)),
-            off_one_shot=mean_interval(np.abs(1.0 - np.abs(one_shot))),
-            off_ode=mean_interval(np.abs(1.0 - np.abs(ode))),
+            one_shot=mean_interval(np.abs(x - one_shot), within=NOT_NEGATIVE),
+            ode=mean_interval(np.abs(x - ode), within=NOT_NEGATIVE),
+            off_one_shot=mean_interval(np.abs(1.0 - np.abs(one_shot)), within=NOT_NEGATIVE),
+            off_ode=mean_interval(np.abs(1.0 - np.abs(ode)), within=NOT_NEGATIVE),
             wrong=wilson(int((np.sign(one_shot) != x).sum()), len(x)),
             law=two_point_law(t),
         )

@@ -30,7 +30,7 @@ from advpure.core.defense import Defense
 from advpure.core.gradients import differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
-from advpure.statistics.rates import Mean
+from advpure.statistics.rates import NOT_NEGATIVE, Mean
 from advpure.statistics.repeated import mean_over_images, means_by_image
 
 
@@ -83,11 +83,11 @@ class InfinitesimalResult:
 
     def summary(self, seed: int | None = None) -> Mean:
         """Return the mean rate over images, with its 95 % interval."""
-        return mean_over_images(self.image_means(seed), "the compression rate")
+        return mean_over_images(self.image_means(seed), "the compression rate", within=NOT_NEGATIVE)
 
     def rms_summary(self, seed: int | None = None) -> Mean:
         """Return the mean over images of the root mean square rate, with its 95 % interval."""
-        return mean_over_images(self.image_rms(seed), "the compression rate")
+        return mean_over_images(self.image_rms(seed), "the compression rate", within=NOT_NEGATIVE)
 
     def _select(self, seed: int | None) -> list[ProbeRow]:
         return [row for row in self.rows if seed in (None, row.seed)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from advpure.base.errors import BadInput
 from advpure.base.validation import Range, instance, number, truth, whole
 from advpure.core.chain import Chain
+from advpure.data import dataset_info
 
 _LARGEST_SIDE = 2**14
 """Pixels; the weights of a side take 8 times its square in bytes."""
@@ -46,6 +47,24 @@ def forward_compression_rate(chain: Chain) -> float:
             )
         rate *= abs(step.gain)
     return rate
+
+
+def default_strength(dataset: str) -> float:
+    """Return the strength of the uniform noise that belongs to a data set's radius.
+
+    That is the default of every verb that perturbs by noise: the radius itself in linf, in l2 the
+    noise of that norm; 8/255 for images whose data set has no radius.
+
+    Example:
+        >>> default_strength("digits"), round(default_strength("cifar10") * 255, 6)
+        (0.15, 8.0)
+    """
+    info = dataset_info(dataset)
+    if info.eps is None:
+        return 8 / 255
+    if info.norm == "linf":
+        return info.eps
+    return info.eps / uniform_noise_norm(1.0, math.prod(info.shape))
 
 
 def uniform_noise_norm(eps: Annotated[float, Ge(0)], dimensions: Annotated[int, Ge(1)]) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Length, Row, Schema
-from advpure.statistics.rates import Interval
+from advpure.statistics.rates import NOT_NEGATIVE, Interval
 from advpure.statistics.repeated import mean_over_images, means_by_image
 
 CompressionKey = tuple[float, int, int, int]
@@ -141,6 +141,7 @@ class CompressionResult:
         mean = mean_over_images(
             means_by_image((row.id, row.rate) for row in rows),
             f"the compression rate at epsilon {strength:g}",
+            within=NOT_NEGATIVE,
         )
         rates = sum(row.rate is not None for row in rows)
         return CompressionSummary(

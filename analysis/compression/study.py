@@ -1,9 +1,11 @@
 """The compression rate as a study."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.compression.infinitesimal import infinitesimal_compression_rate
+from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.compression.rates import (
     CompressionSettings,
     compression_evaluations,
@@ -18,6 +20,7 @@ from advpure.analysis.compression.result import (
 from advpure.analysis.study import Columns, LoadedModel, ModelStudy, Report, Session
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.flags import Beside
+from advpure.base.kinds import Strength
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images
@@ -110,6 +113,8 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
     Example: advpure cr --defense ddim --t 100 --eps 2/255,8/255,32/255 --plot cr.png
 
     Attributes:
+        eps: Strengths in [0, 1] units, one or a list such as 2/255,8/255. Default: the data set's
+            radius.
         limit: Also the limit of vanishing strength, by derivatives.
     """
 
@@ -119,7 +124,14 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
     figure: ClassVar[str] = "advpure.analysis.compression.figure:compression_figure"
     columns: ClassVar[Columns] = {"compression rate": {"at": "rows.0"}}
 
+    eps: Strength | Sequence[Strength] | None = None
     limit: Annotated[bool, Beside()] = False
+
+    def __post_init__(self) -> None:
+        """Fill in the strength of the data set, and check."""
+        if self.eps is None:
+            object.__setattr__(self, "eps", default_strength(self.dataset))
+        super().__post_init__()
 
     @property
     def xi(self) -> RandomnessConfig:

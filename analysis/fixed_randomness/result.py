@@ -17,6 +17,7 @@ from advpure.analysis.fixed_randomness.correlation import Correlation
 from advpure.analysis.fixed_randomness.layout import EOT, FRESH, fixed_name
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.rates import (
+    COSINES,
     Difference,
     Mean,
     Rate,
@@ -180,7 +181,7 @@ class RandomnessResult:
 
     def _compare(self, name: str, one: Any, fixed: Any, gain: Any) -> Compared:
         """Compare decisions [images] with those under fixed randomness."""
-        mean = mean_interval(gain)
+        mean = mean_interval(gain, within=COSINES)
         if mean.std == 0.0:  # images that all agree leave Student's interval without a width
             mean = mean._replace(interval=None)
         difference = paired_difference(one, fixed)
@@ -242,7 +243,7 @@ def _correlated(pair: str, rows: Sequence[Row]) -> Correlated:
         for name in ("pearson", "cosine")
     }
     means = {
-        name: mean_interval(list(values.values())) if values else None
+        name: mean_interval(list(values.values()), within=COSINES) if values else None
         for name, values in by_image.items()
     }
     absent = len({row["sample"] for row in rows}) - len(by_image["cosine"])

@@ -14,6 +14,7 @@ import numpy as np
 from advpure.analysis.gradient_noise.result import GradientResult
 from advpure.analysis.gradient_noise.study import GradientNoise, GradientReport
 from advpure.attacks import PGDEOTSettings
+from advpure.plots.charts import draw_band
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
 from advpure.statistics.rates import Mean
@@ -84,14 +85,8 @@ def _draw_curves(axes: "Axes", result: GradientResult, target: float) -> None:
         )
         bands = [(k, mean.interval) for k, mean in known if mean.interval is not None]
         if bands:
-            axes.fill_between(
-                [k for k, _ in bands],
-                [band.low for _, band in bands],
-                [band.high for _, band in bands],
-                color=color,
-                alpha=_BAND,
-                linewidth=0,
-            )
+            low, high = [band.low for _, band in bands], [band.high for _, band in bands]
+            draw_band(axes, [k for k, _ in bands], low, high, color, alpha=_BAND)
     if result.resolved:
         sizes = np.geomspace(result.sizes[0], result.sizes[-1], 100)
         expected = [
@@ -110,7 +105,7 @@ def _draw_curves(axes: "Axes", result: GradientResult, target: float) -> None:
         axes.text(0.5, 0.5, "no gradient at all", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    axes.axhline(target, color="#777777", linewidth=0.8)
+    axes.axhline(target, color="#777777", linewidth=0.8, label=f"enough: {target:g}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(result.sizes, [str(k) for k in result.sizes])
     axes.minorticks_off()

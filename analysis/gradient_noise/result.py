@@ -34,7 +34,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import check_choice
 from advpure.runs.schema import Row
 from advpure.statistics.quantiles import Quantile, quantile
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.rates import COSINES, Mean, mean_interval
 
 Measure = Literal["cosine", "gain", "agreement"]
 _MOST_DRAWS = 2**40
@@ -99,21 +99,22 @@ def image_gradients(
     by_size: dict[int, list[Row]] = {}
     for row in blocks:
         by_size.setdefault(row["size"], []).append(row)
+    # Estimates of what cannot leave its bounds, by an estimate of a length: they may a little.
     cosine, gain, agreement, single = {}, {}, {}, {}
     for size in sorted(by_size):
         rows = by_size[size]
         alone = [row["single"] for row in rows if row["single"] is not None]
         if alone and moved:
-            single[size] = float(np.mean(alone)) * held_out / moved
+            single[size] = _bounded(float(np.mean(alone)) * held_out / moved)
         if not moments.is_resolved or means["held_out_norm"] == 0.0:
             continue
         length = math.sqrt(moments.signal)
         kept = length / means["held_out_norm"]
         directed = [row["dot"] / row["norm"] for row in rows if row["norm"] > 0]
         if directed:
-            cosine[size] = float(np.mean(directed)) / length
+            cosine[size] = _bounded(float(np.mean(directed)) / length)
         signs = float(np.mean([row["sign_dot"] for row in rows]))
-        gain[size] = signs / (kept * means["held_out_l1"])
+        gain[size] = _bounded(signs / (kept * means["held_out_l1"]))
         share = float(np.mean([row["agreement"] for row in rows]))
         snr = moments.snr
         rho = 1.0 if snr is None else expected_cosine(snr, held_out)
@@ -243,7 +244,8 @@ class GradientResult:
         """Return the curves over the number of draws."""
 
         def mean(curve: str, draws: int) -> Mean | None:
-            return _mean(self.of_images(curve, draws).values())
+            within = (0.0, 1.0) if curve == "agreement" else COSINES
+            return _mean(self.of_images(curve, draws).values(), within)
 
         return [
             CurvePoint(
@@ -297,7 +299,7 @@ class GradientResult:
 
         def at(draws: int) -> bool:
             values = [image.expected(measure, draws) for image in self.resolved]
-            return holds(mean_interval(values))
+            return holds(mean_interval(values, within=COSINES))
 
         above = 1
         while not at(above):
@@ -330,9 +332,13 @@ def check_enough(target: float, measure: Measure) -> None:
         raise BadInput(f"sign agreement {target}", "is reached by chance", "use 0.85")
 
 
-def _mean(values: Iterable[float | None]) -> Mean | None:
+def _mean(values: Iterable[float | None], within: tuple[float, float] = COSINES) -> Mean | None:
     known = [value for value in values if value is not None]
-    return mean_interval(known) if known else None
+    return mean_interval(known, within=within) if known else None
+
+
+def _bounded(cosine: float) -> float:
+    return min(max(cosine, -1.0), 1.0)
 
 
 def _end(mean: Mean, end: Literal["low", "high"]) -> float:

@@ -34,7 +34,14 @@ from advpure.base.errors import BadInput
 from advpure.base.kinds import Limit
 from advpure.base.validation import Range, instance, number, shown, whole, words
 from advpure.core.randomness import RandomnessConfig
-from advpure.statistics.rates import Interval, Rate, mean_interval, paired_difference, wilson
+from advpure.statistics.rates import (
+    NOT_NEGATIVE,
+    Interval,
+    Rate,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -236,7 +243,7 @@ def predict_robustness(setting: PredictionInput, eps: float) -> Outcome:
     instance(setting, PredictionInput, "setting", "pass PredictionInput(...)")
     eps = number(eps, "eps", Range(least=0))
     _check_reach(setting, eps)
-    mean = mean_interval(setting.cr)
+    mean = mean_interval(setting.cr, within=NOT_NEGATIVE)
     ends = mean.interval or Interval(mean.value, mean.value)
     measured, accuracy = (
         None if right is None else wilson(int(right.sum()), setting.n)

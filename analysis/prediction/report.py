@@ -134,6 +134,8 @@ class PredictionReport(Report):
                 f"{name} {written(fit.parameter(name), '.3f')}"
                 for name in ("plateau", "middle", "width")
             )
+            if fit.astray:
+                words = "plateau, middle and width are not determined by these points"
             parts += [
                 f"sigmoid through {fit.points} settings: {words}; off by {100 * fit.rms:.1f} "
                 "points (rms)",

@@ -31,7 +31,7 @@ from advpure.base.validation import resolved, validate
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.rates import NOT_NEGATIVE, Mean, mean_interval
 
 Method = Literal["jvp", "vjp"]
 RowMap = Callable[[Tensor, Sequence[int]], Tensor]
@@ -216,7 +216,7 @@ def summarise_probes(probes: Sequence[TraceProbe], dimensions: int) -> dict[int,
     return {
         i: Divergence(
             mean_interval([p.trace for p in own]),
-            mean_interval([p.energy for p in own]),
+            mean_interval([p.energy for p in own], within=NOT_NEGATIVE),
             dimensions,
         )
         for i, own in groups.items()

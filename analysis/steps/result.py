@@ -6,6 +6,7 @@ before its expansion; the mean for the other kinds. Means over images have Stude
 the number of images. Errors over probes are standard errors of the estimates for these images.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from advpure.analysis.steps.settings import StepInfo, StepProbe, StepRate
 from advpure.runs.schema import Count, Row, Schema
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.rates import NOT_NEGATIVE, Mean, mean_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -201,7 +202,9 @@ class StepsResult:
         errors, summaries = self._errors(), []
         for info in self.chain:
             k = info.step
-            means = {name: _mean(values[:, k]) for name, values in self.by_image.items()}
+            means = {
+                name: _mean(values[:, k], _within(name)) for name, values in self.by_image.items()
+            }
             rates = {kind: mean for kind in self._grouped if (mean := means[kind]) is not None}
             cumulative = means["cumulative"]
             assert cumulative is not None
@@ -225,7 +228,7 @@ class StepsResult:
         if not self.samples:
             return None
         gains = [abs(i.gain) for i in self.chain if i.phase == "forward" and i.gain is not None]
-        means = {name: _mean(values) for name, values in self.products.items()}
+        means = {name: _mean(values, NOT_NEGATIVE) for name, values in self.products.items()}
         measured = means.pop("measured")
         assert measured is not None
         return ChainSummary(measured=measured, forward=float(np.prod(gains)), **means)
@@ -315,10 +318,15 @@ def _variance(values: Floats) -> float:
     return float(values.var(ddof=1) / len(values))
 
 
-def _mean(values: Floats) -> Mean | None:
+def _within(name: str) -> tuple[float, float]:
+    """Return what a quantity of a step cannot leave: an eigenvalue is the only one below 0."""
+    return (-math.inf, math.inf) if name == "mean_eigenvalue" else NOT_NEGATIVE
+
+
+def _mean(values: Floats, within: tuple[float, float]) -> Mean | None:
     """Return the mean over images that have a value; None where none has."""
     known = values[~np.isnan(values)]
-    return mean_interval(known) if len(known) else None
+    return mean_interval(known, within=within) if len(known) else None
 
 
 def _deviation(predicted: Mean | None, measured: Mean | None) -> float | None:

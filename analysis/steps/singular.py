@@ -41,7 +41,7 @@ from advpure.base.validation import resolved
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
-from advpure.statistics.rates import Mean, mean_interval
+from advpure.statistics.rates import NOT_NEGATIVE, Mean, mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +272,7 @@ def _spectrum(
         probes = probes - (probes @ v.T) @ v
     pushed = yield Product("push", probes)
     energies = np.square(triplets.images).sum() + np.square(pushed).sum(1)
-    return triplets, mean_interval(energies)
+    return triplets, mean_interval(energies, within=NOT_NEGATIVE)
 
 
 def _read(sample: int, triplets: Triplets, energy: Mean, shape: Sequence[int]) -> Spectrum:

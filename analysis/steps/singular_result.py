@@ -11,7 +11,7 @@ from advpure.analysis.steps.manifold import share_along
 from advpure.analysis.steps.singular import Spectrum
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import mean_interval
+from advpure.statistics.rates import NOT_NEGATIVE, mean_interval
 
 SINGULAR = Schema(
     "singular",
@@ -83,7 +83,9 @@ class SingularResult:
 
 
 def _estimate(values: dict[int, float]) -> Estimate | None:
-    return Estimate.of(mean_interval(list(values.values())), values) if values else None
+    if not values:
+        return None
+    return Estimate.of(mean_interval(list(values.values()), within=NOT_NEGATIVE), values)
 
 
 def singular_records(spectrum: Spectrum, span: Tensor | None) -> tuple[list[Row], Row]:

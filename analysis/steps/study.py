@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.compression.infinitesimal import push_forward
+from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.metrics.references import AUTO, NONE, choose_reference, load_reference
 from advpure.analysis.steps.divergence import trace_probes
 from advpure.analysis.steps.lanczos import LanczosSettings, lanczos
@@ -23,7 +24,7 @@ from advpure.analysis.steps.trajectories import Trajectories
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Session
 from advpure.base.flags import Flag
 from advpure.base.idle import refuse_idle
-from advpure.base.kinds import Natural, Share, Whole
+from advpure.base.kinds import Natural, Share, Strength, Whole
 from advpure.base.units import to_model
 from advpure.base.validation import fields_of
 from advpure.core.chain import Noise
@@ -43,6 +44,8 @@ class LoadedSteps(LoadedModel):
     """A run that is checked and loaded.
 
     Attributes:
+        eps: Strength of the perturbations in [0, 1] units, e.g. 8/255. Default: the data set's
+            radius.
         reference: Images that span the data, [N, C, H, W]; None without them.
     """
 
@@ -59,7 +62,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     Example: advpure steps --defense ddim --t 50 --singular 3 --plot steps.png
 
     Attributes:
-        n: Images, 1 or more; 0 for all. Default: 10 of a whole split, else all.
+        n: Images, 1 or more; 0 for all. Default: 10, or all of a subset that is given.
         reference: Images that span the data: auto, none or a subset, e.g. train/first-5000.
         singular: Leading singular values of the whole chain; 0 for none, e.g. 5.
         singular_basis: Most products with the Jacobian, and with its transpose.
@@ -75,6 +78,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     first: ClassVar[int] = 10
 
     defense: Annotated[str, Flag("--defense", "-d")] = "ddpm"
+    eps: Strength | None = None
     reference: str = AUTO
     singular: Whole = 0
     singular_basis: Natural = LanczosSettings.basis
@@ -82,6 +86,8 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
 
     def __post_init__(self) -> None:
         """Check every field, and refuse what changes nothing beside the others."""
+        if self.eps is None:
+            object.__setattr__(self, "eps", default_strength(self.dataset))
         StepSettings.__post_init__(self)
         ManifoldSettings.__post_init__(self)
         self.spectrum()

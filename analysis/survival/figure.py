@@ -85,7 +85,7 @@ def draw_curve(axes: "Axes", result: SurvivalResult, label: str, color: str) -> 
     if result.fit is not None:
         grid = np.linspace(0.0, curve.last, _GRID)
         fit = result.fit
-        text = f"fit: a = {fit.plateau:.3f}, mean {fit.mean:.4g}, std {fit.std:.3g}"
+        text = f"fit: plateau {fit.plateau:.3f}, mean {fit.mean:.4g}, std {fit.std:.3g}"
         axes.plot(grid, fit.survival(grid), color=color, linestyle="--", linewidth=1.2, label=text)
 
 

@@ -5,7 +5,9 @@ upper ends, which are proofs: S(eps) is the accuracy that is left when every ima
 the worst that was found within eps. The true survival is at most that.
 
 Three views: the Kaplan-Meier step function with bands; its value at any eps up to the end of the
-search; and the zero-inflated Gaussian fitted to the intervals.
+search; and the zero-inflated Gaussian. All of them take an image for its upper end, so that they
+differ by the form of the curve alone: a fit to the intervals would lie below the steps by about
+half of the resolution.
 
 Source: [Wei2025], figures 3b and S1.
 """
@@ -132,7 +134,8 @@ class SurvivalResult:
     @cached_property
     def fit(self) -> ZeroInflatedGaussian | None:
         """The zero-inflated Gaussian; None where the images do not determine one."""
-        return fit_zero_inflated(self.lower, self.upper)
+        upper = self.upper
+        return fit_zero_inflated(np.where(np.isfinite(upper), upper, self.lower), upper)
 
     @property
     def gap(self) -> float | None:

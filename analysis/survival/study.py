@@ -100,7 +100,7 @@ class SurvivalReport(Report):
         lines = [
             "no fit: too few images are fooled within the bracket"
             if fit is None
-            else f"zero-inflated Gaussian: a = {fit.plateau:.3f}, mean {fit.mean:.4g} "
+            else f"zero-inflated Gaussian: plateau {fit.plateau:.3f}, mean {fit.mean:.4g} "
             f"[{fit.mean_interval.low:.4g}, {fit.mean_interval.high:.4g}], std {fit.std:.3g} "
             f"[{fit.std_interval.low:.3g}, {fit.std_interval.high:.3g}], largest gap to the steps "
             f"{result.gap:.3f}",

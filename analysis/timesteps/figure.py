@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advpure.analysis.timesteps.study import Timesteps
+from advpure.plots.charts import draw_band
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
 from advpure.statistics.rates import Mean, Rate
@@ -93,5 +94,5 @@ def _curve(
     label: str,
 ) -> None:
     if x:
-        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        draw_band(axes, x, low, high, color, alpha=0.15)
         axes.plot(x, y, style, marker=marker, markersize=4, linewidth=1.5, color=color, label=label)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import Mean, Rate, mean_interval, wilson
+from advpure.statistics.rates import NOT_NEGATIVE, Mean, Rate, mean_interval, wilson
 from advpure.statistics.repeated import mean_over_images
 
 TIMES = Schema(
@@ -58,7 +58,8 @@ def timestep(t: int, rows: Sequence[Row]) -> Timestep:
     clean, noise, rates = rate("clean"), rate("noise"), by_image["cr"]
     assert clean is not None
     assert noise is not None
-    mean = mean_over_images(rates, f"the compression rate at t = {t}") if rates else None
+    what = f"the compression rate at t = {t}"
+    mean = mean_over_images(rates, what, within=NOT_NEGATIVE) if rates else None
     return Timestep(t, clean, noise, rate("attacked"), mean, by_image)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
+from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.compression.result import COMPRESSION_SCHEMA
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, NOISE
@@ -111,7 +112,8 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
     Attributes:
         times: Time steps, a list.
         attack_times: Those at which images are attacked, a list. Default: none.
-        cr_eps: Strength of the compression rate's perturbations, e.g. 8/255.
+        cr_eps: Strength of the compression rate's perturbations, e.g. 8/255. Default:
+            the data set's radius.
         perturbations: Perturbations per image and time step.
     """
 
@@ -125,12 +127,14 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
     defense: Annotated[str, Flag("--defense", "-d")] = "ddpm"
     times: tuple[Natural, ...] = TIME_STEPS
     attack_times: tuple[Natural, ...] = ()
-    cr_eps: Strength = "8/255"
+    cr_eps: Strength | None = None
     perturbations: Natural = 10
 
     def __post_init__(self) -> None:
         """Check every field, and the times among each other."""
         super().__post_init__()
+        if self.cr_eps is None:
+            object.__setattr__(self, "cr_eps", default_strength(self.dataset))
         object.__setattr__(self, "cr_eps", parse_eps(self.cr_eps))
         several(self.times, int, "times", "use 1,10,100")
         for name in self.unused.keys() & self.options.keys():

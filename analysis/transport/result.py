@@ -17,7 +17,7 @@ import numpy as np
 from advpure.base.errors import BadInput
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import Interval, Mean, mean_interval, rate_of_means
+from advpure.statistics.rates import NOT_NEGATIVE, Interval, Mean, mean_interval, rate_of_means
 
 TRANSPORT = Schema(
     "transport",
@@ -121,7 +121,7 @@ class TransportResult:
     def level(self, sigma: float) -> Level:
         """Summarise one level over images."""
         distances, right = self.distances(sigma), self.right(sigma)
-        transport = mean_interval(list(distances.values()))
+        transport = mean_interval(list(distances.values()), within=NOT_NEGATIVE)
         return Level(
             sigma,
             transport.n,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session
 from advpure.analysis.variability.cells import rows_path
 from advpure.analysis.variability.result import SNR_SCHEMA, SnrResult, SnrRow
@@ -18,6 +19,7 @@ from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.tables import describe_snr, snr_tables
 from advpure.analysis.variability.two_way import TwoWay, table_statistics
 from advpure.base.display import Display, Table, ends, number, written
+from advpure.base.kinds import Strength
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import Images
@@ -103,6 +105,10 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
     """Print the variance that inputs cause over the variance that the purifier's noise causes.
 
     Example: advpure snr --defense ddpm --t 100 -n 50 --plot snr.png
+
+    Attributes:
+        eps: Strength of the perturbations in [0, 1] units, e.g. 8/255. Default: the data set's
+            radius.
     """
 
     verb: ClassVar[str] = "snr"
@@ -111,6 +117,14 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
     figure: ClassVar[str] = "advpure.analysis.variability.figure:snr_figure"
     columns: ClassVar[Columns] = {"internal / input": {"at": "internal_to_input_unbiased"}}
     sources: ClassVar[tuple[object, ...]] = (snr_tables, table_statistics)
+
+    eps: Strength | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in the strength of the data set, and check."""
+        if self.eps is None:
+            object.__setattr__(self, "eps", default_strength(self.dataset))
+        super().__post_init__()
 
     def describe(self, model: Purifier, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
         """Return what the rows depend on, as JSON values."""
