@@ -226,6 +226,7 @@ class Study(ABC, Generic[L, R]):
         figure: The function that draws a run, ``module:name``, which takes its records and a path.
         joint_figure: The function that draws several runs, which takes their reports and a path.
         of_defense: Whether its cost counts a classifier and backward passes.
+        shorter: Options that make a long run shorter, in words.
         of_the_images: Settings that say which images a run has, beside which one image computed
             alone has the same settings.
     """
@@ -237,6 +238,7 @@ class Study(ABC, Generic[L, R]):
     figure: ClassVar[str] = ""
     joint_figure: ClassVar[str] = ""
     of_defense: ClassVar[bool] = False
+    shorter: ClassVar[str] = "-n"
     of_the_images: ClassVar[tuple[str, ...]] = ("n", "subset", "until")
 
     @abstractmethod
@@ -474,12 +476,15 @@ class Study(ABC, Generic[L, R]):
             if store.batches == before and (finished or not whole):
                 report = report.with_notes(ALREADY_COMPLETE)
         if loaded.shard is not None:
-            report = report.with_notes(_MERGE.format(*loaded.shard))
+            notes = tuple(text for text in report.notes if GOES_ON not in text)
+            report = replace(report, notes=notes).with_notes(_MERGE.format(*loaded.shard))
         return self.after(report, loaded)
 
 
+GOES_ON = "the same command goes on"
+"""What a note of an unfinished run says; of a shard that is done it would be wrong."""
 _MERGE = (
-    "this is shard {0} of {1}: `advpure merge RUN RUN ...` of all {1} folders makes the whole run"
+    "shard {0} of {1} is done: `advpure merge RUN RUN ...` of all {1} folders makes the whole run"
 )
 
 

@@ -273,6 +273,18 @@ class Adaptive(Subject):
         source = find_dataset(self.dataset)
         return None if source.pick is None else min(_MOST, _size(self.dataset))
 
+    def share(self, loaded: Any, shard: tuple[int, int]) -> Any:
+        """Return a part of a run without a goal.
+
+        Raises:
+            BadInput: for a run with one, which stops at an image of the order of all.
+        """
+        if self.until is not None:
+            rule = "does not split a run that stops when it has its answer"
+            raise BadInput(f"shard {shard[0]}/{shard[1]}", rule, "leave out one of the two")
+        above: Any = super()
+        return above.share(loaded, shard)
+
     def reference(self, images: Images, settings: Mapping[str, Any]) -> dict[int, float] | None:
         """Return what the run to be beaten has of each image that both have.
 
@@ -389,7 +401,7 @@ def _follower(store: RecordStore) -> Follower | None:
     asked = store.settings.get("until")
     if not asked:
         return None
-    order = keyed_order(store.samples)
+    order = keyed_order(store.samples or ())
     if (width := asked.get("width")) is not None:
         return Follower(f"width {100 * width:.4g}", width, order)
     others = {row["sample"]: row["value"] for row in store.rows(OTHER.table)}

@@ -66,12 +66,12 @@ def offline(tmp_path: Path) -> dict[str, str]:
     [
         (
             "attack --defense cm --fix-random",
-            "cifar10, linf 0.03137, defense cm, attack standard",
+            "cifar10, linf 0.03137, defense cm sigma=0.25, attack standard",
             "clean_accuracy robust_accuracy noise_accuracy n interval settings run",
         ),
         (
             "cr --eps 8/255",
-            "cifar10, uniform noise 0.03137, defense cm, fixed randomness (seeds 0): compression",
+            "cifar10, uniform noise 0.03137, defense cm sigma=0.25, fixed randomness (seeds 0): ",
             "mean std n eps settings",
         ),
     ],
@@ -131,7 +131,7 @@ def test_cr_prints_one_json_object(cli: Cli) -> None:
 def test_attack_tells_data_set_and_threat_model(cli: Cli) -> None:
     code, out, _ = cli("attack", *SMALL, "--eps", "0.5", "--norm", "l2", "--seed", "7")
     assert code == 0
-    assert out.startswith("digits, l2 0.5, defense cm, attack pgd (")
+    assert out.startswith("digits, l2 0.5, defense cm sigma=0.25, attack pgd (")
     assert "loss ce), fixed randomness (seed 7): robust accuracy" in out
     assert out.splitlines()[-1].startswith("records: runs/attack-")
 

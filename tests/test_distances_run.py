@@ -295,7 +295,8 @@ def test_the_command_prints_tables_and_json(
     first, second = str(tmp_path / "a"), str(tmp_path / "b")
     assert run([*BASE, "--perturb", "none,uniform:8/255", "--out", first]) == 0
     printed = capsys.readouterr().out
-    assert "digits, defense onestep-edm, fixed randomness (seed 0), 2 steps: none starts" in printed
+    told = "defense onestep-edm sigma=0.25, fixed randomness (seed 0), 2 steps: none starts"
+    assert told in printed
     assert "l-inf max" in printed
     assert "uniform:8/255" in printed
     assert f"records: {first}" in printed

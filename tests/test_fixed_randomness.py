@@ -317,7 +317,7 @@ def test_the_command_line(
     monkeypatch.chdir(tmp_path)
     assert run([*SMALL, "--plot", "r.png"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("digits, linf 0.3, defense onestep-edm, attack pgd: fixed randomness ")
+    assert out.startswith("digits, linf 0.3, defense onestep-edm sigma=0.25, attack pgd (")
     for words in ("fresh, pgd, 2 draws a gradient", "fixed, pgd of another seed", "fixed, fixed"):
         assert words in out
     assert (tmp_path / "r.png").is_file()

@@ -34,14 +34,57 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
+class Advance:
+    """How far a run is, between its units too, from the network evaluations that it makes.
+
+    Args:
+        total: Units at the end.
+        each: Evaluations of a unit at most, as estimated; None where that is not known. Once units
+            are finished, their own mean counts.
+
+    Example:
+        >>> advance = Advance(total=10, each=100.0)
+        >>> advance.unit(0)
+        0.0
+        >>> advance.evaluated(50)
+        0.5
+        >>> advance.unit(2), advance.evaluated(20)  # a unit took 25
+        (2.0, 2.8)
+    """
+
+    def __init__(self, total: int, each: float | None = None) -> None:
+        """Begin before the first unit."""
+        self._total, self._each = total, each
+        self._first: int | None = None
+        self._done = self._all = self._since = 0
+
+    def unit(self, done: int) -> float:
+        """Take the number of finished units and return how many that makes."""
+        if self._first is None:
+            self._first, self._all = done, 0
+        elif done > self._first and self._all:
+            self._each = self._all / (done - self._first)
+        self._done, self._since = done, 0
+        return float(done)
+
+    def evaluated(self, rows: int) -> float:
+        """Take a number of evaluations and return how many units are finished, with fractions."""
+        self._all, self._since = self._all + rows, self._since + rows
+        within = self._since / self._each if self._each else 0.0
+        return min(self._done + within, float(self._total))
+
+
 @contextmanager
-def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress(
+    what: str, total: int, shown: bool, each: float | None = None
+) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on the error stream while the body runs.
 
     Args:
         what: What is counted.
         total: The count at the end.
         shown: Whether to show anything; it is shown on terminals only.
+        each: Network evaluations of a unit at most, by which the bar advances within one.
 
     Yields:
         A function that takes the number of finished items.
@@ -49,7 +92,6 @@ def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
@@ -60,16 +102,25 @@ def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:.3g}/{task.total:.0f}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not (shown and console.is_terminal),
     )
+    if bar.disable:
+        with bar:
+            yield lambda done: None
+        return
+    from advpure.core.meter import metered
+
+    advance = Advance(total, each)
     with bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        with metered(lambda rows: bar.update(task, completed=advance.evaluated(rows))):
+            yield lambda done: bar.update(task, completed=advance.unit(done))
 
 
 def print_estimate(estimate: Any, as_json: bool, of_defense: bool) -> None:

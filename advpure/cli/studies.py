@@ -26,6 +26,7 @@ from advpure.cli.options import parse_integers, parse_options
 from advpure.cli.values import Verbs
 from advpure.studies import STUDIES
 
+_LONG = 600.0  # seconds, from which a run says before it starts how long it may take
 _OPTIONS, _RUNNING = "Options", "Running and results"
 _BATCH = "Images in memory at once, 1 or more; changes no result."
 _RUN_OPTIONS: tuple[tuple[str, Any, Any, tuple[str, ...], str], ...] = (
@@ -346,7 +347,16 @@ def _run(
         output.print_estimate(cost, as_json, study.of_defense)
         raise typer.Exit
     shown = not (quiet or as_json or study.recalls)
-    with output.progress(study.doing, study.total(loaded) if shown else 0, shown) as bar:
+    total, each = study.total(loaded) if shown else 0, None
+    if shown and total and not _is_done(study, loaded, out):
+        cost = study.cost(loaded)
+        each = cost.evaluations / total
+        if cost.seconds > _LONG:
+            untold.append(
+                f"at most {output.duration(cost.seconds)} here for {cost.images} images; shorter "
+                f"with {study.shorter}; --dry-run estimates and stops"
+            )
+    with output.progress(study.doing, total, shown, each) as bar:
 
         def progress(done: int) -> None:
             tell()  # the work begins: what is refused is refused by now, in one line
@@ -363,6 +373,19 @@ def _run(
         print_report(report, pictures, where, known=before)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _is_done(study: Any, loaded: Any, out: str | None) -> bool:
+    """Return whether a run's folder holds all of it, so that nothing will be computed."""
+    from advpure.base.errors import BadInput
+    from advpure.runs.records import RecordStore
+
+    folder = study.folder(loaded) if out is None else Path(out)
+    try:
+        with RecordStore.read(folder) as store:
+            return store.finished
+    except BadInput:  # the run itself says what is wrong with it
+        return False
 
 
 def print_report(

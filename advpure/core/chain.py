@@ -15,6 +15,7 @@ from torch import Tensor
 
 from advpure.base.errors import BadInput
 from advpure.base.units import to_model, to_unit
+from advpure.core.meter import tick
 from advpure.core.randomness import Phase, RandomnessConfig
 
 Move = Callable[[Tensor, Any], Tensor]
@@ -117,8 +118,11 @@ class Noise:
     def of(self, step: Step, like: Tensor) -> Any:
         """Return the step's noise for every row, in the dtype and on the device of the state.
 
+        A step asks once when it is run, so its network evaluations are counted here.
+
         That is a tensor, None for a step without noise, and `RowKeys` for a keyed one.
         """
+        tick(step.evaluations * like.shape[0])
         if not step.noisy:
             return None
         if step.keyed:

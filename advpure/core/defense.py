@@ -17,6 +17,7 @@ from advpure.base.text import digits
 from advpure.base.validation import instance, shown, validate, words
 from advpure.core.chain import Noise
 from advpure.core.gradients import GradientMode
+from advpure.core.meter import tick
 from advpure.core.own import JUDGE, OwnModel, keys_of
 from advpure.core.purifier import Bound, Purifier
 from advpure.core.randomness import RandomnessConfig
@@ -163,6 +164,7 @@ class Defense(Bound):
 
 def classified(classifier: nn.Module, images: Tensor, noise: Noise) -> Tensor:
     """Return a classifier's logits [B, K], with keys of the noise for one that draws its own."""
+    tick(len(images))
     if isinstance(classifier, OwnModel):
         return classifier.keyed(images, keys_of(classifier, noise, JUDGE, len(images)))
     logits: Tensor = classifier(images)

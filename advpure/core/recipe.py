@@ -18,6 +18,9 @@ from advpure.core.chain import Chain, NoiseForm, Step
 from advpure.core.denoisers import Denoiser, check_covered
 from advpure.core.schedules import IndexRule, Schedule, ScheduleName, linear_schedule, make_schedule
 
+DEFAULT_T, DEFAULT_SIGMA = 100, 0.25
+"""The strength of a purifier that is given none: of a discrete schedule, and of noise levels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -82,7 +85,7 @@ class TimeStrength(Recipe):
         """The index of the noisiest state: t - 1, or the index of sigma."""
         if self.sigma is not None:
             return self.tables.index(self.sigma, self.index_rule)
-        return (100 if self.t is None else self.t) - 1
+        return (DEFAULT_T if self.t is None else self.t) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ class NoiseStrength(Recipe):
         """The noise level in model units: 2 sigma."""
         if self.t is not None:
             return float(linear_schedule().sigmas[self.t - 1])
-        return 2.0 * (0.25 if self.sigma is None else self.sigma)
+        return 2.0 * (DEFAULT_SIGMA if self.sigma is None else self.sigma)
 
 
 def refuse_two_strengths(t: int | None, sigma: float | None) -> None:

@@ -188,11 +188,6 @@ class RecordStore:
         return run_id(self.settings)
 
     @property
-    def samples(self) -> frozenset[int]:
-        """The ids of the run's images; empty for a run of any."""
-        return self._header.samples or frozenset()
-
-    @property
     def finished(self) -> bool:
         """Whether the run once was complete; see `finish`."""
         return self._header.finished

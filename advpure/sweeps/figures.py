@@ -276,6 +276,8 @@ def _word(name: str, value: Any) -> str:
         return f"{steps}/255" if grey else f"{value:.4g}"
     if isinstance(value, Mapping):
         return " ".join(f"{k}={_word(k, v)}" for k, v in value.items())
+    if isinstance(value, tuple | list):
+        return ",".join(_word(name, each) for each in value)
     return str(value)
 
 

@@ -27,14 +27,12 @@ from advpure.analysis.certification.summary import (
     table,
 )
 from advpure.analysis.certification.tallies import Tallies
-from advpure.analysis.study import Columns, Report, Session, Study
+from advpure.analysis.study import GOES_ON, Columns, Report, Session, Study
 from advpure.base.display import Display
 from advpure.base.flags import Beside, Repeats
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
-
-GOES_ON = "the same command goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +116,7 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
 
     verb: ClassVar[str] = "certify"
     doing: ClassVar[str] = "classifying"
+    shorter: ClassVar[str] = "-n, -N or --procedure anytime"
     tables: ClassVar[tuple[Schema, ...]] = (COUNTS,)
     figure: ClassVar[str] = "advpure.analysis.certification.figure:certification_figure"
     columns: ClassVar[Columns] = {

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from advpure.analysis.compression.study import Compression
+from advpure.analysis.robustness.wording import strength_text
 from advpure.plots.figures import histogram
 from advpure.runs.records import RecordStore
 
@@ -21,7 +22,7 @@ def compression_figure(store: RecordStore, path: str | Path) -> Path:
         groups,
         Path(path),
         xlabel="compression rate of an image",
-        title=f"{s['purifier']} on {s['dataset']}",
+        title=f"{strength_text(s)} on {s['dataset']}",
         caption=f"{s['distribution']} noise, {s['perturbations']} perturbations an image, "
         f"seeds {', '.join(map(str, s['seeds']))}",
     )

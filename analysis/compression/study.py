@@ -17,6 +17,7 @@ from advpure.analysis.compression.result import (
     CompressionKey,
     CompressionResult,
 )
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Columns, LoadedModel, ModelStudy, Report, Session
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.flags import Beside
@@ -80,7 +81,7 @@ class CompressionReport(Report):
         first = self._estimate(result.eps[0])
         headline = (
             f"{s['dataset']}, {s['distribution']} noise {result.eps[0]:.4g}, defense "
-            f"{s['purifier']}, {how}: compression rate {first.value:.4f} "
+            f"{strength_text(s)}, {how}: compression rate {first.value:.4f} "
             f"{ends(first, '.4f')} over {first.n} images"
         )
         keys: list[tuple[float, int | None]] = [(eps, None) for eps in result.eps]
@@ -120,11 +121,12 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
 
     verb: ClassVar[str] = "cr"
     doing: ClassVar[str] = "purifying"
+    shorter: ClassVar[str] = "-n or --perturbations"
     tables: ClassVar[tuple[Schema, ...]] = (COMPRESSION_SCHEMA,)
     figure: ClassVar[str] = "advpure.analysis.compression.figure:compression_figure"
     columns: ClassVar[Columns] = {"compression rate": {"at": "rows.0"}}
 
-    eps: Strength | Sequence[Strength] | None = None
+    eps: Strength | Sequence[Strength] | None = None  # type: ignore[assignment]
     limit: Annotated[bool, Beside()] = False
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from advpure.analysis.distances.result import (
     Measured,
 )
 from advpure.analysis.metrics.choice import METRICS
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Report
 from advpure.base.display import Display, Table, number, written
 from advpure.runs.records import RecordStore
@@ -98,7 +99,7 @@ class DistancesReport(Report):
         if not self.is_random:
             how = "no randomness"
         headline = (
-            f"{s['dataset']}, defense {s['defense']['purifier']}, {how}, {self.steps} steps: "
+            f"{s['dataset']}, defense {strength_text(s['defense'])}, {how}, {self.steps} steps: "
             f"{label} starts at l2 {number(far.initial.value)} and ends at "
             f"{number(far.final.value)} from the clean image, over {self.n[label]} images"
         )

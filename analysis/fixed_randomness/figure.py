@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from advpure.analysis.fixed_randomness.layout import EOT
 from advpure.analysis.fixed_randomness.result import Accuracy, RandomnessResult
 from advpure.analysis.fixed_randomness.study import FixedRandomness
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.plots.figures import PALETTE, check_ending, draw_histogram, new_figure, save_figure
 from advpure.runs.records import RecordStore
 
@@ -40,7 +41,8 @@ def randomness_figure(store: RecordStore, path: str | Path) -> Path:
         right.set_axis_off()
     model, seeds = s["threat_model"], ", ".join(map(str, s["seeds"]))
     figure.suptitle(
-        f"{s['defense']['purifier']} on {s['dataset']}, {model['norm']} {model['eps']:.4g}: "
+        f"{strength_text(s['defense'])} on {s['dataset']}, {model['norm']} {model['eps']:.4g}, "
+        f"{attack_text(s)}: "
         f"{len(result.ids)} images, base seeds {seeds}",
         fontsize=10,
     )

@@ -34,6 +34,7 @@ from advpure.analysis.fixed_randomness.result import (
 )
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, DECISIONS, NOISE
 from advpure.analysis.robustness.study import LoadedRobustness, Robustness
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.analysis.study import Columns, Loaded, Report, Session, Shard, Study, chunks
 from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count
@@ -112,8 +113,8 @@ class RandomnessReport(Report):
             change = f"fixed randomness is not shown to lower measured robustness: {points} points"
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
-            f"{s['defense']['purifier']}, attack {attack}: {change} (one decision, paired on "
-            f"{first.n} images, p = {first.p_value:.2g})"
+            f"{strength_text(s['defense'])}, attack {attack_text(s)}: {change} (one decision, "
+            f"paired on {first.n} images, p = {first.p_value:.2g})"
         )
         rows = [
             _row(f"fixed, {attack}", [result.fixed(stage) for stage in STAGES]),
@@ -206,6 +207,7 @@ class FixedRandomness(Attacked, DefenseSubject, Study[LoadedRandomness, Randomne
 
     verb: ClassVar[str] = "randomness"
     doing: ClassVar[str] = "attacking"
+    shorter: ClassVar[str] = "-n, fewer --seeds or --steps"
     tables: ClassVar[tuple[Schema, ...]] = (OUTCOMES, TRANSFERS, CORRELATIONS)
     figure: ClassVar[str] = "advpure.analysis.fixed_randomness.figure:randomness_figure"
     of_defense: ClassVar[bool] = True

@@ -13,6 +13,7 @@ import numpy as np
 
 from advpure.analysis.gradient_noise.result import GradientResult
 from advpure.analysis.gradient_noise.study import GradientNoise, GradientReport
+from advpure.analysis.robustness.wording import strength_text
 from advpure.attacks import PGDEOTSettings
 from advpure.plots.charts import draw_band
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -52,8 +53,8 @@ def draw_gradients(report: GradientReport, path: str | Path) -> Path:
     _draw_needs(right, result, target)
     where = "clean images" if s["point"] == "clean" else "random starts in the ball"
     figure.suptitle(
-        f"{s['defense']['purifier']} on {s['dataset']}: gradients of loss {s['loss']} at {where}, "
-        f"{len(result.images)} images, {s['draws'] + s['reference']} draws each",
+        f"{strength_text(s['defense'])} on {s['dataset']}: gradients of loss {s['loss']} at "
+        f"{where}, {len(result.images)} images, {s['draws'] + s['reference']} draws each",
         fontsize=10,
     )
     figure.subplots_adjust(wspace=0.3)

@@ -23,6 +23,7 @@ from advpure.analysis.gradient_noise.result import (
     image_gradients,
 )
 from advpure.analysis.robustness.protocol import sampled
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Ball
 from advpure.attacks.oracle import Batch, Oracle, check_batch
@@ -121,8 +122,9 @@ class GradientReport(Report):
             ends = ", ".join(number(end, ".3g") or "-" for end in (median.low, median.high))
             ratio = f"{median.value:.3g} (median, 95 % [{ends}], n = {median.n})"
         headline = (
-            f"{s['dataset']}, defense {s['defense']['purifier']}, gradients of loss {s['loss']} at "
-            f"{where}, {len(result.images)} images x {s['draws'] + s['reference']} draws: "
+            f"{s['dataset']}, defense {strength_text(s['defense'])}, gradients of loss {s['loss']} "
+            f"at {where}, {len(result.images)} images x {s['draws'] + s['reference']} draws "
+            f"(seeds from {s['randomness']['seed']}): "
             f"signal-to-noise ratio {ratio}"
         )
         rows = [
@@ -193,6 +195,7 @@ class GradientNoise(DrawSettings, Ball, DefenseStudy[GradientReport]):
 
     verb: ClassVar[str] = "gradients"
     doing: ClassVar[str] = "gradients"
+    shorter: ClassVar[str] = "-n, --draws or --reference"
     tables: ClassVar[tuple[Schema, ...]] = (GRADIENT_DRAWS, GRADIENT_BLOCKS, GRADIENT_MEANS)
     figure: ClassVar[str] = "advpure.analysis.gradient_noise.figure:gradients_figure"
     columns: ClassVar[Columns] = {"gradient SNR": {"at": "snr"}}

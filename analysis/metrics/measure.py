@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session, silent
 from advpure.analysis.target import refuse_fresh
 from advpure.base.display import Display, Table, ends, number
@@ -74,7 +75,9 @@ class Measurements(Report):
         """Return the mean of every place."""
         s = self.settings
         seed = "" if s["randomness"] is None else f", seed {s['randomness']['seed']}"
-        title = f"{s.get('dataset', 'images')}, metric {s['metric']}, defense {s['purifier']}{seed}"
+        title = (
+            f"{s.get('dataset', 'images')}, metric {s['metric']}, defense {strength_text(s)}{seed}"
+        )
         rows = [
             [str(place), number(m.value, ".4f"), number(m.std, ".4f"), ends(m, ".4f"), str(m.n)]
             for place, m in self.means().items()

@@ -15,6 +15,7 @@ from advpure.analysis.prediction.parts import PREDICTION_SCHEMA, to_survival
 from advpure.analysis.prediction.predict import Estimated, Outcome
 from advpure.analysis.prediction.report import PredictionReport
 from advpure.analysis.prediction.study import PredictedRobustness
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.survival.figure import draw_curve, dress
 from advpure.analysis.survival.fit import SurvivalResult
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -70,7 +71,7 @@ def draw_prediction(
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
         axes.legend(frameon=False, fontsize=7, ncols=2, **below)
     s = report.settings
-    attack = f", {s['attack']['name']}" if s.get("attack") else ""
+    attack = f", {attack_text(s)}" if s.get("attack") else ""
     title = (
         f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
         f"{report.eps:.4g}{attack}; intervals 95 %"

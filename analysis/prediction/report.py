@@ -22,6 +22,7 @@ from advpure.analysis.prediction.sigmoid import (
     fit_sigmoid,
     leave_one_out,
 )
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.study import Report
 from advpure.base.display import Display, Table, number, percent_interval, written
 from advpure.statistics.estimates import Estimate
@@ -112,8 +113,10 @@ class PredictionReport(Report):
     def display(self) -> Display:
         """Return predictions beside measurements, and what holds across purifiers."""
         s = self.settings
+        attack = f", attack {attack_text(s)}" if s.get("attack") else ""
         about = f"{s['dataset']}, {s['threat_model']['norm']} " if "dataset" in s else ""
-        headline = f"{about}{self.eps:.4g}, {self.n} images: robust accuracy predicted and measured"
+        what = "robust accuracy predicted and measured"
+        headline = f"{about}{self.eps:.4g}, {self.n} images{attack}: {what}"
         has_sigma = any(outcome.setting.sigma is not None for outcome in self.outcomes)
         best, strength = self.outcomes[0].best, "sigma" if has_sigma else "t"
         shown = (_NAMES[kind] for kind in _SHOWN)

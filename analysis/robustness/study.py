@@ -213,6 +213,7 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
 
     verb: ClassVar[str] = "attack"
     doing: ClassVar[str] = "attacking"
+    shorter: ClassVar[str] = '-n, --until "width 10", --budget 500 or --draws'
     tables: ClassVar[tuple[Schema, ...]] = (DECISIONS, ATTACKS)
     columns: ClassVar[Columns] = {
         "clean": {"at": "clean_accuracy", "unit": "percent"},

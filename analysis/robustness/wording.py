@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from advpure.attacks.standard import StandardSettings
+from advpure.core.recipe import DEFAULT_SIGMA, DEFAULT_T
 
 FEW_DRAWS = 8
 """Passes per gradient below which the noise of a random defense hides much of the direction."""
@@ -39,12 +40,20 @@ def attack_text(settings: Mapping[str, Any]) -> str:
 
 
 def strength_text(defense: Mapping[str, Any]) -> str:
-    """Return a purifier's name with its strength, where it has one of its own.
+    """Return a purifier's name with its strength, also where that is the default.
 
     Example:
-        >>> strength_text({"purifier": "ddpm", "t": 100, "sigma": None})
-        'ddpm t=100'
+        >>> strength_text({"purifier": "ddpm", "t": 50, "sigma": None})
+        'ddpm t=50'
+        >>> strength_text({"purifier": "cm", "t": None, "sigma": None}), strength_text(
+        ...     {"purifier": "none"}
+        ... )
+        ('cm sigma=0.25', 'none')
     """
+    if {"t", "sigma"} <= defense.keys() and defense["t"] is None and defense["sigma"] is None:
+        is_discrete = "schedule" in defense
+        own = {"t": DEFAULT_T} if is_discrete else {"sigma": DEFAULT_SIGMA}
+        defense = {**defense, **own}
     parts = [f"{key}={defense[key]:.4g}" for key in ("t", "sigma") if defense.get(key) is not None]
     return " ".join([str(defense["purifier"]), *parts])
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.steps.result import (
     STEP_CHAIN,
     STEP_PROBES,
@@ -158,7 +159,9 @@ class StepsReport(Report):
     def display(self) -> Display:
         """Return the whole chain, some of its steps, and singular values."""
         s, tree = self.settings, self.tree()
-        start = f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}"
+        start = (
+            f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {strength_text(s)}"
+        )
         if tree["whole"] is None:
             return Display(f"{start}: no steps")
         headline = (

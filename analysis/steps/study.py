@@ -71,6 +71,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
 
     verb: ClassVar[str] = "steps"
     doing: ClassVar[str] = "measuring steps"
+    shorter: ClassVar[str] = "-n, --probes, --directions or --every"
     tables: ClassVar[tuple[Schema, ...]] = (STEP_RATES, STEP_PROBES, STEP_CHAIN, SINGULAR, SPECTRA)
     joint_figure: ClassVar[str] = "advpure.analysis.steps.figure:draw_steps"
     columns: ClassVar[Columns] = {"compression rate": {"at": "whole.measured"}}
@@ -78,7 +79,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
     first: ClassVar[int] = 10
 
     defense: Annotated[str, Flag("--defense", "-d")] = "ddpm"
-    eps: Strength | None = None
+    eps: Strength | None = None  # type: ignore[assignment]
     reference: str = AUTO
     singular: Whole = 0
     singular_basis: Natural = LanczosSettings.basis

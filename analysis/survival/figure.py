@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.survival.fit import SurvivalResult
 from advpure.analysis.survival.study import SurvivalReport, named
 from advpure.base.errors import BadInput
@@ -111,9 +112,8 @@ def _classifier(settings: dict[str, Any]) -> str:
 
 def _caption(report: SurvivalReport) -> str:
     s = report.settings
-    model, attack = s["threat_model"], s["attack"]
-    steps = f", {attack['steps']} steps" if "steps" in attack else ""
+    model = s["threat_model"]
     return (
-        f"{attack['name']}{steps}, {s['search']['search']} search up to {model['top']:.4g} in "
+        f"{attack_text(s)}, {s['search']['search']} search up to {model['top']:.4g} in "
         f"{s['search']['bisections']} bisections, box {model['box']}; bands 95 %"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session, chunks
 from advpure.analysis.subject import Attacked
 from advpure.analysis.survival.cross_check import (
@@ -84,8 +85,8 @@ class SurvivalReport(Report):
         median, fit = result.median, result.fit
         ends = "" if median.low is None else f" [{_size(median.low)}, {_size(median.high)}]"
         headline = (
-            f"{s['dataset']}, {named(s)}, {s['threat_model']['norm']}, attack "
-            f"{s['attack']['name']}, {s['search']['search']} search up to {self.top:.4g}: median "
+            f"{s['dataset']}, {named(s)}, {s['threat_model']['norm']}, attack {attack_text(s)}"
+            f"{_randomness(s)}, {s['search']['search']} search up to {self.top:.4g}: median "
             f"smallest perturbation {_size(median.value)}{ends} over {result.n} images, accuracy "
             f"{percent_interval(result.accuracy)} %"
         )
@@ -118,6 +119,11 @@ def named(settings: dict[str, Any]) -> str:
     strength = next((f", {k} = {defense[k]:g}" for k in ("t", "sigma") if defense.get(k)), "")
     where = "anchor points of " if settings["at"] == "anchor" else "defended by "
     return f"{where}{name}{strength}"
+
+
+def _randomness(settings: dict[str, Any]) -> str:
+    xi = settings.get("randomness")
+    return "" if xi is None else f", fixed randomness (seed {xi['seed']})"
 
 
 def _size(value: float | None) -> str:
@@ -161,6 +167,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
 
     verb: ClassVar[str] = "survival"
     doing: ClassVar[str] = "searching"
+    shorter: ClassVar[str] = "-n, --bisections or --steps"
     tables: ClassVar[tuple[Schema, ...]] = (SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA)
     joint_figure: ClassVar[str] = "advpure.analysis.survival.figure:draw_survival"
     columns: ClassVar[Columns] = {

@@ -16,6 +16,7 @@ from advpure.analysis.compression.result import COMPRESSION_SCHEMA
 from advpure.analysis.compression.study import Compression
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, NOISE
 from advpure.analysis.robustness.study import Robustness
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.study import LoadedModel, Report, Session, Shard, Study, cost_of
 from advpure.analysis.subject import Attacked, DefenseSubject, Seeded, Subject
 from advpure.analysis.timesteps.result import TIMES, Timestep, rises, timestep
@@ -67,10 +68,11 @@ class TimestepReport(Report):
         model = s["threat_model"]
         rates = {step.t: step.cr.value for step in steps if step.cr is not None}
         lowest = min(rates, key=rates.__getitem__, default=0)
+        attacked_by = f", attack {attack_text(s)}" if s["attack"] else ""
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
             f"{s['defense']['purifier']}, fixed randomness (seed {s['randomness']['seed']}), t = "
-            f"{steps[0].t} to {steps[-1].t}: "
+            f"{steps[0].t} to {steps[-1].t}" + attacked_by + ": "
         )
         headline += (
             f"lowest compression rate {rates[lowest]:.4f} at {lowest}"
@@ -119,6 +121,7 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
 
     verb: ClassVar[str] = "timesteps"
     doing: ClassVar[str] = "time steps"
+    shorter: ClassVar[str] = "-n, --times or --perturbations"
     tables: ClassVar[tuple[Schema, ...]] = (TIMES,)
     figure: ClassVar[str] = "advpure.analysis.timesteps.figure:timesteps_figure"
     of_defense: ClassVar[bool] = True
@@ -133,9 +136,8 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
     def __post_init__(self) -> None:
         """Check every field, and the times among each other."""
         super().__post_init__()
-        if self.cr_eps is None:
-            object.__setattr__(self, "cr_eps", default_strength(self.dataset))
-        object.__setattr__(self, "cr_eps", parse_eps(self.cr_eps))
+        strength = default_strength(self.dataset) if self.cr_eps is None else self.cr_eps
+        object.__setattr__(self, "cr_eps", parse_eps(strength))
         several(self.times, int, "times", "use 1,10,100")
         for name in self.unused.keys() & self.options.keys():
             rule = "fixes what this verb varies"

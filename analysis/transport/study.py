@@ -114,6 +114,7 @@ class Transport(DefenseStudy[TransportReport]):
 
     verb: ClassVar[str] = "transport"
     doing: ClassVar[str] = "purifying"
+    shorter: ClassVar[str] = "-n, --draws or --sigma"
     tables: ClassVar[tuple[Schema, ...]] = (TRANSPORT, PICTURES)
     joint_figure: ClassVar[str] = "advpure.analysis.transport.figure:draw_transport"
     of_defense: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from advpure.analysis.compression.noising import default_strength
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session
 from advpure.analysis.variability.cells import rows_path
 from advpure.analysis.variability.result import SNR_SCHEMA, SnrResult, SnrRow
@@ -70,8 +71,8 @@ class SnrReport(Report):
         shown = self.result.tree()
         ratio, times = shown["snr_mean_of_ratios"], shown["internal_to_input"]
         headline = (
-            f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {s['purifier']}, "
-            f"{self.result.n} images x {first.perturbations} perturbations x "
+            f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense "
+            f"{strength_text(s)}, {self.result.n} images x {first.perturbations} perturbations x "
             f"{first.configurations} configurations: SNR {written(ratio) or 'absent'}"
         )
         if times is not None:
@@ -113,12 +114,13 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
 
     verb: ClassVar[str] = "snr"
     doing: ClassVar[str] = "purifying"
+    shorter: ClassVar[str] = "-n, --perturbations or --configurations"
     tables: ClassVar[tuple[Schema, ...]] = (SNR_SCHEMA,)
     figure: ClassVar[str] = "advpure.analysis.variability.figure:snr_figure"
     columns: ClassVar[Columns] = {"internal / input": {"at": "internal_to_input_unbiased"}}
     sources: ClassVar[tuple[object, ...]] = (snr_tables, table_statistics)
 
-    eps: Strength | None = None
+    eps: Strength | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Fill in the strength of the data set, and check."""
