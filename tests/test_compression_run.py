@@ -53,7 +53,7 @@ def test_json_has_the_first_strength_on_top(tmp_path: Path) -> None:
 
 def test_std_is_over_images(tmp_path: Path) -> None:
     report = Compression.run(Compression(**QUICK), out=tmp_path)
-    means = torch.tensor(list(report.result.image_means(8 / 255).values()), dtype=torch.float64)
+    means = torch.tensor(list(report.result.image_means(0.15).values()), dtype=torch.float64)
     assert len(means) == 5
     assert report.to_json()["std"] == pytest.approx(float(means.std()))
 

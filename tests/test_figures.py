@@ -101,10 +101,11 @@ def test_the_histogram_is_a_share_of_each_group(tmp_path: Path) -> None:
         path = histogram({"g": values}, tmp_path / "h.svg", xlabel="x")
         return drawn.findall(path.read_text())
 
-    once = curves([0.1, 0.2, 0.2, 0.7])
+    values = [0.1, 0.2, 0.2, 0.7] * 3
+    once = curves(values)
     assert len(once) == 3
-    assert curves([0.1, 0.2, 0.2, 0.7] * 2) == once
-    assert curves([0.1, 0.2, 0.5, 0.7]) != once
+    assert curves(values * 2) == once
+    assert curves([0.1, 0.2, 0.5, 0.7] * 3) != once
 
 
 def test_one_value_and_equal_values_can_be_drawn(tmp_path: Path) -> None:

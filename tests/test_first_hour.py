@@ -14,7 +14,7 @@ from test_prediction import simulated
 from advpure.analysis.certification.study import GOES_ON
 from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.compression.study import Compression
-from advpure.analysis.gradient_noise.result import ImageGradients, image_gradients
+from advpure.analysis.gradient_noise.result import GradientResult, ImageGradients, image_gradients
 from advpure.analysis.prediction.report import PredictionReport, make_report
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.steps.study import Steps
@@ -167,9 +167,15 @@ def test_cosines_stay_cosines() -> None:
     ]
     means = {"norm": 0.97, "held_out_norm": 0.9, "held_out_l1": 2.0}
     image: ImageGradients = image_gradients(0, draws, blocks, means)
-    for curve in (image.cosine, image.gain, image.single):
-        assert all(-1.0 <= value <= 1.0 for value in curve.values())
-        assert curve
+    assert max(image.cosine.values()) > 1.0
+    for point in GradientResult((image,)).curve():
+        for mean in (point.cosine, point.gain, point.single):
+            assert mean is not None
+            assert -1.0 <= mean.value <= 1.0
+    twice = GradientResult((image, replace(image, sample=1, cosine={1: 0.2, 2: 0.2})))
+    interval = twice.curve()[1].cosine.interval  # type: ignore[union-attr]
+    assert interval is not None
+    assert (interval.low, interval.high) == (-1.0, 1.0)
 
 
 def test_intervals_of_compression_do_not_fall_below_zero(tmp_path: Path) -> None:

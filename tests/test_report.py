@@ -115,7 +115,7 @@ def test_the_verdict_names_strength_steps_and_budget(root: Path) -> None:
     text = page(root / "strong").text
     report = Run.read(root / "strong").report.to_json()
     share = f"{100 * report['robust_accuracy']:.1f}"
-    assert f"cm keeps {share} [" in text
+    assert f"cm sigma=0.25 keeps {share} [" in text
     assert "of 6 images of digits right when pgd (30 steps of 0.01, loss ce)" in text
     assert "may change every pixel by up to 0.3 (linf)" in text
     with RecordStore.read(root / "strong") as store:

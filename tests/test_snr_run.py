@@ -28,11 +28,11 @@ from advpure.runs.row_file import RowFile
 Cli = Callable[..., tuple[int, str, str]]
 QUICK: dict[str, Any] = {
     "defense": "ddpm", "t": 4, "dataset": "digits", "n": 5, "perturbations": 6,
-    "configurations": 7, "tile": 16,
+    "configurations": 7, "tile": 16, "eps": "8/255",
 }  # fmt: skip
 LINE = (
     "snr", "-d", "ddpm", "--t", "4", "--dataset", "digits", "-n", "5", "--perturbations", "6",
-    "--configurations", "7", "--tile", "16",
+    "--configurations", "7", "--tile", "16", "--eps", "8/255",
 )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def test_the_command_prints_a_table_with_intervals(cli: Cli, whole: Path) -> Non
     assert code == 0
     assert err == "note: already complete, reported from records; nothing was computed\n"
     first = out.splitlines()[0]
-    assert first.startswith("digits, uniform noise 0.03137, defense ddpm, 5 images x 6 perturba")
+    assert first.startswith("digits, uniform noise 0.03137, defense ddpm t=4, 5 images x ")
     assert "times the input variance" in first
     for label in ("internal variance per pixel, 1e-3", "L2 to centroid, vary both",
                   "correlation of directions, vary input", "SNR, ratio of means"):  # fmt: skip

@@ -61,7 +61,7 @@ def test_the_report_has_rows_and_the_whole_chain(folder: Path) -> None:
 
 def test_the_whole_chain_is_what_cr_measures(folder: Path, tmp_path: Path) -> None:
     more = {name: QUICK[name] for name in ("dataset", "defense", "t", "n", "tile")}
-    wanted = Compression(**more, perturbations=2, eps="8/255").run(out=tmp_path).tree()["rows"][0]
+    wanted = Compression(**more, perturbations=2).run(out=tmp_path).tree()["rows"][0]
     whole = _read(folder).tree()["whole"]["measured"]
     assert whole.images() == pytest.approx(wanted.images(), rel=1e-4)  # float32
 

@@ -99,22 +99,21 @@ def image_gradients(
     by_size: dict[int, list[Row]] = {}
     for row in blocks:
         by_size.setdefault(row["size"], []).append(row)
-    # Estimates of what cannot leave its bounds, by an estimate of a length: they may a little.
     cosine, gain, agreement, single = {}, {}, {}, {}
     for size in sorted(by_size):
         rows = by_size[size]
         alone = [row["single"] for row in rows if row["single"] is not None]
         if alone and moved:
-            single[size] = _bounded(float(np.mean(alone)) * held_out / moved)
+            single[size] = float(np.mean(alone)) * held_out / moved
         if not moments.is_resolved or means["held_out_norm"] == 0.0:
             continue
         length = math.sqrt(moments.signal)
         kept = length / means["held_out_norm"]
         directed = [row["dot"] / row["norm"] for row in rows if row["norm"] > 0]
         if directed:
-            cosine[size] = _bounded(float(np.mean(directed)) / length)
+            cosine[size] = float(np.mean(directed)) / length
         signs = float(np.mean([row["sign_dot"] for row in rows]))
-        gain[size] = _bounded(signs / (kept * means["held_out_l1"]))
+        gain[size] = signs / (kept * means["held_out_l1"])
         share = float(np.mean([row["agreement"] for row in rows]))
         snr = moments.snr
         rho = 1.0 if snr is None else expected_cosine(snr, held_out)
@@ -236,9 +235,13 @@ class GradientResult:
         return quantile(list(self.snrs.values())) if self.snrs else None
 
     def of_images(self, curve: str, draws: int) -> dict[int, float]:
-        """Return by sample id a curve at a number of draws, of the images that have one."""
+        """Return by sample id a curve at a number of draws, of the images that have one.
+
+        An image's own value, which divides by an estimated length, may leave what a cosine can be;
+        here it is cut to that.
+        """
         values = {image.sample: getattr(image, curve) for image in self.images}
-        return {i: by_size[draws] for i, by_size in values.items() if draws in by_size}
+        return {i: _bounded(by_size[draws]) for i, by_size in values.items() if draws in by_size}
 
     def curve(self) -> list[CurvePoint]:
         """Return the curves over the number of draws."""
