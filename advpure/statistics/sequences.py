@@ -66,7 +66,7 @@ class BettingSequence:
         >>> for value in [1.0] * 30:
         ...     interval = sequence.add(value)
         >>> sequence.n, round(interval.low, 2), interval.high
-        (30, 0.78, 1.0)
+        (30, 0.76, 1.0)
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def anytime_rate(values: Iterable[float] | npt.ArrayLike, width: float, **more: 
     Example:
         >>> rate = anytime_rate([0.0] * 150, width=0.05)
         >>> rate.value, rate.n, rate.low, round(rate.high, 3)
-        (0.0, 150, 0.0, 0.049)
+        (0.0, 150, 0.0, 0.027)
     """
     sequence = BettingSequence(width=width, **more)
     for value in np.asarray(values, dtype=np.float64).tolist():
