@@ -129,6 +129,26 @@ def check_covered(denoiser: nn.Module | None, name: str, sigma: float) -> None:
         )
 
 
+def network_inputs(x: Tensor, s: float | Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+    """Return what a network takes for a state: c_in x = x / sqrt(s^2 + sigma_data^2), ln(s) / 4.
+
+    Args:
+        x: States [B, C, H, W], model units.
+        s: Their noise level in model units: a number, or [1 or B, 1, 1, 1].
+        sigma_data: Standard deviation of the data in model units.
+
+    Returns:
+        The scaled states, and the noise condition [B].
+
+    Source: [Karras2022], table 1.
+    """
+    if isinstance(s, Tensor):
+        condition = (s.log() / 4).flatten().expand(x.shape[0])
+    else:
+        condition = x.new_full((x.shape[0],), math.log(s) / 4)
+    return x * (s**2 + sigma_data**2) ** -0.5, condition
+
+
 class EDMDenoiser(Denoiser):
     """D(x; s) = c_skip x + c_out F(c_in x, ln(s) / 4), the preconditioning of EDM.
 
@@ -164,13 +184,8 @@ class EDMDenoiser(Denoiser):
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
         """Denoise; see the class for the equation. One level for all rows costs no tensor."""
         s: Any = _column(sigma, x) if isinstance(sigma, Tensor) else float(sigma)
-        if isinstance(s, Tensor):
-            condition = (s.log() / 4).flatten().expand(x.shape[0])
-        else:
-            condition = x.new_full((x.shape[0],), math.log(s) / 4)
         skip, out = self.weights(s)
-        scaled = x * (s**2 + self.sigma_data**2) ** -0.5
-        return Prediction(skip * x + out * self.network(scaled, condition))
+        return Prediction(skip * x + out * self.network(*network_inputs(x, s, self.sigma_data)))
 
     def weights(self, s: Any) -> tuple[Any, Any]:
         """Return c_skip and c_out at a noise level, a number or [1 or B, 1, 1, 1]."""

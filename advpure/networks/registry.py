@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from advpure.base.budget import MAX_PARAMETERS
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
+from advpure.networks.conv_encoder import ConvEncoder, ConvEncoderConfig
 from advpure.networks.convnet import ConvNet, ConvNetConfig, initialise_convnet
 from advpure.networks.layers import Attention, ResidualBlock
+from advpure.networks.representation import RepresentationNetwork, initialise_representation
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
+from advpure.networks.vit import ViT, ViTConfig, initialise_vit
 
 
 class Architecture(NamedTuple):
@@ -34,6 +37,12 @@ ARCHITECTURES.register("unet", Architecture(UNet, UNetConfig), about="compact U-
 ARCHITECTURES.register("resnet", Architecture(ResNet, ResNetConfig), about="small classifier")
 ARCHITECTURES.register(
     "convnet", Architecture(ConvNet, ConvNetConfig), about="classifier that trains in minutes"
+)
+ARCHITECTURES.register("vit", Architecture(ViT, ViTConfig), about="transformer of noisy images")
+ARCHITECTURES.register(
+    "conv-encoder",
+    Architecture(ConvEncoder, ConvEncoderConfig),
+    about="convolutional encoder of noisy images",
 )
 
 
@@ -137,3 +146,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(module.leave.weight)
         elif isinstance(module, ConvNet):
             initialise_convnet(module)
+        elif isinstance(module, RepresentationNetwork):
+            if isinstance(module, ViT):
+                initialise_vit(module, generator)
+            initialise_representation(module, generator)

@@ -1,9 +1,9 @@
-"""How consistency training refines its grid while it goes on.
+"""How consistency training refines its grid while it goes on, in pixels and in features.
 
 Original: N(k) = ceil(sqrt(k/K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1, mu(k) = exp(s0 ln mu0 / N(k)).
 Improved: N(k) = min(s0 2^floor(k / K'), s1) + 1, K' = floor(K / (log2 floor(s1 / s0) + 1)), mu = 0.
 
-Source: [Song2023], appendix C; [Song2024], section 3.4.
+Source: [Song2023], appendix C; [Song2024], section 3.4. For features: [Lei2025].
 """
 
 import math
@@ -63,3 +63,48 @@ def improved_probabilities(
     reached = erf((np.log(grid) - mean) / (math.sqrt(2.0) * std))
     weights = np.diff(reached)
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def representation_nodes(step: int, steps: int, first: int = 20, last: int = 80) -> int:
+    """Return N(k) of representation consistency, which doubles from s0 + 1 to s1 + 1.
+
+    N(k) = min(s0 2^ceil(k / K'), s1) + 1, K' = ceil(K / log2(ceil(s1 / s0) + 1)). As the power is
+    rounded up, the first grid lasts for the first step alone.
+
+    Source: the released code of [Lei2025].
+
+    Example:
+        >>> [representation_nodes(k, 300_000) for k in (0, 1, 129_203, 129_204)]
+        [21, 41, 41, 81]
+    """
+    period = math.ceil(steps / math.log2(math.ceil(last / first) + 1))
+    doublings = min(math.ceil(step / period), 63)
+    return int(min(first * 2**doublings, last)) + 1
+
+
+def sigmoid_decay(
+    step: int, steps: int, start: float = 0.99, end: float = 0.9999, sharpness: float = 15.0
+) -> float:
+    """Return the decay of a target network at step k: from e0 to e1 along half a sigmoid.
+
+    e = sqrt(k / K (e1^2 - e0^2) + e0^2), c = 2 / (1 + exp(-A (e - e0) / (e1 - e0))) - 1, and the
+    decay is c e1 + (1 - c) e0.
+
+    Args:
+        step: k.
+        steps: K.
+        start: e0.
+        end: e1, above e0.
+        sharpness: A.
+
+    Source: the released code of [Lei2025].
+
+    Example:
+        >>> [round(sigmoid_decay(k, 100), 6) for k in (0, 10, 100)]
+        [0.99, 0.996308, 0.9999]
+    """
+    share = min(step / steps, 1.0)
+    reached = math.sqrt(share * (end**2 - start**2) + start**2)
+    way = sharpness * (reached - start) / (end - start)
+    risen = 2.0 / (1.0 + math.exp(-way)) - 1.0
+    return risen * end + (1.0 - risen) * start

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from advpure.base.errors import BadInput
 from advpure.training.recipe import Recipe
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -34,23 +35,38 @@ def rate_factor(recipe: Recipe, step: int, begun: int = 0) -> float:
     return warm * 0.5 * (1.0 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
 
 
-def make_optimizer(recipe: Recipe, network: nn.Module) -> tuple[list[float], torch.optim.Optimizer]:
+def make_optimizer(
+    recipe: Recipe, network: nn.Module, rate_of: Callable[[str], float] = lambda name: 1.0
+) -> tuple[list[float], torch.optim.Optimizer]:
     """Return the peak learning rate of every group of parameters, and the optimiser over them.
 
     Offsets make a group of their own only where `bias_rate` is not 1.
+
+    Args:
+        recipe: Its optimiser and rates.
+        network: Parameters that are not trained get no gradient from here on.
+        rate_of: Maps the name of a parameter to a factor on its learning rate, 0 for one that is
+            not trained.
+
+    Raises:
+        BadInput: when nothing is trained.
     """
     make = _OPTIMIZERS[recipe.optimizer]
     if recipe.optimizer == "sgd":
         make = functools.partial(make, momentum=recipe.momentum)
-    parameters = list(network.parameters())
-    groups = [(1.0, parameters)]
-    if recipe.bias_rate != 1.0:
-        offsets = [parameter for parameter in parameters if parameter.ndim < 2]
-        others = [parameter for parameter in parameters if parameter.ndim >= 2]
-        groups = [(1.0, others), (recipe.bias_rate, offsets)]
-    rates = [recipe.learning_rate * factor for factor, _ in groups]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        rate = rate_of(name)
+        parameter.requires_grad_(rate > 0)
+        if rate > 0:
+            factor = recipe.bias_rate if parameter.ndim < 2 else 1.0
+            groups.setdefault((factor, rate), []).append(parameter)
+    if not groups:
+        raise BadInput(f"recipe {recipe.name}", "trains no parameter", "train encoder or head")
+    order = sorted(groups, key=lambda group: group[0] != 1.0)  # offsets last
+    rates = [recipe.learning_rate * factor * rate for factor, rate in order]
     settings = [
-        {"params": chosen, "lr": rate, "weight_decay": recipe.weight_decay / factor}
-        for rate, (factor, chosen) in zip(rates, groups, strict=True)
+        {"params": groups[group], "lr": peak, "weight_decay": recipe.weight_decay / group[0]}
+        for peak, group in zip(rates, order, strict=True)
     ]
     return rates, make(settings, lr=recipe.learning_rate)

@@ -1,5 +1,8 @@
 """Reduced precision where it is safe: networks in bfloat16, everything around them in float32."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -22,3 +25,16 @@ class InBfloat16(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.enabled):
             out: Tensor = self.network(x, *condition)
         return out.float()
+
+
+@contextmanager
+def unwrapped(network: nn.Module) -> Iterator[nn.Module]:
+    """Give the network behind the wrapper, to call its methods in the precision it is meant for.
+
+    What they return is in that precision: call `float()` on it before a loss.
+    """
+    inner = network.network if isinstance(network, InBfloat16) else network
+    enabled = isinstance(network, InBfloat16) and network.enabled
+    kind = next(inner.parameters()).device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=enabled):
+        yield inner

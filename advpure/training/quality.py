@@ -23,8 +23,11 @@ from advpure.data import Images, dataset_info, load_images
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network
 from advpure.purifiers.pf_ode import PFODE
+from advpure.training.neighbours import Memory, neighbour_classes
 
 SIGMAS = (0.17, 0.25, 0.5, 1.0)
+LEVELS_OF_CERTIFICATES = SIGMAS[1:]
+_MEMORY = 5000
 _ODE_SIGMAS = (0.5, 1.0)
 _ODE_NODES = 9
 _LIMIT = 1000
@@ -64,7 +67,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
 
     Returns:
         For a selector how often it chooses, and the certified classifier's rates there and
-        elsewhere. For a classifier its rate on all test images; one that was trained behind a
+        elsewhere. For a representation how often the nearest training image has the right class.
+        For a classifier its rate on all test images; one that was trained behind a
         denoiser or under noise also has its rates there. For a denoiser the rates of the shipped
         classifier behind it, on the first 1,000 images, one per noise level; none where no
         classifier ships.
@@ -83,6 +87,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return rates
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
+    if metadata["task"] == "representation":
+        return _neighbours(network, metadata, first)
     classifier_name = dataset_info(metadata["dataset"]).classifier
     if classifier_name is None or classifier_name not in list_models():
         return []
@@ -112,6 +118,27 @@ def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) ->
             if bool(rows.any()):
                 what = f"certified classifier right {under} where {where}"
                 rates.append(_count(what, certified, noisy[rows], data.labels[rows]))
+    return rates
+
+
+def _neighbours(network: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:
+    """Measure how often the nearest clean training image has the class of a noisy image."""
+    memory = Memory.first(metadata["dataset"], _MEMORY)
+    lowest, sigma_data = float(metadata["sigma_min"]), float(metadata["sigma_data"])
+    rates = []
+    for sigma in (0.0, *LEVELS_OF_CERTIFICATES):
+        level = max(2 * sigma, lowest)
+
+        def classes(x: Tensor, level: float = level) -> Tensor:
+            return neighbour_classes(network, memory, x, level, lowest, sigma_data)
+
+        xi = RandomnessConfig(_NOISE_SEED)
+        noise = xi.normal(data.ids, "forward", 0, tuple(data.images.shape[1:]))
+        right = int((classes(to_model(data.images) + 2 * sigma * noise) == data.labels).sum())
+        what = (
+            f"class of the nearest of {len(memory.labels):,} training images under noise {sigma:g}"
+        )
+        rates.append(_rate(what, right, len(data.labels)))
     return rates
 
 

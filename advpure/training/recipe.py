@@ -47,6 +47,7 @@ class Recipe:
         warmup: Steps of linear growth at the start.
         decay: Constant, or cosine or linear to zero over `steps`.
         clip: Largest global gradient norm.
+        clip_from: First step, from 0, whose gradient is clipped.
         ema_half_life: Images after which the weight average has forgotten half.
         ema_ramp: The half-life is at most this share of the images seen so far.
         order: `random` draws every image anew; `epochs` goes through all images before any of
@@ -79,6 +80,7 @@ class Recipe:
     warmup: Annotated[int, Ge(0)] = 100
     decay: Decay = "cosine"
     clip: Annotated[float, Ge(1e-12), Le(1e12)] = 1.0
+    clip_from: Annotated[int, Ge(0)] = 0
     ema_half_life: Annotated[int, Ge(1)] = 20_000
     ema_ramp: Annotated[float, Ge(1e-9), Le(1e9)] = 0.05
     order: Order = "random"

@@ -60,6 +60,10 @@ class Task(ABC):
     def facts(self) -> dict[str, Any]:
         """Return what users of the weights must know, JSON values; may replace the task's name."""
 
+    def rate_of(self, network: nn.Module, name: str) -> float:
+        """Return the factor on the learning rate of a parameter, 0 for one that stays as it is."""
+        return 1.0
+
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
         """Receive the network before the first step."""
 
@@ -78,6 +82,7 @@ class Task(ABC):
 
 
 _Share = Annotated[float, Ge(0), Lt(1)]
+_Chance = Annotated[float, Ge(0), Le(1)]
 _Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 _Weight = Annotated[float, Ge(0), Le(1e6)]
 _Levels = tuple[Annotated[float, Le(1e6)], ...]
@@ -106,6 +111,23 @@ RULES: Mapping[str, Any] = {
     "first": Annotated[int, Ge(2), Le(MAX_NODES)],
     "last": Annotated[int, Ge(2), Le(MAX_NODES)],
     "decay": Annotated[float, Gt(0), Lt(1)],
+    "decay_start": Annotated[float, Gt(0), Lt(1)],
+    "decay_end": Annotated[float, Gt(0), Lt(1)],
+    "decay_sharpness": _Positive,
+    "temperature": _Positive,
+    "contrastive": _Weight,
+    "trajectory": Literal["noise", "ode"],
+    "one_level": _Weight,
+    "crop": Annotated[float, Gt(0), Le(1)],
+    "jitter": tuple[Annotated[float, Ge(0), Le(1)], ...],
+    "jitter_share": _Chance,
+    "grey": _Chance,
+    "blur": tuple[_Chance, ...],
+    "solarize": _Chance,
+    "mirror": bool,
+    "layer_decay": Annotated[float, Gt(0), Le(1)],
+    "train_encoder": bool,
+    "train_head": bool,
     "teacher_bfloat16": bool,
     "distance": Literal["lpips", "l1", "l2", "huber"],
     "lpips_weights": str,
@@ -212,6 +234,16 @@ TASKS.register(
     f"{_HERE}.calibration:CalibrationTask",
     about="denoiser fine-tuned through a classifier (re-derived)",
 )
+TASKS.register(
+    "representation",
+    f"{_HERE}.representation:RepresentationTask",
+    about="representation that is consistent over noise levels, without labels",
+)
+TASKS.register(
+    "representation-tuning",
+    f"{_HERE}.representation_tuning:RepresentationTuningTask",
+    about="classifier that takes the noise level, from such a representation",
+)
 NEEDS_TEACHER = {
     "consistency",
     "consistency-tuning",
@@ -227,6 +259,8 @@ DENOISES = {
     "consistency-tuning",
     "consistency-unconditional",
     "calibration",
+    "representation",
+    "representation-tuning",
 }
 """Tasks whose network takes images and noise levels; those of the others take images alone."""
 

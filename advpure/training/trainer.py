@@ -8,6 +8,7 @@ uninterrupted one, at the same thread count. A checkpoint is written whole or no
 import copy
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -67,7 +68,9 @@ class Trainer:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.rates, self.optimizer = make_optimizer(recipe, self.network)
+        self.rates, self.optimizer = make_optimizer(
+            recipe, self.network, functools.partial(task.rate_of, self.network)
+        )
         task.start(self.network)
         self.step = 0
         self.begun = 0
@@ -127,7 +130,8 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+        if self.step >= recipe.clip_from:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
         self.optimizer.step()
         self.step += 1
         self.task.end_step(self.network)
