@@ -5,6 +5,7 @@ policy, tile, and the SHA-256 of every weights file.
 """
 
 import dataclasses
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from advpure.core.denoisers import (
     check_covered,
 )
 from advpure.core.gradients import GradientMode
+from advpure.core.levelled import LEVELLED, LevelledClassifier, NoiseLevels
 from advpure.core.outputs import Outputs, as_logits
 from advpure.core.own import OwnModel
 from advpure.core.own_recipe import OwnRecipe
@@ -60,6 +62,7 @@ from advpure.purifiers import PURIFIERS
 
 OFFICIAL = "official checkpoint"
 SELECTOR = "selector"
+REPRESENTATION = "representation"
 
 
 class _Loaded(NamedTuple):
@@ -239,8 +242,13 @@ def _load_judge(name: str | Path) -> _Loaded:
     loaded = _load(name)
     if isinstance(loaded.module, Denoiser) or loaded.metadata.get("task") in DENOISERS:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
-    if loaded.metadata.get("task") == SELECTOR:
-        raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
+    task = loaded.metadata.get("task")
+    if task in (SELECTOR, REPRESENTATION):
+        fix = "pass it as selector" if task == SELECTOR else "train a classifier from it"
+        raise BadInput(f"network {str(name)!r}", "is no classifier", fix)
+    if task == LEVELLED:
+        rule, fix = "receives the noise level of its images", "use --defense rrcm"
+        raise BadInput(f"classifier {str(name)!r}", rule, fix)
     trust(loaded.module, _shape(loaded.metadata))
     return loaded
 
@@ -269,6 +277,102 @@ def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[st
         )
     _check_shape(metadata, dataset)
     return selector, identity
+
+
+def load_levelled(
+    dataset: str = DEFAULT_DATASET, weights: str | Path | None = None
+) -> LevelledClassifier:
+    """Load the classifiers of a data set that receive the noise level, as one.
+
+    Args:
+        dataset: A data set's name.
+        weights: Shipped names or weights files, one or a comma list; None for all that ship for
+            the data set. Each level goes to the one that was trained for the fewest.
+
+    Returns:
+        The classifier; `at(sigma)` gives it the noise level.
+
+    Raises:
+        BadInput: when there are none, and for networks of another kind or for other images.
+
+    Example:
+        >>> classifier = load_levelled("digits").at(0.25)
+        >>> round(classifier.node, 5)
+        0.49271
+    """
+    return _load_levelled(dataset, weights)[0]
+
+
+def _load_levelled(
+    dataset: str, weights: str | Path | None
+) -> tuple[LevelledClassifier, dict[str, Any]]:
+    """Load classifiers that receive the noise level, and what identifies them in records."""
+    if weights is None:
+        shipped = f"{dataset_info(dataset).networks}-rrcm"
+        names = [each for each in list_models((LEVELLED,)) if each.startswith(shipped)]
+        if not names:
+            raise BadInput(
+                f"data set {dataset!r}",
+                "has no classifier here that receives the noise level",
+                f"train one, advpure train {shipped}, and pass --classifier FILE",
+            )
+    else:
+        names = [name for name in str(weights).split(",") if name]
+    parts = [_load(name) for name in names]
+    levels = []
+    for name, part in zip(names, parts, strict=True):
+        if part.metadata.get("task") != LEVELLED:
+            raise BadInput(
+                f"network {name!r} of task {str(part.metadata.get('task'))!r}",
+                "is no classifier that receives the noise level",
+                "train one, see advpure train digits-rrcm",
+            )
+        _check_shape(part.metadata, dataset)
+        levels.append(NoiseLevels.of(part.metadata, name))
+    sums = [part.identity["sha256"] for part in parts]
+    together = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+    identity = {
+        "name": ",".join(part.identity["name"] for part in parts),
+        "sha256": together,
+        "nodes": [each.nodes for each in levels],
+    }
+    classifier = LevelledClassifier([part.module for part in parts], levels)
+    return classifier, identity
+
+
+def _judge_of_level(
+    recipe: Any, dataset: str, classifier: Any, idle: Mapping[str, Any]
+) -> tuple[LevelledClassifier, dict[str, Any]]:
+    """Load the classifier of a purifier that leaves its noise, for its level.
+
+    Raises:
+        BadInput: for a classifier of another kind, another N, or settings that mean nothing to it.
+    """
+    for name, value in idle.items():
+        if value:
+            raise BadInput(f"{name} {value}", "means nothing to rrcm", "leave it out")
+    if isinstance(classifier, LevelledClassifier):
+        judge, identity = classifier, _identity(classifier)
+    elif classifier is None or isinstance(classifier, str | Path):
+        judge, identity = _load_levelled(dataset, classifier)
+    else:
+        rule, fix = "does not receive the noise level", "name weights of a levelled classifier"
+        raise BadInput(f"classifier {code_of(classifier).name}", rule, fix)
+    for levels in judge.levels if recipe.nodes is not None else ():
+        if levels.nodes != recipe.nodes:
+            raise BadInput(
+                f"nodes {recipe.nodes}",
+                f"are not the N of the classifier, which was trained with {levels.nodes}",
+                "leave nodes out",
+            )
+    return _of_level(judge, recipe.level / 2, dataset), identity
+
+
+def _of_level(judge: LevelledClassifier, sigma: float, dataset: str) -> LevelledClassifier:
+    """Return a levelled classifier for one level, known to be steady."""
+    view = judge.at(sigma)
+    trust(view, dataset_info(dataset).shape)
+    return view
 
 
 def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -615,6 +719,9 @@ def load_defense(
             raise BadInput(purifier.model.name, "is a whole defense, with its classifier", fix)
         judge, identity = purifier.model, {"name": purifier.name, "is": "the whole defense"}
         purifier = Purifier(purifier.name, Chain(), settings=purifier.settings, gradient=gradient)
+    elif PURIFIERS.get(name).levelled:
+        idle = {"normalize": normalize, "classifier_options": classifier_options}
+        judge, identity = _judge_of_level(purifier.recipe, dataset, classifier, idle)
     elif classifier is None or isinstance(classifier, str | Path):
         judge, identity = load_judge(dataset, classifier, outputs, normalize, classifier_options)
     elif isinstance(classifier, nn.Module) and is_trusted(classifier) and normalize is None:

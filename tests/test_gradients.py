@@ -248,7 +248,7 @@ def test_the_short_chains_default_to_full_and_the_long_ones_to_checkpoint() -> N
     denoiser = GaussianDenoiser(torch.zeros(1, 1, 1), 1.0)
     modes = {name: load_purifier(name, denoiser=denoiser).gradient for name in PURIFIERS}
     assert {name for name, mode in modes.items() if mode == "full"} == {
-        "none", "onestep-ddpm", "onestep-edm", "calibrated", "cm", "cm-ft",
+        "none", "rrcm", "onestep-ddpm", "onestep-edm", "calibrated", "cm", "cm-ft",
     }  # fmt: skip
     assert set(modes.values()) == {"full", "checkpoint"}
 

@@ -21,6 +21,7 @@ POINTS = torch.stack([torch.full(SHAPE, -0.8), torch.full(SHAPE, 0.8)])
 # Every purifier with the names of its steps that have no such form.
 CASES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("none", {}, set()),
+    ("rrcm", {"sigma": 0.25}, set()),
     ("ddpm", {"t": 6}, set()),
     ("ddpm", {"t": 6, "stride": 4, "variance": "small", "forward": "oneshot"}, set()),
     ("ddpm", {"t": 6, "clip_x0": True}, {"ancestral"}),

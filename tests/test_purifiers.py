@@ -242,7 +242,7 @@ def test_levels_of_the_steps_are_told(name: str) -> None:
             z = torch.zeros_like(x)
             slope = step.move(x + 1, z) - step.move(x, z)
             assert slope.item() == pytest.approx(step.gain, rel=1e-12)
-    if chain:
+    if chain and name != "rrcm":  # which leaves its noise to the classifier
         assert chain[-1].sigma == pytest.approx(0.01 if name == "dpm" else 0.0, abs=1e-2)
 
 
@@ -298,7 +298,7 @@ def test_unusable_options_name_the_rule(name: str, options: dict[str, object], r
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name in PURIFIERS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in PURIFIERS if name not in ("none", "rrcm")])
 def test_a_purifier_without_a_denoiser_says_so(name: str) -> None:
     with pytest.raises(BadInput, match="has no denoiser"):
         PURIFIERS.get(name)().chain(None)

@@ -308,6 +308,7 @@ CASES: dict[str, tuple[str, dict[str, object], Callable[[], _Line]]] = {
     "pf-ode truncated": (
         "pf-ode", {"sigma": 0.5, "recipe": "truncated"}, lambda: heun(list(GRID[10:]), 1.0),
     ),
+    "rrcm": ("rrcm", {"sigma": 0.5}, lambda: _Line().noised(1.0, "forward", 1)),
     "cm": ("cm", {}, lambda: oneshot(0.5, GRID[11])),
     "cm-ft": ("cm-ft", {}, lambda: oneshot(0.5, GRID[11])),
     "cm 3 steps": (

@@ -29,10 +29,12 @@ class Recipe:
     Attributes:
         network: Which shipped network it needs: ``edm``, ``cm`` or None.
         votes: Reverse passes that a defense built on it votes over by default.
+        levelled: Whether it leaves noise for a classifier that receives the noise level.
     """
 
     network: ClassVar[str | None] = "edm"
     votes: ClassVar[int] = 1
+    levelled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check every option against its annotation; NumPy numbers become plain ones."""

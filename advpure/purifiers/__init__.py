@@ -20,6 +20,7 @@ for _name, _target, _about in (
     ("pf-ode", "pf_ode:PFODE", "probability-flow ODE by Heun's method, 35 evaluations"),
     ("cm", "cm:ConsistencyPurification", "consistency purification, one evaluation"),
     ("cm-ft", "cm:TunedConsistencyPurification", "the same, fine-tuned for purification"),
+    ("rrcm", "rrcm:RepresentationConsistency", "no denoiser: a classifier that takes the noise"),
     ("densepure", "densepure:DensePure", "reverse passes with a majority vote"),
 ):
     PURIFIERS.register(_name, f"advpure.purifiers.{_target}", about=_about)

@@ -6,7 +6,7 @@ With cosines c_ij between query i and key j, the loss of query i is
 
 the cross-entropy of the similarities against the diagonal.
 
-Source: [Oord2018], equation 4, with the cosine of [Chen2020].
+Source: [Oord2018], equation 4, with the cosine of [Chen2020b].
 """
 
 import torch

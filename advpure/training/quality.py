@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from advpure.base.units import to_model, to_unit
 from advpure.core.chain import Noise
 from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
+from advpure.core.levelled import LEVELLED, LevelledClassifier, NoiseLevels
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.schedules import karras_grid, nearest_node
 from advpure.data import Images, dataset_info, load_images
@@ -67,11 +68,11 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
 
     Returns:
         For a selector how often it chooses, and the certified classifier's rates there and
-        elsewhere. For a representation how often the nearest training image has the right class.
-        For a classifier its rate on all test images; one that was trained behind a
-        denoiser or under noise also has its rates there. For a denoiser the rates of the shipped
-        classifier behind it, on the first 1,000 images, one per noise level; none where no
-        classifier ships.
+        elsewhere. For a classifier its rate on all test images; one that was trained behind a
+        denoiser or under noise also has its rates there. For one that receives the noise level
+        its rates at its levels, for a representation how often the nearest training image has the
+        right class, and for a denoiser the rates of the shipped classifier behind it, each on the
+        first 1,000 images, one per noise level; none where no classifier ships.
     """
     data = load_images(metadata["dataset"])
     first = Images(*(part[:_LIMIT] for part in data))
@@ -87,6 +88,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return rates
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
+    if metadata["task"] == LEVELLED:
+        return _at_levels(network, metadata, first)
     if metadata["task"] == "representation":
         return _neighbours(network, metadata, first)
     classifier_name = dataset_info(metadata["dataset"]).classifier
@@ -118,6 +121,18 @@ def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) ->
             if bool(rows.any()):
                 what = f"certified classifier right {under} where {where}"
                 rates.append(_count(what, certified, noisy[rows], data.labels[rows]))
+    return rates
+
+
+def _at_levels(network: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:
+    """Measure a classifier that receives the noise level, under noise of its levels."""
+    classifier = LevelledClassifier([network], [NoiseLevels.of(metadata, metadata["name"])])
+    rates = []
+    for sigma in metadata["noise_sigmas"] or LEVELS_OF_CERTIFICATES:
+        view = classifier.at(sigma)
+        noisy = _noised(data, sigma, lambda x: x)
+        what = f"accuracy under noise {sigma:g} (network level {view.node:.4g})"
+        rates.append(_count(what, view, noisy, data.labels))
     return rates
 
 

@@ -14,15 +14,16 @@ from advpure.base.errors import BadInput
 from advpure.base.storage import TRAINING_FILE, refuse_other_use
 from advpure.base.validation import Range, instance, number, whole
 from advpure.data import DATASETS, dataset_info
-from advpure.models import model_path
-from advpure.networks import ConvNet, build_network
+from advpure.models import list_models, model_path
+from advpure.networks import ConvNet, RepresentationNetwork, build_network
+from advpure.networks.representation import carry_over
 from advpure.networks.weights import LoadedNetwork, load_network, sha256, state_sha256
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
-from advpure.training.recipe import Recipe, load_recipe
+from advpure.training.recipe import Recipe, list_recipes, load_recipe
 from advpure.training.tasks import DENOISES, make_task
 from advpure.training.trainer import Trainer
 
@@ -69,7 +70,8 @@ def train(
     """Train a network, or go on where an earlier call stopped.
 
     Args:
-        recipe: Name of a recipe, path of a TOML file, or a recipe.
+        recipe: Name of a recipe, path of a TOML file, or a recipe. Its teacher, where it does not
+            ship but has a recipe, is trained first, in the folder beside `out`.
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
@@ -105,7 +107,8 @@ def train(
     refuse_other_use(folder, TRAINING_FILE)
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"folder {folder}", "is a file", "choose another folder")
-    start, origin = _teacher(plan)
+    made_first = _made_first(plan, folder, device, save_seconds, progress)
+    start, origin = _teacher(plan, made_first)
     task = make_task(plan, start)
     network, config = _network(plan, start)
     _check_fits(plan, network)
@@ -209,11 +212,27 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
         )
 
 
-def _teacher(plan: Recipe) -> tuple[LoadedNetwork | None, dict[str, str]]:
+def _made_first(
+    plan: Recipe, folder: Path, device: str, save_seconds: float, progress: bool
+) -> Path | None:
+    """Train a teacher that does not ship but has a recipe, in the folder beside; None for others.
+
+    So a model of several stages is made by one command, which goes on where it stopped.
+    """
+    name = plan.teacher
+    if name is None or name in list_models() or name not in list_recipes():
+        return None
+    beside = folder.parent / name
+    return train(
+        name, out=beside, device=device, save_seconds=save_seconds, progress=progress
+    ).weights
+
+
+def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | None, dict[str, str]]:
     """Load the teacher, and say which file it was."""
     if plan.teacher is None:
         return None, {}
-    path = _weights_path(plan.teacher)
+    path = path or _weights_path(plan.teacher)
     return load_network(path), {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
 
 
@@ -235,8 +254,11 @@ def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, di
             "mend architecture or teacher",
         )
     config = {**teacher.metadata["config"], **plan.network}
-    network = build_network(plan.architecture, config)
+    generator = step_generator(plan.seed, "initial weights")
+    network = build_network(plan.architecture, config, generator)
     state = teacher.network.state_dict()
+    if isinstance(network, RepresentationNetwork):
+        state = carry_over(state, network)
     if plan.network.get("classes") == 1:
         state = average_tokens(state)
     check_same_names(state, network.state_dict(), f"teacher {plan.teacher}")

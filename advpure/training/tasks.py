@@ -244,12 +244,18 @@ TASKS.register(
     f"{_HERE}.representation_tuning:RepresentationTuningTask",
     about="classifier that takes the noise level, from such a representation",
 )
+TASKS.register(
+    "levelled",
+    f"{_HERE}.representation_tuning:RepresentationTuningTask",
+    about="classifier that takes the noise level, from nothing",
+)
 NEEDS_TEACHER = {
     "consistency",
     "consistency-tuning",
     "consistency-unconditional",
     "classifier-denoised",
     "calibration",
+    "representation-tuning",
 }
 """Tasks that start from a trained network."""
 DENOISES = {
@@ -261,6 +267,7 @@ DENOISES = {
     "calibration",
     "representation",
     "representation-tuning",
+    "levelled",
 }
 """Tasks whose network takes images and noise levels; those of the others take images alone."""
 

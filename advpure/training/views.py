@@ -44,7 +44,7 @@ class Views:
     """How strongly two views of an image differ.
 
     Attributes:
-        crop: Smallest share of the area that a crop keeps; the largest is 1.
+        crop: Smallest share of the area that a crop keeps; the largest is 1, and 1 is no crop.
         jitter: Greatest change of brightness, contrast, saturation (factors 1 +- x) and hue
             (turns, +- x).
         jitter_share: Share of the images whose colours change.
@@ -94,7 +94,7 @@ class Views:
             drawn = uniform((count,), generator) < share
             return drawn.to(images.device)[:, None, None, None]
 
-        view = crop_images(images, self.crop, generator)
+        view = crop_images(images, self.crop, generator) if self.crop < 1 else images
         if self.jitter_share:
             view = torch.where(
                 chosen(self.jitter_share), change_colours(view, self.jitter, generator), view

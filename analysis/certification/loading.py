@@ -24,6 +24,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import fields_of
 from advpure.core.chain import Chain, Noise
 from advpure.core.defense import Defense, classified
+from advpure.core.levelled import LevelledClassifier
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import DatasetInfo, Images, dataset_info
@@ -76,7 +77,25 @@ class LoadedCertification(Loaded):
     def classify(self, sigma: float, stage: str) -> Classify:
         """Return the base classifier of a noise level, for the samples of a stage."""
         pack = None if self.selector is None else self.selector.pack
-        return base_classifier(self.defense, self.chains[sigma], stage_xi(self.xi, stage), pack)
+        defense = at_level(self.defense, sigma)
+        return base_classifier(defense, self.chains[sigma], stage_xi(self.xi, stage), pack)
+
+
+def at_level(defense: Defense, sigma: float) -> Defense:
+    """Return a defense whose classifier, where it receives the noise level, is for this one.
+
+    Args:
+        defense: The defense; it stays as it is.
+        sigma: Standard deviation of the smoothing noise, [0, 1] units.
+
+    Raises:
+        BadInput: for a level that the classifier was not trained for.
+    """
+    if not isinstance(defense.classifier, LevelledClassifier):
+        return defense
+    view = defense.at()
+    view.classifier = defense.classifier.at(sigma)
+    return view
 
 
 def _classes(defense: Defense, info: DatasetInfo) -> int:
@@ -113,6 +132,8 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
     if info.digest is not None:  # of images that a user brings, the classifier knows the classes
         procedure = run.resolved_procedure(_classes(defense, info))
     chains = {s: _chain_at(defense.purifier, s, has_level) for s in procedure.sigmas}
+    for sigma in procedure.sigmas:
+        at_level(defense, sigma)
     images = run.load_images()
     images = Images(images.images.cpu(), images.labels.cpu(), images.ids)
     described = {
