@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ from advpure.core.tiling import check_tile
 from advpure.data import DATASETS, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
-from advpure.networks.weights import load_network, sha256, state_sha256
+from advpure.networks.weights import load_network, read_header, sha256, state_sha256
 from advpure.options import read_options
 from advpure.own_classifiers import (
     CLASSIFIERS,
@@ -309,7 +309,8 @@ def _load_levelled(
     """Load classifiers that receive the noise level, and what identifies them in records."""
     if weights is None:
         shipped = f"{dataset_info(dataset).networks}-rrcm"
-        names = [each for each in list_models((LEVELLED,)) if each.startswith(shipped)]
+        names = [each for each in list_models() if each.startswith(shipped)]
+        names = [each for each in names if _tuned_at(each)]
         if not names:
             raise BadInput(
                 f"data set {dataset!r}",
@@ -338,6 +339,13 @@ def _load_levelled(
     }
     classifier = LevelledClassifier([part.module for part in parts], levels)
     return classifier, identity
+
+
+def _tuned_at(name: str) -> Sequence[float]:
+    """Return the levels that a shipped network was tuned to classify at, none for another kind."""
+    metadata = read_header(model_path(name))["metadata"]
+    levels: Sequence[float] = metadata.get("noise_sigmas", ())
+    return levels if metadata.get("task") == LEVELLED else ()
 
 
 def _judge_of_level(

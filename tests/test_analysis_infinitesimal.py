@@ -37,6 +37,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "onestep-edm": [{"sigma": 0.25}, {"sigma": 0.25, "clip": True}],
     "calibrated": [{"sigma": 0.25}],
     "pf-ode": [{"sigma": 0.25, "nodes": 4}],
+    "rrcm": [{"sigma": 0.25}],
     "cm": [{"sigma": 0.25}, {"sigma": 0.25, "steps": 2, "clip": True}],
     "cm-ft": [{"sigma": 0.5}],
     "densepure": [{"sigma": 0.25, "steps": 3}],

@@ -18,7 +18,7 @@ from advpure.sweeps.published import Printed, published
 from advpure.sweeps.strict_yaml import read_yaml
 
 SIZES = ("small", "full")
-PAPERS = ("000", "001", "003")
+PAPERS = ("000", "001", "003", "004")
 TINY = """
 title: A law in small
 about: One denoising step.

@@ -506,6 +506,7 @@ def test_every_recipe_s_loss_settings_are_known_to_its_task(
         "classifier-denoised": load_network(model_path("digits-classifier")),
         "calibration": teacher("edm"),
         "consistency-unconditional": load_network(model_path("digits-cm")),
+        "representation-tuning": teacher("representation", nodes=81),
     }
     if recipe.task == "classifier-denoised":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "denoiser": "digits-edm"})
