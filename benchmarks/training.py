@@ -63,8 +63,8 @@ def measure(name: str, steps: int = 3, repeats: int = 5) -> dict[str, object]:
         repeat()
         ratios, seconds, least = [], [], []
         for _ in range(repeats):
-            seconds.append(_time(train))
-            least.append(_time(repeat))
+            seconds.append(time_of(train))
+            least.append(time_of(repeat))
             ratios.append(seconds[-1] / least[-1])
     images = steps * recipe.batch
     return {
@@ -111,11 +111,11 @@ def noise_images(recipe: Recipe, count: int) -> RawSplit:
     return RawSplit(pixels, torch.arange(count) % 10, 255)
 
 
-def _time(function: Callable[[], None]) -> float:
+def time_of(function: Callable[[], None]) -> float:
     """Return the processor's seconds of a call."""
-    start = time.process_time()
+    start = time.processtime_of()
     function()
-    return time.process_time() - start
+    return time.processtime_of() - start
 
 
 def main() -> None:

@@ -97,10 +97,8 @@ class ConvEncoder(RepresentationNetwork):
         self.config = config
         self.wave = NoiseFeatures(config.embedding // 2)
         self.embed = nn.Linear(2 * (config.embedding // 2), config.embedding)
-        kernel = {"kernel_size": 3, "padding": 1}
-        if config.patch > 1:
-            kernel = {"kernel_size": config.patch, "stride": config.patch}
-        self.enter = nn.Conv2d(config.image_channels, config.channels[0], **kernel)
+        side, stride, border = (config.patch, config.patch, 0) if config.patch > 1 else (3, 1, 1)
+        self.enter = nn.Conv2d(config.image_channels, config.channels[0], side, stride, border)
         widths = (config.channels[0], *config.channels)
         self.levels = nn.ModuleList(_Level(a, b, config) for a, b in pairwise(widths))
 

@@ -46,7 +46,8 @@ def represent(network: nn.Module, x: Tensor, level: float, sigma_data: float) ->
     """
     parts = []
     with torch.no_grad(), unwrapped(network) as inner:  # a measurement: nothing differentiates it
-        for part in x.split(_CHUNK):
+        for start in range(0, len(x), _CHUNK):
+            part = x[start : start + _CHUNK]
             features: Tensor = inner.features(*network_inputs(part, level, sigma_data))
             parts.append(F.normalize(features.float(), dim=1))
     return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class InBfloat16(nn.Module):
 
 
 @contextmanager
-def unwrapped(network: nn.Module) -> Iterator[nn.Module]:
+def unwrapped(network: nn.Module) -> Iterator[Any]:
     """Give the network behind the wrapper, to call its methods in the precision it is meant for.
 
     What they return is in that precision: call `float()` on it before a loss.

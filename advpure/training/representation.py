@@ -37,7 +37,7 @@ from advpure.training.curricula import representation_nodes, sigmoid_decay
 from advpure.training.neighbours import Memory, neighbour_classes
 from advpure.training.precision import unwrapped
 from advpure.training.randomness import integers, normal
-from advpure.training.tasks import Batch, Task, take, validation_batch
+from advpure.training.tasks import Batch, Task, take
 from advpure.training.views import VIEWS, Views
 
 _DEFAULTS = {
@@ -65,7 +65,7 @@ class RepresentationTask(Task):
     """Pre-train an encoder of noisy images without labels.
 
     Args:
-        dataset: Data set that is validated on.
+        dataset: Data set whose training images also validate.
         settings: sigma_data, sigma_min, sigma_max; first and last (s0 and s1 of the grid);
             temperature; contrastive and consistency (weights of the two kinds of terms, 0 for
             none); trajectory (`noise` or `ode`) and denoiser (a shipped name or a weights file,
@@ -80,7 +80,7 @@ class RepresentationTask(Task):
     def __init__(
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
     ) -> None:
-        """Check the settings, read the validation images and their neighbours."""
+        """Check the settings, read the images that validate and their neighbours."""
         values = take(settings, _DEFAULTS)
         self.values, self.views = values, Views.of(values)
         self.range = checked_range({name: values[name] for name in RANGE})
@@ -97,8 +97,10 @@ class RepresentationTask(Task):
         if not (values["contrastive"] or values["consistency"]):
             raise BadInput("contrastive 0 and consistency 0", "leave no loss", "raise one")
         self.denoiser = self._trajectory(str(values["denoiser"]))
-        self.held_out = validation_batch(dataset, _ASKED)
-        self.memory = Memory.first(dataset, _MEMORY)
+        known = Memory.first(dataset, _MEMORY + _ASKED)
+        kept = len(known.labels) * _MEMORY // (_MEMORY + _ASKED)
+        self.memory = Memory(known.images[:kept], known.labels[:kept])
+        self.held_out = Batch(known.images[kept:], known.labels[kept:])
         self.target: RepresentationNetwork | None = None
         self.begin_step(0, 1)
 
@@ -200,11 +202,12 @@ class RepresentationTask(Task):
             levels.append(t)
         count, lost = len(clean), torch.zeros((), device=clean.device)
         with unwrapped(network) as inner:
-            # One call for all states: rows do not see each other before the projection head.
+            # One call for all states: rows do not see each other before the projection head. It
+            # comes before the calls without gradient, since autocast keeps the weights it casts.
             online = inner.features(*self._inputs(states, levels)).split(count)
             if weights[0]:
                 asked = [inner.project(each) for each in online[:2]]
-                keys = self._targets(states[:2], end, inner)
+                keys = self._targets(states[:2], end)
                 lost = lost + weights[0] * (
                     self._nce(asked[0], keys[1]) + self._nce(asked[1], keys[0])
                 )
@@ -215,13 +218,13 @@ class RepresentationTask(Task):
                 lost = lost + weights[1] * self._nce(online[-1], aim)
         return lost
 
-    def _targets(self, states: list[Tensor], level: float, inner: nn.Module) -> list[Tensor]:
+    def _targets(self, states: list[Tensor], level: float) -> list[Tensor]:
         """Return the average's projections of both views; each normalised by its own batch."""
         target = self.target
         assert target is not None
         with torch.no_grad():  # the target is a constant: that is the method
             features = target.features(*self._inputs(states, [level] * len(states)))
-            return [target.project(each) for each in features.split(len(states[0]))]
+            return [target.project(each) for each in features.chunk(len(states))]
 
     def _nce(self, queries: Tensor, keys: Tensor) -> Tensor:
         return info_nce(queries.float(), keys.float(), float(self.values["temperature"]))
@@ -243,10 +246,11 @@ class RepresentationTask(Task):
         return torch.cat([x for x, _ in pairs]), torch.cat([c for _, c in pairs])
 
     def score(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return which noisy images have the class of their nearest training image, [B].
+        """Return which noisy images have the class of the nearest clean image, [B].
 
-        The noise is sigma 0.25, the distance the cosine of the representations, the training
-        images are the first 1,000, clean.
+        The noise is sigma 0.25, the distance the cosine of the representations. All images are
+        training images, the first 1,500: two thirds of them are clean, a third is asked. So no
+        test image has a say in when to stop.
         """
         clean = to_model(batch.images)
         noise = normal(clean.shape, generator).to(clean.device)

@@ -160,13 +160,13 @@ def _grey(images: Tensor) -> Tensor:
     """Return the luma, [B, 1, H, W]; the image itself where it has one channel."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    red, green, blue = images.split(1, 1)
+    red, green, blue = (images[:, k : k + 1] for k in range(3))
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of RGB images by [B, 1, 1, 1] turns, through hue, saturation and value."""
-    red, green, blue = images.split(1, 1)
+    red, green, blue = (images[:, k : k + 1] for k in range(3))
     value, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     chroma = value - least
     safe = chroma.clamp(min=1e-12)
