@@ -113,9 +113,9 @@ def noise_images(recipe: Recipe, count: int) -> RawSplit:
 
 def time_of(function: Callable[[], None]) -> float:
     """Return the processor's seconds of a call."""
-    start = time.processtime_of()
+    start = time.process_time()
     function()
-    return time.processtime_of() - start
+    return time.process_time() - start
 
 
 def main() -> None:
