@@ -270,12 +270,13 @@ def test_outputs_are_those_of_the_released_code(tmp_path: Path) -> None:
 
 
 def test_a_fine_tuned_file_becomes_a_classifier_with_a_stated_n(tmp_path: Path) -> None:
-    state = {f"module.base_model.{name}": value for name, value in official().items()}
+    encoder = official(image_size=32, patch=8)
+    state = {f"module.base_model.{name}": value for name, value in encoder.items()}
     head = torch.randn(10, 32, generator=step_generator(1))
     state |= {"module.linear_head.weight": head, "module.linear_head.bias": torch.zeros(10)}
     torch.save(state, tmp_path / "linear_300k_x.pt")
     net = read_rrcm(tmp_path / "linear_300k_x.pt", heads=2)
-    x, noise = torch.randn(2, 3, 8, 8, generator=step_generator(2)), torch.zeros(2)
+    x, noise = torch.randn(2, 3, 32, 32, generator=step_generator(2)), torch.zeros(2)
     torch.testing.assert_close(net(x, noise), net.encode(x, noise) @ head.T)
     whole = read_rrcm(tmp_path / "linear_300k_x.pt", heads=2, normed=True)
     torch.testing.assert_close(whole(x, noise), net.features(x, noise) @ head.T)
