@@ -10,6 +10,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advpure.analysis.robustness.call import evaluate
     from advpure.base.errors import BadInput, MissingExtra
     from advpure.core.defense import Defense, Policy
     from advpure.core.purifier import Purifier
@@ -26,6 +27,7 @@ __all__ = [
     "Policy",
     "Purifier",
     "RandomnessConfig",
+    "evaluate",
     "load_classifier",
     "load_defense",
     "load_denoiser",
@@ -40,6 +42,7 @@ _HOME = {
     "Policy": "core.defense",
     "Purifier": "core.purifier",
     "RandomnessConfig": "core.randomness",
+    "evaluate": "analysis.robustness.call",
     "load_classifier": "loading",
     "load_defense": "loading",
     "load_denoiser": "loading",

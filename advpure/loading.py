@@ -19,9 +19,10 @@ from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
-from advpure.base.imports import code_of, load_code, names_code
+from advpure.base.imports import Code, code_of, load_code, names_code
 from advpure.base.validation import as_integer, instance, number, shown
 from advpure.checkpoints.choices import split_choices
+from advpure.checkpoints.hub import CACHED, RANDOM, hub_network, is_hub
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
@@ -43,11 +44,11 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import NoiseStrength, Recipe
 from advpure.core.steady import is_trusted, trust, trusted_shape
 from advpure.core.tiling import check_tile
-from advpure.data import DATASETS, dataset_info
+from advpure.data import DATASETS, Source, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
 from advpure.networks.weights import load_network, sha256, state_sha256
-from advpure.options import read_options
+from advpure.options import read_options, read_values
 from advpure.own_classifiers import (
     CLASSIFIERS,
     Normalize,
@@ -111,7 +112,7 @@ def load_denoiser(model: str | Path) -> Denoiser:
 
 
 def _load_denoiser(
-    model: str | Path, dataset: str | None = None
+    model: str | Path, dataset: Source | None = None
 ) -> tuple[Denoiser, dict[str, str]]:
     """Load a denoiser, for the images of a data set, and what identifies it."""
     network, metadata, identity = _load(model)
@@ -145,7 +146,7 @@ def _load_denoiser(
 
 
 def load_classifier(
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     weights: str | Path | None = None,
     *,
     outputs: Outputs = "logits",
@@ -158,7 +159,8 @@ def load_classifier(
         dataset: A data set's name.
         weights: Another weights file or shipped name, ``NAME:FILE`` for an official checkpoint,
             such as ``resnet56-cifar10:resnet56-4bfd9763.th``, code of yours as
-            ``file.py:attribute``, or a TorchScript or `torch.export` file.
+            ``file.py:attribute``, ``timm:NAME`` or ``torchvision:NAME``, or a TorchScript or
+            `torch.export` file.
         outputs: What its network answers with: ``logits``, ``probabilities`` or ``labels``; the
             module that is returned answers with logits (`advpure.core.outputs`, also for the cost).
         normalize: MEAN/STD of the images that it takes, comma lists; see `Normalize`.
@@ -175,14 +177,14 @@ def load_classifier(
     return load_judge(dataset, weights, outputs, normalize, options)[0]
 
 
-def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
+def _answering(judge: nn.Module, dataset: Source, outputs: Outputs) -> nn.Module:
     """Return a classifier of a data set that answers with logits."""
     wrapped = as_logits(judge, outputs, len(dataset_info(dataset).classes))
     return trust(wrapped, trusted_shape(judge)) if is_trusted(judge) else wrapped
 
 
 def load_judge(
-    dataset: str,
+    dataset: Source,
     weights: str | Path | None,
     outputs: Outputs = "logits",
     normalize: str | None = None,
@@ -201,6 +203,8 @@ def load_judge(
         BadInput: as `load_classifier`, and for one that was trained on images of another shape.
     """
     name = _classifier_name(dataset, weights)
+    if is_hub(name):
+        return _hub_judge(str(name), dataset, outputs, normalize, options or {})
     if is_code(name) or (isinstance(name, str) and name in CLASSIFIERS):
         model, facts = named_classifier(str(name), dataset, outputs, normalize, options)
         return model, _said(facts, outputs)
@@ -225,9 +229,28 @@ def load_judge(
     }
 
 
+def _hub_judge(
+    name: str,
+    dataset: Source,
+    outputs: Outputs,
+    normalize: str | None,
+    options: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a classifier of timm or torchvision, see `advpure.checkpoints.hub`."""
+    fields = {"weights": (str, CACHED), "classes": (int | None, None)}
+    chosen = read_values(fields, options, f"classifier {name}")
+    classes = chosen["classes"] or len(dataset_info(dataset).classes)
+    network, identity = hub_network(name, classes=classes, weights=chosen["weights"])
+    code = Code(name, network, identity["sha256"], "")
+    model, facts = own_classifier(
+        network, code, dataset, outputs, normalize, is_untrained=chosen["weights"] == RANDOM
+    )
+    return model, _said({**facts, **identity}, outputs)
+
+
 def is_code(name: object) -> bool:
     """Return whether a name of a network is code of a user's, and no official checkpoint."""
-    return names_code(name) and split_reference(str(name)) is None
+    return names_code(name) and not is_hub(name) and split_reference(str(name)) is None
 
 
 def _said(identity: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
@@ -245,7 +268,7 @@ def _load_judge(name: str | Path) -> _Loaded:
     return loaded
 
 
-def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
+def load_selector(dataset: Source, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
     """Load the selector of a composition, and what identifies it in records.
 
     Args:
@@ -295,7 +318,7 @@ def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
     return shape
 
 
-def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
+def _check_shape(metadata: Mapping[str, Any], dataset: Source) -> None:
     """Refuse a network of ours that was trained on images of another shape."""
     trained, theirs, ours = metadata.get("dataset"), _shape(metadata), dataset_info(dataset).shape
     if theirs is not None and theirs != ours:
@@ -313,7 +336,7 @@ def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
         )
 
 
-def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
+def _classifier_name(dataset: Source, weights: str | Path | None) -> str | Path:
     name = dataset_info(dataset).classifier if weights is None else weights
     if name is None:
         raise BadInput(
@@ -343,7 +366,7 @@ def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
 
 def load_purifier(
     name: Any,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -359,7 +382,8 @@ def load_purifier(
     Args:
         name: A name in `advpure.purifiers.PURIFIERS`, such as ``cm`` or ``ddpm``, code of yours as
             ``file.py:attribute`` or ``package.module:attribute``, or an object: a module or
-            function of images in [0, 1], see docs/your-model.md.
+            function of images in [0, 1], a chain, or a purifier that is built; see
+            docs/your-model.md.
         dataset: The data set whose shipped networks and tile it uses.
         t: Strength in time steps.
         sigma: Strength as noise level in [0, 1] units, instead of t.
@@ -403,7 +427,7 @@ def load_purifier(
 
 def _load_purifier(
     name: Any,
-    dataset: str,
+    dataset: Source,
     *,
     t: int | None,
     sigma: float | None,
@@ -415,6 +439,9 @@ def _load_purifier(
     **options: Any,
 ) -> Purifier:
     """Load a purifier, or a model that is a whole defense."""
+    if isinstance(name, Purifier | Defense):
+        told = {"t": t, "sigma": sigma, "weights": weights, "denoiser": denoiser, **options}
+        return _built_purifier(name, dataset, xi, gradient, tile, told)
     if denoiser is not None and weights is not None:
         fix = "give one of them"
         raise BadInput(f"weights {weights} and a denoiser", "exclude each other", fix)
@@ -478,6 +505,28 @@ def _load_purifier(
     )
     purifier.training = False  # and not .eval(), which would switch a user's module
     return purifier
+
+
+def _built_purifier(
+    built: Purifier | Defense,
+    dataset: Source,
+    xi: RandomnessConfig | None,
+    gradient: GradientMode | None,
+    tile: int | None,
+    told: Mapping[str, Any],
+) -> Purifier:
+    """Return a view of a purifier that is built already, for the images of a data set."""
+    purifier = built.purifier if isinstance(built, Defense) else built
+    for option, value in told.items():
+        if value is not None:
+            rule = f"means nothing to a {type(built).__name__}, which is built already"
+            raise BadInput(f"{option} {shown(value)}", rule, "leave it out, or name the purifier")
+    view = purifier.at(xi=xi, gradient=gradient)
+    settings = {each: value for each, value in purifier.settings.items() if each != "classifier"}
+    if "purifier" not in settings:  # made by hand, so nobody said what it is made of
+        settings = {"purifier": purifier.name, **settings, "code": code_of(purifier).sha256}
+    view.settings, view.tile, view.ids = settings, _tile(dataset, tile), None
+    return view
 
 
 def _title(name: Any) -> str:
@@ -549,7 +598,7 @@ def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model
 
 def load_defense(
     name: Any,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -609,7 +658,14 @@ def load_defense(
         **options,
     )
     judge: nn.Module
-    if purifier.model is not None and purifier.model.answers == "classes":
+    if isinstance(name, Defense):
+        if classifier is not None or normalize is not None:
+            fix = "leave --classifier and --normalize out"
+            raise BadInput(f"defense {name.purifier.name}", "has its classifier", fix)
+        known = name.purifier.settings.get("classifier")
+        judge, identity = name.classifier, known or _identity(name.classifier)
+        policy = name.policy if policy is None else policy
+    elif purifier.model is not None and purifier.model.answers == "classes":
         if classifier is not None or normalize is not None:
             fix = "leave --classifier and --normalize out"
             raise BadInput(purifier.model.name, "is a whole defense, with its classifier", fix)
@@ -657,7 +713,7 @@ def describe(defense: Defense) -> dict[str, Any]:
     }
 
 
-def _tile(dataset: str, tile: int | None) -> int | None:
+def _tile(dataset: Source, tile: int | None) -> int | None:
     if tile is None:
         return dataset_info(dataset).tile
     tile = check_tile(tile) if as_integer(tile) != 0 else 0

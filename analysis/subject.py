@@ -17,12 +17,13 @@ from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
 from advpure.base.units import Norm, parse_eps, refuse_l1
 from advpure.base.validation import validate, words
+from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
-from advpure.data import Images, dataset_info, load_images
+from advpure.data import Images, Source, dataset_info, find_dataset, load_images
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -34,12 +35,12 @@ Model = str | Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A purifier and images, by name; the purifier may be an object.
+    """A purifier and images, by name or as objects.
 
     Attributes:
         defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
         dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
-            own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
+            own: an .npz, .npy, .pt or .parquet file, a folder, or file.py:NAME.
         n: Images, 1 or more, from the front; 0 for all. Default: all of a subset that is given,
             else as many of the test images as the data set says.
         subset: Which images: test, train, first-100, every-20th, 100:200, or a file. Default: the
@@ -61,7 +62,7 @@ class Subject:
     """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
 
     defense: Annotated[Model, Flag("--defense", "-d")] = "cm"
-    dataset: str = DEFAULT_DATASET
+    dataset: Source = DEFAULT_DATASET
     n: Annotated[int | None, Flag("--n", "-n")] = None
     subset: str | None = None
     t: int | None = None
@@ -76,9 +77,11 @@ class Subject:
     def __post_init__(self) -> None:
         """Check every field, those of the run that inherits them too, by its annotation."""
         validate(self)
+        if not isinstance(self.dataset, str):  # read once, and named in records by what it holds
+            object.__setattr__(self, "dataset", find_dataset(self.dataset))
         for name in ("defense", "denoiser", "classifier"):
             value = getattr(self, name, None)
-            if not (value is None or callable(value) or isinstance(value, tuple | list)):
+            if not (value is None or callable(value) or isinstance(value, tuple | list | Chain)):
                 words(value, name)
         for name, instead in self.unused.items():
             refuse_idle(self, (name,), "means nothing here", instead)
@@ -133,7 +136,7 @@ class Subject:
         content = dataset_info(self.dataset).digest
         return {
             "verb": verb,
-            "dataset": self.dataset,
+            "dataset": str(self.dataset),
             "subset": self.subset or "test",
             "n": len(images.ids),
             "device": self.device,
@@ -171,7 +174,7 @@ class DefenseSubject(Subject):
 
     Attributes:
         classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE. Your
-            own: file.py:NAME, or a TorchScript or torch.export file.
+            own: file.py:NAME, timm:NAME, torchvision:NAME, a TorchScript or torch.export file.
         normalize: MEAN/STD of the images that your classifier takes, e.g. 0.5,0.5,0.5/0.5,0.5,0.5.
         classifier_options: Argument of your classifier, KEY=VALUE.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``.

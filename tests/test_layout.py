@@ -70,7 +70,7 @@ def _imports(source: str) -> list[str]:
 
 def _layer(module: str) -> str:
     """Return the part of the house that a module belongs to."""
-    part = module.split(".")[1] if "." in module else "loading"
+    part = module.split(".")[1] if "." in module else "names"
     return {
         "entry": "cli",
         "__main__": "cli",
@@ -93,6 +93,7 @@ MAY_IMPORT = {
     "models": ("base", "networks"),
     "checkpoints": ("base", "core", "networks"),
     "loading": _BELOW,
+    "names": (*_MIDDLE, "attacks", "analysis"),
     "compat": _BELOW,
     "training": (*_BELOW, "statistics"),
     "runs": ("base", "core"),

@@ -48,7 +48,7 @@ from advpure.core.chain import Noise
 from advpure.core.gradients import GradientMode, differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
-from advpure.data import dataset_info, load_images
+from advpure.data import Source, dataset_info, load_images
 from advpure.loading import load_denoiser, load_purifier, own_denoiser
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -156,7 +156,7 @@ class GradientCheck:
 
 def check_gradients(
     defenses: str | PurifierFactory | Sequence[str | PurifierFactory],
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -221,7 +221,7 @@ def most_passes(directions: int) -> tuple[int, int]:
 
 def purifier_factory(
     name: str,
-    dataset: str,
+    dataset: Source,
     strengths: Mapping[str, float | None],
     options: Mapping[str, Any],
     weights: str | Path | None,
