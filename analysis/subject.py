@@ -274,7 +274,7 @@ class Attacked(Ball):
     """An attack and its threat model.
 
     Attributes:
-        attack: Attack; `advpure models` lists them.
+        attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD.
         attack_options: Other setting of the attack, KEY=VALUE.
     """
 

@@ -224,9 +224,10 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
 
     Attributes:
-        attack: Attack; `advpure models` lists them. auto: standard, but pgd with --transfer-from or
-            an option of pgd.
-        budget: Evaluations an image of the standard attack. Default: 2000.
+        attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD. auto:
+            standard, but pgd with --transfer-from or an option of pgd.
+        budget: Evaluations an image. Default: 2000 of the standard attack, 10000 of another
+            library's.
         protocol: paper: PGD of 40 steps of eps/30 from a random start, the paper's.
         randomness: Attack and decide under one randomness configuration, or under disjoint draws.
         draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.

@@ -106,8 +106,15 @@ class Library:
 
 _HERE = "advpure.attacks.engines"
 LIBRARIES: Registry[Library] = Registry("attack library")
-for _name in ("foolbox", "torchattacks", "art", "autoattack"):
-    LIBRARIES.register(_name, f"{_HERE}.{_name}:LIBRARY", about=f"attacks of {_name}")
+for _name, _example in (
+    ("foolbox", "LinfPGD"),
+    ("torchattacks", "APGD"),
+    ("art", "SquareAttack"),
+    ("autoattack", "standard"),
+):
+    LIBRARIES.register(
+        _name, f"{_HERE}.{_name}:LIBRARY", about=f"its attacks by name, as {_name}:{_example}"
+    )
 
 
 class EngineAttack(Protocol):
