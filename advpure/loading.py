@@ -47,6 +47,7 @@ from advpure.core.tiling import check_tile
 from advpure.data import DATASETS, Source, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
+from advpure.networks.joint import JointClassifier
 from advpure.networks.weights import load_network, sha256, state_sha256
 from advpure.options import read_options, read_values
 from advpure.own_classifiers import (
@@ -61,6 +62,7 @@ from advpure.purifiers import PURIFIERS
 
 OFFICIAL = "official checkpoint"
 SELECTOR = "selector"
+JOINT = "joint"
 
 
 class _Loaded(NamedTuple):
@@ -87,6 +89,10 @@ def _load(model: str | Path) -> _Loaded:
         path = model_path(str(model))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
+    if metadata.get("task") == JOINT:
+        level = metadata.get("l0")
+        what = f"l0 of {str(model)!r}"
+        network = JointClassifier(network, None if level is None else number(level, what))
     return _Loaded(network, metadata, {"name": path.stem, "sha256": sha256(path)})
 
 
@@ -266,6 +272,31 @@ def _load_judge(name: str | Path) -> _Loaded:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as selector")
     trust(loaded.module, _shape(loaded.metadata))
     return loaded
+
+
+def load_joint(
+    dataset: Source, weights: str | Path | None = None
+) -> tuple[JointClassifier, dict[str, Any]]:
+    """Load a joint classifier and discriminator, and what identifies it in records.
+
+    Args:
+        dataset: A data set's name.
+        weights: As `load_classifier`; None for the shipped joint model. A classifier that was not
+            trained to discriminate is taken too, and has no reference level `l0`.
+
+    Raises:
+        BadInput: as `load_judge`.
+
+    Example:
+        >>> load_joint("digits", "digits-classifier")[0].l0 is None
+        True
+    """
+    name = f"{dataset_info(dataset).networks}-joint" if weights is None else weights
+    judge, identity = load_judge(dataset, name)
+    if isinstance(judge, JointClassifier):
+        return judge, identity
+    joint = JointClassifier(judge)
+    return trust(joint, trusted_shape(judge)) if is_trusted(judge) else joint, identity
 
 
 def load_selector(dataset: Source, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
