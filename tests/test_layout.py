@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "loading": _BELOW,
     "names": (*_MIDDLE, "attacks", "analysis"),
     "compat": _BELOW,
-    "training": (*_BELOW, "statistics"),
+    "training": (*_BELOW, "statistics", "attacks"),
     "runs": ("base", "core"),
     "attacks": ("base", "core"),
     "analysis": (*_MIDDLE, "attacks", "training"),

@@ -1,6 +1,7 @@
 """How good a trained network is, with its sample size and interval.
 
-A classifier: accuracy on all test images, and under the noise that it was trained for. A denoiser:
+A classifier: accuracy on all test images, and under the noise or attack that it was trained for,
+the latter by 20 steps of projected gradient descent: a bound from above, no verdict. A denoiser:
 accuracy of the shipped classifier on test images that got Gaussian noise and were denoised in one
 call; for an EDM denoiser, also after the probability-flow ODE from the same noisy images. The noise
 is a fixed function of the image ids.
@@ -14,7 +15,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from advpure.base.units import to_model, to_unit
+from advpure.attacks.projected import pgd
+from advpure.base.units import Norm, to_model, to_unit
 from advpure.core.chain import Noise
 from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.core.randomness import RandomnessConfig
@@ -30,6 +32,7 @@ _ODE_NODES = 9
 _LIMIT = 1000
 _CHUNK = 250
 _NOISE_SEED = 2026
+_STEPS = 20
 
 
 class Rate(NamedTuple):
@@ -80,6 +83,10 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         for sigma in metadata.get("noise_sigmas", ()):
             noisy = _noised(first, sigma, lambda x: x)
             rates.append(_count(f"accuracy under noise {sigma:g}", network, noisy, first.labels))
+        if "trained_eps" in metadata:
+            rates.append(
+                _attacked(network, metadata["trained_norm"], metadata["trained_eps"], first)
+            )
         return rates
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
@@ -94,6 +101,19 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return _behind(ConsistencyDenoiser(network, **span), nodes, classifier, first)
     denoiser = EDMDenoiser(network, **span)
     return _behind(denoiser, 0, classifier, first) + _after_ode(denoiser, classifier, first)
+
+
+def _attacked(network: nn.Module, norm: Norm, eps: float, data: Images) -> Rate:
+    """Measure a classifier under the attack of the radius that it was trained for."""
+    right = 0
+    for start in range(0, len(data.ids), _CHUNK):
+        images, labels, ids = (part[start : start + _CHUNK] for part in data)
+        result = pgd(
+            network, images, labels, ids=ids, eps=eps, norm=norm, steps=_STEPS, step_size=eps / 8
+        )
+        right += int((~result.success).sum())
+    what = f"accuracy under PGD of {_STEPS} steps, {norm} {eps:.4g}"
+    return _rate(what, right, len(data.ids))
 
 
 def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:

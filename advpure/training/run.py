@@ -109,7 +109,7 @@ def train(
     task = make_task(plan, start)
     network, config = _network(plan, start)
     _check_fits(plan, network)
-    data = DATASETS.get(plan.dataset).read("train")
+    data = task.divide(DATASETS.get(plan.dataset).read("train"))
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     taught_by = None if start is None else state_sha256(start.network)

@@ -12,7 +12,7 @@ from advpure.base.budget import MAX_DRAWS, MAX_NODES, MAX_SIDE
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.base.validation import check_value
-from advpure.data import load_images
+from advpure.data import RawSplit, load_images
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
@@ -59,6 +59,10 @@ class Task(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """Return what users of the weights must know, JSON values; may replace the task's name."""
+
+    def divide(self, data: RawSplit) -> RawSplit:
+        """Receive the training images before `start` and return those to train on."""
+        return data
 
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
         """Receive the network before the first step."""
@@ -115,6 +119,13 @@ RULES: Mapping[str, Any] = {
     "guide": str,
     "certified": str,
     "edm": str,
+    "norm": Literal["linf", "l2"],
+    "eps": str | float,
+    "attack_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "step_size": _Weight,
+    "start": _Weight,
+    "bounded": bool,
+    "held_back": Annotated[int, Ge(1)],
 }
 """What the settings of all losses may be: a name means the same in every task."""
 
@@ -203,6 +214,11 @@ TASKS.register(
     about="classifier under Gaussian noise, with or without consistency regularisation",
 )
 TASKS.register(
+    "classifier-adversarial",
+    f"{_HERE}.adversarial:AdversarialTask",
+    about="classifier trained on attacked images, l-inf or l2",
+)
+TASKS.register(
     "selector",
     f"{_HERE}.selector:SelectorTask",
     about="selector between a certified classifier and an accurate one (re-derived)",
@@ -220,6 +236,8 @@ NEEDS_TEACHER = {
     "calibration",
 }
 """Tasks that start from a trained network."""
+MAY_HAVE_TEACHER = {"classifier-adversarial"}
+"""Tasks that start from a trained network where the recipe names one."""
 DENOISES = {
     "edm",
     "consistency",
@@ -239,10 +257,11 @@ def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:
         teacher: The network to start from, where the task needs one.
 
     Raises:
-        BadInput: for an unknown task, and when there is a teacher without need or none in need.
+        BadInput: for an unknown task, and when there is a teacher without use or none in need.
     """
     make = TASKS.get(recipe.task)
-    if (recipe.task in NEEDS_TEACHER) != (teacher is not None):
+    needed, has = recipe.task in NEEDS_TEACHER, teacher is not None
+    if needed != has and recipe.task not in MAY_HAVE_TEACHER:
         raise BadInput(
             f"teacher {recipe.teacher} of task {recipe.task}",
             f"is for {', '.join(sorted(NEEDS_TEACHER))} alone, which need one",
