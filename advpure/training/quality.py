@@ -23,6 +23,7 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.schedules import karras_grid, nearest_node
 from advpure.data import Images, dataset_info, load_images
 from advpure.models import list_models, model_path
+from advpure.networks.joint import realness
 from advpure.networks.weights import load_network
 from advpure.purifiers.pf_ode import PFODE
 
@@ -66,11 +67,12 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         metadata: task, dataset and, for denoisers, the noise range.
 
     Returns:
-        For a selector how often it chooses, and the certified classifier's rates there and
-        elsewhere. For a classifier its rate on all test images; one that was trained behind a
-        denoiser or under noise also has its rates there. For a denoiser the rates of the shipped
-        classifier behind it, on the first 1,000 images, one per noise level; none where no
-        classifier ships.
+        For a joint model its rates as a classifier, and how often it takes real and generated
+        images for real. For a selector how often it chooses, and the certified classifier's rates
+        there and elsewhere. For a classifier its rate on all test images; one that was trained
+        behind a denoiser, under noise or against attacks also has its rates there. For a denoiser
+        the rates of the shipped classifier behind it, on the first 1,000 images, one per noise
+        level; none where no classifier ships.
     """
     data = load_images(metadata["dataset"])
     first = Images(*(part[:_LIMIT] for part in data))
@@ -88,6 +90,8 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
                 _attacked(network, metadata["trained_norm"], metadata["trained_eps"], first)
             )
         return rates
+    if metadata["task"] == "joint":
+        return _joint(network, metadata, data, first)
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
     classifier_name = dataset_info(metadata["dataset"]).classifier
@@ -114,6 +118,33 @@ def _attacked(network: nn.Module, norm: Norm, eps: float, data: Images) -> Rate:
         right += int((~result.success).sum())
     what = f"accuracy under PGD of {_STEPS} steps, {norm} {eps:.4g}"
     return _rate(what, right, len(data.ids))
+
+
+def _joint(
+    network: nn.Module, metadata: Mapping[str, Any], data: Images, first: Images
+) -> list[Rate]:
+    """Measure a joint model: as a classifier, and by what it takes for real, unattacked."""
+    from advpure.training.generated import OneStepGenerator
+    from advpure.training.randomness import step_generator
+    from advpure.training.tasks import fixed_classifier
+
+    dataset, labeller = metadata["dataset"], metadata["labeller"]
+    says = fixed_classifier(labeller or metadata["teacher"], dataset)
+    generator = OneStepGenerator(metadata["generator"], dataset, says)
+    rates = [_count("test accuracy", network, data.images, data.labels)]
+    if metadata["attacked"]:
+        rates.append(_attacked(network, "l2", metadata["real_eps"], first))
+    draws = step_generator(_NOISE_SEED, "generated")
+    count = len(first.labels)
+    chunks = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
+    fakes = [generator(size, draws, torch.device("cpu")) for size in chunks]
+    with torch.no_grad():  # a measurement: nothing differentiates it
+        ours = realness(torch.cat([network(x) for x in first.images.split(_CHUNK)]), first.labels)
+        theirs = torch.cat([realness(network(each.images), each.labels) for each in fakes])
+    rates.append(_rate("test images more likely real than not", int((ours > 0).sum()), count))
+    what = f"images of {metadata['generator']} more likely real than not"
+    rates.append(_rate(what, int((theirs > 0).sum()), count))
+    return rates
 
 
 def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:

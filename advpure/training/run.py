@@ -130,9 +130,11 @@ def train(
     if trainer.step > last:
         _note(f"step {last} has passed: the weights are those of step {trainer.step}")
     trainer.run(last, save_seconds=save_seconds, progress=progress)
+    average = trainer.average.to("cpu")
+    task.conclude(average, trainer.step)
     exported, quality = export_network(
         plan,
-        trainer.average.to("cpu"),
+        average,
         folder,
         config=config,
         facts={**task.facts(), **origin, **trainer.restarts()},

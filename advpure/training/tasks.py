@@ -33,8 +33,9 @@ class Batch(NamedTuple):
 class Task(ABC):
     """A way to train a network; one subclass a file, called with dataset, settings and teacher.
 
-    The trainer calls `start` once, and at every step `begin_step`, `losses`, `end_step`. A task
-    that keeps tensors of its own from step to step gives them to `state` for the checkpoint.
+    The trainer calls `divide`, `initialise` and `start` once, at every step `begin_step`, `losses`
+    and `end_step`, and before the weights are stored `conclude` and `facts`. A task that keeps
+    tensors of its own from step to step gives them to `state` for the checkpoint.
     """
 
     metric_name: str = "validation_loss"
@@ -64,6 +65,9 @@ class Task(ABC):
         """Receive the training images before `start` and return those to train on."""
         return data
 
+    def initialise(self, network: nn.Module, seed: int) -> None:  # noqa: B027
+        """Change what training starts from, before the average is made of it."""
+
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
         """Receive the network before the first step."""
 
@@ -72,6 +76,9 @@ class Task(ABC):
 
     def end_step(self, network: nn.Module) -> None:  # noqa: B027
         """Receive the network after a step."""
+
+    def conclude(self, network: nn.Module, steps: int) -> None:  # noqa: B027
+        """Receive the averaged network, after so many steps, before `facts` is asked."""
 
     def state(self) -> dict[str, Tensor]:
         """Return what has to survive an interruption."""
@@ -126,6 +133,21 @@ RULES: Mapping[str, Any] = {
     "start": _Weight,
     "bounded": bool,
     "held_back": Annotated[int, Ge(1)],
+    "generator": str,
+    "labeller": str,
+    "attacked": bool,
+    "real_eps": _Positive,
+    "real_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "real_step_size": _Positive,
+    "fake_eps": _Positive,
+    "fake_step_size": _Positive,
+    "fake_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "fake_steps_every": Annotated[int, Ge(1)],
+    "fake_steps_added": Annotated[int, Ge(0), Le(MAX_DRAWS)],
+    "fake_steps_most": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "early_stop": bool,
+    "fake_attack": Literal["raise", "lower"],
+    "l0_form": Literal["generated", "real"],
 }
 """What the settings of all losses may be: a name means the same in every task."""
 
@@ -219,6 +241,11 @@ TASKS.register(
     about="classifier trained on attacked images, l-inf or l2",
 )
 TASKS.register(
+    "joint",
+    f"{_HERE}.joint:JointTask",
+    about="joint classifier and discriminator, trained on attacked images",
+)
+TASKS.register(
     "selector",
     f"{_HERE}.selector:SelectorTask",
     about="selector between a certified classifier and an accurate one (re-derived)",
@@ -234,6 +261,7 @@ NEEDS_TEACHER = {
     "consistency-unconditional",
     "classifier-denoised",
     "calibration",
+    "joint",
 }
 """Tasks that start from a trained network."""
 MAY_HAVE_TEACHER = {"classifier-adversarial"}
