@@ -139,7 +139,9 @@ def _joint(
     chunks = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
     fakes = [generator(size, draws, torch.device("cpu")) for size in chunks]
     with torch.no_grad():  # a measurement: nothing differentiates it
-        ours = realness(torch.cat([network(x) for x in first.images.split(_CHUNK)]), first.labels)
+        ours = realness(
+            torch.cat([network(x) for x in torch.split(first.images, _CHUNK)]), first.labels
+        )
         theirs = torch.cat([realness(network(each.images), each.labels) for each in fakes])
     rates.append(_rate("test images more likely real than not", int((ours > 0).sum()), count))
     what = f"images of {metadata['generator']} more likely real than not"
