@@ -21,7 +21,7 @@ from advpure.training.generated import OneStepGenerator
 from advpure.training.joint import JointTask, joint_losses
 from advpure.training.randomness import normal, step_generator
 from advpure.training.recipe import list_recipes, load_recipe
-from advpure.training.tasks import Batch
+from advpure.training.tasks import Batch, make_task
 
 SPREAD = 0.02
 SETTINGS: dict[str, Any] = {
@@ -299,6 +299,16 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
         JointTask("digits", {**SETTINGS, **settings}, teacher)
     with pytest.raises(BadInput, match="teacher is no classifier"):
         JointTask("digits", SETTINGS, load_network(model_path("digits-edm")))
+
+
+def test_no_recipe_moves_real_images_alone() -> None:
+    """A shift that only real images have would tell them from generated ones."""
+    joint = [load_recipe(name) for name in list_recipes() if "-joint" in name]
+    assert len(joint) >= 4
+    assert all(recipe.task == "joint" and recipe.shift == 0 for recipe in joint)
+    moved = dataclasses.replace(load_recipe("digits-joint"), shift=1)
+    with pytest.raises(BadInput, match="shift 1 of task joint moves real images alone"):
+        make_task(moved, load_network(model_path("digits-classifier")))
 
 
 def test_the_plain_recipes_differ_from_the_robust_ones_in_attack_and_start() -> None:

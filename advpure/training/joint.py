@@ -15,7 +15,8 @@ with the losses of `advpure.networks.joint`, on attacked images only:
 
 The same attack serves both losses. The network starts as a robust classifier with a new last layer.
 Generated images are drawn anew at every step, by one evaluation of a consistency model; where that
-has no classes, `labeller` says them.
+has no classes, `labeller` says them. What changes real images alone, such as a recipe's `shift`,
+would tell the two apart, and is refused. Flips are harmless where the model was trained on them.
 
 Printed otherwise, and kept as settings: the attack on generated images minimises their own form of
 l_BCE, which lowers f_c and makes them easy (`fake_attack = "lower"`); the reference level l0 is the
@@ -82,6 +83,7 @@ class JointTask(Task):
     """
 
     metric_name = "real_above_generated"
+    discriminates = True
 
     def __init__(
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None

@@ -42,6 +42,8 @@ class Task(ABC):
     """Name of the validation metric, for the log."""
     held_out: Batch
     """The images that validate."""
+    discriminates: bool = False
+    """Whether it learns to tell the batch's images from others, which are not augmented."""
 
     @abstractmethod
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -285,7 +287,8 @@ def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:
         teacher: The network to start from, where the task needs one.
 
     Raises:
-        BadInput: for an unknown task, and when there is a teacher without use or none in need.
+        BadInput: for an unknown task, when there is a teacher without use or none in need, and for
+            a shift that would give a discriminator away what is real.
     """
     make = TASKS.get(recipe.task)
     needed, has = recipe.task in NEEDS_TEACHER, teacher is not None
@@ -295,4 +298,8 @@ def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:
             f"is for {', '.join(sorted(NEEDS_TEACHER))} alone, which need one",
             "mend the recipe",
         )
-    return make(recipe.dataset, recipe.loss, teacher)
+    task = make(recipe.dataset, recipe.loss, teacher)
+    if task.discriminates and recipe.shift:
+        rule = "moves real images alone, which tells them from generated ones"
+        raise BadInput(f"shift {recipe.shift} of task {recipe.task}", rule, "leave it out")
+    return task
