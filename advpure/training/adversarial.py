@@ -11,7 +11,8 @@ it learns from the result, while batch normalisation uses the batch's. The attac
 
 One-step variants can collapse to robustness against that one step alone. So what validates is the
 accuracy under ten steps on training images that are kept apart (the last `held_back` ones): a
-collapse shows there, and no test image chooses anything.
+collapse shows there, and no test image chooses anything. A teacher may have learnt from those
+images; then the accuracy is a little too high, and still shows a collapse.
 
 Source: [Madry2018], section 3; [Wong2020], algorithm 3; [deJorge2022], algorithm 1.
 """
