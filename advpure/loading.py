@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
@@ -21,6 +21,8 @@ from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
 from advpure.base.imports import Code, code_of, load_code, names_code
 from advpure.base.validation import as_integer, instance, number, shown
+from advpure.boosting.booster import Booster
+from advpure.boosting.settings import BoostSettings
 from advpure.checkpoints.choices import split_choices
 from advpure.checkpoints.hub import CACHED, RANDOM, hub_network, is_hub
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
@@ -378,6 +380,66 @@ def _classifier_name(dataset: Source, weights: str | Path | None) -> str | Path:
     return name
 
 
+def load_booster(
+    model: Any,
+    dataset: str = DEFAULT_DATASET,
+    options: Mapping[str, Any] | None = None,
+    *,
+    debias: Tensor | None = None,
+) -> Booster:
+    """Load a booster, which refines images of a data set by a joint model.
+
+    Args:
+        model: ``joint`` or ``robust`` for the shipped network of the data set, another shipped
+            name, a weights file, an official ``NAME:FILE``, code of yours as
+            ``file.py:attribute``, or a module from images in [0, 1] to logits.
+        dataset: A data set's name.
+        options: Fields of `advpure.boosting.settings.BoostSettings`, as values or as text.
+        debias: What is added to the logits, [K], before a class is chosen.
+
+    Raises:
+        BadInput: for a name, file or option that cannot be used, a model of images of another
+            shape, or a loss that needs an l0 which the model does not have.
+    """
+    title = model if isinstance(model, str | Path) else type(model).__name__
+    settings = read_options(BoostSettings, dict(options or {}), f"booster {title}")
+    joint, identity = load_joint(model, dataset)
+    return Booster(joint, settings, debias=debias, identity=identity)
+
+
+def load_joint(model: Any, dataset: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Load the model of a booster, and what identifies it in records; see `load_booster`.
+
+    Of networks of ours, `lineage` lists the sha256 of the networks that they were trained from.
+    """
+    info = dataset_info(dataset)
+    if isinstance(model, nn.Module):
+        return model, _identity(model)
+    if is_code(model) or (isinstance(model, str) and model in CLASSIFIERS):
+        own, facts = named_classifier(str(model), dataset, "logits", None, None)
+        if isinstance(own, OwnModel) and own.is_random:
+            rule = "draws random numbers"
+            raise BadInput(f"booster {model}", rule, "name a model without randomness")
+        own.requires_grad_(False)
+        l0 = getattr(getattr(own, "function", None), "l0", None)
+        return JointClassifier(own, None if l0 is None else float(l0)), facts
+    name = f"{info.networks}-{model}" if model in ("joint", "robust") else model
+    if name != model and name not in list_models():
+        rule = f"has no shipped network {name}"
+        raise BadInput(f"data set {dataset!r}", rule, "name weights: --boost FILE")
+    network, metadata, identity = _load_judge(name)
+    _check_shape(metadata, dataset)
+    ancestors = sorted(
+        str(value) for key, value in metadata.items() if key.endswith("sha256") and value
+    )
+    joint = network
+    if not isinstance(joint, JointClassifier):
+        stored = metadata.get("l0")
+        l0 = None if stored is None else number(stored, f"l0 of {name}")
+        joint = trust(JointClassifier(network, l0), _shape(metadata))
+    return joint, {**identity, **({"lineage": ancestors} if ancestors else {})}
+
+
 def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
     """Check a purifier's options, given as values or as text, and fill in the defaults.
 
@@ -406,6 +468,8 @@ def load_purifier(
     tile: int | None = None,
     weights: str | Path | None = None,
     denoiser: Any = None,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Purifier:
     """Load a purifier: a module from images in [0, 1] to purified images.
@@ -423,6 +487,8 @@ def load_purifier(
         tile: Compute tile; the data set's by default, 0 for none.
         weights: Another weights file, shipped network or official ``NAME:FILE`` for the denoiser.
         denoiser: A denoiser instead, an object or code of yours; not together with weights.
+        boost: A booster behind it, see `load_booster`; None for none.
+        boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
         options: The purifier's own options, or the arguments of code of yours.
 
     Raises:
@@ -445,6 +511,8 @@ def load_purifier(
         tile=tile,
         weights=weights,
         denoiser=denoiser,
+        boost=boost,
+        boost_options=boost_options,
         **options,
     )
     if purifier.model is not None and purifier.model.answers == "classes":
@@ -467,6 +535,8 @@ def _load_purifier(
     tile: int | None,
     weights: str | Path | None,
     denoiser: Any,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Purifier:
     """Load a purifier, or a model that is a whole defense."""
@@ -522,6 +592,15 @@ def _load_purifier(
             settings["sha256"] = state_sha256(own.function)
         if gradient is None and own.answers == "images" and own.is_blind(info.shape):
             _note_blind(own.name)
+    if boost is None and boost_options:
+        rule = "mean nothing without a booster"
+        raise BadInput("boost options", rule, "leave them out, or name one: --boost joint")
+    booster = None if boost is None else load_booster(boost, dataset, boost_options)
+    if booster is not None:
+        if own is not None and own.answers == "classes":
+            rule = "answers with logits, so no booster can stand behind it"
+            raise BadInput(own.name, rule, "leave the booster out")
+        settings["boost"] = booster.settings
     purifier = Purifier(
         _title(name),
         recipe.chain(denoiser),
@@ -530,6 +609,7 @@ def _load_purifier(
         surrogate=recipe.surrogate(denoiser),
         recipe=recipe,
         model=own,
+        refiner=booster,
         xi=xi,
         gradient=gradient,
         tile=_tile(dataset, tile),
@@ -643,6 +723,8 @@ def load_defense(
     outputs: Outputs = "logits",
     normalize: str | None = None,
     classifier_options: Mapping[str, Any] | None = None,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Defense:
     """Load a defense: purifier and classifier, a module from images in [0, 1] to logits.
@@ -665,6 +747,8 @@ def load_defense(
             `advpure.core.outputs`, also for the cost.
         normalize: MEAN/STD of the images that the classifier takes, comma lists.
         classifier_options: Arguments of a classifier that is code of yours.
+        boost: A booster between purifier and classifier, see `load_booster`; None for none.
+        boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
         options: The purifier's own options.
 
     Raises:
@@ -686,6 +770,8 @@ def load_defense(
         weights=weights,
         denoiser=denoiser,
         tile=0,
+        boost=boost,
+        boost_options=boost_options,
         **options,
     )
     judge: nn.Module

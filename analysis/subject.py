@@ -50,6 +50,9 @@ class Subject:
         options: Option of the purifier, e.g. -o clip_x0=true.
         weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
         denoiser: Denoiser of your own instead: file.py:NAME, a function of (state, sigma).
+        boost: Booster behind the purifier: joint or robust, the data set's; another shipped name, a
+            file, or file.py:NAME. Default: none.
+        boost_options: Setting of the booster, KEY=VALUE, e.g. steps=10.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
         device: cpu, cuda, cuda:1 or mps.
@@ -70,6 +73,10 @@ class Subject:
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
     denoiser: Model | None = None
+    boost: Model | None = None
+    boost_options: Annotated[Mapping[str, Any], Flag("--boost-option")] = field(
+        default_factory=dict
+    )
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
@@ -79,7 +86,7 @@ class Subject:
         validate(self)
         if not isinstance(self.dataset, str):  # read once, and named in records by what it holds
             object.__setattr__(self, "dataset", find_dataset(self.dataset))
-        for name in ("defense", "denoiser", "classifier"):
+        for name in ("defense", "denoiser", "classifier", "boost"):
             value = getattr(self, name, None)
             if not (value is None or callable(value) or isinstance(value, tuple | list | Chain)):
                 words(value, name)
@@ -101,6 +108,8 @@ class Subject:
             gradient=gradient,
             weights=self.weights,
             denoiser=self.denoiser,
+            boost=self.boost,
+            boost_options=self.boost_options,
             tile=self.tile,
             **self._options(),
         ).to(check_device(self.device))
@@ -155,7 +164,7 @@ class Subject:
         """
         weights = {
             part: described[part]["sha256"]
-            for part in ("denoiser", "classifier")
+            for part in ("denoiser", "classifier", "boost")
             if "sha256" in (described.get(part) or {})
         }
         purifier = model.purifier if isinstance(model, Defense) else model
@@ -213,6 +222,8 @@ class DefenseSubject(Subject):
             tile=self.tile,
             weights=self.weights,
             denoiser=self.denoiser,
+            boost=self.boost,
+            boost_options=self.boost_options,
             **self.judging(),
             **self._options(),
         ).to(check_device(self.device))

@@ -169,6 +169,9 @@ def _controlled(purifier: ImageMap, images: Tensor) -> Purifier | None:
 def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
     exact = purifier.at(gradient=gradient)
     asked = purifier.denoiser if purifier.model is None else purifier.model.function
+    refiner, behind = purifier.refiner, 0
+    if refiner is not None:
+        behind = refiner.step().evaluations
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         def purify(x: Tensor, i: Tensor) -> Tensor:
@@ -185,7 +188,8 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         ids=owner.ids,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
         ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
-        calls=calls_of_check(asked) if purifier.chain.evaluations else 0,
+        calls=(calls_of_check(asked) if purifier.chain.evaluations > behind else 0)
+        + (0 if refiner is None else calls_of_check(refiner.network)),
     )
 
 

@@ -80,7 +80,10 @@ def _layer(module: str) -> str:
 
 
 # What each part of the house may import. Experiments are data, which only sweeps read.
-_BELOW = ("base", "core", "networks", "purifiers", "data", "checkpoints", "models", "loading")
+_BELOW = (
+    *("base", "core", "networks", "purifiers", "data", "checkpoints", "models", "loading"),
+    "boosting",
+)
 _MIDDLE = (*_BELOW, "statistics", "plots", "runs")
 MAY_IMPORT = {
     "base": (),
@@ -98,6 +101,7 @@ MAY_IMPORT = {
     "training": (*_BELOW, "statistics", "attacks"),
     "runs": ("base", "core"),
     "attacks": ("base", "core"),
+    "boosting": ("base", "core", "networks", "attacks"),
     "analysis": (*_MIDDLE, "attacks", "training"),
     "studies": ("base", "analysis"),
     "experiments": (),

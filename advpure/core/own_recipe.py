@@ -43,6 +43,8 @@ _TAKEN = (
     "normalize",
     "classifier_options",
     "model",
+    "boost",
+    "boost_options",
 )
 """What means something else to `load_defense`: such parameters keep their defaults."""
 

@@ -207,6 +207,8 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
                 self.options,
                 self.weights,
                 self.denoiser,
+                self.boost,
+                self.boost_options,
             )
             for name in names
         }

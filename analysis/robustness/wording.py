@@ -79,6 +79,8 @@ def strength_text(defense: Mapping[str, Any]) -> str:
         own = {"t": DEFAULT_T} if is_discrete else {"sigma": DEFAULT_SIGMA}
         defense = {**defense, **own}
     parts = [f"{key}={defense[key]:.4g}" for key in ("t", "sigma") if defense.get(key) is not None]
+    if defense.get("boost"):
+        parts.append(f"boosted by {defense['boost']['name']}")
     return " ".join([str(defense["purifier"]), *parts])
 
 
