@@ -50,7 +50,7 @@ from advpure.data import DATASETS, Source, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
 from advpure.networks.joint import JointClassifier
-from advpure.networks.weights import load_network, sha256, state_sha256
+from advpure.networks.weights import load_network, read_header, sha256, state_sha256
 from advpure.options import read_options, read_values
 from advpure.own_classifiers import (
     CLASSIFIERS,
@@ -403,41 +403,45 @@ def load_booster(
     """
     title = model if isinstance(model, str | Path) else type(model).__name__
     settings = read_options(BoostSettings, dict(options or {}), f"booster {title}")
-    joint, identity = load_joint(model, dataset)
+    if isinstance(model, nn.Module):
+        return Booster(model, settings, debias=debias, identity=_identity(model))
+    instance(model, (str, Path), "booster", "name joint, a file, or file.py:NAME")
+    shipped, known = f"{dataset_info(dataset).networks}-{model}", list_models()
+    is_word = len(Path(model).parts) == 1 and not Path(model).suffix and ":" not in str(model)
+    if is_word and model not in known and shipped not in known and kind_of(Path(model)) is None:
+        rule = f"has no shipped network {shipped}"
+        raise BadInput(f"data set {dataset!r}", rule, "name weights: --boost FILE")
+    joint, identity = load_joint(dataset, shipped if shipped in known else model)
+    function = getattr(joint.network, "function", None)
+    if isinstance(joint.network, OwnModel):
+        if joint.network.is_random:
+            fix = "name a model without randomness"
+            raise BadInput(f"booster {model}", "draws random numbers", fix)
+        level = getattr(function, "l0", None)
+        joint.l0 = None if level is None else number(level, f"l0 of {model}")
     return Booster(joint, settings, debias=debias, identity=identity)
 
 
-def load_joint(model: Any, dataset: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the model of a booster, and what identifies it in records; see `load_booster`.
+def lineage(model: str | Path) -> set[str]:
+    """Return the sha256 of a network of ours and of the networks that it was trained from.
 
-    Of networks of ours, `lineage` lists the sha256 of the networks that they were trained from.
+    Args:
+        model: A shipped name or a weights file; of anything else only its own file is known.
+
+    Raises:
+        BadInput: for a file that is missing.
     """
-    info = dataset_info(dataset)
-    if isinstance(model, nn.Module):
-        return model, _identity(model)
-    if is_code(model) or (isinstance(model, str) and model in CLASSIFIERS):
-        own, facts = named_classifier(str(model), dataset, "logits", None, None)
-        if isinstance(own, OwnModel) and own.is_random:
-            rule = "draws random numbers"
-            raise BadInput(f"booster {model}", rule, "name a model without randomness")
-        own.requires_grad_(False)
-        l0 = getattr(getattr(own, "function", None), "l0", None)
-        return JointClassifier(own, None if l0 is None else float(l0)), facts
-    name = f"{info.networks}-{model}" if model in ("joint", "robust") else model
-    if name != model and name not in list_models():
-        rule = f"has no shipped network {name}"
-        raise BadInput(f"data set {dataset!r}", rule, "name weights: --boost FILE")
-    network, metadata, identity = _load_judge(name)
-    _check_shape(metadata, dataset)
-    ancestors = sorted(
-        str(value) for key, value in metadata.items() if key.endswith("sha256") and value
-    )
-    joint = network
-    if not isinstance(joint, JointClassifier):
-        stored = metadata.get("l0")
-        l0 = None if stored is None else number(stored, f"l0 of {name}")
-        joint = trust(JointClassifier(network, l0), _shape(metadata))
-    return joint, {**identity, **({"lineage": ancestors} if ancestors else {})}
+    path = Path(model)
+    if not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder":
+        path = model_path(str(model))
+    own = {sha256(path)}
+    if path.suffix != ".safetensors":
+        return own
+    try:
+        metadata = read_header(path)["metadata"]
+    except BadInput:  # a file of somebody else's
+        return own
+    return own | {str(value) for key, value in metadata.items() if key.endswith("sha256") and value}
 
 
 def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:

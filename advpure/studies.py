@@ -58,3 +58,4 @@ STUDIES.register(
     "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
 )
 STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")
+STUDIES.register("generate", f"{_HERE}.generation.study:Generate", about="images from noise alone")

@@ -71,6 +71,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
     "check-grad": {**DIGITS, "defense": ["none", "onestep-edm"], "directions": 2},
     "measure": {**DIGITS, "metric": "distance", "defense": "onestep-edm"},
+    "generate": {**DIGITS, "model": "cm", "steps": [1, 2]},
 }
 
 

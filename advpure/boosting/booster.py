@@ -69,6 +69,7 @@ class Booster(Refiner):
             told["debias"] = debias.tolist()
         super().__init__(model, {**(identity or {"name": type(model).__name__}), **told})
         self.l0 = l0
+        self.debias: Tensor | None
         self.register_buffer("debias", debias)
         self.training = False  # and not .eval(), which would switch the model
 

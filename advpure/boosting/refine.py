@@ -31,7 +31,7 @@ from advpure.boosting.settings import BoostSettings
 from advpure.core.gradients import differentiating, plain
 
 Draw = Callable[[int, Tensor], Tensor]
-"""Number of a step and the images that the noise is for, to standard normal noise of their shape."""
+"""Number of a step and images to standard normal noise of their shape."""
 Seen = Callable[[int, Tensor], None]
 """Number of steps taken and the images after them, [B, C, H, W] without a graph."""
 
@@ -80,7 +80,7 @@ class Refinement:
         """
         if images.is_inference():
             images = plain(images)
-        is_dual = forward_ad.unpack_dual(images).tangent is not None  # type: ignore[no-untyped-call]
+        is_dual = forward_ad.unpack_dual(images).tangent is not None
         graph = torch.is_grad_enabled() and images.requires_grad
         if is_dual or not graph:
             return self._walk(images, classes, graph=graph, seen=seen)

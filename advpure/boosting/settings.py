@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from advpure.attacks.guided import GuidedSettings
 from advpure.base.errors import BadInput
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Limit, NotNegative, Positive
@@ -123,8 +124,9 @@ class BoostSettings:
             >>> settings.count, settings.size
             (7, 1.5)
         """
-        steps, size = (7, 1.5 * eps / 7) if labelled else (30, eps / 30)
-        return cls(loss="ce", steps=steps, step_size=size, eps=eps, centre=centre)
+        own = GuidedSettings.bigroc(eps, labelled=labelled, centre=centre)
+        shared = ("steps", "step_size", "eps", "centre")
+        return cls(loss="ce", **{name: getattr(own, name) for name in shared})
 
 
 @lru_cache(maxsize=1)

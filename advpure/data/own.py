@@ -237,7 +237,7 @@ def _array(value: Any) -> NDArray[Any]:
 def _dataset(name: str, content: _Content, ids: Any = None) -> Dataset:
     """Check arrays and describe them; ids are those of the images, None for their positions."""
     what = f"data set {name}"
-    pixels, scale = _pixels(content.images, what)
+    pixels, scale = pixels_of(content.images, what)
     labels = _labels(content.labels, len(pixels), what)
     digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)} {scale}".encode())
     digest.update(pixels.numpy().tobytes())
@@ -253,8 +253,16 @@ def _dataset(name: str, content: _Content, ids: Any = None) -> Dataset:
     return Dataset(info, lambda split: RawSplit(pixels, labels, scale), pick=pick, ids=keys)
 
 
-def _pixels(images: NDArray[Any], what: str) -> tuple[Tensor, int]:
-    """Return pixels [N, C, H, W], and the value that means 1."""
+def pixels_of(images: NDArray[Any], what: str) -> tuple[Tensor, int]:
+    """Return pixels [N, C, H, W] of arrays in any of the forms, and the value that means 1.
+
+    Args:
+        images: See the module.
+        what: What they are, for the messages.
+
+    Raises:
+        BadInput: for another form.
+    """
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not images.size:
