@@ -423,10 +423,10 @@ def load_booster(
 
 
 def lineage(model: str | Path) -> set[str]:
-    """Return the sha256 of a network of ours and of the networks that it was trained from.
+    """Return the sha256 of a network and, of one of ours, of those whose weights it began with.
 
     Args:
-        model: A shipped name or a weights file; of anything else only its own file is known.
+        model: A shipped name or a weights file. A teacher that is not here ends the chain.
 
     Raises:
         BadInput: for a file that is missing.
@@ -441,7 +441,14 @@ def lineage(model: str | Path) -> set[str]:
         metadata = read_header(path)["metadata"]
     except BadInput:  # a file of somebody else's
         return own
-    return own | {str(value) for key, value in metadata.items() if key.endswith("sha256") and value}
+    teacher, digest = metadata.get("teacher"), metadata.get("teacher_sha256")
+    if not teacher or not digest:
+        return own
+    try:
+        before = lineage(str(teacher))
+    except BadInput:
+        return own | {str(digest)}
+    return own | {str(digest)} | (before if digest in before else set())
 
 
 def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:

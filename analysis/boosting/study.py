@@ -48,6 +48,7 @@ from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.core.tiling import check_rows, tiled
 from advpure.data import Images, dataset_info, load_images
 from advpure.loading import lineage, load_booster, load_judge
+from advpure.models import list_models
 from advpure.networks.joint import debias, realness
 from advpure.plots.figures import check_ending
 from advpure.runs.cost import Cost, peak_memory
@@ -113,7 +114,7 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
         metrics: List of frechet-classifier, frechet-vgg, fid-768, fid-2048, classifier-score,
             inception-score, precision-recall[-classifier|-vgg]; or all that can be had.
         classifier: Classifier whose features and classes are measured: a file, a shipped name, or
-            file.py:NAME. Default: the data set's.
+            file.py:NAME. Default: a shipped one that shares no start with the booster.
         reference: Real images: a subset, such as train or train/first-5000.
         curve: Keep distances after every so many steps, too; 0 for the end alone.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
@@ -290,10 +291,9 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
         if names == "all":
             names = [name for name, metric in METRICS.items() if metric.kind in SET_KINDS]
         judge, identity = None, None
-        name = self.classifier if self.classifier is not None else info.classifier
+        name = self._judge(booster)
         if name is not None:
             judge, identity = load_judge(self.dataset, name)  # type: ignore[arg-type]
-            self._check_apart(booster, identity)
             judge = judge.to(self.device)
         context = MetricContext(
             classifier=judge,
@@ -307,18 +307,30 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
             raise BadInput("metrics", "cannot be had here", "; ".join(chosen.notes) or "name some")
         return chosen
 
-    def _check_apart(self, booster: Booster, identity: Mapping[str, Any]) -> None:
-        """Refuse features of a network that the booster is, or was trained from, or from both."""
+    def _judge(self, booster: Booster) -> Model | None:
+        """Return the classifier that measures: one whose weights have no start in common.
+
+        That is the one that was asked for, else the first of the data set's shipped ones.
+
+        Raises:
+            BadInput: where the booster is the one that was asked for, or one of them was trained
+                from the other or from a third.
+        """
         own = {str(booster.settings.get("sha256"))}
         if isinstance(self.boost, str) and "code" not in booster.settings:
-            own |= lineage_of(booster.settings["name"], self.boost)
-        theirs = {str(identity.get("sha256"))} | lineage_of(str(identity["name"]))
-        if own & theirs - {"None"}:
-            raise BadInput(
-                f"features of {identity['name']}",
-                f"share weights or their start with the booster {booster.settings['name']}",
-                "name another network, --classifier FILE",
-            )
+            own |= _lineage(booster.settings["name"], self.boost)
+        if self.classifier is not None:
+            if isinstance(self.classifier, str) and own & _lineage(self.classifier):
+                raise BadInput(
+                    f"features of {self.classifier}",
+                    f"share weights or their start with the booster {booster.settings['name']}",
+                    "name another network, --classifier FILE",
+                )
+            return self.classifier
+        info = dataset_info(self.dataset)
+        shipped = list_models(("classifier",))
+        listed = [info.classifier, *(n for n in shipped if n.startswith(f"{info.networks}-"))]
+        return next((n for n in listed if n is not None and not own & _lineage(n)), None)
 
     def total(self, loaded: LoadedBoost) -> int:
         """Return the number of images."""
@@ -471,8 +483,8 @@ def described_as(images: str | None, described: Mapping[str, Any]) -> dict[str, 
     return {"generator" if images is None else "images": dict(described)}
 
 
-def lineage_of(*names: str) -> set[str]:
-    """Return the digests of the networks behind names, of those that are files of ours."""
+def _lineage(*names: str) -> set[str]:
+    """Return the digests of the networks behind names, of those that are files."""
     known: set[str] = set()
     for name in names:
         try:

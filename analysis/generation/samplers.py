@@ -91,6 +91,8 @@ def sampler_chain(
 def _consistency(denoiser: Denoiser, steps: int, nodes: int, at: Sequence[int]) -> Chain:
     grid = grid_of(denoiser, nodes)
     end = len(grid) - 1
+    if not at and not 1 <= steps <= max(end, 1):
+        raise BadInput(f"{steps} steps", f"do not fit the {end} nodes of cm", f"use 1 to {end}")
     indices = list(at) or [round(k * end / steps) for k in range(steps)]
     if len(indices) != steps:
         rule = f"do not give {steps} steps their nodes"
