@@ -123,20 +123,21 @@ class Refinement:
         gradient, classes, going = self._slope(x, classes, graph)
         alive = going & (gradient.detach().abs().amax(dim=(1, 2, 3)) > 0)
         moves = alive[:, None, None, None]
+        is_whole = bool(alive.all())
         # Rows that stay get some other direction, since none has no derivative.
-        arrow = torch.where(moves, gradient, torch.ones_like(gradient))
+        arrow = gradient if is_whole else torch.where(moves, gradient, torch.ones_like(gradient))
         arrow = ascent(arrow, "l2") if s.direction == "unit" else arrow
         if s.method == "sgld":
             assert self.draw is not None
-            drift = s.size * torch.where(moves, arrow, torch.zeros_like(arrow))
-            moved = x - drift + s.noise * self.draw(k, x)
+            drift = arrow if is_whole else torch.where(moves, arrow, torch.zeros_like(arrow))
+            moved = x - s.size * drift + s.noise * self.draw(k, x)
             return Stepped(torch.where(going[:, None, None, None], moved, x), classes, going)
         moved = x - s.size * arrow
         if s.eps < float("inf") and (k or s.centre == "image"):
             moved = project(moved, centres, s.eps, "l2")
         else:
             moved = moved.clamp(0.0, 1.0)
-        return Stepped(torch.where(moves, moved, x), classes, going)
+        return Stepped(moved if is_whole else torch.where(moves, moved, x), classes, going)
 
     def _slope(
         self, x: Tensor, classes: Tensor | None, graph: bool
@@ -150,7 +151,9 @@ class Refinement:
                 classes = self._choose(logits.detach())
             value = boosting_loss(logits, classes, self.settings, self.l0)
             (gradient,) = torch.autograd.grad(value.sum(), at, create_graph=graph)
-        if not bool(gradient.detach().isfinite().all()):
+        # One number is looked at first: a sum is finite only if its terms are.
+        plain_gradient = gradient.detach()
+        if not bool(plain_gradient.sum().isfinite()) and not bool(plain_gradient.isfinite().all()):
             raise BadInput("gradients", "contain NaN or infinite values", "mend the model")
         if not self.settings.stops:
             return gradient, classes, torch.ones_like(classes, dtype=torch.bool)
