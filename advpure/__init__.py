@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from advpure.core.purifier import Purifier
     from advpure.core.randomness import RandomnessConfig
     from advpure.data import load_images
-    from advpure.loading import load_classifier, load_defense, load_denoiser, load_purifier
+    from advpure.loading import (
+        load_booster,
+        load_classifier,
+        load_defense,
+        load_denoiser,
+        load_purifier,
+    )
 
 __version__ = "0.1.0"
 
@@ -28,6 +34,7 @@ __all__ = [
     "Purifier",
     "RandomnessConfig",
     "evaluate",
+    "load_booster",
     "load_classifier",
     "load_defense",
     "load_denoiser",
@@ -43,6 +50,7 @@ _HOME = {
     "Purifier": "core.purifier",
     "RandomnessConfig": "core.randomness",
     "evaluate": "analysis.robustness.call",
+    "load_booster": "loading",
     "load_classifier": "loading",
     "load_defense": "loading",
     "load_denoiser": "loading",

@@ -140,6 +140,9 @@ ADVPURE: Calls = {
         "purifier": _Halved(), "classifier": _Model(), "images": _images(),
         "labels": torch.tensor([1, 2]), "eps": 0.1, "steps": 1, "out": "evaluated",
     },
+    "load_booster": lambda: {
+        "model": "digits-classifier", "dataset": "digits", "options": {"loss": "ce"},
+    },
     "load_classifier": lambda: {"dataset": "digits"},
     "load_defense": lambda: {"name": "cm", "dataset": "digits"},
     "load_denoiser": lambda: {"model": "digits-edm"},

@@ -74,6 +74,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "boost": {
         "dataset": "digits",
         "n": 5,
+        "weights": "digits-cm",
         "boost": "digits-gaussian-050",
         "boost_options": {"loss": "ce", "steps": 2, "step_size": 0.1},
         "metrics": ["frechet-classifier", "classifier-score", "precision-recall-classifier"],

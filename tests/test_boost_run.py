@@ -109,16 +109,16 @@ def test_others_images_come_in_as_files(tmp_path: Path) -> None:
     assert [row["label"] for row in _rows(tmp_path / "likely")] == digits.labels.tolist()
     bytes_only = Boost(**shared, truncate=True).run(out=tmp_path / "bytes")
     assert isinstance(bytes_only, BoostReport)
-    for row in _rows(tmp_path / "bytes"):
+    for row in _rows(tmp_path / "bytes", "pairs"):
         for side in ("before", "after"):
             levels = 255 * np.frombuffer(row[side], "<f4")
             assert np.allclose(levels, levels.round(), atol=1e-3)
             assert levels.max() <= 255
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def _rows(folder: Path, table: str = "boosted") -> list[dict[str, Any]]:
     with Boost.records(folder) as store:
-        return store.rows("boosted")
+        return store.rows(table)
 
 
 @pytest.mark.slow
@@ -138,7 +138,8 @@ def test_files_and_pictures_are_written(
     saved = read_generated("boosted.npz")
     assert saved.images.shape == (5, 1, 8, 8)
     after = [
-        torch.frombuffer(bytearray(row["after"]), dtype=torch.float32) for row in _rows(Path("run"))
+        torch.frombuffer(bytearray(row["after"]), dtype=torch.float32)
+        for row in _rows(Path("run"), "pairs")
     ]
     assert torch.equal(saved.images.flatten(1), torch.stack(after))
     assert all(Path(name).stat().st_size > 1000 for name in ("grid.png", "curve.png"))

@@ -176,8 +176,8 @@ def test_the_verb_writes_records_files_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = "generate --dataset digits --steps 1,2 -n 3 --out run --save made.npz --pictures png"
-    assert run([*words.split(), "--plot", "made.png", "--json"]) == 0
+    words = "generate --dataset digits --labels none --steps 1,2 -n 3 --out run --save made.npz"
+    assert run([*words.split(), "--pictures", "png", "--plot", "made.png", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["steps"] for row in told["rows"]] == [1, 2]
     assert [row["evaluations"] for row in told["rows"]] == [1, 2]
@@ -190,7 +190,7 @@ def test_the_verb_writes_records_files_and_pictures(
         assert ids == [0, 1, 2]
         assert float((read_generated("made-2.npz").images - stored.images).abs().max()) < 0.51 / 255
         assert stored_images(store)[0] == ids
-    alone = Generate(dataset="digits", steps=(2,), n=2).run(out="alone")
+    alone = Generate(dataset="digits", labels="none", steps=(2,), n=2).run(out="alone")
     with RecordStore.read(alone.run) as store:
         assert torch.equal(stored_images(store)[1].images, stored.images[:2])
 

@@ -26,12 +26,14 @@ BOOSTED = Schema(
     {"sample": Count},
     {
         "label": int | None, "aimed": Count, "predicted": Count, "taken": Count, "moved": float,
-        "real_before": float, "real_after": float, "before": bytes, "after": bytes,
+        "real_before": float, "real_after": float,
     },
 )  # fmt: skip
 """Of every image its given class, the class that it was aimed at, the most likely one before, the
-steps that it took, its l2 distance, the logit of the class aimed at, and both versions, float32
-little-endian [C, H, W] in [0, 1]."""
+steps that it took, its l2 distance, and the logit of the class aimed at."""
+
+PAIRS = Schema("pairs", {"sample": Count}, {"before": bytes, "after": bytes})
+"""Both versions of every image, float32 little-endian [C, H, W] in [0, 1]."""
 
 VECTORS = Schema("vectors", {"features": str, "step": Count, "sample": Count}, {"vector": bytes})
 """Feature vectors after so many steps, float32 little-endian."""
@@ -39,7 +41,7 @@ VECTORS = Schema("vectors", {"features": str, "step": Count, "sample": Count}, {
 REAL = Schema("real", {"features": str, "place": Count}, {"label": Count, "vector": bytes})
 """Feature vectors of the real images, by their place in the reference."""
 
-SCHEMAS = (BOOSTED, VECTORS, REAL)
+SCHEMAS = (BOOSTED, PAIRS, VECTORS, REAL)
 SET_KINDS = ("frechet", "score", "precision-recall")
 _FIRST = ("fid-2048", "fid-768", "frechet-classifier", "frechet-vgg")
 Array = npt.NDArray[np.float64]
@@ -108,12 +110,15 @@ class BoostResult:
     def pictures(self, ids: list[int]) -> tuple[Tensor, Tensor]:
         """Return images before and after, [n, C, H, W]."""
         shape = dataset_info(self.store.settings["dataset"]).shape
-        return tuple(
-            torch.from_numpy(
-                np.stack([np.frombuffer(self.rows[i][side], "<f4") for i in ids]).astype(np.float32)
-            ).reshape(-1, *shape)
+        stored = {row["sample"]: row for row in self.store.rows(PAIRS.table)}
+        before, after = (
+            np.stack([np.frombuffer(stored[i][side], "<f4") for i in ids]).astype(np.float32)
             for side in ("before", "after")
-        )  # type: ignore[return-value]
+        )
+        return (
+            torch.from_numpy(before).reshape(-1, *shape),
+            torch.from_numpy(after).reshape(-1, *shape),
+        )
 
     def measured(self) -> list[Measured]:
         """Return all metrics of all images."""

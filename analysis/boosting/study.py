@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advpure.analysis.boosting.result import (
     BOOSTED,
+    PAIRS,
     REAL,
     SCHEMAS,
     SET_KINDS,
@@ -426,9 +427,11 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
             "moved": (after - images).flatten(1).double().norm(dim=1).tolist(),
             "real_before": realness(before_logits, aimed).double().tolist(),
             "real_after": realness(after_logits, aimed).double().tolist(),
-            "before": list(_stored(images)),
-            "after": list(_stored(after)),
         }
+        pairs = [
+            {"sample": i, "before": one, "after": two}
+            for i, one, two in zip(ids, _stored(images), _stored(after), strict=True)
+        ]
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         vectors = [
             {"features": name, "step": step, "sample": i, "vector": vector}
@@ -436,7 +439,7 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
             for name, listed in _features(loaded.chosen, x)
             for i, vector in zip(ids, listed, strict=True)
         ]
-        return {VECTORS.table: vectors, BOOSTED.table: rows}
+        return {PAIRS.table: pairs, VECTORS.table: vectors, BOOSTED.table: rows}
 
     @classmethod
     def report(cls, store: RecordStore) -> BoostReport:

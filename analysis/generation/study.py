@@ -39,8 +39,11 @@ from advpure.runs.schema import Count, Schema
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import mean_interval
 
-IMAGES = Schema("images", {"steps": Count, "sample": Count}, {"label": int | None, "pixels": bytes})
-"""Generated images: float32 little-endian [C, H, W] in [0, 1], and the class that was asked for."""
+MADE = Schema("made", {"steps": Count, "sample": Count}, {"label": int | None, "brightness": float})
+"""Of every generated image the class that was asked for, and its mean in [0, 1]."""
+
+PIXELS = Schema("pixels", {"steps": Count, "sample": Count}, {"image": bytes})
+"""The images, float32 little-endian [C, H, W] in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
 
     verb: ClassVar[str] = "generate"
     doing: ClassVar[str] = "generating"
-    tables: ClassVar[tuple[Schema, ...]] = (IMAGES,)
+    tables: ClassVar[tuple[Schema, ...]] = (MADE, PIXELS)
     figure: ClassVar[str] = "advpure.analysis.generation.figure:generated_figure"
     of_the_images: ClassVar[tuple[str, ...]] = ("n",)
     columns: ClassVar[Columns] = {"brightness": {"at": "rows.0.brightness"}}
@@ -233,7 +236,7 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
     def measure(self, session: Session[LoadedGenerator]) -> None:
         """Make what is not there yet, batch after batch."""
         loaded, store = session.loaded, session.store
-        done: set[tuple[Any, ...]] = store.done(IMAGES.table)
+        done: set[tuple[Any, ...]] = store.done(MADE.table)
         count = len(done)
         session.progress(count)
         size = 4 * (loaded.generator.tile or 32)
@@ -242,9 +245,10 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
             todo = [i for i in range(self.n) if (steps, i) not in done]
             for start in range(0, len(todo), size):
                 ids = todo[start : start + size]
-                store.append(
-                    IMAGES.table, _rows(loaded.generator.make(ids, steps, loaded.xi), steps, ids)
-                )
+                made = loaded.generator.make(ids, steps, loaded.xi)
+                with store.batch():
+                    store.append(PIXELS.table, _pixels(made, steps, ids))
+                    store.append(MADE.table, _rows(made, steps, ids))
                 count += len(ids)
                 session.progress(count)
 
@@ -253,13 +257,10 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
         """Count the images of a run."""
         brightness, labels = {}, {}
         for steps in store.settings["steps"]:
-            rows = store.rows(IMAGES.table, {"steps": steps})
+            rows = store.rows(MADE.table, {"steps": steps})
             if not rows:
                 continue
-            values = {
-                row["sample"]: float(np.frombuffer(row["pixels"], "<f4").astype(np.float64).mean())
-                for row in rows
-            }
+            values = {row["sample"]: row["brightness"] for row in rows}
             mean = mean_interval(list(values.values()), within=(0.0, 1.0))
             brightness[steps] = Estimate.of(mean, values)
             counts: dict[int, int] = {}
@@ -306,10 +307,11 @@ def stored_images(store: RecordStore, steps: int | None = None) -> tuple[list[in
     """
     shape = dataset_info(store.settings["dataset"]).shape
     steps = store.settings["steps"][0] if steps is None else steps
-    rows = store.rows(IMAGES.table, {"steps": steps})
+    rows = store.rows(MADE.table, {"steps": steps})
     if not rows:
         raise BadInput(str(store.folder), f"holds no images of {steps} steps", "run it")
-    pixels = np.stack([np.frombuffer(row["pixels"], "<f4") for row in rows])
+    stored = store.rows(PIXELS.table, {"steps": steps})
+    pixels = np.stack([np.frombuffer(row["image"], "<f4") for row in stored])
     images = torch.from_numpy(pixels.astype(np.float32)).reshape(-1, *shape)
     listed = [row["label"] for row in rows]
     labels = None if listed[0] is None else torch.tensor(listed, dtype=torch.int64, device="cpu")
@@ -318,10 +320,18 @@ def stored_images(store: RecordStore, steps: int | None = None) -> tuple[list[in
 
 def _rows(generated: Generated, steps: int, ids: Sequence[int]) -> list[dict[str, Any]]:
     labels = [None] * len(ids) if generated.labels is None else generated.labels.tolist()
+    means = generated.images.cpu().double().flatten(1).mean(1).tolist()
+    return [
+        {"steps": steps, "sample": i, "label": label, "brightness": min(max(mean, 0.0), 1.0)}
+        for i, label, mean in zip(ids, labels, means, strict=True)
+    ]
+
+
+def _pixels(generated: Generated, steps: int, ids: Sequence[int]) -> list[dict[str, Any]]:
     pixels = generated.images.cpu().numpy().astype("<f4")
     return [
-        {"steps": steps, "sample": i, "label": label, "pixels": image.tobytes()}
-        for i, label, image in zip(ids, labels, pixels, strict=True)
+        {"steps": steps, "sample": i, "image": image.tobytes()}
+        for i, image in zip(ids, pixels, strict=True)
     ]
 
 
