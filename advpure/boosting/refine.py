@@ -80,11 +80,11 @@ class Refinement:
         """
         if images.is_inference():
             images = plain(images)
-        is_dual = forward_ad.unpack_dual(images).tangent is not None
+        is_dual = forward_ad.unpack_dual(images).tangent is not None  # type: ignore[no-untyped-call]
         graph = torch.is_grad_enabled() and images.requires_grad
         if is_dual or not graph:
             return self._walk(images, classes, graph=graph, seen=seen)
-        moved, *rest = _Replay.apply(images, classes, self)  # type: ignore[no-untyped-call]
+        moved, *rest = _Replay.apply(images, classes, self)
         return Refined(moved, *rest)
 
     def _walk(

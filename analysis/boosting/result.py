@@ -280,8 +280,11 @@ def _binary(rows: Mapping[int, Mapping[str, Any]]) -> Change | None:
         for side in ("real_before", "real_after")
     ]
     change = {i: sides[1][i] - sides[0][i] for i in rows}
-    means = [_mean(each) for each in (*sides, change)]
-    return Change(*(each for each in means if each is not None))
+    before, after, difference = (_mean(each) for each in (*sides, change))
+    assert before is not None
+    assert after is not None
+    assert difference is not None
+    return Change(before, after, difference)
 
 
 def _notes(result: BoostResult, report: BoostReport) -> Iterator[str]:

@@ -82,7 +82,7 @@ def _distances(real: Array, before: Array, after: Array) -> Change:
     n = len(before)
     sides = [_within(each.value, _both(each.of_a, each.of_b), n, least=0.0) for each in (one, two)]
     error = _both(two.of_a - one.of_a, two.of_b - one.of_b)
-    return Change(*sides, _within(two.value - one.value, error, n))
+    return Change(sides[0], sides[1], _within(two.value - one.value, error, n))
 
 
 def _both(real: Array, made: Array) -> float:
@@ -99,12 +99,12 @@ def _scores(before: Array, after: Array) -> Change:
     (low, of_low), (high, of_high) = score_influence(before), score_influence(after)
     estimates = [Estimate(value=s.value, n=s.n, interval=s.interval) for s in sides]
     difference = _within(high - low, standard_error(of_high - of_low), len(before))
-    return Change(*estimates, difference)
+    return Change(estimates[0], estimates[1], difference)
 
 
 def _rates(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
     sides = [Estimate.of(wilson(int(each.sum()), len(each))) for each in (before, after)]
-    return Change(*sides, Estimate.of(paired_difference(after, before)))
+    return Change(sides[0], sides[1], Estimate.of(paired_difference(after, before)))
 
 
 def groups(labels: npt.NDArray[np.int64], least: int) -> Mapping[int, npt.NDArray[np.bool_]]:

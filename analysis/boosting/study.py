@@ -508,7 +508,8 @@ def _stored(images: Tensor) -> Iterator[bytes]:
 def _logits(loaded: LoadedBoost, images: Tensor) -> Tensor:
     """Return the joint model's logits on the CPU; no gradient flows."""
     with torch.no_grad():  # a measurement
-        return tiled(loaded.booster.network, loaded.tile)(images).cpu()
+        logits: Tensor = tiled(loaded.booster.network, loaded.tile)(images)
+    return logits.cpu()
 
 
 def _features(chosen: Chosen, images: Tensor) -> Iterator[tuple[str, list[bytes]]]:
