@@ -169,9 +169,8 @@ def _controlled(purifier: ImageMap, images: Tensor) -> Purifier | None:
 def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
     exact = purifier.at(gradient=gradient)
     asked = purifier.denoiser if purifier.model is None else purifier.model.function
-    refiner, behind = purifier.refiner, 0
-    if refiner is not None:
-        behind = refiner.step().evaluations
+    refiner = purifier.refiner
+    behind = 0 if refiner is None else refiner.step().evaluations
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         def purify(x: Tensor, i: Tensor) -> Tensor:
