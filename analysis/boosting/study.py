@@ -33,9 +33,10 @@ from advpure.analysis.generation.images import (
     write_generated,
 )
 from advpure.analysis.generation.samplers import STEPS, Sampler
+from advpure.analysis.generation.study import shared_ids
 from advpure.analysis.metrics.choice import METRICS, Chosen, load_metrics, parse_metrics
 from advpure.analysis.metrics.networks import MetricContext
-from advpure.analysis.study import Columns, Loaded, Session, Study
+from advpure.analysis.study import Columns, Loaded, Session, Shard, Study
 from advpure.analysis.subject import Model, Seeded
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
@@ -333,32 +334,37 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
         listed = [info.classifier, *(n for n in shipped if n.startswith(f"{info.networks}-"))]
         return next((n for n in listed if n is not None and not own & _lineage(n)), None)
 
+    def share(self, loaded: LoadedBoost, shard: Shard) -> LoadedBoost:
+        """Return every k-th image, from the i-th; every part has the real images too."""
+        return replace(loaded, samples=shared_ids(loaded.n, shard), shard=shard)
+
     def total(self, loaded: LoadedBoost) -> int:
         """Return the number of images."""
-        return loaded.n
+        return len(loaded.samples or ())
 
     def cost(self, loaded: LoadedBoost) -> Cost:
         """Estimate the cost from one tile that is generated, boosted and measured."""
-        rows = min(loaded.tile or 32, loaded.n)
+        n = len(loaded.samples or ())
+        rows = min(loaded.tile or 32, n)
         start = time.perf_counter()
         images, classes = self._made(loaded, list(range(rows)))
         self._boosted(loaded, loaded.booster, images, classes, list(range(rows)))
-        seconds = (time.perf_counter() - start) * loaded.n / rows
+        seconds = (time.perf_counter() - start) * n / rows
         start = time.perf_counter()
         for network in loaded.chosen.networks.values():
             network(images)
         taken = (time.perf_counter() - start) / rows
-        seconds += taken * (len(loaded.kept_steps) * loaded.n + len(loaded.reference.ids))
+        seconds += taken * (len(loaded.kept_steps) * n + len(loaded.reference.ids))
         count = loaded.booster.how.count
         peak = peak_memory(torch.device(self.device))
-        return Cost(loaded.n, loaded.n * (count + 2), loaded.n * count, seconds, peak)
+        return Cost(n, n * (count + 2), n * count, seconds, peak)
 
     def measure(self, session: Session[LoadedBoost]) -> None:
         """Measure the real images, then make, boost and measure generated ones."""
         loaded, store = session.loaded, session.store
         _record_real(store, loaded)
         done = {i for (i,) in store.done(BOOSTED.table, "sample")}
-        todo = [i for i in range(loaded.n) if i not in done]
+        todo = [i for i in loaded.samples or () if i not in done]
         session.progress(len(done))
         if not todo:
             return

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,7 +20,7 @@ from advpure.analysis.generation.images import (
     write_pictures,
 )
 from advpure.analysis.generation.samplers import STEPS, Sampler, sampler_chain
-from advpure.analysis.study import Columns, Loaded, Report, Session, Study
+from advpure.analysis.study import Columns, Loaded, Report, Session, Shard, Study
 from advpure.analysis.subject import Seeded
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
@@ -212,14 +212,19 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
             xi=RandomnessConfig(self.seed, self.scheme),
         )
 
+    def share(self, loaded: LoadedGenerator, shard: Shard) -> LoadedGenerator:
+        """Return every k-th image, from the i-th."""
+        return replace(loaded, samples=shared_ids(self.n, shard), shard=shard)
+
     def total(self, loaded: LoadedGenerator) -> int:
         """Return the number of images."""
-        return self.n * len(loaded.steps)
+        return len(loaded.samples or ()) * len(loaded.steps)
 
     def cost(self, loaded: LoadedGenerator) -> Cost:
         """Estimate the cost from one tile for each number of steps, the second time it is made."""
         seconds, evaluations = 0.0, 0
-        rows = min(loaded.generator.tile or 32, self.n)
+        count = len(loaded.samples or ())
+        rows = min(loaded.generator.tile or 32, count)
         for steps in loaded.steps:
             taken = 0.0
             for _ in range(2):
@@ -228,10 +233,10 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
                 taken = time.perf_counter() - start
                 if taken > 2.0:
                     break
-            seconds += taken * -(-self.n // rows)
-            evaluations += self.n * loaded.settings["evaluations"][str(steps)]
+            seconds += taken * -(-count // rows)
+            evaluations += count * loaded.settings["evaluations"][str(steps)]
         peak = peak_memory(torch.device(self.device))
-        return Cost(self.n * len(loaded.steps), evaluations, 0, seconds, peak)
+        return Cost(count * len(loaded.steps), evaluations, 0, seconds, peak)
 
     def measure(self, session: Session[LoadedGenerator]) -> None:
         """Make what is not there yet, batch after batch."""
@@ -242,7 +247,7 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
         size = 4 * (loaded.generator.tile or 32)
         size = check_rows(size if session.batch_size is None else session.batch_size)
         for steps in loaded.steps:
-            todo = [i for i in range(self.n) if (steps, i) not in done]
+            todo = [i for i in loaded.samples or () if (steps, i) not in done]
             for start in range(0, len(todo), size):
                 ids = todo[start : start + size]
                 made = loaded.generator.make(ids, steps, loaded.xi)
@@ -293,6 +298,26 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
                         str(write_pictures(folder, generated, ids, self.pixels))
                     )
         return drawn
+
+
+def shared_ids(n: int, shard: Shard) -> range:
+    """Return the ids of the i-th of k parts of n images: every k-th, from the i-th.
+
+    Args:
+        n: Images of the whole run.
+        shard: (i, k), i from 1.
+
+    Raises:
+        BadInput: when there are fewer images than parts.
+
+    Example:
+        >>> list(shared_ids(5, (2, 2)))
+        [1, 3]
+    """
+    i, k = shard
+    if k > n:
+        raise BadInput(f"shard {i}/{k}", f"has none of {n} images", f"use at most {n} shards")
+    return range(i - 1, n, k)
 
 
 def stored_images(store: RecordStore, steps: int | None = None) -> tuple[list[int], Generated]:
