@@ -6,6 +6,7 @@ policy, tile, and the SHA-256 of every weights file.
 
 import dataclasses
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -403,8 +404,10 @@ def load_booster(
     """
     title = model if isinstance(model, str | Path) else type(model).__name__
     settings = read_options(BoostSettings, dict(options or {}), f"booster {title}")
+    taken = {} if settings.schedule is None else {"schedule": settings.schedule}
+    settings = settings.for_images(math.prod(dataset_info(dataset).shape))
     if isinstance(model, nn.Module):
-        return Booster(model, settings, debias=debias, identity=_identity(model))
+        return Booster(model, settings, debias=debias, identity={**_identity(model), **taken})
     instance(model, (str, Path), "booster", "name joint, a file, or file.py:NAME")
     shipped, known = f"{dataset_info(dataset).networks}-{model}", list_models()
     is_word = len(Path(model).parts) == 1 and not Path(model).suffix and ":" not in str(model)
@@ -419,7 +422,7 @@ def load_booster(
             raise BadInput(f"booster {model}", "draws random numbers", fix)
         level = getattr(function, "l0", None)
         joint.l0 = None if level is None else number(level, f"l0 of {model}")
-    return Booster(joint, settings, debias=debias, identity=identity)
+    return Booster(joint, settings, debias=debias, identity={**identity, **taken})
 
 
 def lineage(model: str | Path) -> set[str]:

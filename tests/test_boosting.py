@@ -302,6 +302,12 @@ def test_the_published_steps_are_those_of_their_table() -> None:
         "ct-1": (35, 0.1), "ct-2": (25, 0.1), "cd-1": (15, 0.15), "cd-2": (7, 0.14),
         "adm": (7, 0.14), "biggan": (15, 0.1), "iddpm": (7, 0.14),
     }  # fmt: skip
+    digits = load_booster(standin(), "digits").settings
+    assert (digits["schedule"], digits["steps"]) == ("ct-1", 35)
+    assert digits["step_size"] == pytest.approx(0.1 * math.sqrt(64 / 12_288))
+    assert (
+        "schedule" not in load_booster(standin(), "digits", {"steps": 1, "step_size": 1}).settings
+    )
     settings = BoostSettings(generator="cd-2", step_size=0.5)
     assert (settings.count, settings.size) == (7, 0.5)
     assert BoostSettings().stops

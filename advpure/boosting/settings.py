@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Literal
@@ -20,6 +20,8 @@ LossName = Literal["ce", "bce", "difference", "reference"]
 Method = Literal["pgd", "sgld"]
 Steps = Annotated[int, Ge(1), Le(10_000)]
 DEFAULT_GENERATOR = "ct-1"
+PUBLISHED_NUMBERS = 64 * 64 * 3
+"""Numbers of the images that the published step sizes are for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class BoostSettings:
         loss: What PGD descends. ``ce``: l_CE. ``bce``: -l_BCE. ``difference``: l_CE - l_BCE.
             ``reference``: l_CE + (l_BCE - l0)^2 / 2. See `advpure.boosting.objective`.
         method: ``pgd`` or ``sgld``, which climbs the logit of the class under noise.
-        generator: Whose published steps and step size to take, e.g. cd-1. Default: ct-1.
+        generator: Whose published steps and step size to take, e.g. cd-1. Default: ct-1. A booster
+            of a data set scales the size to its images, see `for_images`.
         steps: Steps instead.
         step_size: Their size instead, l2 in [0, 1] units; a factor of a raw gradient.
         eps: Radius of the l2 ball around the image, [0, 1] units; inf for none.
@@ -101,6 +104,27 @@ class BoostSettings:
     def size(self) -> float:
         """The size of a step."""
         return self._scheduled("step_size") if self.step_size is None else self.step_size
+
+    @property
+    def schedule(self) -> str | None:
+        """The generator whose published steps or step size are taken; None for neither."""
+        taken = self.steps is None or self.step_size is None
+        return (self.generator or DEFAULT_GENERATOR) if taken else None
+
+    def for_images(self, numbers: int) -> "BoostSettings":
+        """Return settings with steps and step size of their own, for images of so many numbers.
+
+        Published sizes are for 64 x 64 x 3 numbers. For others they are scaled by the root of the
+        share, which keeps how far a pixel moves; those of raw gradients are left as they are.
+
+        Example:
+            >>> BoostSettings(generator="cd-1").for_images(3 * 32 * 32).size
+            0.075
+        """
+        size = self.size
+        if self.step_size is None and self.direction == "unit":
+            size *= math.sqrt(numbers / PUBLISHED_NUMBERS)
+        return replace(self, generator=None, steps=self.count, step_size=size)
 
     def _scheduled(self, name: str) -> float:
         return schedules()[self.generator or DEFAULT_GENERATOR][name]
