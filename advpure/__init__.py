@@ -10,12 +10,19 @@ import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advpure.analysis.robustness.call import evaluate
     from advpure.base.errors import BadInput, MissingExtra
     from advpure.core.defense import Defense, Policy
     from advpure.core.purifier import Purifier
     from advpure.core.randomness import RandomnessConfig
     from advpure.data import load_images
-    from advpure.loading import load_classifier, load_defense, load_denoiser, load_purifier
+    from advpure.loading import (
+        load_booster,
+        load_classifier,
+        load_defense,
+        load_denoiser,
+        load_purifier,
+    )
 
 __version__ = "0.1.0"
 
@@ -26,6 +33,8 @@ __all__ = [
     "Policy",
     "Purifier",
     "RandomnessConfig",
+    "evaluate",
+    "load_booster",
     "load_classifier",
     "load_defense",
     "load_denoiser",
@@ -40,6 +49,8 @@ _HOME = {
     "Policy": "core.defense",
     "Purifier": "core.purifier",
     "RandomnessConfig": "core.randomness",
+    "evaluate": "analysis.robustness.call",
+    "load_booster": "loading",
     "load_classifier": "loading",
     "load_defense": "loading",
     "load_denoiser": "loading",

@@ -7,22 +7,26 @@ policy, tile, and the SHA-256 of every weights file.
 import dataclasses
 import hashlib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
-from advpure.base.imports import code_of, load_code, names_code
+from advpure.base.imports import Code, code_of, load_code, names_code
 from advpure.base.validation import as_integer, instance, number, shown
+from advpure.boosting.booster import Booster
+from advpure.boosting.settings import BoostSettings
 from advpure.checkpoints.choices import split_choices
+from advpure.checkpoints.hub import CACHED, RANDOM, hub_network, is_hub
 from advpure.checkpoints.loader import fetch, open_checkpoint, split_reference
 from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
@@ -45,11 +49,12 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import NoiseStrength, Recipe
 from advpure.core.steady import is_trusted, trust, trusted_shape
 from advpure.core.tiling import check_tile
-from advpure.data import DATASETS, dataset_info
+from advpure.data import DATASETS, Source, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
+from advpure.networks.joint import JointClassifier
 from advpure.networks.weights import load_network, read_header, sha256, state_sha256
-from advpure.options import read_options
+from advpure.options import read_options, read_values
 from advpure.own_classifiers import (
     CLASSIFIERS,
     Normalize,
@@ -63,6 +68,7 @@ from advpure.purifiers import PURIFIERS
 OFFICIAL = "official checkpoint"
 SELECTOR = "selector"
 REPRESENTATION = "representation"
+JOINT = "joint"
 
 
 class _Loaded(NamedTuple):
@@ -89,6 +95,10 @@ def _load(model: str | Path) -> _Loaded:
         path = model_path(str(model))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
+    if metadata.get("task") == JOINT:
+        level = metadata.get("l0")
+        what = f"l0 of {str(model)!r}"
+        network = JointClassifier(network, None if level is None else number(level, what))
     return _Loaded(network, metadata, {"name": path.stem, "sha256": sha256(path)})
 
 
@@ -114,7 +124,7 @@ def load_denoiser(model: str | Path) -> Denoiser:
 
 
 def _load_denoiser(
-    model: str | Path, dataset: str | None = None
+    model: str | Path, dataset: Source | None = None
 ) -> tuple[Denoiser, dict[str, str]]:
     """Load a denoiser, for the images of a data set, and what identifies it."""
     network, metadata, identity = _load(model)
@@ -148,7 +158,7 @@ def _load_denoiser(
 
 
 def load_classifier(
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     weights: str | Path | None = None,
     *,
     outputs: Outputs = "logits",
@@ -161,7 +171,8 @@ def load_classifier(
         dataset: A data set's name.
         weights: Another weights file or shipped name, ``NAME:FILE`` for an official checkpoint,
             such as ``resnet56-cifar10:resnet56-4bfd9763.th``, code of yours as
-            ``file.py:attribute``, or a TorchScript or `torch.export` file.
+            ``file.py:attribute``, ``timm:NAME`` or ``torchvision:NAME``, or a TorchScript or
+            `torch.export` file.
         outputs: What its network answers with: ``logits``, ``probabilities`` or ``labels``; the
             module that is returned answers with logits (`advpure.core.outputs`, also for the cost).
         normalize: MEAN/STD of the images that it takes, comma lists; see `Normalize`.
@@ -178,14 +189,14 @@ def load_classifier(
     return load_judge(dataset, weights, outputs, normalize, options)[0]
 
 
-def _answering(judge: nn.Module, dataset: str, outputs: Outputs) -> nn.Module:
+def _answering(judge: nn.Module, dataset: Source, outputs: Outputs) -> nn.Module:
     """Return a classifier of a data set that answers with logits."""
     wrapped = as_logits(judge, outputs, len(dataset_info(dataset).classes))
     return trust(wrapped, trusted_shape(judge)) if is_trusted(judge) else wrapped
 
 
 def load_judge(
-    dataset: str,
+    dataset: Source,
     weights: str | Path | None,
     outputs: Outputs = "logits",
     normalize: str | None = None,
@@ -204,6 +215,8 @@ def load_judge(
         BadInput: as `load_classifier`, and for one that was trained on images of another shape.
     """
     name = _classifier_name(dataset, weights)
+    if is_hub(name):
+        return _hub_judge(str(name), dataset, outputs, normalize, options or {})
     if is_code(name) or (isinstance(name, str) and name in CLASSIFIERS):
         model, facts = named_classifier(str(name), dataset, outputs, normalize, options)
         return model, _said(facts, outputs)
@@ -228,9 +241,28 @@ def load_judge(
     }
 
 
+def _hub_judge(
+    name: str,
+    dataset: Source,
+    outputs: Outputs,
+    normalize: str | None,
+    options: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a classifier of timm or torchvision, see `advpure.checkpoints.hub`."""
+    fields = {"weights": (str, CACHED), "classes": (int | None, None)}
+    chosen = read_values(fields, options, f"classifier {name}")
+    classes = chosen["classes"] or len(dataset_info(dataset).classes)
+    network, identity = hub_network(name, classes=classes, weights=chosen["weights"])
+    code = Code(name, network, identity["sha256"], "")
+    model, facts = own_classifier(
+        network, code, dataset, outputs, normalize, is_untrained=chosen["weights"] == RANDOM
+    )
+    return model, _said({**facts, **identity}, outputs)
+
+
 def is_code(name: object) -> bool:
     """Return whether a name of a network is code of a user's, and no official checkpoint."""
-    return names_code(name) and split_reference(str(name)) is None
+    return names_code(name) and not is_hub(name) and split_reference(str(name)) is None
 
 
 def _said(identity: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
@@ -253,7 +285,32 @@ def _load_judge(name: str | Path) -> _Loaded:
     return loaded
 
 
-def load_selector(dataset: str, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
+def load_joint(
+    dataset: Source, weights: str | Path | None = None
+) -> tuple[JointClassifier, dict[str, Any]]:
+    """Load a joint classifier and discriminator, and what identifies it in records.
+
+    Args:
+        dataset: A data set's name.
+        weights: As `load_classifier`; None for the shipped joint model. A classifier that was not
+            trained to discriminate is taken too, and has no reference level `l0`.
+
+    Raises:
+        BadInput: as `load_judge`.
+
+    Example:
+        >>> load_joint("digits", "digits-classifier")[0].l0 is None
+        True
+    """
+    name = f"{dataset_info(dataset).networks}-joint" if weights is None else weights
+    judge, identity = load_judge(dataset, name)
+    if isinstance(judge, JointClassifier):
+        return judge, identity
+    joint = JointClassifier(judge)
+    return trust(joint, trusted_shape(judge)) if is_trusted(judge) else joint, identity
+
+
+def load_selector(dataset: Source, weights: str | Path) -> tuple[nn.Module, dict[str, str]]:
     """Load the selector of a composition, and what identifies it in records.
 
     Args:
@@ -407,7 +464,7 @@ def _shape(metadata: Mapping[str, Any]) -> tuple[int, ...] | None:
     return shape
 
 
-def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
+def _check_shape(metadata: Mapping[str, Any], dataset: Source) -> None:
     """Refuse a network of ours that was trained on images of another shape."""
     trained, theirs, ours = metadata.get("dataset"), _shape(metadata), dataset_info(dataset).shape
     if theirs is not None and theirs != ours:
@@ -425,7 +482,7 @@ def _check_shape(metadata: Mapping[str, Any], dataset: str) -> None:
         )
 
 
-def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
+def _classifier_name(dataset: Source, weights: str | Path | None) -> str | Path:
     name = dataset_info(dataset).classifier if weights is None else weights
     if name is None:
         raise BadInput(
@@ -434,6 +491,79 @@ def _classifier_name(dataset: str, weights: str | Path | None) -> str | Path:
             "pass --classifier FILE (classifier=FILE in Python)",
         )
     return name
+
+
+def load_booster(
+    model: Any,
+    dataset: str = DEFAULT_DATASET,
+    options: Mapping[str, Any] | None = None,
+    *,
+    debias: Tensor | None = None,
+) -> Booster:
+    """Load a booster, which refines images of a data set by a joint model.
+
+    Args:
+        model: ``joint`` or ``robust`` for the shipped network of the data set, another shipped
+            name, a weights file, an official ``NAME:FILE``, code of yours as
+            ``file.py:attribute``, or a module from images in [0, 1] to logits.
+        dataset: A data set's name.
+        options: Fields of `advpure.boosting.settings.BoostSettings`, as values or as text.
+        debias: What is added to the logits, [K], before a class is chosen.
+
+    Raises:
+        BadInput: for a name, file or option that cannot be used, a model of images of another
+            shape, or a loss that needs an l0 which the model does not have.
+    """
+    title = model if isinstance(model, str | Path) else type(model).__name__
+    settings = read_options(BoostSettings, dict(options or {}), f"booster {title}")
+    taken = {} if settings.schedule is None else {"schedule": settings.schedule}
+    settings = settings.for_images(math.prod(dataset_info(dataset).shape))
+    if isinstance(model, nn.Module):
+        return Booster(model, settings, debias=debias, identity={**_identity(model), **taken})
+    instance(model, (str, Path), "booster", "name joint, a file, or file.py:NAME")
+    shipped, known = f"{dataset_info(dataset).networks}-{model}", list_models()
+    is_word = len(Path(model).parts) == 1 and not Path(model).suffix and ":" not in str(model)
+    if is_word and model not in known and shipped not in known and kind_of(Path(model)) is None:
+        rule = f"has no shipped network {shipped}"
+        raise BadInput(f"data set {dataset!r}", rule, "name weights: --boost FILE")
+    joint, identity = load_joint(dataset, shipped if shipped in known else model)
+    function = getattr(joint.network, "function", None)
+    if isinstance(joint.network, OwnModel):
+        if joint.network.is_random:
+            fix = "name a model without randomness"
+            raise BadInput(f"booster {model}", "draws random numbers", fix)
+        level = getattr(function, "l0", None)
+        joint.l0 = None if level is None else number(level, f"l0 of {model}")
+    return Booster(joint, settings, debias=debias, identity={**identity, **taken})
+
+
+def lineage(model: str | Path) -> set[str]:
+    """Return the sha256 of a network and, of one of ours, of those whose weights it began with.
+
+    Args:
+        model: A shipped name or a weights file. A teacher that is not here ends the chain.
+
+    Raises:
+        BadInput: for a file that is missing.
+    """
+    path = Path(model)
+    if not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder":
+        path = model_path(str(model))
+    own = {sha256(path)}
+    if path.suffix != ".safetensors":
+        return own
+    try:
+        metadata = read_header(path)["metadata"]
+    except BadInput:  # a file of somebody else's
+        return own
+    teacher, digest = metadata.get("teacher"), metadata.get("teacher_sha256")
+    if not teacher or not digest:
+        return own
+    try:
+        before = lineage(str(teacher))
+    except BadInput:
+        return own | {str(digest)}
+    return own | {str(digest)} | (before if digest in before else set())
 
 
 def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
@@ -455,7 +585,7 @@ def make_recipe(name: Any, options: dict[str, Any]) -> Recipe:
 
 def load_purifier(
     name: Any,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -464,6 +594,8 @@ def load_purifier(
     tile: int | None = None,
     weights: str | Path | None = None,
     denoiser: Any = None,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Purifier:
     """Load a purifier: a module from images in [0, 1] to purified images.
@@ -471,7 +603,8 @@ def load_purifier(
     Args:
         name: A name in `advpure.purifiers.PURIFIERS`, such as ``cm`` or ``ddpm``, code of yours as
             ``file.py:attribute`` or ``package.module:attribute``, or an object: a module or
-            function of images in [0, 1], see docs/your-model.md.
+            function of images in [0, 1], a chain, or a purifier that is built; see
+            docs/your-model.md.
         dataset: The data set whose shipped networks and tile it uses.
         t: Strength in time steps.
         sigma: Strength as noise level in [0, 1] units, instead of t.
@@ -480,6 +613,8 @@ def load_purifier(
         tile: Compute tile; the data set's by default, 0 for none.
         weights: Another weights file, shipped network or official ``NAME:FILE`` for the denoiser.
         denoiser: A denoiser instead, an object or code of yours; not together with weights.
+        boost: A booster behind it, see `load_booster`; None for none.
+        boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
         options: The purifier's own options, or the arguments of code of yours.
 
     Raises:
@@ -502,6 +637,8 @@ def load_purifier(
         tile=tile,
         weights=weights,
         denoiser=denoiser,
+        boost=boost,
+        boost_options=boost_options,
         **options,
     )
     if purifier.model is not None and purifier.model.answers == "classes":
@@ -515,7 +652,7 @@ def load_purifier(
 
 def _load_purifier(
     name: Any,
-    dataset: str,
+    dataset: Source,
     *,
     t: int | None,
     sigma: float | None,
@@ -524,9 +661,14 @@ def _load_purifier(
     tile: int | None,
     weights: str | Path | None,
     denoiser: Any,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Purifier:
     """Load a purifier, or a model that is a whole defense."""
+    if isinstance(name, Purifier | Defense):
+        told = {"t": t, "sigma": sigma, "weights": weights, "denoiser": denoiser, **options}
+        return _built_purifier(name, dataset, xi, gradient, tile, told)
     if denoiser is not None and weights is not None:
         fix = "give one of them"
         raise BadInput(f"weights {weights} and a denoiser", "exclude each other", fix)
@@ -576,6 +718,15 @@ def _load_purifier(
             settings["sha256"] = state_sha256(own.function)
         if gradient is None and own.answers == "images" and own.is_blind(info.shape):
             _note_blind(own.name)
+    if boost is None and boost_options:
+        rule = "mean nothing without a booster"
+        raise BadInput("boost options", rule, "leave them out, or name one: --boost joint")
+    booster = None if boost is None else load_booster(boost, dataset, boost_options)
+    if booster is not None:
+        if own is not None and own.answers == "classes":
+            rule = "answers with logits, so no booster can stand behind it"
+            raise BadInput(own.name, rule, "leave the booster out")
+        settings["boost"] = booster.settings
     purifier = Purifier(
         _title(name),
         recipe.chain(denoiser),
@@ -584,12 +735,35 @@ def _load_purifier(
         surrogate=recipe.surrogate(denoiser),
         recipe=recipe,
         model=own,
+        refiner=booster,
         xi=xi,
         gradient=gradient,
         tile=_tile(dataset, tile),
     )
     purifier.training = False  # and not .eval(), which would switch a user's module
     return purifier
+
+
+def _built_purifier(
+    built: Purifier | Defense,
+    dataset: Source,
+    xi: RandomnessConfig | None,
+    gradient: GradientMode | None,
+    tile: int | None,
+    told: Mapping[str, Any],
+) -> Purifier:
+    """Return a view of a purifier that is built already, for the images of a data set."""
+    purifier = built.purifier if isinstance(built, Defense) else built
+    for option, value in told.items():
+        if value is not None:
+            rule = f"means nothing to a {type(built).__name__}, which is built already"
+            raise BadInput(f"{option} {shown(value)}", rule, "leave it out, or name the purifier")
+    view = purifier.at(xi=xi, gradient=gradient)
+    settings = {each: value for each, value in purifier.settings.items() if each != "classifier"}
+    if "purifier" not in settings:  # made by hand, so nobody said what it is made of
+        settings = {"purifier": purifier.name, **settings, "code": code_of(purifier).sha256}
+    view.settings, view.tile, view.ids = settings, _tile(dataset, tile), None
+    return view
 
 
 def _title(name: Any) -> str:
@@ -661,7 +835,7 @@ def _note_other_kind(name: str, recipe: Recipe, denoiser: Denoiser | None, model
 
 def load_defense(
     name: Any,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -675,6 +849,8 @@ def load_defense(
     outputs: Outputs = "logits",
     normalize: str | None = None,
     classifier_options: Mapping[str, Any] | None = None,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Defense:
     """Load a defense: purifier and classifier, a module from images in [0, 1] to logits.
@@ -697,6 +873,8 @@ def load_defense(
             `advpure.core.outputs`, also for the cost.
         normalize: MEAN/STD of the images that the classifier takes, comma lists.
         classifier_options: Arguments of a classifier that is code of yours.
+        boost: A booster between purifier and classifier, see `load_booster`; None for none.
+        boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
         options: The purifier's own options.
 
     Raises:
@@ -718,10 +896,19 @@ def load_defense(
         weights=weights,
         denoiser=denoiser,
         tile=0,
+        boost=boost,
+        boost_options=boost_options,
         **options,
     )
     judge: nn.Module
-    if purifier.model is not None and purifier.model.answers == "classes":
+    if isinstance(name, Defense):
+        if classifier is not None or normalize is not None:
+            fix = "leave --classifier and --normalize out"
+            raise BadInput(f"defense {name.purifier.name}", "has its classifier", fix)
+        known = name.purifier.settings.get("classifier")
+        judge, identity = name.classifier, known or _identity(name.classifier)
+        policy = name.policy if policy is None else policy
+    elif purifier.model is not None and purifier.model.answers == "classes":
         if classifier is not None or normalize is not None:
             fix = "leave --classifier and --normalize out"
             raise BadInput(purifier.model.name, "is a whole defense, with its classifier", fix)
@@ -772,7 +959,7 @@ def describe(defense: Defense) -> dict[str, Any]:
     }
 
 
-def _tile(dataset: str, tile: int | None) -> int | None:
+def _tile(dataset: Source, tile: int | None) -> int | None:
     if tile is None:
         return dataset_info(dataset).tile
     tile = check_tile(tile) if as_integer(tile) != 0 else 0

@@ -25,7 +25,7 @@ from advpure.core.own import JUDGE, OwnModel, keys_of
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import Recipe
 from advpure.core.tiling import tiled
-from advpure.data import dataset_info, load_images
+from advpure.data import Source, dataset_info, load_images
 from advpure.networks.weights import load_restricted, sha256, state_sha256
 from advpure.options import read_values
 
@@ -85,12 +85,13 @@ class Normalize(nn.Module):
 def own_classifier(
     built: Any,
     code: Code,
-    dataset: str,
+    dataset: Source,
     outputs: Outputs,
     normalize: str | None,
     *,
     state: str | None = None,
     is_strict: bool = True,
+    is_untrained: bool = False,
 ) -> tuple[OwnModel, dict[str, Any]]:
     """Wrap a classifier of a user's for the images of a data set, and say what identifies it.
 
@@ -102,6 +103,7 @@ def own_classifier(
         normalize: MEAN/STD; None for images in [0, 1] as they are.
         state: SHA-256 of its weights, where they are no state of a module.
         is_strict: Whether it must take the data set's images; an object may meet others.
+        is_untrained: Whether chance is what is expected of it.
 
     Raises:
         BadInput: for what is no classifier of these images.
@@ -122,7 +124,7 @@ def own_classifier(
         if model.answers != "classes":
             fix = "return logits [B, classes]"
             raise BadInput(name, "answers with images, not with logits", fix)
-        if normalize is None and is_strict:
+        if normalize is None and is_strict and not is_untrained:
             _refuse_chance(model, dataset)
     except BadInput:
         if is_strict or model.is_examined:
@@ -140,7 +142,7 @@ def own_classifier(
 
 def named_classifier(
     text: str,
-    dataset: str,
+    dataset: Source,
     outputs: Outputs,
     normalize: str | None,
     options: Mapping[str, Any] | None,
@@ -199,7 +201,7 @@ def _check_pickle(archive: zipfile.ZipFile, name: str, path: Path) -> None:
         raise BadInput(f"classifier {path}", rule, _EXPORT_FIX) from error
 
 
-def _refuse_chance(model: OwnModel, dataset: str) -> None:
+def _refuse_chance(model: OwnModel, dataset: Source) -> None:
     """Refuse a classifier that is not better than chance on images spread over the data set."""
     images, labels, ids = load_images(dataset)
     count = min(_TRIAL, len(ids))

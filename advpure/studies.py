@@ -58,3 +58,7 @@ STUDIES.register(
     "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
 )
 STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")
+STUDIES.register("generate", f"{_HERE}.generation.study:Generate", about="images from noise alone")
+STUDIES.register(
+    "boost", f"{_HERE}.boosting.study:Boost", about="generated images, refined by a joint model"
+)

@@ -11,7 +11,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
@@ -19,8 +19,9 @@ import torch
 
 from advpure.analysis.subject import DefenseSubject, Seeded, Subject
 from advpure.analysis.target import as_target
-from advpure.base.display import Display, written
+from advpure.base.display import Display, as_html, as_text, written
 from advpure.base.errors import BadInput
+from advpure.base.extras import optional
 from advpure.base.flags import is_beside
 from advpure.base.validation import instance
 from advpure.core.defense import Defense
@@ -35,7 +36,7 @@ from advpure.runs.cost import Cost, estimate
 from advpure.runs.header import canonical_json, image_digests
 from advpure.runs.records import ALREADY_COMPLETE, RecordStore, default_run_folder
 from advpure.runs.schema import Schema
-from advpure.statistics.estimates import Estimate, find, plain
+from advpure.statistics.estimates import Estimate, by_image_rows, find, flat_rows, plain
 
 Progress = Callable[[int], None]
 Shard = tuple[int, int]
@@ -200,6 +201,51 @@ class Report(ABC):
             "settings": self.settings,
             "run": str(self.run),
         }
+
+    def table(self) -> str:
+        """Return what the command line prints as text: the line, the tables, notes, the folder."""
+        remarks = (f"note: {each}" for each in self.notes)
+        return "\n".join((as_text(self.display()), *remarks, f"records: {self.run}"))
+
+    def to_pandas(self, *, by_image: bool = False) -> Any:
+        """Return the numbers as a data frame of pandas.
+
+        Args:
+            by_image: The value of each image of each mean over images, instead of the means.
+
+        Returns:
+            One row for each number: its name, what tells it apart (such as eps or t), value, n, and
+            the ends of its 95 % interval; or name, sample and value.
+
+        Raises:
+            MissingExtra: when pandas is not installed.
+        """
+        with optional("pandas", "pandas"):
+            import pandas
+        rows = by_image_rows(self.tree()) if by_image else flat_rows(self.tree())
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """Return the line, the tables and notes for a notebook."""
+        return as_html(self.display(), (*self.notes, f"records: {self.run}"))
+
+    def report(self, path: str | Path, **settings: Any) -> Path:
+        """Write one self-contained page about the run.
+
+        Args:
+            path: The page, a .html file.
+            settings: As of `advpure report`, such as ``title`` and ``images``.
+
+        Returns:
+            The file.
+
+        Raises:
+            BadInput: for a path of another ending, or settings that cannot be used.
+            StorageFull: when there is no room.
+        """
+        page = importlib.import_module("advpure.report.page")  # which reads reports, so is above
+        written: Path = page.Reporting(runs=(self.run,), to=path, **settings).write()
+        return written
 
     def to_do(self, done: int) -> Iterator[str]:
         """Yield a note if fewer than the images of the run are done."""
@@ -407,7 +453,7 @@ class Study(ABC, Generic[L, R]):
         """
         images = getattr(loaded, "images", None)
         try:
-            own = json.loads(canonical_json(asdict(self)))  # type: ignore[call-overload]
+            own = json.loads(canonical_json(_plain_fields(self)))
         except BadInput:
             own = None
         return {
@@ -491,6 +537,15 @@ _MERGE = (
 def _part(loaded: Loaded) -> dict[str, Any]:
     """Return what a context says of a shard."""
     return {} if loaded.shard is None else {"shard": list(loaded.shard)}
+
+
+def _plain_fields(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings object; objects in them are not copied, as not all can be."""
+    held = ((each.name, getattr(settings, each.name)) for each in fields(settings))
+    return {
+        name: _plain_fields(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in held
+    }
 
 
 def _drawing(target: str) -> Callable[[Any, Path], Path]:

@@ -17,12 +17,13 @@ from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Seed, Strength
 from advpure.base.units import Norm, parse_eps, refuse_l1
 from advpure.base.validation import validate, words
+from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
-from advpure.data import Images, dataset_info, load_images
+from advpure.data import Images, Source, dataset_info, find_dataset, load_images
 from advpure.loading import load_defense, load_purifier
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -34,12 +35,12 @@ Model = str | Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A purifier and images, by name; the purifier may be an object.
+    """A purifier and images, by name or as objects.
 
     Attributes:
         defense: Purifier; `advpure models` lists them. Your own: file.py:NAME, package.module:NAME.
         dataset: Data set; `advpure data` lists them, $ADVPURE_DATASET changes the default. Your
-            own: an .npz, .npy or .pt file, a folder, or file.py:NAME.
+            own: an .npz, .npy, .pt or .parquet file, a folder, or file.py:NAME.
         n: Images, 1 or more, from the front; 0 for all. Default: all of a subset that is given,
             else as many of the test images as the data set says.
         subset: Which images: test, train, first-100, every-20th, 100:200, or a file. Default: the
@@ -49,6 +50,9 @@ class Subject:
         options: Option of the purifier, e.g. -o clip_x0=true.
         weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
         denoiser: Denoiser of your own instead: file.py:NAME, a function of (state, sigma).
+        boost: Booster behind the purifier: joint or robust, the data set's; another shipped name, a
+            file, or file.py:NAME. Default: none.
+        boost_options: Setting of the booster, KEY=VALUE, e.g. steps=10.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
         device: cpu, cuda, cuda:1 or mps.
@@ -61,7 +65,7 @@ class Subject:
     """Images of a whole split where `n` is not given; 0 for as many as the data set says."""
 
     defense: Annotated[Model, Flag("--defense", "-d")] = "cm"
-    dataset: str = DEFAULT_DATASET
+    dataset: Source = DEFAULT_DATASET
     n: Annotated[int | None, Flag("--n", "-n")] = None
     subset: str | None = None
     t: int | None = None
@@ -69,6 +73,10 @@ class Subject:
     options: Annotated[Mapping[str, Any], Flag("--option", "-o")] = field(default_factory=dict)
     weights: str | None = None
     denoiser: Model | None = None
+    boost: Model | None = None
+    boost_options: Annotated[Mapping[str, Any], Flag("--boost-option")] = field(
+        default_factory=dict
+    )
     scheme: Scheme = "hash"
     tile: int | None = None
     device: str = "cpu"
@@ -76,9 +84,11 @@ class Subject:
     def __post_init__(self) -> None:
         """Check every field, those of the run that inherits them too, by its annotation."""
         validate(self)
-        for name in ("defense", "denoiser", "classifier"):
+        if not isinstance(self.dataset, str):  # read once, and named in records by what it holds
+            object.__setattr__(self, "dataset", find_dataset(self.dataset))
+        for name in ("defense", "denoiser", "classifier", "boost"):
             value = getattr(self, name, None)
-            if not (value is None or callable(value) or isinstance(value, tuple | list)):
+            if not (value is None or callable(value) or isinstance(value, tuple | list | Chain)):
                 words(value, name)
         for name, instead in self.unused.items():
             refuse_idle(self, (name,), "means nothing here", instead)
@@ -98,6 +108,8 @@ class Subject:
             gradient=gradient,
             weights=self.weights,
             denoiser=self.denoiser,
+            boost=self.boost,
+            boost_options=self.boost_options,
             tile=self.tile,
             **self._options(),
         ).to(check_device(self.device))
@@ -133,7 +145,7 @@ class Subject:
         content = dataset_info(self.dataset).digest
         return {
             "verb": verb,
-            "dataset": self.dataset,
+            "dataset": str(self.dataset),
             "subset": self.subset or "test",
             "n": len(images.ids),
             "device": self.device,
@@ -152,7 +164,7 @@ class Subject:
         """
         weights = {
             part: described[part]["sha256"]
-            for part in ("denoiser", "classifier")
+            for part in ("denoiser", "classifier", "boost")
             if "sha256" in (described.get(part) or {})
         }
         purifier = model.purifier if isinstance(model, Defense) else model
@@ -171,7 +183,7 @@ class DefenseSubject(Subject):
 
     Attributes:
         classifier: Weights of the classifier: a file, a shipped name, or official NAME:FILE. Your
-            own: file.py:NAME, or a TorchScript or torch.export file.
+            own: file.py:NAME, timm:NAME, torchvision:NAME, a TorchScript or torch.export file.
         normalize: MEAN/STD of the images that your classifier takes, e.g. 0.5,0.5,0.5/0.5,0.5,0.5.
         classifier_options: Argument of your classifier, KEY=VALUE.
         outputs: What the classifier answers with: ``logits``, ``probabilities`` or ``labels``.
@@ -210,6 +222,8 @@ class DefenseSubject(Subject):
             tile=self.tile,
             weights=self.weights,
             denoiser=self.denoiser,
+            boost=self.boost,
+            boost_options=self.boost_options,
             **self.judging(),
             **self._options(),
         ).to(check_device(self.device))
@@ -271,7 +285,7 @@ class Attacked(Ball):
     """An attack and its threat model.
 
     Attributes:
-        attack: Attack; `advpure models` lists them.
+        attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD.
         attack_options: Other setting of the attack, KEY=VALUE.
     """
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from advpure.base.errors import BadInput
+from advpure.base.factories import keyed_arguments
 from advpure.base.validation import shown
-from advpure.core.chain import Noise
+from advpure.core.chain import Chain, Noise
 from advpure.core.defense import Defense
+from advpure.core.given import as_purifier
 from advpure.core.gradients import GradientMode
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig, check_ids, check_xi
@@ -23,6 +25,8 @@ from advpure.core.steady import ROWS, calls_of_check, check_steady
 from advpure.core.tiling import check_batch_size, tiled
 
 ImageMap = Callable[[Tensor], Tensor]
+Given = Purifier | Defense | Chain | ImageMap
+"""What is measured, as an object."""
 Run = Callable[[Tensor, Sequence[int], RandomnessConfig | None], Tensor]
 _ROWS = 64
 
@@ -102,9 +106,7 @@ def check_result(result: Tensor, images: Tensor, ids: Sequence[int]) -> Tensor:
 _CONTRACT = "pass a map from images [B, C, H, W] to images of the same shape"
 
 
-def as_target(
-    purifier: Purifier | Defense | ImageMap, *, gradient: GradientMode = "full"
-) -> Target:
+def as_target(purifier: Given, *, gradient: GradientMode = "full") -> Target:
     """Make a target of a purifier, a defense, an object with `at`, or a callable.
 
     Args:
@@ -115,6 +117,8 @@ def as_target(
     Raises:
         BadInput: for anything that cannot be called.
     """
+    if isinstance(purifier, Chain):
+        purifier = as_purifier(purifier, torch.zeros(0))
     if isinstance(purifier, Purifier):
         return _of_purifier(purifier, purifier, gradient)
     if isinstance(purifier, Defense):
@@ -124,8 +128,11 @@ def as_target(
     settings = {"purifier": getattr(purifier, "__name__", type(purifier).__name__)}
     tile, ids = getattr(purifier, "tile", None), getattr(purifier, "ids", None)
     at = getattr(purifier, "at", None)
+    keyed: list[Target] = []  # of a map that draws by itself, once that is known
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
+        if keyed:
+            return keyed[0].run(images, ids, xi or keyed[0].xi)
         if at is None:
             return tiled(purifier, tile)(images)
         result: Tensor = at(ids=list(ids), xi=xi)(images)
@@ -133,16 +140,37 @@ def as_target(
 
     def ask(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> None:
         fix = "fix its randomness, or give it at(ids=, xi=)"
-        check_steady(purifier, lambda x: run(x, ids[: len(x)], xi), images, fix=fix)
+        if keyed:
+            return
+        try:
+            if at is None and keyed_arguments(purifier):
+                raise BadInput("a function of keys", "is no function of images", fix)
+            check_steady(purifier, lambda x: run(x, ids[: len(x)], xi), images, fix=fix)
+        except BadInput:
+            if at is not None or not (own := _controlled(purifier, images)):
+                raise
+            keyed.append(as_target(own, gradient=gradient))
 
     xi = getattr(purifier, "xi", None)
     calls = calls_of_check(purifier)
     return Target(run=run, tile=tile, xi=xi, ids=ids, settings=settings, ask=ask, calls=calls)
 
 
+def _controlled(purifier: ImageMap, images: Tensor) -> Purifier | None:
+    """Return a map that draws random numbers with keyed draws; None where no key controls it."""
+    try:
+        own = as_purifier(purifier, images[:1].detach().clamp(0, 1))
+    except BadInput:
+        return None
+    assert own.model is not None
+    return own if own.model.draws in ("keyed", "generator") else None
+
+
 def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: GradientMode) -> Target:
     exact = purifier.at(gradient=gradient)
     asked = purifier.denoiser if purifier.model is None else purifier.model.function
+    refiner = purifier.refiner
+    behind = 0 if refiner is None else refiner.step().evaluations
 
     def run(images: Tensor, ids: Sequence[int], xi: RandomnessConfig | None) -> Tensor:
         def purify(x: Tensor, i: Tensor) -> Tensor:
@@ -159,7 +187,8 @@ def _of_purifier(purifier: Purifier, owner: Purifier | Defense, gradient: Gradie
         ids=owner.ids,
         settings={"purifier": purifier.name, **purifier.settings, "tile": owner.tile},
         ask=lambda images, ids, xi: purifier.check_steady(images, owner.tile),
-        calls=calls_of_check(asked) if purifier.chain.evaluations else 0,
+        calls=(calls_of_check(asked) if purifier.chain.evaluations > behind else 0)
+        + (0 if refiner is None else calls_of_check(refiner.network)),
     )
 
 

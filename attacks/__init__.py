@@ -5,11 +5,12 @@ if __name__ != "advpure.attacks":
 
 from advpure.attacks.autopgd import APGDSettings, apgd
 from advpure.attacks.crossing import transfer
+from advpure.attacks.engines.contract import EngineSettings, engine
 from advpure.attacks.hard_label import RaySSettings, rays
 from advpure.attacks.lanes import APGDTargetedSettings, apgd_targeted
 from advpure.attacks.low_frequency import LowFrequencySettings, low_frequency
 from advpure.attacks.noise import NoiseSettings, uniform_noise
-from advpure.attacks.outcome import AttackResult, ZeroGradientWarning
+from advpure.attacks.outcome import AttackResult, Claims, ZeroGradientWarning
 from advpure.attacks.projected import PGDSettings, pgd
 from advpure.attacks.registry import ATTACKS, settings_type
 from advpure.attacks.square import SquareSettings, square
@@ -30,6 +31,8 @@ __all__ = [
     "AttackResult",
     "BPDAEOTSettings",
     "BPDASettings",
+    "Claims",
+    "EngineSettings",
     "LowFrequencySettings",
     "NoiseSettings",
     "PGDEOTSettings",
@@ -42,6 +45,7 @@ __all__ = [
     "apgd_targeted",
     "bpda",
     "bpda_eot",
+    "engine",
     "low_frequency",
     "pgd",
     "pgd_eot",

@@ -29,6 +29,7 @@ from advpure.attacks.oracle import Batch, Model, Oracle, Slope, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude, restarted
 from advpure.attacks.projected import begin, offer_last
 from advpure.attacks.settings import Count, RestartSettings, resolve
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids
 from advpure.core.tiling import tiled
 
@@ -86,6 +87,7 @@ class _State(NamedTuple):
         return _State(*(part[mask] for part in self))
 
 
+@takes_pairs
 def apgd(
     model: Model,
     images: Tensor,

@@ -13,6 +13,7 @@ from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.base.errors import BadInput
 from advpure.base.validation import instance
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids, RandomnessConfig, check_xi
 
 
@@ -26,6 +27,7 @@ class Attack(Protocol):
         ...
 
 
+@takes_pairs
 def transfer(
     attack: str | Attack,
     model: Model,

@@ -19,6 +19,7 @@ from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Tally, conclude
 from advpure.attacks.settings import AttackSettings, Count, Passes, resolve
 from advpure.base.units import Norm
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids
 from advpure.core.tiling import tiled
 
@@ -58,6 +59,7 @@ class _State(NamedTuple):
         return _State(*(part[mask] for part in self))
 
 
+@takes_pairs
 def rays(
     model: Model,
     images: Tensor,

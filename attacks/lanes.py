@@ -23,6 +23,7 @@ from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude
 from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import SELECTION, Count, Passes, resolve
 from advpure.base.errors import BadInput
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids
 
 _ROWS = 256
@@ -151,6 +152,7 @@ def _draws(settings: APGDSettings) -> int:
     return SELECTION if settings.randomness == "fresh" else 1
 
 
+@takes_pairs
 def apgd_targeted(
     model: Model,
     images: Tensor,

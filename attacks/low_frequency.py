@@ -21,6 +21,7 @@ from advpure.attacks.balls import row_radii
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import resolve
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids
 
 
@@ -36,6 +37,7 @@ class LowFrequencySettings(APGDSettings):
     kept: Annotated[float, Gt(0), Le(1)] = 0.5
 
 
+@takes_pairs
 def low_frequency(
     model: Model,
     images: Tensor,

@@ -10,6 +10,7 @@ from advpure.attacks.balls import draw_in_ball, place, project
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Best, Tally, conclude
 from advpure.attacks.settings import AttackSettings, Count, Passes, resolve
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.core.tiling import tiled
 
@@ -31,6 +32,7 @@ class NoiseSettings(AttackSettings):
         return Passes(self.draws + 1, 0)
 
 
+@takes_pairs
 def uniform_noise(
     model: Model,
     images: Tensor,

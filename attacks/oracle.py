@@ -306,11 +306,15 @@ class Oracle:
 
     def logits(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:
         """Return the logits [B, classes] of the pass that `judge` takes."""
+        with torch.no_grad():
+            return self.answers(images, labels, ids, step)
+
+    def answers(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:
+        """Return the logits of that pass with their graph, for who takes the gradient himself."""
         view = self._own_view if self.settings.randomness == "fixed" else self._view(step, 0)
 
         def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                return self._logits(view, images, labels, ids)
+            return self._logits(view, images, labels, ids)
 
         return tiled(ask, self.tile)(images, labels, ids)
 

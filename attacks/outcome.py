@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,20 @@ from advpure.core.tiling import tiled
 
 class ZeroGradientWarning(UserWarning):
     """No undecided sample of a batch has a gradient: the attack is blind, not the model robust."""
+
+
+class Claims(NamedTuple):
+    """What another library says of the images that it made; nothing of ours is decided by it.
+
+    Attributes:
+        fooled: [B] bool, whether it says that its image fools the model.
+        excess: [B] float64, how far its image lay outside of ball or box before it was pulled in.
+        ended: [B] bool, whether the budget ended it.
+    """
+
+    fooled: Tensor
+    excess: Tensor
+    ended: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class AttackResult:
             does not.
         settings: The settings that were used.
         members: Of an ensemble, the member that made each image; else None.
+        claims: Of an attack of another library, what that says; else None.
     """
 
     images: Tensor
@@ -54,6 +69,7 @@ class AttackResult:
     lost: Tensor
     settings: AttackSettings
     members: tuple[str, ...] | None = None
+    claims: Claims | None = None
 
 
 class Tally:

@@ -27,6 +27,7 @@ from advpure.attacks.outcome import (
     starting_point,
 )
 from advpure.attacks.settings import Count, RestartSettings, resolve
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.core.tiling import tiled
 
@@ -57,6 +58,7 @@ class PGDSettings(RestartSettings):
         return radii / 30 if self.step_size is None else self.step_size * (radii / self.eps)
 
 
+@takes_pairs
 def pgd(
     model: Model,
     images: Tensor,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
+from advpure.attacks.engines.contract import engine, is_engine
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
@@ -33,6 +34,8 @@ ATTACKS.register("uniform-noise", f"{_HERE}.noise:uniform_noise", about="noise i
 def find(name: str) -> Callable[..., AttackResult]:
     """Return the attack of a name; blanks and case do not matter, nor - against _.
 
+    ``LIBRARY:NAME`` is an attack of another library, see `advpure.attacks.engines.contract`.
+
     Raises:
         BadInput: for an unknown name, with the nearest known one.
 
@@ -40,12 +43,12 @@ def find(name: str) -> Callable[..., AttackResult]:
         >>> find("PGD_EOT").__name__
         'pgd_eot'
     """
-    return ATTACKS.get(_spelt(name))
+    return engine(name) if is_engine(name) else ATTACKS.get(_spelt(name))
 
 
 def attack_digest(name: str) -> str | None:
     """Return the SHA-256 of the source of an attack from outside, None for one of ours."""
-    return ATTACKS.digest(_spelt(name))
+    return None if is_engine(name) else ATTACKS.digest(_spelt(name))
 
 
 def _spelt(name: Any) -> Any:

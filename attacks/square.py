@@ -25,6 +25,7 @@ from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Tally, conclude
 from advpure.attacks.settings import AttackSettings, Count, Passes, resolve
 from advpure.base.units import Norm
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.core.tiling import tiled
 
@@ -64,6 +65,7 @@ class SquareSettings(AttackSettings):
         return Passes(max(self.queries, 1) + 2, 0)
 
 
+@takes_pairs
 def square(
     model: Model,
     images: Tensor,

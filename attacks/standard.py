@@ -43,6 +43,7 @@ from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import SELECTION, AttackSettings, Count, Passes, resolve
 from advpure.attacks.square import SquareSettings, search
 from advpure.base.errors import BadInput
+from advpure.core.given import takes_pairs
 from advpure.core.gradients import GradientMode
 from advpure.core.randomness import Ids
 
@@ -181,6 +182,7 @@ class StandardSettings(AttackSettings):
         return max(self.budget - 2 * self._draws - self._passes - 1, 0)
 
 
+@takes_pairs
 def standard(
     model: Model,
     images: Tensor,

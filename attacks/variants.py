@@ -16,6 +16,7 @@ from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
 from advpure.attacks.settings import Count, resolve
 from advpure.base.errors import BadInput
+from advpure.core.given import takes_pairs
 from advpure.core.gradients import GradientMode
 from advpure.core.randomness import Ids
 
@@ -53,6 +54,7 @@ class BPDAEOTSettings(BPDASettings):
     eot: Count = 15
 
 
+@takes_pairs
 def pgd_eot(
     model: Model,
     images: Tensor,
@@ -69,6 +71,7 @@ def pgd_eot(
     return pgd(model, images, labels, chosen, ids=ids, start=start, radii=radii)
 
 
+@takes_pairs
 def bpda(
     model: Model,
     images: Tensor,
@@ -89,6 +92,7 @@ def bpda(
     return pgd(model, images, labels, chosen, ids=ids, start=start, radii=radii)
 
 
+@takes_pairs
 def bpda_eot(
     model: Model,
     images: Tensor,

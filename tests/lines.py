@@ -18,6 +18,11 @@ LINES = {
     "field": ["--dimension 8 --intrinsic-dimension 2 --draws 2"],
     "transport": [f"{DIGITS} -d cm --sigma 0.25"],
     "two-point": ["--noise 0.5 --draws 10 --json"],
+    "generate": [f"{DIGITS} --steps 1,2 --save made.npz"],
+    "boost": [
+        f"{DIGITS} -b digits-gaussian-050 --loss ce --steps 1 --reference train/first-20 "
+        "--weights digits-cm"
+    ],
     "check-grad": ["--dataset digits -d cm -n 1 --directions 1"],
     "train": ["digits-classifier --steps 1 --out trained"],
     "models": ["", "list --json", "info digits-cm"],

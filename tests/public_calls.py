@@ -23,7 +23,7 @@ Calls = Mapping[str, Given]
 
 WHAT_IS_RETURNED = {
     "ABSTAIN", "ATTACKS", "AtRadius", "AttackResult", "BadInput", "COMPRESSION_SCHEMA",
-    "CascadeCertificate", "Certificate", "CertificationReport", "Components",
+    "CascadeCertificate", "Certificate", "Claims", "CertificationReport", "Components",
     "ComposedCertificate", "CompressionKey", "CompressionResult", "CompressionRow",
     "CompressionSummary", "Distribution", "Divergence", "DivergingStep", "FieldRates", "FieldTable",
     "GaussianField", "GradientResult", "InfinitesimalResult", "METRICS", "Measurements",
@@ -136,6 +136,13 @@ ADVPURE: Calls = {
     "Policy": lambda: {"kind": "eot", "draws": 2},
     "Purifier": lambda: {"name": "x", "chain": _purifier().chain, "denoiser": _purifier().denoiser},
     "RandomnessConfig": lambda: {"seed": 3, "scheme": "hash", "scope": "sample", "path": ()},
+    "evaluate": lambda: {
+        "purifier": _Halved(), "classifier": _Model(), "images": _images(),
+        "labels": torch.tensor([1, 2]), "eps": 0.1, "steps": 1, "out": "evaluated",
+    },
+    "load_booster": lambda: {
+        "model": "digits-classifier", "dataset": "digits", "options": {"loss": "ce"},
+    },
     "load_classifier": lambda: {"dataset": "digits"},
     "load_defense": lambda: {"name": "cm", "dataset": "digits"},
     "load_denoiser": lambda: {"model": "digits-edm"},
@@ -148,7 +155,7 @@ ATTACKS: Calls = {
         f"{name}Settings": lambda: {"eps": 0.1}
         for name in (
             "APGD", "APGDTargeted", "BPDA", "BPDAEOT", "LowFrequency", "Noise", "PGD", "PGDEOT",
-            "RayS", "Square", "Standard",
+            "Engine", "RayS", "Square", "Standard",
         )
     },
     "apgd": lambda: _attacked(steps=2),
@@ -157,6 +164,7 @@ ATTACKS: Calls = {
     "rays": lambda: _attacked(queries=8),
     "square": lambda: _attacked(queries=8),
     "standard": lambda: _attacked(budget=200),
+    "engine": lambda: {"name": "foolbox:LinfPGD"},
     "bpda": lambda: _attacked(model=_defense(), steps=2),
     "bpda_eot": lambda: _attacked(model=_defense(), steps=2, eot=2),
     "pgd": lambda: _attacked(steps=2),

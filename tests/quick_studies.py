@@ -71,6 +71,16 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
     "check-grad": {**DIGITS, "defense": ["none", "onestep-edm"], "directions": 2},
     "measure": {**DIGITS, "metric": "distance", "defense": "onestep-edm"},
+    "boost": {
+        "dataset": "digits",
+        "n": 5,
+        "weights": "digits-cm",
+        "boost": "digits-gaussian-050",
+        "boost_options": {"loss": "ce", "steps": 2, "step_size": 0.1},
+        "metrics": ["frechet-classifier", "classifier-score", "precision-recall-classifier"],
+        "reference": "train/first-40",
+    },
+    "generate": {**DIGITS, "model": "cm", "steps": [1, 2]},
 }
 
 

@@ -70,7 +70,7 @@ def _imports(source: str) -> list[str]:
 
 def _layer(module: str) -> str:
     """Return the part of the house that a module belongs to."""
-    part = module.split(".")[1] if "." in module else "loading"
+    part = module.split(".")[1] if "." in module else "names"
     return {
         "entry": "cli",
         "__main__": "cli",
@@ -80,7 +80,10 @@ def _layer(module: str) -> str:
 
 
 # What each part of the house may import. Experiments are data, which only sweeps read.
-_BELOW = ("base", "core", "networks", "purifiers", "data", "checkpoints", "models", "loading")
+_BELOW = (
+    *("base", "core", "networks", "purifiers", "data", "checkpoints", "models", "loading"),
+    "boosting",
+)
 _MIDDLE = (*_BELOW, "statistics", "plots", "runs")
 MAY_IMPORT = {
     "base": (),
@@ -93,10 +96,12 @@ MAY_IMPORT = {
     "models": ("base", "networks"),
     "checkpoints": ("base", "core", "networks"),
     "loading": _BELOW,
+    "names": (*_MIDDLE, "attacks", "analysis"),
     "compat": _BELOW,
-    "training": (*_BELOW, "statistics"),
+    "training": (*_BELOW, "statistics", "attacks"),
     "runs": ("base", "core"),
     "attacks": ("base", "core"),
+    "boosting": ("base", "core", "networks", "attacks"),
     "analysis": (*_MIDDLE, "attacks", "training"),
     "studies": ("base", "analysis"),
     "experiments": (),

@@ -18,7 +18,7 @@ from advpure.sweeps.published import Printed, published
 from advpure.sweeps.strict_yaml import read_yaml
 
 SIZES = ("small", "full")
-PAPERS = ("000", "001", "003", "004")
+PAPERS = ("000", "001", "002", "003", "004")
 TINY = """
 title: A law in small
 about: One denoising step.
@@ -101,6 +101,25 @@ def test_published_laws_hold_in_the_data() -> None:
                 key = tuple(row[k] for k in table.keys if k != "radius")
                 groups.setdefault(key, []).append(row["certified"])  # type: ignore[arg-type]
             assert all(values == sorted(values, reverse=True) for values in groups.values()), name
+
+
+def test_published_boosting_has_its_order_and_its_misprints() -> None:
+    tables = published("002").tables
+    boosted = {(r["model"], r["steps"], r["booster"]): r for r in tables["T1"].rows}
+    losses = {(r["model"], r["steps"], r["loss"]): r for r in tables["T2"].rows}
+    samplers = {(r["model"], r["steps"], r["sampler"]): r for r in tables["T3"].rows}
+    for start in (("ct", 1), ("ct", 2), ("cd", 1), ("cd", 2)):
+        fid = {name: boosted[(*start, name)]["fid"] for name in ("joint", "classifier", "none")}
+        assert fid["joint"] < fid["classifier"] < fid["none"]  # type: ignore[operator]
+        assert samplers[(*start, "sgld")]["fid"] < samplers[(*start, "pgd")]["fid"]  # type: ignore[operator]
+        # What stands in two tables is the same, but for one number.
+        assert losses[(*start, "reference")]["fid"] == fid["joint"]
+        assert (losses[(*start, "none")]["fid"] == fid["none"]) == (start != ("ct", 2))
+        assert samplers[(*start, "pgd")]["fid"] == boosted[(*start, "joint-wide")]["fid"]
+        # The reference loss is the lowest; one of the others is above no boosting at all.
+        own = {name: losses[(*start, name)]["fid"] for name in ("ce", "bce", "ce-bce")}
+        assert min(own.values()) > fid["joint"]  # type: ignore[type-var]
+        assert (max(own.values()) > fid["none"]) == (start == ("cd", 2))  # type: ignore[type-var]
 
 
 def test_published_values_are_found_by_their_keys() -> None:

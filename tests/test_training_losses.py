@@ -37,7 +37,7 @@ from advpure.training.edm import EDMTask
 from advpure.training.levels import Levels
 from advpure.training.randomness import step_generator
 from advpure.training.run import _network, _teacher
-from advpure.training.tasks import NEEDS_TEACHER, TASKS, Batch, make_task
+from advpure.training.tasks import MAY_HAVE_TEACHER, NEEDS_TEACHER, TASKS, Batch, make_task
 from advpure.training.trainer import Trainer
 
 NETWORK = {"image_size": 8, "image_channels": 1, "channels": [8]}
@@ -406,6 +406,7 @@ STARTS = {
     "classifier-denoised": "digits-classifier",
     "calibration": "digits-edm",
     "consistency-unconditional": "digits-cm",
+    "joint": "digits-classifier",
 }
 CASES: dict[str, dict[str, Any]] = {
     "edm": {"sigmas": [0.25]},
@@ -416,6 +417,8 @@ CASES: dict[str, dict[str, Any]] = {
     "classifier": {},
     "classifier-denoised": {"denoiser": "digits-edm", "sigmas": [0.5]},
     "classifier-smoothed": {"sigmas": [0.25], "noises": 2, "consistency": 5.0},
+    "classifier-adversarial": {"norm": "l2", "eps": 0.5, "held_back": 20},
+    "joint": {"generator": "digits-cm", "fake_steps_every": 2, "held_back": 20},
     "calibration": {"guide": "digits-classifier", "diversity": 0.5},
     "consistency-unconditional": {"edm": "digits-edm", "distance": "l1", "nodes": 6},
     "selector": {"certified": "digits-classifier", "sigmas": [0.25], "draws": 2},
@@ -432,7 +435,7 @@ def test_every_task_has_a_case() -> None:
 
 def recipe_of(case: str) -> Recipe:
     task = case.partition("/")[0]
-    judges = task.startswith("classifier") or task == "selector"
+    judges = task.startswith("classifier") or task in ("selector", "joint")
     fresh = {"image_channels": 1, "classes": 2 if task == "selector" else 10, "channels": [8]}
     shape = fresh if judges else {**NETWORK, "dropout": 0.1}
     return Recipe(
@@ -461,7 +464,7 @@ def test_every_task_resumes_bit_for_bit_and_exports(case: str, tmp_path: Path) -
     lines = [(tmp_path / run / "log.csv").read_text().splitlines() for run in ("whole", "parts")]
     assert [row.split(",")[::3] for row in lines[0]] == [row.split(",")[::3] for row in lines[1]]
     kind = one.metadata["task"]
-    assert kind in ("edm", "consistency", "classifier", "selector")
+    assert kind in ("edm", "consistency", "classifier", "selector", "joint")
     if kind == "consistency":
         nodes = {"consistency": 6, "consistency-tuning": 18, "consistency-unconditional": 6}
         assert one.metadata["nodes"] == nodes.get(recipe.task, 1281 if "improved" in case else 151)
@@ -472,9 +475,10 @@ def interrupt(recipe: Recipe, folder: Path, step: int) -> None:
     """Leave a checkpoint as a run that was stopped after a step leaves it."""
     start, _ = _teacher(recipe)
     network, _ = _network(recipe, start)
-    data = DATASETS.get(recipe.dataset).read("train")
+    task = make_task(recipe, start)
+    data = task.divide(DATASETS.get(recipe.dataset).read("train"))
     teacher = None if start is None else state_sha256(start.network)
-    Trainer(recipe, make_task(recipe, start), network, data, folder, teacher=teacher).run(step)
+    Trainer(recipe, task, network, data, folder, teacher=teacher).run(step)
 
 
 # Recipes
@@ -507,14 +511,19 @@ def test_every_recipe_s_loss_settings_are_known_to_its_task(
         "calibration": teacher("edm"),
         "consistency-unconditional": load_network(model_path("digits-cm")),
         "representation-tuning": teacher("representation", nodes=81),
+        "joint": load_network(model_path("digits-classifier")),
     }
+    if recipe.task == "joint":
+        settings = {"generator": "digits-cm", "labeller": "digits-classifier"}
+        recipe = dataclasses.replace(recipe, loss={**recipe.loss, **settings})
     if recipe.task == "classifier-denoised":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "denoiser": "digits-edm"})
     if recipe.task == "consistency-unconditional":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "edm": "digits-edm"})
     if recipe.task == "calibration":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "guide": "digits-classifier"})
-    assert (recipe.teacher is not None) == (recipe.task in NEEDS_TEACHER)
+    if recipe.task not in MAY_HAVE_TEACHER:
+        assert (recipe.teacher is not None) == (recipe.task in NEEDS_TEACHER)
     make_task(recipe, starts.get(recipe.task))
 
 

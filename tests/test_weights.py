@@ -205,7 +205,7 @@ def test_shipped_models_load_and_carry_their_quality(name: str) -> None:
     if metadata["task"] == "selector":  # of all images, of those it chooses, and of the others
         assert counts == [measured, counts[1], measured - counts[1]]
         assert 0 < counts[1] < measured
-    elif metadata["task"] == "classifier":  # of all clean images, then under noise
+    elif metadata["task"] in ("classifier", "joint"):  # of all clean images, then of the first
         assert counts[0] == size
         assert set(counts[1:]) <= {measured}
     else:

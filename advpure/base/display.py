@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 
@@ -29,6 +30,70 @@ class Display(NamedTuple):
 
     headline: str
     parts: Sequence[Table | str] = ()
+
+
+def rich_table(table: Table) -> Any:
+    """Return a table as rich prints it: numbers stand right, the first column left."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    title = table.title
+    drawn = RichTable(
+        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
+    for k, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))  # brackets are no markup
+    return drawn
+
+
+def as_text(display: Display, width: int = 140) -> str:
+    """Write what a report shows as plain text.
+
+    Example:
+        >>> print(as_text(Display("2 images", [Table(("images", "n"), [["clean", "2"]])])))
+        2 images
+        images  n
+        clean   2
+    """
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, markup=False, color_system=None)
+    console.print(display.headline, soft_wrap=True)
+    for part in display.parts:
+        if isinstance(part, str):
+            console.print(part, soft_wrap=True)
+        else:
+            console.print(rich_table(part))
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def as_html(display: Display, remarks: Sequence[str] = ()) -> str:
+    """Write what a report shows, and remarks below it, as a piece of a page that fetches nothing.
+
+    Example:
+        >>> as_html(Display("1 < 2"))
+        '<div class="advpure"><p><strong>1 &lt; 2</strong></p></div>'
+    """
+    pieces = [f"<p><strong>{escape(display.headline)}</strong></p>"]
+    for part in display.parts:
+        pieces.append(f"<p>{escape(part)}</p>" if isinstance(part, str) else _html_table(part))
+    if remarks:
+        pieces.append(f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in remarks)}</ul>")
+    return f'<div class="advpure">{"".join(pieces)}</div>'
+
+
+def _html_table(table: Table) -> str:
+    caption = "" if table.title is None else f"<caption>{escape(table.title)}</caption>"
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in table.columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(each)}</td>' for each in row)}</tr>" for row in table.rows
+    )
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def written(estimate: Any, form: str = ".4g", *, scale: float = 1.0) -> str:

@@ -50,10 +50,12 @@ class Keys:
     Attributes:
         kind: "module:class" of the settings that the options belong to.
         flags: Flag to the name of the option.
+        owner: Whose defaults they have.
     """
 
     kind: str
     flags: Mapping[str, str] = field(default_factory=dict)
+    owner: str = "attack"
 
 
 def is_beside(annotation: Any) -> bool:

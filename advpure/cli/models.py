@@ -43,6 +43,7 @@ def listing(as_json: o.Json = False) -> None:
     """
     from advpure.analysis import METRICS
     from advpure.attacks import ATTACKS
+    from advpure.attacks.engines.contract import LIBRARIES
     from advpure.checkpoints.catalogue import CHECKPOINTS
     from advpure.cli import output
     from advpure.models import list_models
@@ -50,6 +51,7 @@ def listing(as_json: o.Json = False) -> None:
     from advpure.purifiers import PURIFIERS
 
     kinds: dict[str, Any] = {"purifiers": PURIFIERS, "attacks": ATTACKS, "metrics": METRICS}
+    kinds["libraries"] = LIBRARIES
     kinds |= {"classifiers": CLASSIFIERS} if len(CLASSIFIERS) else {}
     named = {
         kind: {name: registry.about(name) for name in registry.names()}

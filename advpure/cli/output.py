@@ -17,16 +17,11 @@ def print_table(
 ) -> None:
     """Print a table; numbers stand right, the first column left."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # brackets are no markup
+    from advpure.base.display import Table, rich_table
+
     width = None if sys.stdout.isatty() else 140
-    Console(width=width, highlight=False).print(table)
+    Console(width=width, highlight=False).print(rich_table(Table(columns, rows, title)))
 
 
 def note(text: str) -> None:

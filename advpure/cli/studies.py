@@ -246,7 +246,7 @@ def _keys(keys: Keys, field: str, taken: set[str], panel: str) -> Iterator[Optio
             hint, marks = _parts(hints[key])
             shell, _ = _shell(key, hint, False)
             text = _with_rule(helps[key].partition(". ")[0].rstrip(".") + ".", hint, marks)
-            text += " Default: the attack's."
+            text += f" Default: the {keys.owner}'s."
             yield Option(flag, shell | None, None, (), text, panel, field, key)
 
 

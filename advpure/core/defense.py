@@ -156,7 +156,7 @@ class Defense(Bound):
         return classified(self.classifier, self.purifier.purify(images, noise), noise)
 
     def _networks(self) -> list[nn.Module | None]:
-        return [self.purifier.denoiser, self.classifier]
+        return [*self.purifier._networks(), self.classifier]
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.purifier = self.purifier.at(gradient=gradient)

@@ -43,6 +43,8 @@ _TAKEN = (
     "normalize",
     "classifier_options",
     "model",
+    "boost",
+    "boost_options",
 )
 """What means something else to `load_defense`: such parameters keep their defaults."""
 
@@ -84,7 +86,7 @@ class OwnRecipe(Recipe):
         if isinstance(built, Chain):
             return built
         if isinstance(built, Denoiser):
-            fix = f"write --denoiser {name} -d ddpm"
+            fix = f"write --denoiser {name} -d ddpm (denoiser= in Python)"
             raise BadInput(f"defense {name}", "is a denoiser, not a purifier", fix)
         if isinstance(built, Recipe):
             rule = "makes a settings object"
@@ -114,7 +116,7 @@ def recipe_of(code: Code) -> type[Recipe]:
     if isinstance(value, type) and issubclass(value, Recipe):
         return value
     if (isinstance(value, type) and issubclass(value, Denoiser)) or isinstance(value, Denoiser):
-        fix = f"write --denoiser {code.name} -d ddpm"
+        fix = f"write --denoiser {code.name} -d ddpm (denoiser= in Python)"
         raise BadInput(f"defense {code.name}", "is a denoiser, not a purifier", fix)
     if not callable(value) and not isinstance(value, Chain):
         rule = f"is a {type(value).__name__}, not a model"

@@ -15,6 +15,7 @@ from advpure.core.gradients import GradientMode, check_mode, run_chain
 from advpure.core.own import OwnModel
 from advpure.core.randomness import Ids, RandomnessConfig, check_ids, check_xi
 from advpure.core.recipe import Recipe
+from advpure.core.refiner import Refiner, refined
 from advpure.core.steady import check_fit, check_steady
 from advpure.core.tiling import check_tile, split_tiles, tiled
 
@@ -126,6 +127,8 @@ class Purifier(Bound):
         recipe: What the chains were laid out from; with it a purifier can be copied and pickled,
             since the copy lays them out again around its own denoiser.
         model: The module of somebody's own that is the chain, registered like a denoiser.
+        refiner: What stands behind the chain and the surrogate, such as a booster; `chain` then
+            ends in its step.
         xi: Randomness configuration.
         gradient: Gradient mode; by default exact: ``full`` up to four network evaluations,
             ``checkpoint`` above.
@@ -150,16 +153,19 @@ class Purifier(Bound):
         surrogate: Chain | None = None,
         recipe: Recipe | None = None,
         model: OwnModel | None = None,
+        refiner: Refiner | None = None,
         xi: RandomnessConfig | None = None,
         gradient: GradientMode | None = None,
         tile: int | None = None,
     ) -> None:
         """Keep the parts; see the class."""
         super().__init__(xi, tile)
-        self.name, self.chain, self.surrogate = name, chain, surrogate
+        self.name, self.refiner = name, refiner
+        self.chain = refined(chain, refiner)
+        self.surrogate = None if surrogate is None else refined(surrogate, refiner)
         self.denoiser, self.recipe, self.model = denoiser, recipe, model
         self.settings = dict(settings or {})
-        exact: GradientMode = "full" if chain.evaluations <= 4 else "checkpoint"
+        exact: GradientMode = "full" if self.chain.evaluations <= 4 else "checkpoint"
         self.gradient: GradientMode = exact if gradient is None else gradient
         check_mode(self.gradient)
 
@@ -202,13 +208,17 @@ class Purifier(Bound):
         The denoiser is asked alone; a chain without one is run as a whole.
         """
         network, tile = self.denoiser, tile or self.tile
+        if self.refiner is not None:
+            ask = tiled(self.refiner.network, tile)
+            fix = "pass a booster without randomness"
+            check_steady(self.refiner.network, ask, images, repeatable=repeatable, fix=fix)
         if self.model is not None:
             self.model.check_steady(images, tile, repeatable=repeatable)
         elif network is not None:
             level = min(max(1.0, network.sigma_min), network.sigma_max)
             ask = tiled(lambda x: network(to_model(x), level), tile)
             check_steady(network, ask, images, fix="pass a denoiser without randomness")
-        elif len(self.chain):
+        elif len(self.chain) > (self.refiner is not None):
             ids = torch.arange(len(images), dtype=torch.int64, device="cpu")
             noise = RandomnessConfig(0)
             run = tiled(lambda x, i: self.purify(x, Noise(noise, i)), tile)
@@ -233,14 +243,14 @@ class Purifier(Bound):
         return self.chain.states(to_model(images), Noise(xi, ids))
 
     def _networks(self) -> list[nn.Module | None]:
-        return [self.denoiser]
+        return [self.denoiser, None if self.refiner is None else self.refiner.network]
 
     def _set_gradient(self, gradient: GradientMode) -> None:
         self.gradient = gradient
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the chains, whose steps hold the denoiser, where the recipe can renew them."""
-        if self.recipe is None and self.denoiser is not None:
+        if self.recipe is None and (self.denoiser is not None or self.refiner is not None):
             raise BadInput(
                 f"purifier {self.name!r} without a recipe",
                 "cannot be copied, since its steps hold its denoiser",
@@ -253,5 +263,10 @@ class Purifier(Bound):
         """Lay out the chains around the copied denoiser."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self.recipe is not None:
-            self.chain = self.recipe.chain(self.denoiser)
-            self.surrogate = self.recipe.surrogate(self.denoiser)
+            self.chain = self.laid_out(self.recipe)
+            shorter = self.recipe.surrogate(self.denoiser)
+            self.surrogate = None if shorter is None else refined(shorter, self.refiner)
+
+    def laid_out(self, recipe: Recipe) -> Chain:
+        """Return the chain of another recipe around this purifier's networks."""
+        return refined(recipe.chain(self.denoiser), self.refiner)

@@ -1,6 +1,6 @@
 """Data sets: real images with labels and stable sample ids."""
 
-from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit, Source
 from advpure.data.registry import DATASETS, dataset_info, find_dataset, load_images
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "DatasetInfo",
     "Images",
     "RawSplit",
+    "Source",
     "dataset_info",
     "find_dataset",
     "load_images",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ class Images(NamedTuple):
     Attributes:
         images: float32 [n, C, H, W] in [0, 1].
         labels: int64 [n], class indices.
-        ids: int64 [n], position of each image in its split: the sample id of all randomness.
+        ids: int64 [n], the sample ids of all randomness: the position of each image in its split.
     """
 
     images: Tensor
@@ -86,9 +86,9 @@ class DatasetInfo:
         return self.eps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A registered data set: its description, and how to read one of its splits.
+    """A data set: its description, and how to read one of its splits.
 
     Attributes:
         info: The description.
@@ -97,6 +97,7 @@ class Dataset:
         more: Says what to do for more images than are there; empty when all are.
         pick: Reads images by their positions (int64 [n]) in a split, where a whole one may not
             fit in memory.
+        ids: int64 [N], sample ids by position, where those are not the positions.
     """
 
     info: DatasetInfo
@@ -104,3 +105,12 @@ class Dataset:
     sizes: Callable[[], Mapping[Split, int]] | None = None
     pick: Callable[[Split, Tensor], RawSplit] | None = None
     more: Callable[[], str] = lambda: ""
+    ids: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """Return its name, which messages show."""
+        return self.info.name
+
+
+Source = str | Any
+"""A data set by name, path or code; or an object: images and labels, see `advpure.data.own`."""

@@ -1,11 +1,15 @@
-"""Images of users: an .npz, .npy or .pt file, or a folder, taken where a data set's name is.
+"""Images of users: a file, a folder or an object, taken where a data set's name is.
 
 * ``.npz``: ``images`` [N, H, W, C], [N, C, H, W] or [N, H, W], uint8 or float in [0, 1]; ``labels``
   [N]. Optional: ``classes`` (names), ``eps`` and ``norm`` (the threat model).
 * ``.npy``: the images; the labels stand beside it, ``images.npy`` and ``labels.npy``.
 * ``.pt``: tensors ``{"images": ..., "labels": ...}`` or ``(images, labels)``.
+* ``.parquet``: pictures and labels, as data sets of the model hub are stored; see
+  `advpure.data.parquet`.
 * a folder: a folder for each class, in the order of their names; or pictures with ``labels.csv``
   (file,label a line) or ``labels.json`` (file to label).
+* an object: images and labels in a tuple or a mapping, arrays or tensors; `Images`, whose ids stay
+  the keys of all randomness; or what torchvision calls a data set, a sequence of (picture, label).
 
 The axis of channels is the one of 1 or 3. Pictures of a folder have one size. The content's SHA-256
 enters the settings of a run.
@@ -27,15 +31,18 @@ from torch import Tensor
 from advpure.base import budget
 from advpure.base.documents import parse_json
 from advpure.base.errors import BadInput
-from advpure.base.imports import Code
+from advpure.base.imports import Code, explain
+from advpure.base.place import data_root
 from advpure.base.units import Norm, parse_eps
 from advpure.base.validation import as_integer, check_choice, shown
 from advpure.data.arrays import read_arrays
-from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit, Split
 from advpure.data.files import read_file
 from advpure.data.pictures import open_picture
 
-SUFFIXES = (".npz", ".npy", ".pt", ".pth")
+SUFFIXES = (".npz", ".npy", ".pt", ".pth", ".parquet")
+GIVEN = "own images"
+"""What a data set is called that was given as an object."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _CHANNELS = (1, 3)
 _FIRST = 100
@@ -87,12 +94,75 @@ def adapt(code: Code) -> Dataset:
     from advpure.base.factories import read_factory
 
     value = code.value
-    if not isinstance(value, Dataset | tuple | Mapping):
-        value = read_factory(code).build({})
+    if not isinstance(value, Dataset | tuple | Mapping) and not is_pictures(value):
+        value = read_factory(code, given=tuple(_given(value))).build({}, **_given(value))
     if isinstance(value, Dataset):
         return value
-    images, labels = _pair(value, f"data set {code.name}")
+    what = f"data set {code.name}"
+    if isinstance(value, Images):
+        return _dataset(
+            code.name, _Content(_array(value.images), _array(value.labels), {}), value.ids
+        )
+    if is_pictures(value):
+        return _dataset(code.name, read_pictures(value, what))
+    images, labels = _pair(value, what)
     return _dataset(code.name, _Content(_array(images), _array(labels), {}))
+
+
+def _given(value: object) -> Mapping[str, Any]:
+    """Return what a class of torchvision is made with: our folder, the split that is tested on."""
+    if not str(getattr(value, "__module__", "")).startswith("torchvision."):
+        return {}
+    return {"root": str(data_root() / "torchvision"), "train": False, "split": "test"}
+
+
+def is_pictures(value: object) -> bool:
+    """Return whether a value is a sequence of (picture, label), such as a torchvision data set."""
+    is_sequence = hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    is_sequence = is_sequence and not isinstance(value, type)
+    return is_sequence and not isinstance(value, tuple | list | Mapping | str | bytes)
+
+
+def read_pictures(value: Any, what: str) -> "_Content":
+    """Read a sequence of (picture, label) into memory.
+
+    Pictures are PIL images, which are decoded; or tensors [C, H, W] and arrays [H, W, C]. A torch
+    data set that normalises its images gives values outside of [0, 1], which are refused.
+
+    Raises:
+        BadInput: for an entry of another form, or pictures of several sizes.
+    """
+    pictures, labels = [], []
+    budget.check_repeats(len(value), "pictures", budget.FILES)
+    for place in range(len(value)):
+        try:
+            picture, label = value[place]
+        except BadInput:
+            raise
+        except Exception as error:
+            rule, fix = f"has no (picture, label) at {place}", "give such pairs"
+            raise BadInput(what, f"{rule} ({explain(error)})", fix) from error
+        whole = as_integer(label)
+        if whole is None:
+            fix = "give pairs of a picture and a class index"
+            raise BadInput(f"label {shown(label)} of {what}", "is no class index", fix)
+        pictures.append(_one_picture(picture))
+        labels.append(whole)
+    if len({each.shape for each in pictures}) > 1:
+        raise BadInput(what, "has pictures of several sizes", "resize all to one size")
+    if not pictures:
+        raise BadInput(what, "is empty", "give at least one picture")
+    names = getattr(value, "classes", None)
+    is_named = isinstance(names, list | tuple) and all(isinstance(each, str) for each in names)
+    more = {"classes": list(names)} if is_named and names else {}
+    return _Content(np.stack(pictures), np.asarray(labels, dtype=np.int64), more)
+
+
+def _one_picture(picture: Any) -> NDArray[Any]:
+    """Return a picture as [C, H, W] of a tensor, else as [H, W, C] or [H, W]."""
+    if getattr(picture, "mode", None) in ("P", "RGBA", "CMYK", "LA", "1"):
+        picture = picture.convert("RGB" if picture.mode not in ("LA", "1") else "L")
+    return _array(picture)
 
 
 class _Content(NamedTuple):
@@ -128,6 +198,10 @@ def _file(name: str, path: str, changed: int, size: int) -> Dataset:
                 "name the files images.npy, labels.npy",
             )
         content = _Content(_read_npy(place, name), _read_npy(beside, name), {})
+    elif suffix == ".parquet":
+        from advpure.data.parquet import read_table
+
+        content = read_pictures(read_table(place, f"data set {name}"), f"data set {name}")
     else:
         from advpure.networks.weights import read_torch
 
@@ -160,24 +234,35 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def _dataset(name: str, content: _Content) -> Dataset:
-    """Check arrays and describe them."""
+def _dataset(name: str, content: _Content, ids: Any = None) -> Dataset:
+    """Check arrays and describe them; ids are those of the images, None for their positions."""
     what = f"data set {name}"
-    pixels, scale = _pixels(content.images, what)
+    pixels, scale = pixels_of(content.images, what)
     labels = _labels(content.labels, len(pixels), what)
     digest = hashlib.sha256(f"{pixels.dtype} {tuple(pixels.shape)} {scale}".encode())
     digest.update(pixels.numpy().tobytes())
     digest.update(labels.numpy().tobytes())
+    keys = None if ids is None else _ids(ids, len(pixels), what)
+    if keys is not None:
+        digest.update(keys.numpy().tobytes())
     info = _info(name, pixels.shape, labels, content.more, digest.hexdigest())
 
     def pick(split: Split, indices: Tensor) -> RawSplit:
         return RawSplit(pixels[indices], labels[indices], scale)
 
-    return Dataset(info, lambda split: RawSplit(pixels, labels, scale), pick=pick)
+    return Dataset(info, lambda split: RawSplit(pixels, labels, scale), pick=pick, ids=keys)
 
 
-def _pixels(images: NDArray[Any], what: str) -> tuple[Tensor, int]:
-    """Return pixels [N, C, H, W], and the value that means 1."""
+def pixels_of(images: NDArray[Any], what: str) -> tuple[Tensor, int]:
+    """Return pixels [N, C, H, W] of arrays in any of the forms, and the value that means 1.
+
+    Args:
+        images: See the module.
+        what: What they are, for the messages.
+
+    Raises:
+        BadInput: for another form.
+    """
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4 or not images.size:
@@ -213,6 +298,19 @@ def _labels(labels: NDArray[Any], count: int, what: str) -> Tensor:
             f"labels of {what}", "are no class indices", "store whole numbers from 0, one an image"
         )
     return torch.from_numpy(labels.astype(np.int64))
+
+
+def _ids(ids: Any, count: int, what: str) -> Tensor | None:
+    """Return the ids of the images, None where they are the positions."""
+    found = torch.as_tensor(_array(ids))
+    if found.shape != (count,) or found.is_floating_point() or found.dtype == torch.bool:
+        fix = "give one whole number an image"
+        raise BadInput(f"ids of {what}", f"do not fit {count} images", fix)
+    found = found.to("cpu", torch.int64).clone()
+    if len(set(found.tolist())) < count or bool((found < 0).any()):
+        raise BadInput(f"ids of {what}", "repeat or are negative", "give each image its own id")
+    is_plain = torch.equal(found, torch.arange(count, dtype=torch.int64, device="cpu"))
+    return None if is_plain else found
 
 
 def _info(

@@ -1,13 +1,15 @@
 """The data sets by name; each is one file and one line here, imported when it is first used."""
 
+from pathlib import Path
 from typing import Any
 
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.errors import BadInput
+from advpure.base.imports import Code
 from advpure.base.registry import Registry
 from advpure.base.validation import LARGEST, shown, whole, words
-from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit
-from advpure.data.own import is_place, open_place
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit, Source
+from advpure.data.own import GIVEN, adapt, is_place, open_place
 from advpure.data.subsets import parse_subset
 
 DATASETS: Registry[Dataset] = Registry(
@@ -32,7 +34,7 @@ DATASETS.register(
 )
 
 
-def dataset_info(name: str) -> DatasetInfo:
+def dataset_info(name: Source) -> DatasetInfo:
     """Return the description of a data set: classes, shape, threat model, tile.
 
     Example:
@@ -48,25 +50,32 @@ def find_dataset(name: Any) -> Dataset:
     Raises:
         BadInput: for one that is unknown or cannot be read.
     """
-    if name not in DATASETS and is_place(name):
+    if isinstance(name, Dataset):
+        return name
+    if isinstance(name, Path):
+        name = str(name)
+    if name is not None and not isinstance(name, str):
+        return adapt(Code(GIVEN, name, "", ""))
+    if isinstance(name, str) and name not in DATASETS and is_place(name):
         return open_place(name)
     return DATASETS.get(name)
 
 
 def load_images(
-    dataset: str = DEFAULT_DATASET, n: int | None = None, subset: str = "test"
+    dataset: Source = DEFAULT_DATASET, n: int | None = None, subset: str = "test"
 ) -> Images:
     """Load images, labels and sample ids.
 
     Args:
-        dataset: A name in `DATASETS`, or your images: a file, a folder or code, see
+        dataset: A name in `DATASETS`, or your images: a file, a folder, code or an object, see
             `advpure.data.own`.
         n: How many to keep, from the front of the subset; None keeps all.
         subset: Which images, see `advpure.data.subsets.parse_subset`.
 
     Returns:
         Images: float32 [n, C, H, W] in [0, 1], int64 labels [n], int64 ids [n] (positions in the
-        split: they do not change when another subset holds the same image).
+        split: they do not change when another subset holds the same image; or those that the
+            images of an object came with).
 
     Raises:
         BadInput: for an unknown data set or subset, or when fewer than n images are there.
@@ -94,4 +103,5 @@ def load_images(
     else:
         all_ = source.read(split)
         raw = RawSplit(all_.pixels[indices], all_.labels[indices], all_.full_scale)
-    return Images(images=raw.pixels.float() / raw.full_scale, labels=raw.labels, ids=indices)
+    ids = indices if source.ids is None else source.ids[indices]
+    return Images(images=raw.pixels.float() / raw.full_scale, labels=raw.labels, ids=ids)

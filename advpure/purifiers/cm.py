@@ -1,11 +1,12 @@
 """``cm`` and ``cm-ft``: consistency purification, one or several evaluations of the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from advpure.base.errors import BadInput
 from advpure.base.kinds import StepsOfChain
-from advpure.core.chain import Chain
+from advpure.core.chain import Chain, Step
 from advpure.core.denoisers import Denoiser
 from advpure.core.recipe import NoiseStrength, denoise, need, smooth
 from advpure.core.schedules import nearest_node
@@ -47,13 +48,26 @@ class ConsistencyPurification(NoiseStrength):
                     f"do not fit the {end - start} nodes below the first",
                     "lower steps or raise sigma",
                 )
-            for k in range(1, self.steps):
-                level = float(grid[start + round(k * (end - start) / self.steps)])
-                again = (level**2 - network.sigma_min**2) ** 0.5
-                chain += [smooth(again, k + 1), denoise(network, level, clip=self.clip, time=k + 1)]
+            places = [start + round(k * (end - start) / self.steps) for k in range(1, self.steps)]
+            chain += again_steps(network, [float(grid[k]) for k in places], clip=self.clip)
         elif self.steps < 1:
             raise BadInput(f"{self.steps} steps", "purify nothing", "use 1 or more")
         return Chain(chain)
+
+
+def again_steps(network: Denoiser, levels: Sequence[float], *, clip: bool = False) -> list[Step]:
+    """Make the steps after the first: noise again, and the model again, at each of the levels.
+
+    Args:
+        network: The consistency model.
+        levels: Nodes of the grid, model units, falling.
+        clip: Clip every estimate to [-1, 1].
+    """
+    steps = []
+    for time, level in enumerate(levels, 2):
+        again = (level**2 - network.sigma_min**2) ** 0.5
+        steps += [smooth(again, time), denoise(network, level, clip=clip, time=time)]
+    return steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,6 +185,8 @@ def _compute(
     recorded = store.context
     with _threads(recorded.get("threads")):
         loaded = study.load()
+        if sample is not None and not _has_subset(study):
+            loaded = study.share(loaded, (sample + 1, store.settings["n"]))
         now = {**loaded.context, **study.origin(loaded)}
         checks = [
             _weights(recorded, now),
@@ -211,13 +213,18 @@ def _for_one(study: Any, store: RecordStore, sample: int | None, scratch: Path) 
     if "keep_images" in names:
         changes["keep_images"] = bool(store.blobs())
     changes |= {name: None for name in ("shard", "until") if name in names}
-    if sample is not None:
+    if sample is not None and _has_subset(study):
         listed = scratch / "sample"
         listed.write_text(f"{sample}\n")
         split = "train/" if str(study.subset or "test").partition("/")[0] == "train" else ""
         changes |= {"subset": f"{split}{listed}", "n": None}
     one: Study[Any, Any] = replace(study, **changes)
     return one
+
+
+def _has_subset(study: Any) -> bool:
+    """Return whether images are chosen by a subset; generated ones are a part of a run instead."""
+    return "subset" in {each.name for each in fields(study)}
 
 
 @contextmanager

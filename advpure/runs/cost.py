@@ -77,6 +77,8 @@ def _seconds(view: Defense | Purifier, tile: Tensor, gradient: bool) -> float:
     if chain.evaluations <= _LONG or (gradient and purifier.gradient == "surrogate"):
         return _timed(view, tile, gradient)
     few, more = (_beginning(chain, evaluations) for evaluations in (_FEW, 2 * _FEW))
+    if more.evaluations == few.evaluations:  # one step takes most of them
+        return _timed(view, tile, gradient)
     short, longer = (_timed(_with_chain(view, cut), tile, gradient) for cut in (few, more))
     each = max(longer - short, 0.0) / (more.evaluations - few.evaluations)
     return longer + each * (chain.evaluations - more.evaluations)

@@ -6,7 +6,7 @@ means over images.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final, overload
 
@@ -159,6 +159,82 @@ def _named(name: str, leaf: Any) -> dict[str, Any]:
     if leaf.is_mean:
         beside["std"] = leaf.std
     return {name: leaf.value, **{f"{name}_{part}": value for part, value in beside.items()}}
+
+
+def flat_rows(tree: Any) -> list[dict[str, Any]]:
+    """Return the numbers of a tree as rows of one table.
+
+    Every estimate is a row, with its name, what tells it apart, and value, n, low, high and std. In
+    an entry of a list that holds estimates the plain values say which entry it is; a plain number
+    elsewhere is a row of its own, without an interval.
+
+    Example:
+        >>> rows = flat_rows({"rows": [{"t": 5, "cr": Estimate(value=0.5, n=2)}], "draws": 3})
+        >>> [(row["name"], row.get("t"), row["value"], row["n"]) for row in rows]
+        [('rows.cr', 5, 0.5, 2), ('draws', None, 3, None)]
+    """
+    return [row for row, _ in _flat(tree, (), {})]
+
+
+def by_image_rows(tree: Any) -> list[dict[str, Any]]:
+    """Return the value of every image of every estimate that is a mean over images.
+
+    Example:
+        >>> by_image_rows({"cr": Estimate(value=0.5, by_image={3: 0.4, 4: 0.6})})
+        [{'name': 'cr', 'sample': 3, 'value': 0.4}, {'name': 'cr', 'sample': 4, 'value': 0.6}]
+    """
+    rows = []
+    for row, estimate in _flat(tree, (), {}):
+        keys = {key: value for key, value in row.items() if key not in _NUMBERS}
+        images = None if estimate is None else estimate.images()
+        rows += [{**keys, "sample": i, "value": v} for i, v in sorted((images or {}).items())]
+    return rows
+
+
+_NUMBERS = ("value", "n", "low", "high", "std")
+
+
+def _flat(
+    tree: Any, path: tuple[str, ...], keys: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Estimate | None]]:
+    """Yield rows, each with the estimate that it is of."""
+    name = ".".join(path)
+    if isinstance(tree, Estimate):
+        low, high = (None, None) if tree.interval is None else tree.interval
+        numbers = (tree.value, tree.n, low, high, tree.std)
+        told = {key: value for key, value in tree.extra.items() if _is_plain(value)}
+        row = {"name": name, **keys, **told, **dict(zip(_NUMBERS, numbers, strict=True))}
+        yield row, tree
+    elif isinstance(tree, Mapping):
+        for key, leaf in tree.items():
+            yield from _flat(leaf, (*path, str(key)), keys)
+    elif isinstance(tree, Sequence) and not isinstance(tree, str):
+        for entry in tree:
+            own = dict(entry) if isinstance(entry, Mapping) else {}
+            held = _holds_estimates(own)
+            told = {
+                key: leaf
+                for key, leaf in own.items()
+                if isinstance(leaf, str) or (held and _is_plain(leaf))
+            }
+            rest = {key: leaf for key, leaf in own.items() if key not in told}
+            if not _is_plain(entry):
+                yield from _flat(rest if own else entry, path, {**keys, **told})
+    elif isinstance(tree, int | float):
+        row = {"name": name, **keys, "value": tree, "n": None, "low": None, "high": None}
+        yield {**row, "std": None}, None
+
+
+def _holds_estimates(tree: Any) -> bool:
+    if isinstance(tree, Mapping):
+        return any(map(_holds_estimates, tree.values()))
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return any(map(_holds_estimates, tree))
+    return isinstance(tree, Estimate)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def find(tree: Any, path: str) -> Any:

@@ -105,6 +105,19 @@ def _card(
         "nodes",
         "distance",
         "trained_sigma",
+        "trained_norm",
+        "trained_eps",
+        "trained_against",
+        "held_back",
+        "l0",
+        "l0_form",
+        "attacked",
+        "real_eps",
+        "fake_eps",
+        "fake_steps_at_the_end",
+        "generator",
+        "generator_sha256",
+        "labeller",
         "teacher",
         "teacher_sha256",
         "denoiser",
@@ -119,7 +132,7 @@ def _card(
     lines += [f"- {name}: {metadata[name]}" for name in names if name in metadata]
     lines += ["", "Measured on the test split, 95 % Wilson intervals:", ""]
     lines += [f"- {rate}" for rate in rates] or ["- nothing: no classifier ships for this data set"]
-    if metadata["task"] not in ("classifier", "selector"):
+    if metadata["task"] not in ("classifier", "selector", "joint"):
         lines += ["", "sigma is in [0, 1] units; a network level of 2 sigma is the same noise."]
     return "\n".join([*lines, *_table(recipe, curve)]) + "\n"
 

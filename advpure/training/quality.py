@@ -1,6 +1,7 @@
 """How good a trained network is, with its sample size and interval.
 
-A classifier: accuracy on all test images, and under the noise that it was trained for. A denoiser:
+A classifier: accuracy on all test images, and under the noise or attack that it was trained for,
+the latter by 20 steps of projected gradient descent: a bound from above, no verdict. A denoiser:
 accuracy of the shipped classifier on test images that got Gaussian noise and were denoised in one
 call; for an EDM denoiser, also after the probability-flow ODE from the same noisy images. The noise
 is a fixed function of the image ids.
@@ -14,7 +15,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from advpure.base.units import to_model, to_unit
+from advpure.attacks.projected import pgd
+from advpure.base.units import Norm, to_model, to_unit
 from advpure.core.chain import Noise
 from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.core.levelled import LEVELLED, LevelledClassifier, NoiseLevels
@@ -22,6 +24,7 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.schedules import karras_grid, nearest_node
 from advpure.data import Images, dataset_info, load_images
 from advpure.models import list_models, model_path
+from advpure.networks.joint import realness
 from advpure.networks.weights import load_network
 from advpure.purifiers.pf_ode import PFODE
 from advpure.training.neighbours import Memory, neighbour_classes
@@ -34,6 +37,7 @@ _ODE_NODES = 9
 _LIMIT = 1000
 _CHUNK = 250
 _NOISE_SEED = 2026
+_STEPS = 20
 
 
 class Rate(NamedTuple):
@@ -67,12 +71,14 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         metadata: task, dataset and, for denoisers, the noise range.
 
     Returns:
-        For a selector how often it chooses, and the certified classifier's rates there and
-        elsewhere. For a classifier its rate on all test images; one that was trained behind a
-        denoiser or under noise also has its rates there. For one that receives the noise level
-        its rates at its levels, for a representation how often the nearest training image has the
-        right class, and for a denoiser the rates of the shipped classifier behind it, each on the
-        first 1,000 images, one per noise level; none where no classifier ships.
+        For a joint model its rates as a classifier, and how often it takes real and generated
+        images for real. For a selector how often it chooses, and the certified classifier's rates
+        there and elsewhere. For a classifier its rate on all test images; one that was trained
+        behind a denoiser, under noise or against attacks also has its rates there. For one that
+        receives the noise level its rates at its levels, for a representation how often the
+        nearest training image has the right class, and for a denoiser the rates of the shipped
+        classifier behind it, each on the first 1,000 images, one per noise level; none where no
+        classifier ships.
     """
     data = load_images(metadata["dataset"])
     first = Images(*(part[:_LIMIT] for part in data))
@@ -85,7 +91,13 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         for sigma in metadata.get("noise_sigmas", ()):
             noisy = _noised(first, sigma, lambda x: x)
             rates.append(_count(f"accuracy under noise {sigma:g}", network, noisy, first.labels))
+        if "trained_eps" in metadata:
+            rates.append(
+                _attacked(network, metadata["trained_norm"], metadata["trained_eps"], first)
+            )
         return rates
+    if metadata["task"] == "joint":
+        return _joint(network, metadata, data, first)
     if metadata["task"] == "selector":
         return _selected(network, metadata, first)
     if metadata["task"] == LEVELLED:
@@ -103,6 +115,48 @@ def measure_quality(network: nn.Module, metadata: Mapping[str, Any]) -> list[Rat
         return _behind(ConsistencyDenoiser(network, **span), nodes, classifier, first)
     denoiser = EDMDenoiser(network, **span)
     return _behind(denoiser, 0, classifier, first) + _after_ode(denoiser, classifier, first)
+
+
+def _attacked(network: nn.Module, norm: Norm, eps: float, data: Images) -> Rate:
+    """Measure a classifier under the attack of the radius that it was trained for."""
+    right = 0
+    for start in range(0, len(data.ids), _CHUNK):
+        images, labels, ids = (part[start : start + _CHUNK] for part in data)
+        result = pgd(
+            network, images, labels, ids=ids, eps=eps, norm=norm, steps=_STEPS, step_size=eps / 8
+        )
+        right += int((~result.success).sum())
+    what = f"accuracy under PGD of {_STEPS} steps, {norm} {eps:.4g}"
+    return _rate(what, right, len(data.ids))
+
+
+def _joint(
+    network: nn.Module, metadata: Mapping[str, Any], data: Images, first: Images
+) -> list[Rate]:
+    """Measure a joint model: as a classifier, and by what it takes for real, unattacked."""
+    from advpure.training.generated import OneStepGenerator
+    from advpure.training.randomness import step_generator
+    from advpure.training.tasks import fixed_classifier
+
+    dataset, labeller = metadata["dataset"], metadata["labeller"]
+    says = fixed_classifier(labeller or metadata["teacher"], dataset)
+    generator = OneStepGenerator(metadata["generator"], dataset, says)
+    rates = [_count("test accuracy", network, data.images, data.labels)]
+    if metadata["attacked"]:
+        rates.append(_attacked(network, "l2", metadata["real_eps"], first))
+    draws = step_generator(_NOISE_SEED, "generated")
+    count = len(first.labels)
+    chunks = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
+    fakes = [generator(size, draws, torch.device("cpu")) for size in chunks]
+    with torch.no_grad():  # a measurement: nothing differentiates it
+        ours = realness(
+            torch.cat([network(x) for x in torch.split(first.images, _CHUNK)]), first.labels
+        )
+        theirs = torch.cat([realness(network(each.images), each.labels) for each in fakes])
+    rates.append(_rate("test images more likely real than not", int((ours > 0).sum()), count))
+    what = f"images of {metadata['generator']} more likely real than not"
+    rates.append(_rate(what, int((theirs > 0).sum()), count))
+    return rates
 
 
 def _selected(selector: nn.Module, metadata: Mapping[str, Any], data: Images) -> list[Rate]:

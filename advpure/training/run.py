@@ -112,7 +112,7 @@ def train(
     task = make_task(plan, start)
     network, config = _network(plan, start)
     _check_fits(plan, network)
-    data = DATASETS.get(plan.dataset).read("train")
+    data = task.divide(DATASETS.get(plan.dataset).read("train"))
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     taught_by = None if start is None else state_sha256(start.network)
@@ -133,9 +133,11 @@ def train(
     if trainer.step > last:
         _note(f"step {last} has passed: the weights are those of step {trainer.step}")
     trainer.run(last, save_seconds=save_seconds, progress=progress)
+    average = trainer.average.to("cpu")
+    task.conclude(average, trainer.step)
     exported, quality = export_network(
         plan,
-        trainer.average.to("cpu"),
+        average,
         folder,
         config=config,
         facts={**task.facts(), **origin, **trainer.restarts()},

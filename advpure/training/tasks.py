@@ -12,7 +12,7 @@ from advpure.base.budget import MAX_DRAWS, MAX_NODES, MAX_SIDE
 from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 from advpure.base.validation import check_value
-from advpure.data import load_images
+from advpure.data import RawSplit, load_images
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
@@ -33,14 +33,17 @@ class Batch(NamedTuple):
 class Task(ABC):
     """A way to train a network; one subclass a file, called with dataset, settings and teacher.
 
-    The trainer calls `start` once, and at every step `begin_step`, `losses`, `end_step`. A task
-    that keeps tensors of its own from step to step gives them to `state` for the checkpoint.
+    The trainer calls `divide`, `initialise` and `start` once, at every step `begin_step`, `losses`
+    and `end_step`, and before the weights are stored `conclude` and `facts`. A task that keeps
+    tensors of its own from step to step gives them to `state` for the checkpoint.
     """
 
     metric_name: str = "validation_loss"
     """Name of the validation metric, for the log."""
     held_out: Batch
     """The images that validate."""
+    discriminates: bool = False
+    """Whether it learns to tell the batch's images from others, which are not augmented."""
 
     @abstractmethod
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -64,6 +67,13 @@ class Task(ABC):
         """Return the factor on the learning rate of a parameter, 0 for one that stays as it is."""
         return 1.0
 
+    def divide(self, data: RawSplit) -> RawSplit:
+        """Receive the training images before `start` and return those to train on."""
+        return data
+
+    def initialise(self, network: nn.Module, seed: int) -> None:  # noqa: B027
+        """Change what training starts from, before the average is made of it."""
+
     def start(self, network: nn.Module) -> None:  # noqa: B027 - most tasks keep nothing
         """Receive the network before the first step."""
 
@@ -72,6 +82,9 @@ class Task(ABC):
 
     def end_step(self, network: nn.Module) -> None:  # noqa: B027
         """Receive the network after a step."""
+
+    def conclude(self, network: nn.Module, steps: int) -> None:  # noqa: B027
+        """Receive the averaged network, after so many steps, before `facts` is asked."""
 
     def state(self) -> dict[str, Tensor]:
         """Return what has to survive an interruption."""
@@ -137,6 +150,28 @@ RULES: Mapping[str, Any] = {
     "guide": str,
     "certified": str,
     "edm": str,
+    "norm": Literal["linf", "l2"],
+    "eps": str | float,
+    "attack_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "step_size": _Weight,
+    "start": _Weight,
+    "bounded": bool,
+    "held_back": Annotated[int, Ge(1)],
+    "generator": str,
+    "labeller": str,
+    "attacked": bool,
+    "real_eps": _Positive,
+    "real_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "real_step_size": _Positive,
+    "fake_eps": _Positive,
+    "fake_step_size": _Positive,
+    "fake_steps": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "fake_steps_every": Annotated[int, Ge(1)],
+    "fake_steps_added": Annotated[int, Ge(0), Le(MAX_DRAWS)],
+    "fake_steps_most": Annotated[int, Ge(1), Le(MAX_DRAWS)],
+    "early_stop": bool,
+    "fake_attack": Literal["raise", "lower"],
+    "l0_form": Literal["generated", "real"],
 }
 """What the settings of all losses may be: a name means the same in every task."""
 
@@ -225,6 +260,16 @@ TASKS.register(
     about="classifier under Gaussian noise, with or without consistency regularisation",
 )
 TASKS.register(
+    "classifier-adversarial",
+    f"{_HERE}.adversarial:AdversarialTask",
+    about="classifier trained on attacked images, l-inf or l2",
+)
+TASKS.register(
+    "joint",
+    f"{_HERE}.joint:JointTask",
+    about="joint classifier and discriminator, trained on attacked images",
+)
+TASKS.register(
     "selector",
     f"{_HERE}.selector:SelectorTask",
     about="selector between a certified classifier and an accurate one (re-derived)",
@@ -256,8 +301,11 @@ NEEDS_TEACHER = {
     "classifier-denoised",
     "calibration",
     "representation-tuning",
+    "joint",
 }
 """Tasks that start from a trained network."""
+MAY_HAVE_TEACHER = {"classifier-adversarial"}
+"""Tasks that start from a trained network where the recipe names one."""
 DENOISES = {
     "edm",
     "consistency",
@@ -280,13 +328,19 @@ def make_task(recipe: Recipe, teacher: LoadedNetwork | None) -> Task:
         teacher: The network to start from, where the task needs one.
 
     Raises:
-        BadInput: for an unknown task, and when there is a teacher without need or none in need.
+        BadInput: for an unknown task, when there is a teacher without use or none in need, and for
+            a shift that would give a discriminator away what is real.
     """
     make = TASKS.get(recipe.task)
-    if (recipe.task in NEEDS_TEACHER) != (teacher is not None):
+    needed, has = recipe.task in NEEDS_TEACHER, teacher is not None
+    if needed != has and recipe.task not in MAY_HAVE_TEACHER:
         raise BadInput(
             f"teacher {recipe.teacher} of task {recipe.task}",
             f"is for {', '.join(sorted(NEEDS_TEACHER))} alone, which need one",
             "mend the recipe",
         )
-    return make(recipe.dataset, recipe.loss, teacher)
+    task = make(recipe.dataset, recipe.loss, teacher)
+    if task.discriminates and recipe.shift:
+        rule = "moves real images alone, which tells them from generated ones"
+        raise BadInput(f"shift {recipe.shift} of task {recipe.task}", rule, "leave it out")
+    return task

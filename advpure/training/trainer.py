@@ -67,6 +67,7 @@ class Trainer:
         self.device, self.teacher = torch.device(device), teacher
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
+        task.initialise(self.network, recipe.seed)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.rates, self.optimizer = make_optimizer(
             recipe, self.network, functools.partial(task.rate_of, self.network)

@@ -35,7 +35,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import number
 from advpure.core.defense import Defense
 from advpure.core.tiling import tiled
-from advpure.data import Images, dataset_info
+from advpure.data import Images, Source, dataset_info
 from advpure.loading import load_judge, load_selector
 
 
@@ -155,7 +155,7 @@ def check_threshold(threshold: float, classes: int) -> float:
 def make_selector(
     core: str,
     threshold: float,
-    dataset: str,
+    dataset: Source,
     images: Images,
     defense: Defense,
     trained: str | None = None,

@@ -176,7 +176,7 @@ def _chain_at(purifier: Purifier, sigma: float, has_level: bool) -> Chain:
     if has_level:
         assert purifier.recipe is not None
         recipe: Any = dataclasses.replace(purifier.recipe, sigma=sigma)  # type: ignore[call-arg]
-        chain = recipe.chain(purifier.denoiser)
+        chain = purifier.laid_out(recipe)
     return chain_on_noisy(chain, sigma)
 
 

@@ -48,7 +48,7 @@ from advpure.core.chain import Noise
 from advpure.core.gradients import GradientMode, differentiating, plain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
-from advpure.data import dataset_info, load_images
+from advpure.data import Source, dataset_info, load_images
 from advpure.loading import load_denoiser, load_purifier, own_denoiser
 from advpure.options import purifier_options
 from advpure.purifiers import PURIFIERS
@@ -156,7 +156,7 @@ class GradientCheck:
 
 def check_gradients(
     defenses: str | PurifierFactory | Sequence[str | PurifierFactory],
-    dataset: str = DEFAULT_DATASET,
+    dataset: Source = DEFAULT_DATASET,
     *,
     t: int | None = None,
     sigma: float | None = None,
@@ -221,11 +221,13 @@ def most_passes(directions: int) -> tuple[int, int]:
 
 def purifier_factory(
     name: str,
-    dataset: str,
+    dataset: Source,
     strengths: Mapping[str, float | None],
     options: Mapping[str, Any],
     weights: str | Path | None,
     denoiser: Any = None,
+    boost: Any = None,
+    boost_options: Mapping[str, Any] | None = None,
 ) -> PurifierFactory:
     """Return what makes a registered purifier around a copy of its network.
 
@@ -236,6 +238,8 @@ def purifier_factory(
         options: Its options.
         weights: Weights of its network, used where it has one.
         denoiser: A denoiser of a user's instead.
+        boost: A booster behind it.
+        boost_options: Its settings.
     """
     kind = PURIFIERS.get(name)
     known = {field.name for field in dataclasses.fields(kind)}
@@ -243,11 +247,15 @@ def purifier_factory(
         name, options, **{key: value for key, value in strengths.items() if key in known}
     )
 
+    def behind() -> dict[str, Any]:
+        own = copy.deepcopy(boost) if isinstance(boost, torch.nn.Module) else boost
+        return {"boost": own, "boost_options": boost_options}
+
     @plain_defaults()
     def make(dtype: torch.dtype) -> Purifier:
         if kind.network is None:
-            purifier = load_purifier(name, dataset, tile=0, **chosen)
-            return purifier if purifier.model is None else copy.deepcopy(purifier).to(dtype)
+            purifier = load_purifier(name, dataset, tile=0, **chosen, **behind())
+            return _converted(purifier, dtype)
         shipped = f"{dataset_info(dataset).networks}-{kind.network}"
         said: dict[str, Any] | None = None
         if denoiser is None:
@@ -255,12 +263,19 @@ def purifier_factory(
         else:
             network, said = own_denoiser(denoiser)
         own = copy.deepcopy(network).to(dtype)
-        purifier = load_purifier(name, dataset, denoiser=own, tile=0, **chosen)
+        purifier = load_purifier(name, dataset, denoiser=own, tile=0, **chosen, **behind())
         if said is not None:
             purifier.settings["denoiser"] = said
-        return purifier
+        return _converted(purifier, dtype)
 
     return make
+
+
+def _converted(purifier: Purifier, dtype: torch.dtype) -> Purifier:
+    """Return a purifier whose own module and booster are of a precision."""
+    if purifier.refiner is not None:
+        purifier.refiner.to(dtype)
+    return purifier if purifier.model is None else copy.deepcopy(purifier).to(dtype)
 
 
 def _check(

@@ -29,7 +29,7 @@ from advpure.core.gradients import run_chain
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import Recipe
-from advpure.data import load_images
+from advpure.data import dataset_info, load_images
 from advpure.options import check_names
 from advpure.purifiers import PURIFIERS
 from advpure.runs.cost import Cost, estimate
@@ -207,15 +207,19 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
                 self.options,
                 self.weights,
                 self.denoiser,
+                self.boost,
+                self.boost_options,
             )
             for name in names
         }
+        digest = dataset_info(self.dataset).digest
         described = {name: make(torch.float32).settings for name, make in factories.items()}
         sources = source_digests(*kinds, check_gradients, run_chain, Chain, Purifier)
         return LoadedChecks(
             settings={
                 "verb": self.verb,
-                "dataset": self.dataset,
+                "dataset": str(self.dataset),
+                **({} if digest is None else {"images": digest}),
                 "n": self.n,
                 "directions": self.directions,
                 "purifiers": described,

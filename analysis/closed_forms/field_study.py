@@ -38,11 +38,11 @@ class FieldReport(Report):
 
     Attributes:
         result: Simulated rates and the closed forms.
-        table: The printed settings beside the readings that converge.
+        printed: The printed settings beside the readings that converge.
     """
 
     result: FieldRates
-    table: FieldTable
+    printed: FieldTable
 
     def tree(self) -> dict[str, Any]:
         """Return the rates: `rows` by step, `table` by quantity.
@@ -68,7 +68,7 @@ class FieldReport(Report):
             "first": rates[0],
             "last": rates[-1],
             "rows": rows,
-            "table": self.table.rows(),
+            "table": self.printed.rows(),
             "on_manifold": result.on_manifold,
             "off_manifold": result.off_manifold,
             "eq_13": result.eq_13,
@@ -82,7 +82,7 @@ class FieldReport(Report):
             f"rate {tree['first'].value:.5f} at the first step, {tree['last'].value:.5f} at the "
             f"last, over {tree['n']} perturbations"
         )
-        names = [reading.name for reading in self.table.readings]
+        names = [reading.name for reading in self.printed.readings]
         quantities = [
             [row["quantity"].replace("_", " "), *(_cell(row[name]) for name in names)]
             for row in tree["table"]
@@ -188,6 +188,6 @@ class ScoreField(SimulationSettings, FieldSettings, Study[Loaded, FieldReport]):
             run=store.folder,
             settings=store.settings,
             result=FieldRates.of(study.simulated, rates),
-            table=table,
+            printed=table,
             notes=(diverges,) if len(table.readings) > 1 else (),
         )

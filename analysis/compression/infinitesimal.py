@@ -23,12 +23,10 @@ from torch.autograd import forward_ad
 from advpure.analysis.compression.rates import CompressionSettings, describe_compression
 from advpure.analysis.perturbations import VARIANCE, Distribution, directions
 from advpure.analysis.steps.adjoint import check_directions
-from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.analysis.target import Given, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.errors import BadInput
 from advpure.base.units import check_images
-from advpure.core.defense import Defense
 from advpure.core.gradients import differentiating, plain
-from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.statistics.rates import NOT_NEGATIVE, Mean
 from advpure.statistics.repeated import mean_over_images, means_by_image
@@ -94,7 +92,7 @@ class InfinitesimalResult:
 
 
 def infinitesimal_compression_rate(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     *,
     probes: int = 10,

@@ -25,7 +25,7 @@ from torch import Tensor
 from advpure.analysis.compression.result import CompressionKey, CompressionResult, CompressionRow
 from advpure.analysis.perturbations import Distribution, check_strength, directions
 from advpure.analysis.target import (
-    ImageMap,
+    Given,
     Target,
     as_target,
     batch_rows,
@@ -38,8 +38,6 @@ from advpure.base.kinds import Natural
 from advpure.base.text import read_seed, several
 from advpure.base.units import check_images, check_plain, parse_eps
 from advpure.base.validation import fields_of, instance, resolved, validate, whole
-from advpure.core.defense import Defense
-from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 
 Strength = str | float
@@ -95,7 +93,7 @@ class CompressionSettings:
 
 
 def compression_rate(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     perturbations: Tensor,
     *,
@@ -159,7 +157,7 @@ def compression_rate(
 
 
 def expected_compression_rate(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     settings: CompressionSettings | None = None,
     *,
@@ -213,7 +211,7 @@ def expected_compression_rate(
 
 
 def compression_rows(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     ids: Ids | None,
     settings: CompressionSettings,
@@ -251,7 +249,7 @@ def compression_rows(
 
 
 def compression_evaluations(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     count: int,
     settings: CompressionSettings,
     *,
@@ -285,7 +283,7 @@ def compression_evaluations(
 
 
 def describe_compression(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     settings: CompressionSettings,
     xi: RandomnessConfig,

@@ -130,10 +130,11 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
     limit: Annotated[bool, Beside()] = False
 
     def __post_init__(self) -> None:
-        """Fill in the strength of the data set, and check."""
+        """Fill in the strength of the data set; check what is measured, and purifier and images."""
         if self.eps is None:
             object.__setattr__(self, "eps", default_strength(self.dataset))
-        super().__post_init__()
+        CompressionSettings.__post_init__(self)
+        ModelStudy.__post_init__(self)
 
     @property
     def xi(self) -> RandomnessConfig:

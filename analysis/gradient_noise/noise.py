@@ -4,6 +4,7 @@ See `advpure.analysis.gradient_noise.moments` for what is measured, and
 `advpure.analysis.gradient_noise.study` for the recorded form.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,10 +15,12 @@ from advpure.analysis.robustness.protocol import sampled
 from advpure.attacks.oracle import check_batch
 from advpure.base.errors import BadInput
 from advpure.base.validation import resolved
+from advpure.core.given import takes_pairs
 from advpure.core.randomness import Ids, RandomnessConfig, check_xi
 from advpure.runs.schema import Row
 
 
+@partial(takes_pairs, model="defense")
 def gradient_noise(
     defense: Any,
     images: Tensor,
@@ -32,8 +35,9 @@ def gradient_noise(
     """Measure signal and noise of a defense's gradient at given images, without records.
 
     Args:
-        defense: A `Defense`, or any model of images with `at(ids=, xi=)` whose answer is a function
-            of images, ids and xi; its gradient mode is kept.
+        defense: A `Defense`, a pair of a purifier and a classifier, or any model of images with
+            `at(ids=, xi=)` whose answer is a function of images, ids and xi; its gradient mode is
+            kept.
         images: [B, C, H, W] in [0, 1], clean or attacked.
         labels: Classes [B].
         settings: Which gradients; None for the defaults.

@@ -56,16 +56,8 @@ def inception_score(
         >>> inception_score([[1.0, 0.0], [0.0, 1.0]]).value
         2.0
     """
-    rows = floats(probabilities, "probabilities")
+    rows = check_probabilities(probabilities)
     level = number(level, "level", Range(above=0, below=1))
-    if rows.ndim != 2 or not len(rows) or rows.shape[1] < 2:
-        rule = "are not [n, classes]"
-        raise BadInput(f"probabilities of shape {list(rows.shape)}", rule, "give one row an image")
-    if not (np.isfinite(rows).all() and (rows >= 0).all()):
-        raise BadInput("a probability", "is negative or not finite", "apply a softmax")
-    if np.abs(rows.sum(axis=1) - 1.0).max() > 1e-3:
-        raise BadInput("a row of probabilities", "does not sum to 1", "apply a softmax")
-    rows = rows / rows.sum(axis=1, keepdims=True)
     splits = whole(splits, "splits")
     if not 1 <= splits <= len(rows):
         raise BadInput(f"{splits} splits", f"do not fit {len(rows)} images", "use 1")
@@ -74,6 +66,41 @@ def inception_score(
     value = float(scores.mean())
     std = float(scores.std()) if splits > 1 else None
     return InceptionScore(value, len(rows), splits, std, _interval(parts, value, level))
+
+
+def score_influence(probabilities: npt.ArrayLike) -> tuple[float, npt.NDArray[np.float64]]:
+    """Return the score of one split, and how it changes with the weight of each image, [n], mean 0.
+
+    The mean p(y) varies in second order only, so the influence of an image is the score times its
+    divergence above the mean one.
+
+    Args:
+        probabilities: As `inception_score`.
+
+    Raises:
+        BadInput: as `inception_score`.
+    """
+    each = _divergences(check_probabilities(probabilities))
+    value = float(np.exp(each.mean()))
+    return value, value * (each - each.mean())
+
+
+def check_probabilities(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return class probabilities as float64 [n, classes], rows that sum to 1.
+
+    Raises:
+        BadInput: for rows that are no probabilities.
+    """
+    rows = floats(probabilities, "probabilities")
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] < 2:
+        rule = "are not [n, classes]"
+        raise BadInput(f"probabilities of shape {list(rows.shape)}", rule, "give one row an image")
+    if not (np.isfinite(rows).all() and (rows >= 0).all()):
+        raise BadInput("a probability", "is negative or not finite", "apply a softmax")
+    if np.abs(rows.sum(axis=1) - 1.0).max() > 1e-3:
+        raise BadInput("a row of probabilities", "does not sum to 1", "apply a softmax")
+    normalised: npt.NDArray[np.float64] = rows / rows.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def _divergences(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.study import Columns, LoadedModel, PurifierStudy, Report, Session, silent
-from advpure.analysis.target import refuse_fresh
+from advpure.analysis.target import Given, refuse_fresh
 from advpure.base.display import Display, Table, ends, number
 from advpure.base.errors import BadInput
 from advpure.base.flags import Positional
 from advpure.base.registry import Registry
 from advpure.base.validation import instance
+from advpure.core.given import as_purifier
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, check_ids
 from advpure.core.tiling import tiled
@@ -134,7 +135,7 @@ class Measure(PurifierStudy[Measurements]):
 
 def measure(
     metric: str,
-    purifier: Purifier,
+    purifier: Given,
     images: Images,
     *,
     out: str | Path | None = None,
@@ -145,7 +146,8 @@ def measure(
 
     Args:
         metric: A name in `METRICS`.
-        purifier: What is measured, with its randomness configuration.
+        purifier: What is measured: a purifier with its randomness configuration, a chain, or a
+            module or function of images, which draws under seed 0.
         images: Images in [0, 1], labels, ids.
         out: Run folder; by default one named after the settings, under ``runs``.
         batch_size: Images in memory at once; changes no result of a tiled purifier.
@@ -170,8 +172,8 @@ def measure(
     """
     study = Measure(metric=metric)
     METRICS.get(metric)
-    instance(purifier, Purifier, "purifier", "pass a Purifier")
     instance(images, Images, "images", "pass what load_images returns")
+    purifier = as_purifier(purifier, images.images)
     refuse_fresh(purifier.xi)
     check_ids(images.ids, len(images.images))
     purifier.check_steady(images.images)

@@ -50,11 +50,34 @@ def precision_recall(
         >>> both.precision.value, both.recall.value
         (0.0, 0.0)
     """
+    inside = manifold_members(real, generated, k)
+    level = number(level, "level", Range(above=0, below=1))
+    rates = (wilson(int(each.sum()), len(each), level) for each in inside)
+    return PrecisionRecall(*rates)
+
+
+def manifold_members(
+    real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 3
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which images lie in the manifold of the other set.
+
+    Args:
+        real: As `precision_recall`.
+        generated: Likewise.
+        k: Likewise.
+
+    Returns:
+        Of the generated ones, [m], whose mean is the precision, and of the real ones, [n], the
+        recall.
+
+    Raises:
+        BadInput: as `precision_recall`.
+    """
     rows, others = check_features(real), check_features(generated)
     if rows.shape[1] != others.shape[1]:
         rule = f"and {others.shape[1]} are not the same"
         raise BadInput(f"dimensions {rows.shape[1]}", rule, "compare features of one network")
-    k, level = whole(k, "k"), number(level, "level", Range(above=0, below=1))
+    k = whole(k, "k")
     if k < 1 or min(len(rows), len(others)) <= k:
         raise BadInput(
             f"sets of {len(rows)} and {len(others)} images",
@@ -64,9 +87,7 @@ def precision_recall(
     # Distances do not change with the origin, and the product form below cancels less near it.
     centre = np.concatenate([rows, others]).mean(axis=0)
     rows, others = rows - centre, others - centre
-    precise = int(_inside(others, rows, _radii(rows, k)).sum())
-    recalled = int(_inside(rows, others, _radii(others, k)).sum())
-    return PrecisionRecall(wilson(precise, len(others), level), wilson(recalled, len(rows), level))
+    return _inside(others, rows, _radii(rows, k)), _inside(rows, others, _radii(others, k))
 
 
 def _radii(rows: Features, k: int) -> Features:

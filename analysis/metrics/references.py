@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from advpure.base.errors import BadInput
-from advpure.data import dataset_info, find_dataset, load_images
+from advpure.data import Source, dataset_info, find_dataset, load_images
 
 _MOST_NUMBERS = 2**28
 """Numbers in memory: 1 GiB, all training images of CIFAR-10 and some hundreds of ImageNet."""
 AUTO, NONE = "auto", "none"
 
 
-def choose_reference(dataset: str, asked: str = AUTO) -> str | None:
+def choose_reference(dataset: Source, asked: str = AUTO) -> str | None:
     """Resolve which images directions along the data are made from.
 
     Args:
@@ -38,7 +38,7 @@ def choose_reference(dataset: str, asked: str = AUTO) -> str | None:
     return "train" if step <= 1 else f"train/every-{step}th"
 
 
-def load_reference(dataset: str, subset: str) -> Tensor:
+def load_reference(dataset: Source, subset: str) -> Tensor:
     """Load reference images, [N, C, H, W] in [0, 1].
 
     Raises:

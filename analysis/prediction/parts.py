@@ -13,7 +13,7 @@ from advpure.analysis.robustness.protocol import DECISIONS
 from advpure.analysis.survival.fit import SURVIVAL_SCHEMA, SurvivalResult
 from advpure.analysis.survival.minimum_radius import RadiusRow
 from advpure.base.errors import BadInput
-from advpure.data import dataset_info
+from advpure.data import Source, dataset_info
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Count, Row, Schema
 from advpure.statistics.repeated import means_by_image
@@ -48,7 +48,7 @@ class Verdict(NamedTuple):
     robust: bool
 
 
-def noise_strength(eps: float, norm: str, dataset: str) -> float:
+def noise_strength(eps: float, norm: str, dataset: Source) -> float:
     """Return the strength of the uniform noise whose compression belongs to a radius.
 
     Args:

@@ -184,6 +184,8 @@ def _point(
         "options": s.options,
         "weights": s.weights,
         "denoiser": s.denoiser,
+        "boost": s.boost,
+        "boost_options": s.boost_options,
     }
     rates = Compression(
         **own,

@@ -56,6 +56,12 @@ ATTACKS = Schema(
         "member": str,
     },
 )
+CLAIMS = Schema(
+    "library",
+    {"sample": Count, "stage": str},
+    {"fooled": bool, "excess": Length, "ended": bool},
+)
+"""What another library says of the images that it made, see `advpure.attacks.outcome.Claims`."""
 
 
 class Outcome(Protocol):
@@ -132,7 +138,8 @@ def evaluate(
         images: Images in [0, 1], labels, ids; rows in any order.
         attacks: Stage name to attack (defense, images, labels, ids) -> outcome.
         decisions: The protocol.
-        store: Where rows go, opened with the tables DECISIONS and ATTACKS.
+        store: Where rows go, opened with the tables DECISIONS and ATTACKS, and with CLAIMS where
+            an attack is another library's.
         batch_size: Images held in memory at once.
         keep_images: Store the images of every stage as well, and what the first decision makes of
             adversarial ones.
@@ -166,6 +173,8 @@ def evaluate(
             store.append(DECISIONS.table, decided)
             for stage, outcome in outcomes.items():
                 store.append(ATTACKS.table, _attack_rows(stage, outcome, batch.ids))
+                if getattr(outcome, "claims", None) is not None:
+                    store.append(CLAIMS.table, _claim_rows(stage, outcome, batch.ids))
                 if keep_images:
                     _keep(store, stage, batch.ids, outcome.images)
             if keep_images:
@@ -246,6 +255,15 @@ def _attack_rows(stage: str, outcome: Outcome, ids: Tensor) -> list[dict[str, An
         if name != "member"
     }
     columns["member"] = getattr(outcome, "members", None) or [""] * len(ids)
+    return [
+        {"sample": i, "stage": stage} | {name: column[k] for name, column in columns.items()}
+        for k, i in enumerate(ids.tolist())
+    ]
+
+
+def _claim_rows(stage: str, outcome: Outcome, ids: Tensor) -> list[dict[str, Any]]:
+    claims: Any = getattr(outcome, "claims", None)
+    columns = {name: getattr(claims, name).tolist() for name in CLAIMS.values}
     return [
         {"sample": i, "stage": stage} | {name: column[k] for name, column in columns.items()}
         for k, i in enumerate(ids.tolist())

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from advpure.analysis.robustness.attack_choice import (
 from advpure.analysis.robustness.protocol import (
     ADVERSARIAL,
     ATTACKS,
+    CLAIMS,
     CLEAN,
     DECISIONS,
     NOISE,
@@ -33,16 +34,19 @@ from advpure.analysis.robustness.protocol import (
     summarize,
 )
 from advpure.analysis.robustness.wording import (
+    Claim,
     attack_notes,
     attack_text,
     few_draws_note,
     idle_note,
+    library_notes,
     strength_text,
 )
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.subject import Attacked
 from advpure.analysis.until import OTHER, Adaptive, Standing, standing_of, stopping
 from advpure.attacks import transfer, uniform_noise
+from advpure.attacks.engines.contract import is_engine
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
@@ -60,7 +64,7 @@ from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate
-from advpure.statistics.rates import Rate
+from advpure.statistics.rates import Rate, mean_interval, wilson
 
 _RATES = ("one_shot", "mean", "worst", "majority")
 
@@ -78,6 +82,7 @@ class RobustnessReport(Report):
         left: Images that the attack did not fool in its own test.
         right: Of every stage the decisions of each image, whether they are right.
         standing: Of a run with a goal, where it stands; then all numbers are those of its images.
+        claims: Of an attack of another library what that says of each image; else empty.
     """
 
     n: int
@@ -88,6 +93,7 @@ class RobustnessReport(Report):
     left: int
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
     standing: Standing | None = None
+    claims: Mapping[int, Claim] = field(default_factory=dict)
 
     @property
     def headline_rate(self) -> str:
@@ -134,6 +140,19 @@ class RobustnessReport(Report):
             "silent_success": self.lost,
             **({"fooled_by": dict(self.members)} if self.members else {}),
             **({"until": self.standing.tree()} if self.standing else {}),
+            **({"library": self.library()} if self.claims else {}),
+        }
+
+    def library(self) -> dict[str, Any]:
+        """Return what another library says: its accuracy, and by how much ours is above that."""
+        kept = {i: float(not claim.fooled) for i, claim in self.claims.items()}
+        ours = self.estimate(ADVERSARIAL, self.headline_rate).images() or {}
+        above = {i: ours[i] - kept[i] for i in kept.keys() & ours.keys()}
+        return {
+            "says": Estimate.of(wilson(round(sum(kept.values())), len(kept)), kept),
+            "difference": Estimate.of(mean_interval(list(above.values()), within=(-1, 1)), above),
+            "outside": sum(claim.is_moved for claim in self.claims.values()),
+            "ended_by_budget": sum(claim.ended for claim in self.claims.values()),
         }
 
     def display(self) -> Display:
@@ -152,8 +171,7 @@ class RobustnessReport(Report):
         )
         if self.standing is not None:
             headline += f" ({self.standing.words})"
-
-        heads = {
+        columns = {
             "one_shot": "accuracy %" if draws == 1 else "one-shot %",
             "mean": "mean over draws %",
             "worst": f"worst of {draws} %",
@@ -168,10 +186,15 @@ class RobustnessReport(Report):
             ]
             for stage in (CLEAN, NOISE, ADVERSARIAL)
         ]
-        parts = [Table(("images", *(heads[n] for n in names), "n"), rows)]
+        parts = [Table(("images", *(columns[n] for n in names), "n"), rows)]
         if self.members:
             by = [[name, str(count)] for name, count in self.members.items()]
             parts.append(Table(("fooled by", "images"), by))
+        if self.claims:
+            told = self.library()
+            values = [percent_interval(told[key]) for key in ("says", "difference")]
+            heads = (s["attack"]["library"], "says %", "decided here minus that %", "n")
+            parts.append(Table(heads, [["adversarial", *values, str(len(self.claims))]]))
         return Display(headline, tuple(parts))
 
 
@@ -201,9 +224,10 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
 
     Attributes:
-        attack: Attack; `advpure models` lists them. auto: standard, but pgd with --transfer-from or
-            an option of pgd.
-        budget: Evaluations an image of the standard attack. Default: 2000.
+        attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD. auto:
+            standard, but pgd with --transfer-from or an option of pgd.
+        budget: Evaluations an image. Default: 2000 of the standard attack, 10000 of another
+            library's.
         protocol: paper: PGD of 40 steps of eps/30 from a random start, the paper's.
         randomness: Attack and decide under one randomness configuration, or under disjoint draws.
         draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
@@ -310,9 +334,10 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
         return stopping(store, lambda: self.outcomes(store), loaded.others)
 
     def layouts(self, loaded: LoadedModel) -> tuple[Schema, ...]:
-        """Return the tables, with that of a run that is to be beaten."""
+        """Return the tables, with those of a run to be beaten and of what another library says."""
         assert isinstance(loaded, LoadedRobustness)
-        return self.tables if loaded.others is None else (*self.tables, OTHER)
+        other = () if loaded.others is None else (OTHER,)
+        return (*self.tables, *other, *((CLAIMS,) if is_engine(self.attack_name) else ()))
 
     def _attacks(
         self, run: Any, chosen: AttackSettings, eps: float, norm: Norm
@@ -412,6 +437,7 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
             left=sum(not row["fooled"] for row in rows),
             right=right,
             standing=standing,
+            claims=_claims(store),
         )
         return report.with_notes(*_notes(report))
 
@@ -446,6 +472,14 @@ def _stages(store: RecordStore, standing: Standing | None) -> dict[str, StageSum
     return {**stages, ADVERSARIAL: asked}
 
 
+def _claims(store: RecordStore) -> dict[int, Claim]:
+    """Return what another library said of each image, where it was one that attacked."""
+    if CLAIMS.table not in {schema.table for schema in store.schemas}:
+        return {}
+    rows = store.rows(CLAIMS.table, {"stage": ADVERSARIAL})
+    return {row["sample"]: Claim(row["fooled"], row["excess"], row["ended"]) for row in rows}
+
+
 @contextmanager
 def _told_in_notes() -> Iterator[None]:
     """Hold back the warnings of zero gradients, of which the report says how many there were."""
@@ -464,6 +498,9 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
             "blind there, which is no robustness; try --loss margin or --gradient bpda"
         )
     yield from attack_notes(report.settings, report.lost, report.left)
+    if report.claims:
+        ours = report.estimate(ADVERSARIAL, report.headline_rate).images() or {}
+        yield from library_notes(report.settings, report.claims, ours)
     yield from few_draws_note(report.settings)
     yield from idle_note(report.settings)
     robust, noise = report.headline(ADVERSARIAL), report.headline(NOISE)

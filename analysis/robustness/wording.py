@@ -1,13 +1,35 @@
 """How a run's attack reads in a headline, and what a careful reader should know of it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from advpure.attacks.engines.contract import OURS, is_engine
 from advpure.attacks.standard import StandardSettings
 from advpure.core.recipe import DEFAULT_SIGMA, DEFAULT_T
 
+ROUNDING = 1e-5
+"""How far outside of its ball an image of another library may lie by the rounding of float32."""
 FEW_DRAWS = 8
 """Passes per gradient below which the noise of a random defense hides much of the direction."""
+
+
+class Claim(NamedTuple):
+    """What another library says of one image.
+
+    Attributes:
+        fooled: Whether its image fools.
+        excess: How far that lay outside of ball or box.
+        ended: Whether the budget ended the attack.
+    """
+
+    fooled: bool
+    excess: float
+    ended: bool
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether it lay outside by more than rounding."""
+        return self.excess > ROUNDING
 
 
 def attack_text(settings: Mapping[str, Any]) -> str:
@@ -19,6 +41,8 @@ def attack_text(settings: Mapping[str, Any]) -> str:
         "pgd, the paper's protocol (40 steps of 0.01, loss ce)"
     """
     attack = settings["attack"]
+    if is_engine(attack["name"]):
+        return _library_text(attack)
     name, parts = attack["name"], []
     if "steps" in attack:
         size = step_of(attack)
@@ -55,6 +79,8 @@ def strength_text(defense: Mapping[str, Any]) -> str:
         own = {"t": DEFAULT_T} if is_discrete else {"sigma": DEFAULT_SIGMA}
         defense = {**defense, **own}
     parts = [f"{key}={defense[key]:.4g}" for key in ("t", "sigma") if defense.get(key) is not None]
+    if defense.get("boost"):
+        parts.append(f"boosted by {defense['boost']['name']}")
     return " ".join([str(defense["purifier"]), *parts])
 
 
@@ -74,6 +100,8 @@ def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterato
         robust: Images that the attack did not fool in its own test.
     """
     attack = settings["attack"]
+    if is_engine(attack["name"]):
+        return
     size = step_of(attack)
     if size is not None and attack["steps"] * size < 2 * attack["eps"] * (1 - 1e-9):
         crossed = attack["steps"] * size / attack["eps"]
@@ -101,6 +129,8 @@ def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterato
 def few_draws_note(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield a note where a random defense is attacked on few draws a gradient."""
     attack, random = settings["attack"], settings.get("is_random", True)
+    if is_engine(attack.get("name")):
+        return
     if random and attack.get("randomness") == "fresh" and attack.get("eot", FEW_DRAWS) < FEW_DRAWS:
         yield (
             f"{attack['eot']} EOT draw{'s' if attack['eot'] > 1 else ''} a gradient under fresh "
@@ -130,6 +160,54 @@ def idle_note(settings: Mapping[str, Any]) -> Iterator[str]:
         purifier = f"{defense['purifier']}, which draws no noise"
         verb = "change" if len(idle) > 1 else "changes"
         yield f"{', '.join(idle)} {verb} nothing for {purifier}"
+
+
+def _library_text(attack: Mapping[str, Any]) -> str:
+    """Return an attack of another library with all parameters that are not ours."""
+    own = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in attack.items()
+        if key not in (*OURS, "name") and value is not None and (key, value) != ("loss", "ce")
+    ]
+    most = f"at most {attack['budget']} evaluations an image"
+    return f"{attack['name']} ({', '.join([attack['library'], *own, most])})"
+
+
+def library_notes(
+    settings: Mapping[str, Any], claims: Mapping[int, Claim], right: Mapping[int, float]
+) -> Iterator[str]:
+    """Yield how another library's images and verdicts fare when we decide.
+
+    Args:
+        settings: The run's settings.
+        claims: What the library says of each image.
+        right: Share of right decisions of each image, by us.
+    """
+    name, budget = settings["attack"]["name"], settings["attack"]["budget"]
+    moved = [claim.excess for claim in claims.values() if claim.is_moved]
+    if moved:
+        yield (
+            f"{len(moved)} of {len(claims)} images of {name} lay outside of ball or box, by up to "
+            f"{max(moved):.2g}, and were pulled in before they were decided"
+        )
+    ended = sum(claim.ended for claim in claims.values())
+    if ended:
+        yield (
+            f"the budget of {budget} evaluations ended {name} on {ended} of {len(claims)} images, "
+            "of which the best point counts that it had asked about"
+        )
+    for fooled, words in ((True, "fools"), (False, "does not fool")):
+        other = [
+            i
+            for i in claims.keys() & right
+            if claims[i].fooled == fooled and (right[i] < 1) != fooled
+        ]
+        if other:
+            yield (
+                f"{name} says of {len(other)} images that its image {words}, which the decisions "
+                f"here do not confirm: {', '.join(map(str, sorted(other)[:5]))}"
+                + (", ..." if len(other) > 5 else "")
+            )
 
 
 def _standard(attack: Mapping[str, Any]) -> StandardSettings:

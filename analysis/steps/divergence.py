@@ -22,14 +22,12 @@ from torch import Tensor
 from advpure.analysis.compression.infinitesimal import push_forward
 from advpure.analysis.steps.adjoint import pull_back
 from advpure.analysis.subject import Seeded
-from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.analysis.target import Given, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.budget import check_repeats
 from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural
 from advpure.base.units import check_plain
 from advpure.base.validation import resolved, validate
-from advpure.core.defense import Defense
-from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.statistics.rates import NOT_NEGATIVE, Mean, mean_interval
 
@@ -150,7 +148,7 @@ def trace_probes(
 
 
 def estimate_divergence(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     states: Tensor,
     settings: ProbeSettings | None = None,
     *,

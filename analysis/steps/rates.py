@@ -35,11 +35,12 @@ from advpure.analysis.steps.manifold import check_spans
 from advpure.analysis.steps.result import StepsResult
 from advpure.analysis.steps.settings import StepProbe, StepRate, StepSettings, describe_chain
 from advpure.analysis.steps.trajectories import Trajectories
-from advpure.analysis.target import as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.analysis.target import Given, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.base.units import check_images
 from advpure.base.validation import fields_of, instance, resolved
 from advpure.core.chain import Chain
 from advpure.core.defense import Defense
+from advpure.core.given import as_purifier
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 
@@ -53,7 +54,7 @@ class StepBatch(NamedTuple):
 
 
 def step_compression(
-    purifier: Purifier | Defense,
+    purifier: Given,
     images: Tensor,
     settings: StepSettings | None = None,
     *,
@@ -66,7 +67,8 @@ def step_compression(
     """Measure the compression of every step of a purifier, and predict it.
 
     Args:
-        purifier: A purifier, or a defense, whose purifier is measured.
+        purifier: A purifier, a defense, whose purifier is measured, a chain, or a module or
+            function of images, which is one step.
         images: Clean images, [B, C, H, W] in [0, 1].
         settings: What to measure; None for the defaults, with the seed of the purifier's noise.
         spans: Directions along the data at every image, [B, k, d] (`local_spans`); None to leave
@@ -90,7 +92,8 @@ def step_compression(
         >>> [step.exact.value < step.info.kappa for step in rates.steps()]
         [True, True]
     """
-    instance(purifier, (Purifier, Defense), "purifier", "pass a Purifier or a Defense")
+    if not isinstance(purifier, Purifier | Defense):
+        purifier = as_purifier(purifier, images)
     xi = xi or as_target(purifier).xi
     refuse_fresh(xi)
     chosen = resolved(StepSettings, settings, changes, seed=0 if xi is None else xi.seed)

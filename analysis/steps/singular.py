@@ -27,7 +27,7 @@ from advpure.analysis.steps.divergence import ProbeSettings, rademacher
 from advpure.analysis.steps.lanczos import Floats, LanczosSettings, Product, Triplets, lanczos
 from advpure.analysis.subject import Seeded
 from advpure.analysis.target import (
-    ImageMap,
+    Given,
     Target,
     as_target,
     batch_rows,
@@ -38,8 +38,6 @@ from advpure.base.budget import check_repeats
 from advpure.base.kinds import Natural
 from advpure.base.units import check_images
 from advpure.base.validation import resolved
-from advpure.core.defense import Defense
-from advpure.core.purifier import Purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 from advpure.statistics.rates import NOT_NEGATIVE, Mean, mean_interval
 
@@ -103,7 +101,7 @@ class Spectrum(NamedTuple):
 
 
 def leading_singular_values(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     settings: SingularSettings | None = None,
     *,
@@ -148,7 +146,7 @@ def leading_singular_values(
 
 
 def singular_rows(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     ids: Ids | None,
     settings: SingularSettings,
@@ -199,7 +197,7 @@ class _Products:
 
     def __init__(
         self,
-        purifier: Purifier | Defense | ImageMap,
+        purifier: Given,
         images: Tensor,
         samples: list[int],
         xi: RandomnessConfig,

@@ -91,6 +91,7 @@ class Steps(StepSettings, ManifoldSettings, PurifierStudy[StepsReport]):
             object.__setattr__(self, "eps", default_strength(self.dataset))
         StepSettings.__post_init__(self)
         ManifoldSettings.__post_init__(self)
+        PurifierStudy.__post_init__(self)
         self.spectrum()
         if not self.singular:
             rule = "means nothing without singular values"

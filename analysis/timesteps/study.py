@@ -173,7 +173,7 @@ class Timesteps(Attacked, Seeded, DefenseSubject, Study[LoadedTimesteps, Timeste
         evaluations = {}
         for t in self.times:
             options = purifier_options(self.defense, self.options, t=t)
-            chain = make_recipe(self.defense, options).chain(first.purifier.denoiser)
+            chain = first.purifier.laid_out(make_recipe(self.defense, options))
             evaluations[t] = chain.evaluations
         settings = {
             **self.identity(self.verb, first.images),

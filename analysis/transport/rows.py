@@ -68,7 +68,7 @@ def chains_at(purifier: Purifier, levels: Sequence[float]) -> dict[float, Chain]
         check_covered(purifier.denoiser, name, sigma)
         whole = purifier.chain
         if "sigma" in names:
-            whole = dataclasses.replace(recipe, sigma=sigma).chain(purifier.denoiser)
+            whole = purifier.laid_out(dataclasses.replace(recipe, sigma=sigma))
         chains[sigma] = chain_on_noisy(whole, sigma)
     return chains
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpure.analysis.target import ImageMap, Target, as_target, check_result
+from advpure.analysis.target import Given, Target, as_target, check_result
 from advpure.base.errors import BadInput
-from advpure.core.chain import Noise, RowKeys, Step
+from advpure.core.chain import Chain, Noise, RowKeys, Step
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
@@ -74,7 +74,7 @@ class MixedNoise(Noise):
         ).repeat_interleave(counts)
 
 
-def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
+def purify_rows(purifier: Given) -> RowRun:
     """Return a function that purifies rows, each with its own sample id and configuration.
 
     Args:
@@ -97,6 +97,8 @@ def purify_rows(purifier: Purifier | Defense | ImageMap) -> RowRun:
         False
     """
     target = as_target(purifier)
+    if isinstance(purifier, Chain):
+        purifier = Purifier("chain", purifier)
     if isinstance(purifier, Purifier | Defense):
         return _in_tiles(purifier, target)
     if not hasattr(purifier, "at"):

@@ -123,10 +123,11 @@ class Snr(SnrSettings, PurifierStudy[SnrReport]):
     eps: Strength | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Fill in the strength of the data set, and check."""
+        """Fill in the strength of the data set; check what is measured, and purifier and images."""
         if self.eps is None:
             object.__setattr__(self, "eps", default_strength(self.dataset))
-        super().__post_init__()
+        SnrSettings.__post_init__(self)
+        PurifierStudy.__post_init__(self)
 
     def describe(self, model: Purifier, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
         """Return what the rows depend on, as JSON values."""

@@ -20,7 +20,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from advpure.analysis.perturbations import check_strength
-from advpure.analysis.target import ImageMap, as_target, batch_rows, choose_ids, refuse_fresh
+from advpure.analysis.target import Given, as_target, batch_rows, choose_ids, refuse_fresh
 from advpure.analysis.variability.cells import Cells, stream_tables
 from advpure.analysis.variability.mixed import purify_rows
 from advpure.analysis.variability.result import SnrResult, SnrRow
@@ -28,13 +28,12 @@ from advpure.analysis.variability.settings import SnrSettings
 from advpure.analysis.variability.two_way import TwoWay
 from advpure.base.units import check_images
 from advpure.base.validation import fields_of, resolved
-from advpure.core.defense import Defense
-from advpure.core.purifier import Purifier
+from advpure.core.given import as_purifier
 from advpure.core.randomness import Ids, RandomnessConfig
 
 
 def signal_to_noise(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     settings: SnrSettings | None = None,
     *,
@@ -46,7 +45,9 @@ def signal_to_noise(
     """Measure how much of a purifier's variability is randomness.
 
     Args:
-        purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
+        purifier: A purifier, a defense (its purifier is measured), a chain, a map with
+            `at(ids=, xi=)`, or one that draws from the global generators or takes
+            ``(images, ids, randomness)``.
         images: [B, C, H, W] in [0, 1].
         settings: Which inputs and configurations; None for the defaults, with the seed of `xi`.
         ids: Sample ids [B], all different; None for those the purifier is bound to, else
@@ -83,7 +84,7 @@ def signal_to_noise(
 
 
 def snr_tables(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     ids: Ids | None,
     settings: SnrSettings,
@@ -97,7 +98,9 @@ def snr_tables(
     """Measure image by image, leaving out what is done: the resumable form.
 
     Args:
-        purifier: A purifier, a defense (its purifier is measured) or a map with `at(ids=, xi=)`.
+        purifier: A purifier, a defense (its purifier is measured), a chain, a map with
+            `at(ids=, xi=)`, or one that draws from the global generators or takes
+            ``(images, ids, randomness)``.
         images: [B, C, H, W] in [0, 1].
         ids: Sample ids [B], all different; None as in `signal_to_noise`.
         settings: Which inputs and configurations.
@@ -119,6 +122,8 @@ def snr_tables(
         StorageFull: when the outputs find no room.
     """
     check_images(images)
+    if not hasattr(purifier, "at") and (own := as_purifier(purifier, images)).is_random:
+        purifier = own
     target = as_target(purifier)
     samples = choose_ids(target, images, ids, unique=True)
     xi = xi or target.xi or RandomnessConfig(0)
@@ -133,7 +138,7 @@ def snr_tables(
 
 
 def describe_snr(
-    purifier: Purifier | Defense | ImageMap,
+    purifier: Given,
     images: Tensor,
     settings: SnrSettings,
     xi: RandomnessConfig,

@@ -1,0 +1,1 @@
+"""Boosting: images are refined along the gradients of a classifier that knows what is real."""

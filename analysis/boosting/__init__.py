@@ -1,0 +1,1 @@
+"""What does boosting do to sets of generated images?"""

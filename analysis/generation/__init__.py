@@ -1,0 +1,1 @@
+"""What do generators make of noise alone?"""

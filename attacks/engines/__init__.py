@@ -1,0 +1,1 @@
+"""Attacks of other libraries, behind one contract: see `advpure.attacks.engines.contract`."""
