@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -343,20 +344,27 @@ def _reached(path: Path, root: Path, package: str | None) -> set[Path]:
 
 def _imported(path: Path, root: Path) -> Iterator[str]:
     """Yield the dotted names, from the root, of what a file imports."""
+    yield from _named_in(path.read_bytes(), path.relative_to(root).parts[:-1])
+
+
+@lru_cache(maxsize=64)
+def _named_in(source: bytes, here: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the dotted names that a source in a folder imports, none of one that does not parse."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return
-    here = path.relative_to(root).parts[:-1]
+        return ()
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            names += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = here[: len(here) - node.level + 1] if node.level else ()
             base = ".".join((*above, *([node.module] if node.module else [])))
             if base:
-                yield base
-            yield from (f"{base}.{each.name}".strip(".") for each in node.names)
+                names.append(base)
+            names += [f"{base}.{each.name}".strip(".") for each in node.names]
+    return tuple(names)
 
 
 def _files_of(name: str, root: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """A check as a declaration: what it asks of an evaluation, what that costs, and how it is judged.
 
-A check measures numbers and judges them later, from records alone. Its verdict is ``pass``, ``fail``
-or ``inconclusive``, never without the number behind it, and with a command that settles what is
-open. A flaw of the model fails even where the attack gets over it; too few images are inconclusive.
+A check measures numbers and judges them later, from records alone. Its verdict is ``pass``,
+``fail`` or ``inconclusive``, never without the number behind it, and with a command that settles
+what is open. A flaw of the model fails even where the attack gets over it; too few images are
+inconclusive.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Status = Literal["pass", "fail", "inconclusive"]
 Needs = Literal["records", "model", "gradient", "attack"]
 """What is asked beside the records: the model's answers, its gradient, or attacks on it."""
-ONE = 0
+ONE = -1
 """In place of a sample id, for a number that belongs to no image."""
 
 

@@ -18,7 +18,7 @@ from advpure.analysis.audit.recorded import Recorded
 from advpure.analysis.robustness.protocol import ADVERSARIAL, sampled
 from advpure.analysis.robustness.study import LoadedRobustness
 from advpure.attacks.losses import LOSSES
-from advpure.attacks.oracle import Batch, Oracle, Slope, check_batch
+from advpure.attacks.oracle import Oracle, Slope, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings, GradientSettings
@@ -26,7 +26,6 @@ from advpure.core.defense import Defense
 from advpure.core.gradients import GradientMode
 from advpure.core.own import OwnModel
 from advpure.core.randomness import RandomnessConfig
-from advpure.core.tiling import tiled
 from advpure.data import Images
 
 FRESH_DECISIONS = 10
@@ -44,6 +43,7 @@ class Evaluation:
         loaded: Its defense, attack and protocol; None where records alone are read.
         images: The images that probes are made on.
         kept: Returns the adversarial image of a sample that the run kept, None where it kept none.
+        fault: A flaw for which the model was refused, one of `FAULTS`; empty where it was not.
         forwards: Passes through the defense so far, of all images.
         backwards: Backward passes so far.
     """
@@ -52,6 +52,7 @@ class Evaluation:
     loaded: LoadedRobustness | None = None
     images: Images | None = None
     kept: Callable[[int], Tensor | None] = lambda sample: None
+    fault: str = ""
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
 
@@ -245,9 +246,3 @@ class Evaluation:
         self.count(int(result.forwards.sum()), int(result.backwards.sum()))
         done: AttackResult = result
         return done
-
-
-def alone(function: Callable[..., Tensor], batch: Batch, tile: int | None) -> Tensor:
-    """Ask a row-wise function about every row in a batch of its own."""
-    rows = [tiled(function, tile)(*(part[k : k + 1] for part in batch)) for k in range(len(batch[0]))]
-    return torch.cat(rows)
