@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
@@ -44,6 +44,8 @@ class CertificationSettings(Seeded, DefenseSubject):
         shard: Compute part i of k only: 1/4, 2/4, ... in any order.
         block: Samples per row of the records. Default: up to 1000 that divide N; 64 anytime.
         futility: Of anytime: smaller gives up on a radius later.
+        noise: ``normal``, or ``grid``: multiples of a grey level, so that the certificate holds in
+            floating point too.
         policy: Votes per sample: single, eot:K or majority:K. Default: the defense's.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: four times the
@@ -69,6 +71,7 @@ class CertificationSettings(Seeded, DefenseSubject):
     shard: str | None = None
     block: Natural | None = None
     futility: Share = FUTILITY
+    noise: Literal["normal", "grid"] = "normal"
     scheme: Scheme = "counter"
 
     def __post_init__(self) -> None:
