@@ -53,7 +53,14 @@ _FILES = (
     "step-sizes",
     "incomplete",
     "radius-ladder",
+    "fixed-first",
+    "binarization",
     "noise-search-long",
+    "certificate-alpha",
+    "certificate-samples",
+    "certificate-sigma",
+    "certificate-subset",
+    "certificate-arithmetic",
 )
 for _name in _FILES:
     CHECKS.register(_name, f"{_HERE}.{_name.replace('-', '_')}:CHECK")

@@ -79,6 +79,7 @@ class RobustnessReport(Report):
         right: Of every stage the decisions of each image, whether they are right.
         standing: Of a run with a goal, where it stands; then all numbers are those of its images.
         claims: Of an attack of another library what that says of each image; else empty.
+        audit: What the checks that cost nothing say, in a line.
     """
 
     n: int
@@ -90,6 +91,7 @@ class RobustnessReport(Report):
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
     standing: Standing | None = None
     claims: Mapping[int, Claim] = field(default_factory=dict)
+    audit: str = ""
 
     @property
     def headline_rate(self) -> str:
@@ -182,7 +184,7 @@ class RobustnessReport(Report):
             ]
             for stage in (CLEAN, NOISE, ADVERSARIAL)
         ]
-        parts = [Table(("images", *(columns[n] for n in names), "n"), rows)]
+        parts: list[Table | str] = [Table(("images", *(columns[n] for n in names), "n"), rows)]
         if self.members:
             by = [[name, str(count)] for name, count in self.members.items()]
             parts.append(Table(("fooled by", "images"), by))
@@ -191,6 +193,8 @@ class RobustnessReport(Report):
             values = [percent_interval(told[key]) for key in ("says", "difference")]
             heads = (s["attack"]["library"], "says %", "decided here minus that %", "n")
             parts.append(Table(heads, [["adversarial", *values, str(len(self.claims))]]))
+        if self.audit:
+            parts.append(self.audit)
         return Display(headline, tuple(parts))
 
 
@@ -403,6 +407,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             right=right,
             standing=standing,
             claims=_claims(store),
+            audit=_audited(store),
         )
         return report.with_notes(*_notes(report))
 
@@ -454,6 +459,13 @@ def _told_in_notes() -> Iterator[None]:
     for other in caught:
         if other.category.__name__ != "ZeroGradientWarning":
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _audited(store: RecordStore) -> str:
+    """Return the verdicts of the checks that cost nothing, in a line."""
+    from advpure.analysis.audit.free import free_findings, in_one_line  # which reads such runs
+
+    return in_one_line(free_findings(store))
 
 
 def _notes(report: RobustnessReport) -> Iterator[str]:

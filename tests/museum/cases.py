@@ -119,7 +119,7 @@ PLANTED = [
         "fresh-decisions",
         None,
         images="bright",
-        purifier="very_noisy",
+        purifier="tossing",
         randomness="fresh",
         draws=5,
         attack=named("peeking"),

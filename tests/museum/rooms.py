@@ -386,9 +386,20 @@ def noisy() -> Noisy:
     return Noisy()
 
 
-def very_noisy() -> Noisy:
+class Tossing(Noisy):
+    """Add noise that is turned by an amount which hangs on every bit of the image."""
+
+    def noise(self, images: Tensor, ids: Tensor, randomness: RandomnessConfig) -> Tensor:
+        """Return the noise of every row, its pixels rolled by a hash of the image."""
+        drawn = super().noise(images, ids, randomness).flatten(1)
+        turns = (images.detach() * 9973).sum((1, 2, 3)).long() % drawn.shape[1]
+        rolled = [row.roll(int(turn)) for row, turn in zip(drawn, turns, strict=True)]
+        return torch.stack(rolled).reshape(images.shape)
+
+
+def tossing() -> Tossing:
     """Return it with so much noise that decisions are tosses."""
-    return Noisy(0.3)
+    return Tossing(0.3)
 
 
 class Unreplayed(Noisy):
