@@ -71,6 +71,7 @@ class Reachable(nn.Module):
     sigma = torch.tensor(SIGMA)
 
     def forward(self, noisy: Tensor) -> Tensor:
+        """Return logits [B, 2]."""
         near = noisy / self.sigma
         steps = (near, near.nextafter(near + 1), near.nextafter(near - 1))
         hit = torch.stack([each * self.sigma == noisy for each in steps]).any(0)

@@ -349,7 +349,7 @@ def _imported(path: Path, root: Path) -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _named_in(source: bytes, here: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the dotted names that a source in a folder imports, none of one that does not parse."""
+    """Return the dotted names that a source imports; none where it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):

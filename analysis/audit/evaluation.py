@@ -121,7 +121,8 @@ class Evaluation:
         view = self.defense.at(ids=self.batch.ids)
         result: Any = run(view, self.batch.images, self.batch.labels, self.batch.ids)
         self.count(int(result.forwards.sum()), int(result.backwards.sum()))
-        return result.images
+        images: Tensor = result.images
+        return images
 
     def count(self, forwards: int, backwards: int = 0) -> None:
         """Add passes."""

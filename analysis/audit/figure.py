@@ -20,7 +20,7 @@ def audit_figure(store: RecordStore, path: Path) -> Path:
     report = Audit.report(store)
     names = [check.name for check in report.findings]
     verdicts = [found.status for found in report.findings.values()]
-    groups = {
+    groups: dict[str, Points] = {
         status: Points(
             x=[place] * verdicts.count(status),
             y=[row for row, verdict in enumerate(verdicts) if verdict == status],

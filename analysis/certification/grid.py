@@ -1,15 +1,16 @@
 """Smoothing noise on a grid, so that the certificate holds in floating point too.
 
-A certificate is about f(x + sigma z) with real numbers; a program rounds the sum, and a float32 keeps
-traces of x in its last bits. A classifier may read them, and is then certified far beyond its radius
-([Voracek2023]). Here the images are whole multiples x = m / G of a grid, and the noise is rounded to
-it: round(x + sigma z) = x + round(sigma z), because x is on the grid. Numerator m + k is computed with
-integers, and the classifier is given the float nearest to (m + k) / G, a function of the integer
-alone. What is smoothed is the classifier behind this rounding, for which the certificate is exact.
+A certificate is about f(x + sigma z) with real numbers; a program rounds the sum, and a float32
+keeps traces of x in its last bits. A classifier may read them, and is then certified far beyond its
+radius ([Voracek2023]). Here the images are whole multiples x = m / G of a grid, and the noise is
+rounded to it: round(x + sigma z) = x + round(sigma z), because x is on the grid. The numerator
+m + k is computed with integers, and the classifier is given the float nearest to (m + k) / G, a
+function of the integer alone. What is smoothed is the classifier behind this rounding, for which
+the certificate is exact.
 
-k is drawn by its own law, P(|k| <= j) = erf((j + 1/2) / (sqrt(2) sigma G)), from 62 random bits and a
-sign. That law is met up to 2e-16 for each j in use: below 1e-8 in probability for all pixels of an
-image of CIFAR-10 at sigma 1 together, the only thing that is not exact.
+k is drawn by its own law, P(|k| <= j) = erf((j + 1/2) / (sqrt(2) sigma G)), from 62 random bits and
+a sign. That law is met up to 2e-16 for each j in use: below 1e-8 in probability for all pixels of
+an image of CIFAR-10 at sigma 1 together, the only thing that is not exact.
 """
 
 import math
@@ -42,14 +43,14 @@ def find_grid(images: Tensor) -> int:
         BadInput: for images that are no whole grey levels of 255 or 16.
 
     Example:
-        >>> find_grid(torch.tensor([[[[0.0, 3 / 16]]]])), find_grid(torch.full((1, 1, 1, 1), 3 / 255))
-        (256, 255)
+        >>> [find_grid(torch.tensor([[[[each]]]])) for each in (3 / 16, 3 / 255)]
+        [256, 255]
     """
     values = images.double()
     for levels in _LEVELS:
         scaled = values * levels
         if bool(((scaled - scaled.round()).abs() < _CLOSE).all()):
-            return levels * 2 ** math.ceil(math.log2(_FINEST / levels))
+            return int(levels * 2 ** math.ceil(math.log2(_FINEST / levels)))
     raise BadInput(
         "images that are no whole grey levels",
         "lie on no grid of 1/255 or 1/16, which grid noise needs",

@@ -1,8 +1,8 @@
 """What stands in the museum: images, classifiers, purifiers and attacks, by name.
 
-The images are 4 x 4 pixels, grey but for a shift by t along fixed signs s, towards the class, and some
-noise across s. The classifier is the sign of s . (x - 1/2). Under linf it is robust at an image
-exactly if t > eps, whatever stands in front of it and keeps s . x.
+The images are 4 x 4 pixels, grey but for a shift by t along fixed signs s, towards the class, and
+some noise across s. The classifier is the sign of s . (x - 1/2). Under linf it is robust at an
+image exactly if t > eps, whatever stands in front of it and keeps s . x.
 """
 
 from dataclasses import dataclass

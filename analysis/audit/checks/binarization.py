@@ -1,10 +1,11 @@
 """The attack finds an adversarial image that is known to be there.
 
-Each image becomes a task of two classes: noisy copies of it well inside the ball, and one point at its
-border that is the other class. A linear read-out of the classifier's features, behind the purifier,
-tells them apart, so an adversarial image exists by construction. The evaluation's attack has to find
-one, and noise must not. Eleven of thirteen published evaluations fail this test. Features are those
-before the last linear layer, else the logits; for a random defense they are those of one known noise.
+Each image becomes a task of two classes: noisy copies of it well inside the ball, and one point
+at its border that is the other class. A linear read-out of the classifier's features, behind the
+purifier, tells them apart, so an adversarial image exists by construction. The evaluation's
+attack has to find one, and noise must not. Eleven of thirteen published evaluations fail this
+test. Features are those before the last linear layer, else the logits; for a random defense they
+are those of one known noise.
 
 What to do: mend the attack until it finds what is there; then attack the defense again.
 """
@@ -136,7 +137,7 @@ def _found(evaluation: Evaluation, one: Images, task: Defense) -> tuple[bool, bo
 
 
 def _judge(numbers: Measured, settings: Settings) -> Finding:
-    found, n = numbers.values("found"), len(numbers.values("found"))
+    n = len(numbers.values("found"))
     if not n:
         return open_question("features do not tell the planted point apart on any image")
     rate, noise = numbers.mean("found"), numbers.mean("by noise")

@@ -1,7 +1,7 @@
 """A certificate is wrong with a small, stated probability.
 
-Each image's certificate is a bet at the level alpha; with 0.05 one of twenty is wrong by chance. The
-published ones use 0.001.
+Each image's certificate is a bet at the level alpha; with 0.05 one of twenty is wrong by chance.
+The published ones use 0.001.
 
 What to do: `--alpha 0.001`.
 """

@@ -1,8 +1,9 @@
 """The certificate holds in floating point.
 
-The theorem is about real numbers. A float32 sum of image and noise keeps traces of the image, which a
-classifier can read: one with a published radius of 1.26 has another answer at 0.8. Noise on a grid
-makes the sum exact. A usual network does not look at last bits, so this is open and no failure.
+The theorem is about real numbers. A float32 sum of image and noise keeps traces of the image,
+which a classifier can read: one with a published radius of 1.26 has another answer at 0.8. Noise
+on a grid makes the sum exact. A usual network does not look at last bits, so this is open and no
+failure.
 
 What to do: `advpure certify --noise grid`.
 """

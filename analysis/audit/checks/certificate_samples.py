@@ -1,8 +1,9 @@
 """There are enough noise samples for the radii that are asked for.
 
-With N samples that all agree the lower bound of the class is alpha^(1/N), so the radius cannot exceed
-sigma times its normal quantile: at alpha 0.001 ten samples certify nothing but a quarter of sigma
-whatever the images, and a curve that ends early is one of the budget, not of the defense.
+With N samples that all agree the lower bound of the class is alpha^(1/N), so the radius cannot
+exceed sigma times its normal quantile: at alpha 0.001 ten samples certify nothing but a quarter
+of sigma whatever the images, and a curve that ends early is one of the budget, not of the
+defense.
 
 What to do: `-N 100000`, or a larger sigma.
 """

@@ -1,7 +1,7 @@
 """Sigma is in units of images in [0, 1].
 
-Noise of 0.25 in [-1, 1] units is 0.125 here, and one of 64 grey levels 0.25: a factor that goes into
-every radius. What is beyond 2 is no noise level of images in [0, 1].
+Noise of 0.25 in [-1, 1] units is 0.125 here, and one of 64 grey levels 0.25: a factor that goes
+into every radius. What is beyond 2 is no noise level of images in [0, 1].
 
 What to do: state sigma for images in [0, 1]; halve what a paper states for [-1, 1].
 """

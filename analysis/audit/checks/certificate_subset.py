@@ -1,7 +1,7 @@
 """The certified images are a fair sample.
 
-A few hundred images stand for ten thousand only if nobody chose them. Images sorted by class, or of a
-class that is easy, show in the counts of their labels.
+A few hundred images stand for ten thousand only if nobody chose them. Images sorted by class, or
+of a class that is easy, show in the counts of their labels.
 
 What to do: `--subset every-20th`, the usual one.
 """

@@ -26,6 +26,7 @@ from advpure.analysis.audit.check import (
     passed,
 )
 from advpure.analysis.audit.evaluation import Evaluation
+from advpure.core.gradients import GradientMode
 from advpure.core.purifier import Purifier
 
 _IMAGES, _DIRECTIONS = 8, 6
@@ -65,7 +66,7 @@ def _reach(evaluation: Evaluation) -> float:
     return min(evaluation.eps / pixels / 4, 0.1)
 
 
-def exact_mode(purifier: Purifier) -> str:
+def exact_mode(purifier: Purifier) -> GradientMode:
     """Return the gradient mode that follows the purifier itself."""
     return "full" if purifier.chain.evaluations <= 4 else "checkpoint"
 

@@ -1,8 +1,8 @@
 """With the noise held fixed the attack gets through; then it is let go.
 
-An attack on a random defense is first made to work where nothing is random: if it fails even when it
-knows the noise, its failure under fresh noise is no merit of the noise. PGD with one known noise must
-leave no more than the evaluation has under fresh noise.
+An attack on a random defense is first made to work where nothing is random: if it fails even when
+it knows the noise, its failure under fresh noise is no merit of the noise. PGD with one known
+noise must leave no more than the evaluation has under fresh noise.
 
 What to do: `--fix-random` first; then `--eot`.
 """

@@ -25,15 +25,17 @@ from advpure.analysis.audit.check import (
 )
 from advpure.analysis.audit.checks.finite_differences import exact_mode
 from advpure.analysis.audit.evaluation import Evaluation
+from advpure.core.gradients import GradientMode
 
 _IMAGES, _LEAST = 8, 0.9
 _APPROXIMATE = ("bpda", "surrogate")
 
 
-def mode_of(settings: Settings) -> str:
+def mode_of(settings: Settings) -> GradientMode | None:
     """Return the gradient mode that an evaluation's attack used."""
     own = settings["attack"].get("gradient")
-    return str(own or (settings.get("defense") or {}).get("gradient") or "")
+    mode: GradientMode | None = own or (settings.get("defense") or {}).get("gradient")
+    return mode
 
 
 def _applies(settings: Settings) -> bool:
@@ -43,7 +45,7 @@ def _applies(settings: Settings) -> bool:
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     batch, points = evaluation.first(_IMAGES), evaluation.inside[:_IMAGES]
     mode = mode_of(evaluation.settings)
-    used = evaluation.slope(points, batch, gradient=mode).gradient  # type: ignore[arg-type]
+    used = evaluation.slope(points, batch, gradient=mode).gradient
     exact = evaluation.slope(
         points, batch, gradient=exact_mode(evaluation.defense.purifier)
     ).gradient
