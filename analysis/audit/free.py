@@ -19,6 +19,8 @@ class Judged(NamedTuple):
 
 def free_findings(store: RecordStore) -> list[Judged]:
     """Return the verdicts that the records of an attack or a certification give by themselves."""
+    if store.settings.get("verb") not in ("attack", "certify"):
+        return []
     recorded = Recorded.read(store)
     if not recorded.samples:
         return []

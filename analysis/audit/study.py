@@ -6,6 +6,7 @@ unit of work, so an audit that was stopped goes on with the next one; verdicts a
 what was measured.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from advpure.analysis.robustness.settings import RobustnessSettings
 from advpure.analysis.robustness.study import LoadedRobustness, Robustness
 from advpure.analysis.study import Loaded, Session, Study
 from advpure.analysis.subject import Seeded
+from advpure.attacks.outcome import ZeroGradientWarning
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.flags import Beside, Positional, Repeats
 from advpure.base.idle import refuse_idle
@@ -310,7 +312,9 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             why = "the model was refused: mend it first"
         if not why:
             try:
-                values = list(check.measure(evaluation))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ZeroGradientWarning)  # a check says so
+                    values = list(check.measure(evaluation))
             except BadInput as error:
                 why = str(error)
         row = _row(check.name, why=why)

@@ -1,0 +1,99 @@
+"""Audit every room of the museum and keep what came out: ``python -m museum.record`` in `tests`.
+
+It writes `verdicts.json`, and renews the generated parts of `docs/audit.md` from that file and from
+the declarations of the checks.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from advpure.analysis.audit.registry import CHECKS
+from advpure.analysis.audit.study import Audit
+from museum.cases import PLANTED, SOUND, Case
+
+HERE = Path(__file__).parent
+VERDICTS = HERE / "verdicts.json"
+PAGE = HERE.parents[1] / "docs" / "audit.md"
+
+
+def audited(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Audit a room; return its verdicts and the number behind that of its own check."""
+    report = Audit(**{**case.settings, **changes}).run(out=folder)
+    found = {check.name: finding for check, finding in report.findings.items()}
+    own = found.get(case.check)
+    robust = found.get("sample-size")
+    return {
+        "name": case.name,
+        "check": case.check,
+        "truth": case.truth,
+        "robust": None if robust is None or robust.interval is None else robust.words,
+        "verdict": "" if own is None else own.status,
+        "words": "" if own is None else own.words,
+        "fails": [name for name, each in found.items() if each.status == "fail"],
+        "inconclusive": sum(each.status == "inconclusive" for each in found.values()),
+        "passes": sum(each.status == "pass" for each in found.values()),
+    }
+
+
+def pages() -> str:
+    """Return what the page says of every check."""
+    parts = []
+    for name in CHECKS.names():
+        check = CHECKS.get(name)
+        text = sys.modules[f"advpure.analysis.audit.checks.{name.replace('-', '_')}"].__doc__ or ""
+        head, _, rest = text.strip().partition("\n")
+        cost = "records alone" if check.is_free else f"asks for the {check.needs}"
+        if check.thorough:
+            cost += ", `--thorough`"
+        parts.append(
+            f"### {name}\n\n{head} *{check.source}; {cost}.*\n\n{rest.strip()}\n\n"
+            f"Fails: {check.threshold}."
+        )
+    return "\n\n".join(parts)
+
+
+def tables() -> str:
+    """Return the museum as tables."""
+    rooms = json.loads(VERDICTS.read_text())
+    planted = ["| planted | check | the number behind its failure | other checks that fail |",
+               "| --- | --- | --- | --- |"]  # fmt: skip
+    sound = ["| sound | pass | inconclusive | fail |", "| --- | --- | --- | --- |"]
+    for room in rooms:
+        if room["check"]:
+            others = ", ".join(f"`{each}`" for each in room["fails"] if each != room["check"])
+            planted.append(f"| {room['name']} | `{room['check']}` | {room['words']} | {others} |")
+        else:
+            counts = f"{room['passes']} | {room['inconclusive']} | {len(room['fails'])}"
+            sound.append(f"| {room['name']} | {counts} |")
+    return "\n".join([*planted, "", *sound])
+
+
+GENERATED = {"checks": pages, "museum": tables}
+
+
+def renewed(text: str) -> str:
+    """Return the page with its generated parts made anew."""
+    for name, make in GENERATED.items():
+        start, end = f"<!-- generated: {name} -->\n", f"\n<!-- end: {name} -->"
+        before, _, rest = text.partition(start)
+        after = rest.partition(end)[2]
+        text = f"{before}{start}{make()}{end}{after}"
+    return text
+
+
+def main() -> None:
+    """Audit all, then renew the page."""
+    if "--page" not in sys.argv:
+        with tempfile.TemporaryDirectory() as root:
+            rooms = [
+                audited(case, Path(root) / str(k)) for k, case in enumerate((*PLANTED, *SOUND))
+            ]
+        VERDICTS.write_text(json.dumps(rooms, indent=1) + "\n")
+    PAGE.write_text(renewed(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()
