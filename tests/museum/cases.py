@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent / "rooms.py"
+LINEAR = 100 * 14 / 24
+"""Of the linear classifier at 0.1: the images whose shift is larger."""
 PGD = {"steps": 30, "step_size": 0.02, "loss": "margin"}
 
 
@@ -21,7 +23,7 @@ class Case:
         name: What it is.
         settings: Settings of the attack run, or of the audit that makes it.
         check: The check that has to fail; empty for a sound one.
-        truth: True robust accuracy in per cent, of the 24 images; None where noise decides.
+        truth: True robust accuracy in per cent of the images, in closed form; None without one.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Case:
     truth: float | None = None
 
 
-def case(name: str, check: str = "", truth: float | None = 59.0, **changes: Any) -> Case:
+def case(name: str, check: str = "", truth: float | None = LINEAR, **changes: Any) -> Case:
     """Return a case of linf, fixed randomness and PGD, with changes."""
     attack = changes.pop("attack_options", PGD)
     settings = {
@@ -50,9 +52,9 @@ def case(name: str, check: str = "", truth: float | None = 59.0, **changes: Any)
 
 
 PLANTED = [
-    case("rounding to 64 levels", "zero-gradient", purifier="rounding"),
-    case("rounded cosine coefficients", "finite-differences", purifier="jpeg"),
-    case("a fast ripple", "transfer", purifier="ripple"),
+    case("rounding to 64 levels", "zero-gradient", None, purifier="rounding"),
+    case("rounded cosine coefficients", "finite-differences", None, purifier="jpeg"),
+    case("a fast ripple", "transfer", None, purifier="ripple"),
     case("logits times 1000", "saturated-loss", judge="sharp"),
     case("softmax output", "logits", judge="probabilities"),
     case("noise not replayed", "finite-differences", None, purifier="unreplayed"),
@@ -71,7 +73,7 @@ PLANTED = [
     case(
         "l2 projection to nothing",
         "known-optimum",
-        None,
+        LINEAR,
         attack=named("broken"),
         norm="l2",
         eps=0.4,
@@ -135,7 +137,7 @@ PLANTED = [
     case(
         "no restart out of a trap",
         "restarts",
-        0.0,
+        None,
         images="trapped",
         judge="trap",
         attack_options={**PGD, "random_start": False},
@@ -150,7 +152,7 @@ PLANTED = [
     case(
         "8/255 divided by 255 again",
         "epsilon-unit",
-        100.0,
+        100 * 23 / 24,
         eps=8 / 255 / 255,
         attack_options={"steps": 40},
     ),
@@ -158,7 +160,7 @@ PLANTED = [
     case("normalised by the batch", "train-mode", None, judge="batch_statistics"),
     case("statistics that move", "moving-statistics", judge="counting"),
     case("compared with the other images", "batch-dependence", None, judge="among_others"),
-    case("optimises while it answers", "test-time-optimization", purifier="optimising"),
+    case("optimises while it answers", "test-time-optimization", None, purifier="optimising"),
     case("labels shifted", "labels", None, images="shifted", normalize="0/1"),
     case("images counted twice", "distinct-images", None, images="doubled"),
 ]
@@ -172,7 +174,7 @@ SOUND = [
     case(
         "linear, l2",
         "",
-        None,
+        LINEAR,
         norm="l2",
         eps=0.4,
         attack_options={"steps": 40, "step_size": 0.05, "loss": "margin"},
@@ -202,6 +204,8 @@ SOUND = [
     case("normal noise of a stated sigma, fixed", "", None, purifier="gaussian"),
     case(
         "a small radius, almost all robust",
+        "",
+        100.0,
         eps=0.02,
         attack_options={"steps": 30, "step_size": 0.004, "loss": "margin"},
     ),

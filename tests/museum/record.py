@@ -28,14 +28,18 @@ def audited(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "name": case.name,
         "check": case.check,
-        "truth": case.truth,
-        "robust": None if robust is None or robust.interval is None else robust.words,
+        "robust": None if robust is None or robust.interval is None else _percent(robust.words),
         "verdict": "" if own is None else own.status,
         "words": "" if own is None else own.words,
         "fails": [name for name, each in found.items() if each.status == "fail"],
         "inconclusive": sum(each.status == "inconclusive" for each in found.values()),
         "passes": sum(each.status == "pass" for each in found.values()),
     }
+
+
+def _percent(words: str) -> float:
+    """Return the robust accuracy of a sentence."""
+    return float(words.split()[2])
 
 
 def pages() -> str:
@@ -57,18 +61,30 @@ def pages() -> str:
 
 def tables() -> str:
     """Return the museum as tables."""
-    rooms = json.loads(VERDICTS.read_text())
-    planted = ["| planted | check | the number behind its failure | other checks that fail |",
-               "| --- | --- | --- | --- |"]  # fmt: skip
-    sound = ["| sound | pass | inconclusive | fail |", "| --- | --- | --- | --- |"]
-    for room in rooms:
-        if room["check"]:
-            others = ", ".join(f"`{each}`" for each in room["fails"] if each != room["check"])
-            planted.append(f"| {room['name']} | `{room['check']}` | {room['words']} | {others} |")
-        else:
-            counts = f"{room['passes']} | {room['inconclusive']} | {len(room['fails'])}"
-            sound.append(f"| {room['name']} | {counts} |")
+    rooms = {room["name"]: room for room in json.loads(VERDICTS.read_text())}
+    planted = [
+        "| planted | measured % | true % | check | the number behind its failure | others |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in PLANTED:
+        room = rooms[case.name]
+        others = ", ".join(f"`{each}`" for each in room["fails"] if each != case.check)
+        numbers = f"{_written(room['robust'])} | {_written(case.truth)}"
+        planted.append(f"| {case.name} | {numbers} | `{case.check}` | {room['words']} | {others} |")
+    sound = [
+        "| sound | measured % | true % | pass | inconclusive | fail |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in SOUND:
+        room = rooms[case.name]
+        numbers = f"{_written(room['robust'])} | {_written(case.truth)}"
+        counts = f"{room['passes']} | {room['inconclusive']} | {len(room['fails'])}"
+        sound.append(f"| {case.name} | {numbers} | {counts} |")
     return "\n".join([*planted, "", *sound])
+
+
+def _written(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 GENERATED = {"checks": pages, "museum": tables}
