@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
+from advpure.analysis.audit.attempts import own_cost
 from advpure.analysis.audit.check import Check, Finding, Measured, Value, open_question
 from advpure.analysis.audit.evaluation import Evaluation
 from advpure.analysis.audit.faults import is_about_faults
@@ -49,9 +50,9 @@ EVALUATION = "evaluation"
 """In the place of a check: the evaluation that an audit makes itself."""
 _SHARED = (*(each.name for each in fields(RobustnessSettings)), "seed")
 """Settings of the evaluation that an audit makes itself."""
-_OF_NOTHING, _OF_RUN = 440, 800
-"""Passes of the probes of one image: with an evaluation the half of what the README's run may take,
-20 images of 2000 evaluations."""
+_TOGETHER, _LEAST, _OF_RUN = 840, 440, 800
+"""Passes of one image: of evaluation and probes together, which is half of what the README's first
+run may take, 20 images of 2000 evaluations; of the probes at least; and of those of a run."""
 _BUDGET = 400
 """Passes an image of the standard attack in an evaluation that an audit makes."""
 
@@ -90,8 +91,8 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
     Attributes:
         run_folder: Run of attack or certify. Default: an evaluation of the defense is made first.
         images: Images that probes are made on, at most, spread over those of the run.
-        passes: Passes through the defense for one image that probes may take. Default: 440, of a
-            run 800.
+        passes: Passes through the defense for one image that probes may take. Default: 840 with the
+            evaluation, 440 or more; of a run 800.
         thorough: Make every check, whatever it takes.
         only: Make this check alone; repeats. `docs/audit.md` lists them.
         trust: Run code that the records name, such as file.py:Purifier.
@@ -188,7 +189,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             "run": run,
             "n": evaluation.get("n", 0),
             "images": self.images,
-            "passes": self._most,
+            "passes": self._most(evaluation),
             "thorough": self.thorough,
             "only": list(self.only),
             "fault": parts["fault"],
@@ -205,10 +206,11 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             **parts,
         )
 
-    @property
-    def _most(self) -> int:
-        """Passes for one image that probes may take."""
-        return self.passes or (_OF_NOTHING if self.run_folder is None else _OF_RUN)
+    def _most(self, evaluation: Mapping[str, Any]) -> int:
+        """Return the passes for one image that probes may take."""
+        if self.passes is not None or self.run_folder is not None or not evaluation:
+            return self.passes or _OF_RUN
+        return max(_TOGETHER - own_cost(evaluation), _LEAST)
 
     def total(self, loaded: LoadedAudit) -> int:
         """Return the number of checks."""
@@ -298,7 +300,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
                 yield check, loaded.refused or "the records do not say how the run was made"
             elif check.thorough and not self.thorough:
                 yield check, f"takes {price:,} passes an image: --thorough makes it"
-            elif not self.thorough and spent + price > self._most:
+            elif not self.thorough and spent + price > self._most(loaded.evaluation):
                 yield check, f"takes {price:,} passes an image more: --passes or --thorough"
             else:
                 spent += price
