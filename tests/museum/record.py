@@ -16,6 +16,7 @@ from museum.cases import PLANTED, SOUND, Case
 
 HERE = Path(__file__).parent
 VERDICTS = HERE / "verdicts.json"
+SHIPPED = HERE / "shipped.json"
 PAGE = HERE.parents[1] / "docs" / "audit.md"
 
 
@@ -87,16 +88,32 @@ def _written(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-GENERATED = {"checks": pages, "museum": tables}
+def shipped() -> str:
+    """Return the verdicts of the shipped defenses as a table."""
+    lines = [
+        "| defense | attack | robust accuracy % | verdict | fail | inconclusive, not by cost |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in json.loads(SHIPPED.read_text()):
+        fails = "; ".join(f"`{name}`: {words}" for name, words in each["fails"].items())
+        names = ", ".join(f"`{name}`" for name in each["inconclusive"])
+        head = f"| `{each['defense']}` | {each['protocol']} | {each['robust']} | {each['verdict']}"
+        lines.append(f"{head} | {fails} | {names} |")
+    return "\n".join(lines)
+
+
+GENERATED = {"checks": pages, "museum": tables, "shipped": shipped}
 
 
 def renewed(text: str) -> str:
     """Return the page with its generated parts made anew."""
     for name, make in GENERATED.items():
-        start, end = f"<!-- generated: {name} -->\n", f"\n<!-- end: {name} -->"
-        before, _, rest = text.partition(start)
-        after = rest.partition(end)[2]
-        text = f"{before}{start}{make()}{end}{after}"
+        start, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+        before, begun, rest = text.partition(start)
+        _, ended, after = rest.partition(end)
+        assert begun
+        assert ended, name
+        text = f"{before}{start}{make()}\n{end}{after}"
     return text
 
 
