@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
 from advpure.base.imports import Code, code_of, load_code, names_code
-from advpure.base.validation import as_integer, instance, number, shown
+from advpure.base.validation import as_integer, check_choice, instance, number, shown
 from advpure.boosting.booster import Booster
 from advpure.boosting.settings import BoostSettings
 from advpure.checkpoints.choices import split_choices
@@ -209,7 +209,9 @@ def load_judge(
         options: Likewise.
 
     Raises:
-        BadInput: as `load_classifier`, and for one that was trained on images of another shape.
+        BadInput: as `load_classifier`, and for one that was trained on images of another shape, or
+            whose weights are those of a known network, which answers with logits, where the outputs
+            are said to be something else.
     """
     name = _classifier_name(dataset, weights)
     if is_hub(name):
@@ -227,15 +229,15 @@ def load_judge(
         return model, _said(facts, outputs)
     judge, metadata, identity = _load_judge(name)
     _check_shape(metadata, dataset)
-    answering = _answering(judge, dataset, outputs)
+    check_choice(outputs, get_args(Outputs), "outputs")
+    if outputs != "logits":
+        rule = f"contradicts classifier {name}, whose network answers with logits"
+        raise BadInput(f"outputs {outputs!r}", rule, "leave it out")
     if normalize is None:
-        return answering, _said(identity, outputs)
+        return judge, identity
     # Not trusted any more: a first call asks whether it is steady, as of any other module.
     before = Normalize(normalize)
-    return nn.Sequential(before, answering).eval(), {
-        **_said(identity, outputs),
-        "normalize": normalize,
-    }
+    return nn.Sequential(before, judge).eval(), {**identity, "normalize": normalize}
 
 
 def _hub_judge(

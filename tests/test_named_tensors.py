@@ -54,7 +54,7 @@ def bias(module: nn.Module) -> Tensor:
 @pytest.mark.parametrize(
     "key", ["net", "model", "model_state_dict", "ema", "state_dict_ema", "state_dict", ""]
 )
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "module.model."])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "_orig_mod.module."])
 def test_classifiers_of_today_s_torch_are_read(
     first: dict[str, Tensor], tmp_path: Path, key: str, prefix: str
 ) -> None:
@@ -165,6 +165,17 @@ def test_the_record_says_which_weights_were_read(
     assert [told[c]["weights"] for c in ("", "@raw", "@ema")] == ["ema", "raw", "ema"]
     assert len({identity["sha256"] for identity in told.values()}) == 1
     assert set(load_judge("cifar10", f"{name}:{one}")[1]) == {"name", "sha256"}
+
+
+@pytest.mark.parametrize(("raw", "ema"), [("state_dict", "state_dict_ema"), ("model", "ema")])
+def test_averaged_weights_are_chosen_with_a_note(raw: str, ema: str) -> None:
+    both = {raw: {"w": torch.zeros(1)}, ema: {"w": torch.ones(1)}}
+    with pytest.warns(UserWarning, match=rf"\({ema}\).*the averaged ones are read; a\.pt@raw"):
+        assert choose_set(both, Path("a.pt")) == (both[ema], "ema")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for choice, kept in (("raw", raw), ("ema", ema)):
+            assert choose_set(both, Path("a.pt"), choice) == (both[kept], choice)
 
 
 def test_an_entry_may_be_evaluated_with_raw_weights() -> None:
