@@ -208,6 +208,10 @@ OTHERS: list[tuple[str, list[str]]] = [
         "certify -n 2 -N 100 -p cascade --sigma 0.25",
         ["a cascade of one noise level", "is the fixed procedure", "give several sigmas"],
     ),
+    (
+        "attack --denoiser torch.nn:Identity -n 2 --dry-run",
+        ["denoiser Identity given a state", "fails (TypeError", "let it take both"],
+    ),
     ("certify -n 2 --log a.csv", ["log a.csv", "is written with tabs, not as .csv", "a.tsv"]),
     ("certify -n 2 --log .", ["log '.'", "names no file", "write cm.tsv"]),
     ("check-grad --foo", ["--foo", "see advpure check-grad --help"]),
@@ -220,8 +224,8 @@ OTHERS: list[tuple[str, list[str]]] = [
         ["policy 'eot:3'", "means nothing without an attack among the perturbations"],
     ),
     (
-        "distances -n 2 --perturb none --metrics ssim --outputs labels",
-        ["outputs 'labels'", "means nothing without an attack or a metric that asks a classifier"],
+        "distances -n 2 --perturb none --metrics ssim --normalize 0.5/0.5",
+        ["normalize '0.5/0.5'", "nothing without an attack or a metric that asks a classifier"],
     ),
     ("train digits-classifier --out setup.cfg", ["folder setup.cfg", "is a file", "another"]),
     ("export nothere --to x.csv", ["nothere", "is no run folder", "records.sqlite"]),
