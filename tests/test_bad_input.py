@@ -86,6 +86,7 @@ ATTACK: list[tuple[str, list[str]]] = [
     ("--attack-seed -1", ["seed -1", "is not a whole number", "use 0"]),
     ("--steps 0", ["steps 0", "is not a whole number from 1 to 1000000", "use 1"]),
     ("--step-size 0", ["step_size 0", "is not above 0"]),
+    ("--step-size 5", ["step size 5", "is ambiguous", "write 5/255"]),
     ("--step-size 1e-9", ["step size 1e-09", "below 1.2e-07, the spacing of float32", "float64"]),
     ("-d pf-ode -o nodes=100000000", ["nodes 100000000", "from 1 to 100000"]),
     ("-d dpm -o evaluations=100000000", ["evaluations 100000000", "from 1 to 100000"]),
