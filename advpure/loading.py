@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from advpure.base.documents import kind_of
 from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
 from advpure.base.imports import Code, code_of, load_code, names_code
-from advpure.base.validation import as_integer, instance, number, shown
+from advpure.base.validation import as_integer, check_choice, instance, number, shown
 from advpure.boosting.booster import Booster
 from advpure.boosting.settings import BoostSettings
 from advpure.checkpoints.choices import split_choices
@@ -77,11 +77,28 @@ class _Loaded(NamedTuple):
     identity: dict[str, str]
 
 
+_Kind = Literal["denoiser", "classifier", "selector"]
+
+
+def _shipped(kind: _Kind, dataset: Source | None = None) -> list[str]:
+    """Return the shipped networks of a kind, for the images of a data set where it is given."""
+    shape = None if dataset is None else dataset_info(dataset).shape
+    names = []
+    for name in list_models():
+        metadata = read_header(model_path(name))["metadata"]
+        task = metadata["task"]
+        its = "denoiser" if task in DENOISERS else "selector" if task == SELECTOR else "classifier"
+        if its == kind and shape in (None, _shape(metadata)):
+            names.append(name)
+    return names
+
+
 @plain_defaults()
-def _load(model: str | Path) -> _Loaded:
+def _load(model: str | Path, kind: _Kind, dataset: Source | None = None) -> _Loaded:
     """Load a shipped network by name, a weights file by path, or NAME:FILE of a checkpoint.
 
-    Every call makes a module of its own, so that `.double()` on one changes no other.
+    What it is to be, a network of a kind for a data set, is for suggestions alone. Every call makes
+    a module of its own, so that `.double()` on one changes no other.
     """
     instance(model, (str, Path), "network", "name a shipped one, or a file")
     official = split_reference(model)
@@ -92,7 +109,7 @@ def _load(model: str | Path) -> _Loaded:
         return _Loaded(module, {"task": OFFICIAL}, identity)
     path = Path(model)
     if not str(model) or (not path.suffix and len(path.parts) == 1 and kind_of(path) != "folder"):
-        path = model_path(str(model))
+        path = model_path(str(model), lambda: _shipped(kind, dataset))
     network, metadata = load_network(path)
     network = network.to(memory_format=torch.channels_last)  # a fifth faster on the CPU
     if metadata.get("task") == JOINT:
@@ -127,7 +144,7 @@ def _load_denoiser(
     model: str | Path, dataset: Source | None = None
 ) -> tuple[Denoiser, dict[str, str]]:
     """Load a denoiser, for the images of a data set, and what identifies it."""
-    network, metadata, identity = _load(model)
+    network, metadata, identity = _load(model, "denoiser", dataset)
     if dataset is not None:
         _check_shape(metadata, dataset)
     task = str(metadata.get("task"))
@@ -137,7 +154,7 @@ def _load_denoiser(
         raise BadInput(
             f"network {str(model)!r} of task {task!r}",
             "is no denoiser",
-            f"use one of {', '.join(list_models(tuple(DENOISERS)))}",
+            f"use one of {', '.join(_shipped('denoiser', dataset))}",
         )
     kind: Callable[..., Denoiser] = DENOISERS.get(task)
     parameters = inspect.signature(kind).parameters.values()
@@ -212,7 +229,9 @@ def load_judge(
         options: Likewise.
 
     Raises:
-        BadInput: as `load_classifier`, and for one that was trained on images of another shape.
+        BadInput: as `load_classifier`, and for one that was trained on images of another shape, or
+            whose weights are those of a known network, which answers with logits, where the outputs
+            are said to be something else.
     """
     name = _classifier_name(dataset, weights)
     if is_hub(name):
@@ -228,17 +247,17 @@ def load_judge(
         code = exported_identity(Path(name))
         model, facts = own_classifier(program, code, dataset, outputs, normalize, state=code.sha256)
         return model, _said(facts, outputs)
-    judge, metadata, identity = _load_judge(name)
+    judge, metadata, identity = _load_judge(name, dataset)
     _check_shape(metadata, dataset)
-    answering = _answering(judge, dataset, outputs)
+    check_choice(outputs, get_args(Outputs), "outputs")
+    if outputs != "logits":
+        rule = f"contradicts classifier {name}, whose network answers with logits"
+        raise BadInput(f"outputs {outputs!r}", rule, "leave it out")
     if normalize is None:
-        return answering, _said(identity, outputs)
+        return judge, identity
     # Not trusted any more: a first call asks whether it is steady, as of any other module.
     before = Normalize(normalize)
-    return nn.Sequential(before, answering).eval(), {
-        **_said(identity, outputs),
-        "normalize": normalize,
-    }
+    return nn.Sequential(before, judge).eval(), {**identity, "normalize": normalize}
 
 
 def _hub_judge(
@@ -270,8 +289,8 @@ def _said(identity: dict[str, Any], outputs: Outputs) -> dict[str, Any]:
     return identity if outputs == "logits" else {**identity, "outputs": outputs}
 
 
-def _load_judge(name: str | Path) -> _Loaded:
-    loaded = _load(name)
+def _load_judge(name: str | Path, dataset: Source) -> _Loaded:
+    loaded = _load(name, "classifier", dataset)
     if isinstance(loaded.module, Denoiser) or loaded.metadata.get("task") in DENOISERS:
         raise BadInput(f"network {str(name)!r}", "is no classifier", "pass it as weights")
     task = loaded.metadata.get("task")
@@ -325,7 +344,7 @@ def load_selector(dataset: Source, weights: str | Path) -> tuple[nn.Module, dict
         >>> identity["name"]
         'digits-selector-025'
     """
-    selector, metadata, identity = _load(weights)
+    selector, metadata, identity = _load(weights, "selector", dataset)
     if metadata.get("task") != SELECTOR:
         raise BadInput(
             f"network {str(weights)!r}",

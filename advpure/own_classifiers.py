@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import read_factory
 from advpure.base.imports import Code, explain
 from advpure.base.registry import Registry
@@ -220,8 +220,9 @@ def _refuse_chance(model: OwnModel, dataset: Source) -> None:
     right = int((logits.argmax(1).cpu() == labels[chosen]).sum())
     chance = 1.0 / logits.shape[1]
     if stats.binomtest(right, count, chance, alternative="greater").pvalue > _LEVEL:
-        raise BadInput(
+        raise ModelFault(
             f"{model.name}, right on {right} of {count} images of {dataset}",
             f"is no better than chance among {logits.shape[1]} classes on images in [0, 1]",
             "give --normalize MEAN/STD if it takes normalised images, or 0/1 if it really is so",
+            "chance",
         )

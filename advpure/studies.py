@@ -57,6 +57,9 @@ STUDIES.register("measure", f"{_HERE}.metrics.measure:Measure", about="a metric 
 STUDIES.register(
     "check-grad", f"{_HERE}.check_grad.study:CheckGrad", about="proof of the gradients"
 )
+STUDIES.register(
+    "audit", f"{_HERE}.audit.study:Audit", about="an evaluation against the guidelines"
+)
 STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")
 STUDIES.register("generate", f"{_HERE}.generation.study:Generate", about="images from noise alone")
 STUDIES.register(

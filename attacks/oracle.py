@@ -20,7 +20,7 @@ from torch import Tensor
 
 from advpure.attacks.losses import LOSSES, succeeds, towards
 from advpure.attacks.settings import AttackSettings, GradientSettings
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.units import check_images, check_labels, check_radius
 from advpure.core.gradients import differentiating, plain
 from advpure.core.purifier import Bound
@@ -175,14 +175,16 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             f"use 0 .. {classes - 1}",
         )
     if not bool(values.isfinite().all()):
-        raise BadInput("logits", "contain NaN or infinite values", "mend the model or its input")
+        rule, fix = "contain NaN or infinite values", "mend the model or its input"
+        raise ModelFault("logits", rule, fix, "not-finite")
     sums_to_one = (values.sum(dim=1) - 1).abs().max() < 1e-3 if classes > 1 else False
     if sums_to_one and values.min() >= 0:
-        raise BadInput(
+        raise ModelFault(
             "model outputs",
             "look like probabilities (non-negative rows that sum to 1)",
             "return the logits before the softmax, or say outputs='probabilities' "
             "(--outputs probabilities) where the model is loaded",
+            "probabilities",
         )
 
 
@@ -385,7 +387,8 @@ class Oracle:
                     losses, mean = losses + loss.detach() * share, mean + logits.detach() * share
                 gradient = gradient * share
         if not bool(gradient.isfinite().all()):
-            raise BadInput("gradients", "contain NaN or infinite values", "mend the model")
+            rule = "contain NaN or infinite values"
+            raise ModelFault("gradients", rule, "mend the model", "not-finite")
         if self._judges_apart:
             with torch.no_grad():
                 mean = self._logits(self._own_view, images, labels, ids)

@@ -33,6 +33,11 @@ LINES = {
     "export": ["attacked --to rows.csv"],
     "compare": ["attacked attacked"],
     "verify": ["attacked"],
+    "claims": ["--flaw EOT --plot claims.png"],
+    "audit": [
+        "attacked",
+        "--dataset digits -n 2 --defense none --fix-random --budget 60 --passes 20",
+    ],
     "report": ["attacked --to page.html", "attacked --as leaderboard --to board.html"],
 }
 """Lines of every verb, in an order in which later ones find the runs of earlier ones."""

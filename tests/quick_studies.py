@@ -70,6 +70,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "gradients": {**DIGITS, "defense": "onestep-edm", "draws": 2, "reference": 2},
     "check-grad": {**DIGITS, "defense": ["none", "onestep-edm"], "directions": 2},
+    "audit": {**DIGITS, "defense": "none", "randomness": "fixed", "budget": 60, "passes": 60},
     "measure": {**DIGITS, "metric": "distance", "defense": "onestep-edm"},
     "boost": {
         "dataset": "digits",

@@ -111,7 +111,7 @@ def test_predictions() -> None:
     assert sure.p_value < 0.001
     assert predict([0, 0, 30]).prediction == 2
     assert predict([5, 90, 5]).p_value == pytest.approx(stats.binomtest(90, 95).pvalue)
-    assert predict([50, 50], alpha=0.999).prediction == ABSTAIN  # a tie has the p-value 1
+    assert predict([50, 50], alpha=0.5).prediction == ABSTAIN  # a tie has the p-value 1
 
 
 @given(value=st.floats(0, 50), digits=st.integers(0, 6))
@@ -142,7 +142,7 @@ def test_fewest_samples(radius: float, sigma: float) -> None:
 # --- bad input ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 2.0, float("nan"), True])
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 2.0, 0.9, float("nan"), True])
 def test_alpha_is_a_probability(alpha: float) -> None:
     for call in (
         lambda: certify([1], [10], alpha=alpha, sigma=0.5),
@@ -151,7 +151,9 @@ def test_alpha_is_a_probability(alpha: float) -> None:
         lambda: certify_cascade({}, sigmas=(0.5,), classes=2, alpha=alpha),
         lambda: certify_jointly({0.5: ([1], [10])}, alpha=alpha),
     ):
-        with pytest.raises(BadInput, match=r"alpha .* is (outside|not finite|not a num)"):
+        with pytest.raises(
+            BadInput, match=r"alpha .* is (outside|above 0\.5|not finite|not a num)"
+        ):
             call()
 
 
@@ -396,7 +398,8 @@ def test_radius_covers_what_is_certified() -> None:
         ({"radii": (0.5, 0.25)}, "do not increase"),
         ({"futility": 0.0}, "futility 0 is not above 0 and below 1"),
         ({"shape": 8.0}, "does not go with a mixture of shape 8"),
-        ({"alpha": 0.7}, "use alpha below 0.607"),
+        ({"alpha": 0.3, "shape": 1.25}, "use alpha below 0.287"),
+        ({"alpha": 0.7}, "alpha 0.7 is above 0.5, so its certificates say nothing"),
     ],
 )
 def test_rules_are_checked(change: dict[str, object], words: str) -> None:

@@ -296,7 +296,7 @@ def test_cascade_draws_smaller_noise_only_where_needed(tmp_path: Path) -> None:
 
 
 def test_predictions_draw_no_selection(tmp_path: Path) -> None:
-    found = certified(tmp_path, procedure="predict")
+    found = certified(tmp_path, procedure="predict", selection=100, radii="0")
     assert {row["stage"] for row in rows_of(tmp_path)} == {"estimation"}
     assert found.to_json()["certified_accuracy"] == {"0": 1.0}  # it has no radius
 
@@ -372,13 +372,18 @@ def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict
         ({"alpha": 0.0}, "alpha 0.0 is outside"),
         ({"alpha": 1.5}, "alpha 1.5 is outside"),
         ({"samples": 9, "block": 9}, "9 samples at alpha 0.001 can certify nothing"),
-        ({"samples": 10, "block": 10, "procedure": "predict"}, "always abstain"),
+        (
+            {"samples": 10, "block": 10, "procedure": "predict", "selection": 100, "radii": "0"},
+            "always abstain",
+        ),
+        ({"procedure": "predict"}, "selection 20 means nothing to predict"),
+        ({"procedure": "predict", "selection": 100}, "radii .* mean nothing to predict"),
         ({"samples": 250}, "250 samples are no whole number of blocks of 100; use 200"),
         ({"samples": 50, "procedure": "anytime"}, "hold no block of 100"),
         ({"procedure": "anytime", "radii": "2"}, "can certify none of the radii"),
         ({"procedure": "cascade", "joint": True}, "joint means nothing to cascade"),
         ({"procedure": "cohen"}, "procedure 'cohen' is not known; known: fixed, anytime"),
-        ({"selection": 0}, "selection 0 is not a whole number of 1 or more"),
+        ({"selection": 0}, "selection 0 is not a whole number from 1 to"),
         ({"block": 0}, "block 0 is not a whole number of 1 or more"),
         ({"radii": "-1"}, "radius -1 is not 0 or more"),
         ({"futility": 1.0, "procedure": "anytime"}, "futility 1 is not above 0 and below 1"),

@@ -129,6 +129,9 @@ def test_values_that_mean_nothing_to_any_option(value: object, words: str) -> No
 LINES: list[tuple[str, list[str]]] = [
     ("certify --alpha 0.999", ["alpha 0.999", "above 0.5", "say nothing"]),
     ("certify --futility 0.2", ["futility 0.2", "means nothing to fixed"]),
+    ("certify -p predict --selection 50", ["selection 50", "means nothing to predict"]),
+    ("certify -p predict --radii 0,0.5", ["radii '0,0.5'", "mean nothing to predict"]),
+    ("certify --outputs labels", ["outputs 'labels'", "digits-classifier", "logits"]),
     ("certify --joint", ["joint", "one noise level"]),
     ("certify --radii 0,nan", ["radius nan", "is not finite"]),
     ("certify --radii 0,,1", ["radii", "empty entry"]),

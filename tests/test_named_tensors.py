@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from advpure import load_classifier, load_denoiser
+from advpure import load_classifier, load_denoiser, load_purifier
 from advpure.base.errors import BadInput
 from advpure.checkpoints import load_checkpoint
 from advpure.checkpoints.catalogue import CHECKPOINTS
@@ -20,7 +20,7 @@ from advpure.checkpoints.choices import Choices, split_choices
 from advpure.checkpoints.files import convert, digest, read_weights
 from advpure.checkpoints.proof import recipe_weights
 from advpure.cli import run
-from advpure.loading import load_judge
+from advpure.loading import load_judge, load_selector
 from advpure.networks import build_network
 from advpure.networks.named_tensors import AVERAGED, RAW, choose_set
 from advpure.networks.weights import load_network, load_state, save_network, sha256
@@ -51,10 +51,13 @@ def bias(module: nn.Module) -> Tensor:
 # Sets and prefixes
 
 
+KEYS = ("net", "model", "model_state_dict", "ema", "state_dict_ema", "state_dict", "")
+PREFIXES = ("module.", "model.", "_orig_mod.", "_orig_mod.module.", "module.model.")
+
+
 @pytest.mark.parametrize(
-    "key", ["net", "model", "model_state_dict", "ema", "state_dict_ema", "state_dict", ""]
+    ("key", "prefix"), [*((key, "") for key in KEYS), *(("model", prefix) for prefix in PREFIXES)]
 )
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "module.model."])
 def test_classifiers_of_today_s_torch_are_read(
     first: dict[str, Tensor], tmp_path: Path, key: str, prefix: str
 ) -> None:
@@ -165,6 +168,17 @@ def test_the_record_says_which_weights_were_read(
     assert [told[c]["weights"] for c in ("", "@raw", "@ema")] == ["ema", "raw", "ema"]
     assert len({identity["sha256"] for identity in told.values()}) == 1
     assert set(load_judge("cifar10", f"{name}:{one}")[1]) == {"name", "sha256"}
+
+
+@pytest.mark.parametrize(("raw", "ema"), [("state_dict", "state_dict_ema"), ("model", "ema")])
+def test_averaged_weights_are_chosen_with_a_note(raw: str, ema: str) -> None:
+    both = {raw: {"w": torch.zeros(1)}, ema: {"w": torch.ones(1)}}
+    with pytest.warns(UserWarning, match=rf"\({ema}\).*the averaged ones are read; a\.pt@raw"):
+        assert choose_set(both, Path("a.pt")) == (both[ema], "ema")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for choice, kept in (("raw", raw), ("ema", ema)):
+            assert choose_set(both, Path("a.pt"), choice) == (both[kept], choice)
 
 
 def test_an_entry_may_be_evaluated_with_raw_weights() -> None:
@@ -373,3 +387,33 @@ def test_a_list_of_what_to_use_names_nothing_that_is_refused() -> None:
     assert "digits-edm" in names
     for name in names:
         assert load_denoiser(name).sigma_max > 0
+
+
+def test_a_name_that_is_not_shipped_is_told_those_that_would_fit() -> None:
+    def told(call: Callable[[], object]) -> list[str]:
+        with pytest.raises(BadInput) as error:
+            call()
+        return str(error.value).partition("use one of ")[2].split(", ")
+
+    denoisers = told(lambda: load_purifier("cm", "digits", weights="nothere"))
+    classifiers = told(lambda: load_classifier("digits", "nothere"))
+    assert told(lambda: load_selector("digits", "nothere")) == ["digits-selector-025"]
+    assert {"digits-cm", "digits-edm"} <= set(denoisers)
+    assert {name.partition("-")[0] for name in denoisers + classifiers} == {"digits"}
+    for name in classifiers:
+        load_classifier("digits", name)
+    with pytest.raises(BadInput, match="did you mean 'digits-classifier'"):
+        load_classifier("digits", "digits-clasifier")
+    with pytest.raises(BadInput) as error:
+        load_purifier("cm", "digits", weights="digits-clasifier")
+    assert "digits-classifier" not in str(error.value)
+
+
+def test_a_converted_classifier_is_used_as_one(
+    first: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(first, tmp_path / "mine.pt")
+    to = tmp_path / "mine.safetensors"
+    line = ["models", "convert", str(tmp_path / "mine.pt"), "--as", RESNET, "--to", str(to)]
+    assert run([*line, "--any-checksum"]) == 0
+    assert f"use it with --classifier {to}" in capsys.readouterr().out

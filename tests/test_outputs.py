@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from advpure.analysis.subject import DefenseSubject
 from advpure.attacks import ZeroGradientWarning, pgd, uniform_noise
 from advpure.base.errors import BadInput
-from advpure.core.outputs import AsLogits
+from advpure.core.outputs import AsLogits, Outputs
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
 from advpure.loading import describe, load_classifier, load_defense
@@ -63,12 +63,14 @@ def test_probabilities_stay_refused_where_nobody_says_so() -> None:
     defense = load_defense("none", "digits", classifier=Softmax())
     with pytest.raises(BadInput, match=r"look like probabilities .*--outputs probabilities"):
         pgd(defense, IMAGES, LABELS, eps=0.1)
-    wrong = load_defense("none", "digits", outputs="probabilities")
+    network = load_classifier("digits")
+    wrong = load_defense("none", "digits", classifier=network, outputs="probabilities")
     with pytest.raises(BadInput, match=r"are no probabilities .*outputs='logits'"):
         pgd(wrong, IMAGES, LABELS, eps=0.1)
 
 
 def test_classes_decide_as_they_are_and_have_no_gradient() -> None:
+    network = load_classifier("digits")
     defense = load_defense("none", "digits", classifier=Labels(), outputs="labels")
     assert torch.equal(defense(IMAGES).argmax(1), load_classifier("digits")(IMAGES).argmax(1))
     noisy = [
@@ -82,12 +84,20 @@ def test_classes_decide_as_they_are_and_have_no_gradient() -> None:
     with pytest.raises(BadInput, match=r"is not \[8, classes\]; .*outputs='labels'"):
         pgd(Labels(), IMAGES, LABELS, eps=0.1)
     with pytest.raises(BadInput, match=r"are no classes \(\[B\], 0 \.\. 9\)"):
-        load_defense("none", "digits", outputs="labels")(IMAGES)
+        load_defense("none", "digits", classifier=network, outputs="labels")(IMAGES)
 
 
 def test_a_run_records_what_its_classifier_answers_with() -> None:
-    subject = DefenseSubject(defense="none", dataset="digits", n=1, outputs="labels")
-    defense = subject.load_defense(RandomnessConfig(0))
+    defense = load_defense("none", "digits", classifier=Labels(), outputs="labels")
     assert describe(defense)["classifier"]["outputs"] == "labels"
     with pytest.raises(BadInput, match=r"outputs 'odds' is not known; .*known: logits, prob"):
         load_classifier("digits", outputs="odds")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outputs", ["probabilities", "labels"])
+def test_a_known_network_answers_with_logits(outputs: Outputs) -> None:
+    subject = DefenseSubject(defense="none", dataset="digits", n=1, outputs=outputs)
+    with pytest.raises(BadInput, match=rf"outputs '{outputs}' contradicts classifier .* logits"):
+        subject.load_defense(RandomnessConfig(0))
+    with pytest.raises(BadInput, match="whose network answers with logits; leave it out"):
+        load_classifier("digits", outputs=outputs)

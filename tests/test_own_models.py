@@ -23,8 +23,10 @@ from advpure.analysis.compression.study import Compression
 from advpure.analysis.metrics.measure import METRICS
 from advpure.analysis.robustness.study import Robustness
 from advpure.attacks.registry import ATTACKS
+from advpure.base import imports
 from advpure.base.errors import BadInput
 from advpure.base.fingerprint import fingerprint
+from advpure.base.imports import load_code
 from advpure.base.registry import Registry
 from advpure.cli import run
 from advpure.core.randomness import RandomnessConfig
@@ -478,6 +480,74 @@ def test_edited_code_is_another_run(mine: Path) -> None:
     assert code() != first
     ones = torch.ones(1, 1, 8, 8)
     assert load_purifier("uses.py:f", "digits")(ones).max().item() == pytest.approx(0.7)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are read for the sake of a digest, as they are."""
+    seen: list[str] = []
+    before = imports._imported
+
+    def watched(path: Path, root: Path) -> Iterator[str]:
+        seen.append(path.relative_to(root).as_posix())
+        return before(path, root)
+
+    monkeypatch.setattr(imports, "_imported", watched)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["torch.nn:Identity", "torch:relu", "json.decoder:JSONDecoder"])
+def test_an_installed_library_is_not_read_but_identified_by_its_version(
+    read: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_code(name, "model").sha256
+    assert load_code(name, "model").sha256 == first
+    assert read == []
+    if name.startswith("torch"):
+        public, _, build = torch.__version__.partition("+")
+        monkeypatch.setattr(torch, "__version__", f"{public}+{'cpu' if build != 'cpu' else 'cu'}")
+        assert load_code(name, "model").sha256 == first  # another build of the same code
+        monkeypatch.setattr(torch, "__version__", "0.1")
+        assert load_code(name, "model").sha256 != first
+
+
+def test_code_of_this_package_is_identified_by_its_version(read: list[str]) -> None:
+    one = load_code("advpure.loading:load_judge", "model").sha256
+    assert one == load_code("advpure.loading:load_purifier", "model").sha256
+    assert read == []
+
+
+def test_the_digest_of_a_file_reads_what_stands_beside_it_and_no_library(
+    mine: Path, read: list[str]
+) -> None:
+    """A checkout of this package may stand where the file does."""
+    for folder in ("advpure", "kit"):
+        (mine / folder).mkdir(parents=True)
+        (mine / folder / "__init__.py").write_text("from . import inner\n")
+        (mine / folder / "inner.py").write_text("NUMBER = 1\n")
+    (mine / "odd.py").write_text(
+        "import torch, kit, advpure\ndef f(x): return x * kit.inner.NUMBER\n"
+    )
+    first = load_code("odd.py:f", "purifier").sha256
+    assert set(read) == {"odd.py", "kit/__init__.py", "kit/inner.py"}
+    (mine / "advpure" / "inner.py").write_text("NUMBER = 2\n")
+    assert load_code("odd.py:f", "purifier").sha256 == first
+    (mine / "kit" / "inner.py").write_text("NUMBER = 2\n")
+    assert load_code("odd.py:f", "purifier").sha256 != first
+
+
+def test_a_package_of_ones_own_is_read_whole(
+    mine: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mine / "own_kit").mkdir()
+    (mine / "own_kit" / "__init__.py").write_text("")
+    (mine / "own_kit" / "a.py").write_text("import torch\nfrom . import b\nf = abs\n")
+    (mine / "own_kit" / "b.py").write_text("NUMBER = 1\n")
+    monkeypatch.syspath_prepend(str(mine))
+    first = load_code("own_kit.a:f", "model").sha256
+    assert set(read) == {"own_kit/__init__.py", "own_kit/a.py", "own_kit/b.py"}
+    (mine / "own_kit" / "b.py").write_text("NUMBER = 2\n")
+    assert load_code("own_kit.a:f", "model").sha256 != first
 
 
 def test_chance_on_plain_images_asks_for_the_normalisation(mine: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same(verb: str, tmp_path: 
     assert values(complete) == values(whole)
 
 
-UNSHARED = {"predict", "field", "two-point", "check-grad"}
+UNSHARED = {"predict", "field", "two-point", "check-grad", "audit"}
 """Studies whose work is not that of single images."""
 
 

@@ -1,4 +1,4 @@
-"""The two errors that users meet: input that cannot be used, and a package that is missing."""
+"""The errors that users meet: input or a model that cannot be used, and a missing package."""
 
 
 class BadInput(ValueError):
@@ -24,6 +24,43 @@ class BadInput(ValueError):
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str, str]]:
         """Let the error cross process borders."""
         return type(self), (self.subject, self.rule, self.fix)
+
+
+class ModelFault(BadInput):
+    """Refuse a model for a flaw of its own, which an audit reports by its name.
+
+    Args:
+        subject: As `BadInput`.
+        rule: Likewise.
+        fix: Likewise.
+        fault: Name of the flaw, one of `FAULTS`.
+
+    Example:
+        >>> ModelFault("a model", "answers twice", "mend it", "unrepeatable").fault
+        'unrepeatable'
+    """
+
+    def __init__(self, subject: str, rule: str, fix: str, fault: str) -> None:
+        """Store the name beside the message."""
+        super().__init__(subject, rule, fix)
+        self.fault = fault
+
+    def __reduce__(self) -> tuple[type["ModelFault"], tuple[str, str, str, str]]:  # type: ignore[override]
+        """Let the error cross process borders."""
+        return type(self), (self.subject, self.rule, self.fix, self.fault)
+
+
+FAULTS = {
+    "training": "answers otherwise in training mode than in evaluation mode",
+    "batch-statistics": "normalises by the statistics of the batch",
+    "buffers": "changes its buffers while it answers",
+    "unrepeatable": "answers two equal calls differently",
+    "in-place": "changes the images that it is given",
+    "probabilities": "answers with probabilities instead of logits",
+    "not-finite": "answers, or has gradients, that are not finite",
+    "chance": "is no better than chance on the images as they are",
+}
+"""What a `ModelFault` may be about."""
 
 
 def _shortened(text: str, most: int = 400) -> str:

@@ -2,7 +2,8 @@
 
 Importing runs the code, so only what the user typed is imported here; who reads a name out of
 somebody's records does it inside `untrusted`. What identifies code in records is the SHA-256 of its
-file, of the files beside it that it imports, and of theirs. Modules are imported, and factories are
+file, of the files beside it that it imports, and of theirs; an installed library is identified by
+its version. Modules are imported, and factories are
 called, under seed 0 of the global generators, so that weights drawn at construction are the same in
 every session; the generators are given back as they were.
 """
@@ -11,14 +12,18 @@ import ast
 import difflib
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
+import platform
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -288,10 +293,6 @@ def _no_attribute(subject: str, part: str, holder: Any, place: str) -> BadInput:
     return BadInput(subject, f"names no attribute {part!r} of {place}", hint)
 
 
-_MOST_FILES = 200
-"""More belong to a library, not to somebody's purifier, and take long to read."""
-
-
 def _python_files(folder: Path) -> list[str]:
     return [each.name for each in folder.glob("*.py")] if folder.is_dir() else []
 
@@ -299,13 +300,43 @@ def _python_files(folder: Path) -> list[str]:
 def source_sha256(module: ModuleType) -> str:
     """Return the digest of a module's file and of the files of its own that it imports.
 
-    Those are, of a file, the ones beside it, and of a package's module, the ones of the package.
+    Those are, of a file, the ones beside it, and of a package's module, the ones of the package. Of
+    an installed library, and of this one, it is the digest of the module's name and the version.
     """
     file = getattr(module, "__file__", None)
+    name = module.__name__
+    top = name.partition(".")[0]
     if file is None or not file.endswith(".py"):
         version = getattr(module, "__version__", "")
-        return hashlib.sha256(f"{module.__name__} {version}".encode()).hexdigest()
-    return _digest(Path(file).resolve(), module.__name__)
+        return hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+    path = Path(file).resolve()
+    if top == _OURS or _is_installed(path):
+        version = _version_of(top)
+        if version:
+            return hashlib.sha256(f"{name} {version}".encode()).hexdigest()
+    return _digest(path, name)
+
+
+_OURS = "advpure"
+
+
+def _is_installed(path: Path) -> bool:
+    """Return whether a file belongs to Python or to a package that was installed into it."""
+    places = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(path.is_relative_to(Path(each).resolve()) for each in places) or bool(
+        {"site-packages", "dist-packages"}.intersection(path.parts)
+    )
+
+
+def _version_of(top: str) -> str:
+    """Return the version of an installed package, without the build (``+cu128``), or nothing."""
+    if top in sys.stdlib_module_names:
+        return platform.python_version()
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if not isinstance(version, str):
+        names = importlib.metadata.packages_distributions().get(top, [])
+        version = importlib.metadata.version(names[0]) if names else ""
+    return version.partition("+")[0]
 
 
 def _digest(path: Path, module: str = "") -> str:
@@ -316,9 +347,6 @@ def _digest(path: Path, module: str = "") -> str:
     is_file = not module or module.startswith("advpure_own_")
     root = path.parent if is_file else path.parents[depth]
     files = sorted(_reached(path, root, None if is_file else top))
-    if len(files) > _MOST_FILES:  # a library, whose version says the rest
-        version = getattr(sys.modules.get(top), "__version__", "")
-        return hashlib.sha256(f"{module} {version} {_file_sha256(path)}".encode()).hexdigest()
     parts = [f"{each.relative_to(root).as_posix()} {_file_sha256(each)}" for each in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -326,37 +354,51 @@ def _digest(path: Path, module: str = "") -> str:
 def _reached(path: Path, root: Path, package: str | None) -> set[Path]:
     """Return a file and the files below a root that its import statements lead to.
 
-    Where those are more than `_MOST_FILES`, one more than that.
+    Args:
+        path: The file.
+        root: Folder from which the file imports.
+        package: Where given, only files of this package count. Where not, all below the root do but
+            those of installed libraries and of this one, which may stand beside the file too.
     """
     found: set[Path] = set()
     todo = [path]
-    while todo and len(found) <= _MOST_FILES:
+    while todo:
         here = todo.pop()
         if here in found:
             continue
         found.add(here)
         for name in _imported(here, root):
-            if package is None or name.split(".")[0] == package:
+            top = name.split(".")[0]
+            if package is None and top != _OURS:
+                todo += [each for each in _files_of(name, root) if not _is_installed(each)]
+            elif top == package:
                 todo += _files_of(name, root)
     return found
 
 
 def _imported(path: Path, root: Path) -> Iterator[str]:
     """Yield the dotted names, from the root, of what a file imports."""
+    yield from _named_in(path.read_bytes(), path.relative_to(root).parts[:-1])
+
+
+@lru_cache(maxsize=64)
+def _named_in(source: bytes, here: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the dotted names that a source imports; none where it does not parse."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return
-    here = path.relative_to(root).parts[:-1]
+        return ()
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            names += [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = here[: len(here) - node.level + 1] if node.level else ()
             base = ".".join((*above, *([node.module] if node.module else [])))
             if base:
-                yield base
-            yield from (f"{base}.{each.name}".strip(".") for each in node.names)
+                names.append(base)
+            names += [f"{base}.{each.name}".strip(".") for each in node.names]
+    return tuple(names)
 
 
 def _files_of(name: str, root: Path) -> list[Path]:

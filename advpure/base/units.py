@@ -217,6 +217,23 @@ def check_labels(labels: Tensor, count: int) -> None:
         raise BadInput(f"label {int(labels.min())}", "is negative", "number classes from 0")
 
 
+def check_reach(length: float, norm: str, what: str) -> None:
+    """Refuse a length that is meant in 0..255 units, since it leaves every image in [0, 1].
+
+    Raises:
+        BadInput: for more than 1 in the l-inf norm, or 4 in the l2 norm.
+
+    Example:
+        >>> check_reach(2.0, "linf", "step size")
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: step size 2 is ambiguous, since images live in [0, 1]; write 2/255
+    """
+    if length > (1.0 if norm == "linf" else _L2_CEILING):
+        rule = "is ambiguous, since images live in [0, 1]"
+        raise BadInput(f"{what} {length:g}", rule, f"write {length:g}/255")
+
+
 def check_radius(eps: float, dtype: torch.dtype, what: str = "epsilon") -> None:
     """Refuse a perturbation, or a step, so small that the dtype cannot add it to an image.
 

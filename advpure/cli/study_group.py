@@ -29,6 +29,9 @@ MADE.register(
 )
 MADE.register("verify", "advpure.cli.verify:command", about="one image of a run, computed again")
 MADE.register("merge", "advpure.cli.merge:command", about="the shards of a run become one run")
+MADE.register(
+    "claims", "advpure.cli.claims:command", about="published claims and what was measured later"
+)
 MADE.register("report", "advpure.cli.report:command", about="runs on one page, a .html file")
 
 

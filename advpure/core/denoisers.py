@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
+from advpure.base.imports import explain
 from advpure.base.registry import Registry
 from advpure.base.validation import Range, number
 from advpure.core.schedules import Schedule
@@ -82,8 +83,20 @@ class FunctionDenoiser(Denoiser):
         self.training = False
 
     def predict(self, x: Tensor, sigma: float | Tensor) -> Prediction:
-        """Return the estimate."""
-        return Prediction(self.function(x, sigma))
+        """Return the estimate.
+
+        Raises:
+            BadInput: for a function that fails.
+        """
+        try:
+            return Prediction(self.function(x, sigma))
+        except BadInput:
+            raise
+        except Exception as error:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            subject = f"denoiser {name} given a state {[*x.shape]} and a noise level"
+            fix = "let it take both, and return the estimate of the clean state"
+            raise BadInput(subject, f"fails ({explain(error)})", fix) from error
 
 
 def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import keyed_arguments
 from advpure.base.imports import explain, seeded
 from advpure.core.chain import Noise, RowKeys, Step
@@ -203,11 +203,12 @@ class OwnModel(nn.Module):
             BadInput: naming the ways out.
         """
         if self.draws == "fresh":
-            raise BadInput(
+            raise ModelFault(
                 f"{self.name}",
                 "answers two equal calls differently, and no key controls what it draws",
                 "draw from torch's global generator or take (images, ids, randomness), or use "
                 "fresh randomness (advpure attack without --fix-random)",
+                "unrepeatable",
             )
 
     def _refuse_training(self, images: Tensor, keys: RowKeys) -> None:
@@ -226,10 +227,11 @@ class OwnModel(nn.Module):
             with torch.no_grad(), seeded():
                 answers.append(twin._plain(images, keys))
         if differ(*answers) is not None:
-            raise BadInput(
+            raise ModelFault(
                 f"{self.name} in training mode",
                 "answers otherwise than in evaluation mode, under equal draws",
                 "call .eval() on it where it is made; what is to be random is to be so in both",
+                "training",
             )
 
     def _plain(self, images: Tensor, keys: RowKeys) -> Tensor:

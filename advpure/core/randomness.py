@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ _MASK = 2**32 - 1
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _SEED_FACTOR, _ID_FACTOR, _TIME_FACTOR = 83492791, 73856093, 19349663
 _PHASES = get_args(Phase)
-_STREAMS = {"forward": 0, "reverse": 1, "uniform": 2}
+_STREAMS = {"forward": 0, "reverse": 1, "uniform": 2, "bits": 3}
 
 
 def hash_key(seed: int, sample: int, time: int) -> int:
@@ -189,6 +190,32 @@ class RandomnessConfig:
         """Draw noise uniform in [0, 1): [B, *shape], float32, on the CPU."""
         return self._rows(ids, "uniform", step, shape, draw)
 
+    def bits(
+        self, sample: int, step: int, shape: Sequence[int], draw: int = 0
+    ) -> npt.NDArray[np.int64]:
+        """Draw whole numbers uniform in [0, 2**63) for one sample: 63 independent bits each.
+
+        Args:
+            sample: Data-set index.
+            step: The time step.
+            shape: Shape of the numbers.
+            draw: Number of an independent repetition.
+
+        Example:
+            >>> RandomnessConfig(0, "counter").bits(3, 0, (2,)).dtype
+            dtype('int64')
+        """
+        sizes = _sides(shape)
+        check_repeats(math.prod(sizes), "random numbers", ARRAY // 8)
+        if self.scope == "shared":
+            sample = 0
+        if self.scheme == "hash":
+            generator = self._hashed("bits", step, draw, sample)
+            drawn = torch.empty(sizes, dtype=torch.int64, device="cpu")
+            return drawn.random_(generator=generator).numpy()
+        generator_ = self._generator("bits", step, draw, sample)
+        return generator_.integers(0, 2**63, size=sizes, dtype=np.int64)
+
     def _rows(
         self, ids: Ids, stream: str, step: int, shape: Sequence[int], draw: int, cached: bool = True
     ) -> Tensor:
@@ -236,9 +263,10 @@ class RandomnessConfig:
                 f"sample {i}, step {step}, draw {draw}", "is out of range", "count from 0"
             )
         base = self.seed
-        if self.path or draw or stream == "uniform":
-            # One nested tuple: no fold can spell the key of another draw or of the uniform stream.
-            base = _digest((self.seed, self.path, stream == "uniform", draw), 32)
+        if self.path or draw or stream in ("uniform", "bits"):
+            # One nested tuple: no fold can spell the key of another draw or of another stream.
+            other = stream if stream == "bits" else stream == "uniform"
+            base = _digest((self.seed, self.path, other, draw), 32)
         return _SEEDED.at(hash_key(base, i, 2 * step + (stream == "reverse")))
 
 

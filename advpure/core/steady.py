@@ -34,7 +34,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.imports import seeded
 from advpure.core.tiling import same, unspoilt, watched_tiles
 
@@ -68,7 +68,7 @@ def check_steady(
         >>> check_steady(None, lambda x: functional.dropout(x, 0.5), torch.ones(2, 1, 8, 8))
         Traceback (most recent call last):
         ...
-        advpure.BadInput: a model whose answers to two equal calls differ by 2 is no \
+        advpure.base.errors.ModelFault: a model whose answers to two equal calls differ by 2 is no \
 function of its input; fix its randomness
     """
     if isinstance(owner, nn.Module) and owner in _TRUSTED:
@@ -86,10 +86,11 @@ function of its input; fix its randomness
         finally:
             moved = watch.restore()
     if moved:
-        raise BadInput(
+        raise ModelFault(
             f"a model that changes its buffers ({moved})",
             "learns while it is measured",
             "call model.eval()",
+            "buffers",
         )
     if repeatable:
         _compare(first, second, fix or "fix its randomness")
@@ -238,7 +239,7 @@ def _compare(first: object, second: object, fix: str) -> None:
     how = differ(first, second)
     if how is not None:
         text = f"a model whose answers to two equal calls differ{how}"
-        raise BadInput(text, "is no function of its input", fix)
+        raise ModelFault(text, "is no function of its input", fix, "unrepeatable")
 
 
 def differ(first: Tensor, second: Tensor) -> str | None:
@@ -261,7 +262,8 @@ def differ(first: Tensor, second: Tensor) -> str | None:
 
 def _refuse_training(module: nn.Module) -> None:
     if module.training and isinstance(module, _COUPLING):
-        raise BadInput("a model in training mode", "mixes or drops samples", "call model.eval()")
+        rule = "mixes or drops samples"
+        raise ModelFault("a model in training mode", rule, "call model.eval()", "training")
 
 
 _MODES = (None, None, False)
@@ -318,10 +320,11 @@ class _BatchStatistics(TorchFunctionMode):
         if not _QUIET.get() and func in (functional.batch_norm, torch.batch_norm):
             training = given.get("training", args[5] if len(args) > 5 else False)
             if training:
-                raise BadInput(
+                raise ModelFault(
                     "a model that normalises by the statistics of the batch",
                     "mixes samples",
                     "call model.eval(), or keep running statistics",
+                    "batch-statistics",
                 )
         return func(*args, **given)
 
@@ -352,7 +355,7 @@ class _Watch:
         if module.training and id(module) not in self.alike:
             if _trains(module, given):
                 rule = "mixes or drops samples"
-                raise BadInput("a model in training mode", rule, "call model.eval()")
+                raise ModelFault("a model in training mode", rule, "call model.eval()", "training")
             self.alike.update(id(each) for each in module.modules())
         self.seen[id(module)] = (weakref.ref(module), module.training)
         for name, buffer in module.named_buffers():

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.validation import as_integer, shown
 
 _ALIGNMENT = 64  # bytes, what torch gives to new tensors on the CPU
@@ -128,10 +128,11 @@ def unspoilt(function: Callable[..., T]) -> Callable[..., T]:
         result = function(*tensors)
         for each, version, copy in before:
             if each._version != version or not same(each, copy):
-                raise BadInput(
+                raise ModelFault(
                     "a model that changes its input in place",
                     "spoils the images that are measured",
                     "let it work on a copy (x = x.clone())",
+                    "in-place",
                 )
         return result
 

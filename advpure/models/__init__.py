@@ -1,6 +1,6 @@
 """The trained networks that ship with the package, each with a card that says how it was made."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -30,18 +30,20 @@ def list_models(tasks: Container[str] | None = None) -> list[str]:
     return [name for name in names if read_header(model_path(name))["metadata"]["task"] in tasks]
 
 
-def model_path(name: str) -> Path:
+def model_path(name: str, suggest: Callable[[], Sequence[str]] = list_models) -> Path:
     """Return the file of a shipped network.
 
     Args:
         name: A name from `list_models`.
+        suggest: Returns the names that an error may suggest.
 
     Raises:
         BadInput: for an unknown name, with the nearest known one.
     """
-    known = list_models()
-    if name not in known:
+    if name not in list_models():
+        known = suggest()
         near = get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+        names = f"use one of {', '.join(known)}" if known else "name a file"
+        hint = f"did you mean {near[0]!r}?" if near else names
         raise BadInput(f"model {shown(name)}", "is not shipped", hint)
     return Path(str(resources.files(__name__))) / f"{name}{_SUFFIX}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advpure.analysis.audit.free import free_findings
+from advpure.analysis.audit.report import ORDER, AuditReport
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE
 from advpure.analysis.robustness.study import RobustnessReport
 from advpure.analysis.robustness.wording import attack_text, strength_text
@@ -96,6 +98,7 @@ class Section:
         origin: Versions and hashes.
         command: The line that makes the run again; None where the records do not say.
         notes: What a careful reader should know.
+        audit: Verdicts on the run: verdict, check, the number behind it.
         data: The report as JSON.
     """
 
@@ -115,6 +118,7 @@ class Section:
     origin: Sequence[Group]
     command: str | None
     notes: Sequence[str]
+    audit: Sequence[tuple[str, str, str]]
     data: str
 
 
@@ -140,7 +144,7 @@ def section(run: Run, key: str, images: int) -> Section:
             bars=_bars(attacked) if attacked else (),
             budget=list(_budget(store)) if attacked else (),
             groups=list(_groups(run.settings)),
-            parts=display.parts,
+            parts=() if isinstance(report, AuditReport) else display.parts,
             figures=list(_figures(run, store, judged)),
             fates=[
                 (fate.name, fate.words, sum(each.fate == fate for each in judged))
@@ -156,6 +160,7 @@ def section(run: Run, key: str, images: int) -> Section:
             origin=list(_origin(run)),
             command=_command(run, store),
             notes=_notes(run),
+            audit=list(_audit(run, store)),
             data=json.dumps(report.to_json()).replace("<", "\\u003c"),
         )
 
@@ -359,6 +364,16 @@ def _notes(run: Run) -> list[str]:
     if not run.finished:
         notes.append("the run is not finished: this is what it has so far")
     return notes
+
+
+def _audit(run: Run, store: RecordStore) -> Iterator[tuple[str, str, str]]:
+    """Yield the verdicts of an audit, or of the checks that cost nothing, failures first."""
+    if isinstance(run.report, AuditReport):
+        judged = list(run.report.findings.items())
+    else:
+        judged = [(each.check, each.finding) for each in free_findings(store)]
+    for check, found in sorted(judged, key=lambda each: ORDER.index(each[1].status)):
+        yield found.status, check.name, found.words
 
 
 _AXES = {

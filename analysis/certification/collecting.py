@@ -158,6 +158,7 @@ def _count(
             loaded.classify(sigma, stage),
             stage_xi(loaded.xi, stage),
             batch=batch,
+            grid=loaded.grid,
             device=loaded.device,
         )
         yield from (counted for counted in batches if counted)

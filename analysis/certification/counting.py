@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.certification.base_classifier import Classify
+from advpure.analysis.certification.grid import GridNoise
 from advpure.analysis.certification.noise import SampleNoise
 from advpure.base.errors import BadInput
 from advpure.base.validation import shown
@@ -71,6 +72,7 @@ def count_classes(
     xi: RandomnessConfig,
     *,
     batch: int,
+    grid: int | None = None,
     device: torch.device | None = None,
 ) -> Iterator[list[Counted]]:
     """Classify the samples of units of one noise level and one stage.
@@ -80,6 +82,7 @@ def count_classes(
         images: Clean images by id, [C, H, W] in [0, 1], on the CPU.
         classify: The base classifier.
         xi: The stage's configuration.
+        grid: Steps of the grid that the noise lies on; None for normal noise.
         batch: Rows held at once; a multiple of the tile fills every network call.
         device: Where the base classifier computes; None for the CPU.
 
@@ -94,6 +97,7 @@ def count_classes(
     # The same memory, written without torch's overhead per call, which small networks would feel.
     rows_, owners_ = rows.numpy(), owners.numpy()
     noise = SampleNoise(xi)
+    on_grid = None if grid is None else GridNoise(xi, grid)
     waiting: list[Counted] = []
     filled = 0
     for unit in units:
@@ -106,8 +110,11 @@ def count_classes(
             part = min(end - at, batch - filled)
             span = slice(filled, filled + part)
             rows_of_unit = buffer[span]
-            noise.fill(rows_of_unit, unit.sample, at)
-            torch.add(image, rows_of_unit, alpha=unit.sigma, out=rows_of_unit)
+            if on_grid is not None:
+                on_grid.place(rows_of_unit, image, unit.sample, at, unit.sigma)
+            else:
+                noise.fill(rows_of_unit, unit.sample, at)
+                torch.add(image, rows_of_unit, alpha=unit.sigma, out=rows_of_unit)
             rows_[span, 0] = unit.sample
             rows_[span, 1] = np.arange(at, at + part)
             owners_[span] = len(waiting) - 1

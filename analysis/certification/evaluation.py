@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from advpure.analysis.certification.accuracy import CertifiedImages, compare
 from advpure.analysis.certification.emulation import emulate
 from advpure.analysis.certification.procedures import ProcedureName
-from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii
+from advpure.analysis.certification.radius import ALPHA, check_alpha, read_radii
 from advpure.analysis.certification.settings import RADII
 from advpure.analysis.certification.sources import Sources, read_sources, threshold_notes
 from advpure.analysis.certification.summary import (
@@ -145,7 +145,7 @@ class CertifiedAccuracy:
             raise BadInput("no source", "is given", "name run folders of certify, or logs")
         for level in (self.alpha, self.log_alpha):
             if level is not None:
-                check_credible(level)
+                check_alpha(level)
 
     def evaluate(self) -> CertificateTable:
         """Read the sources.

@@ -15,6 +15,7 @@ from advpure.analysis.certification.base_classifier import (
 )
 from advpure.analysis.certification.composed import Selector, check_composed, make_selector
 from advpure.analysis.certification.curves import procedure_json
+from advpure.analysis.certification.grid import find_grid
 from advpure.analysis.certification.noise import CHUNK, stage_xi
 from advpure.analysis.certification.procedures import Procedure
 from advpure.analysis.certification.settings import CertificationSettings
@@ -47,6 +48,7 @@ class LoadedCertification(Loaded):
         images: Images, labels, ids; on the CPU.
         procedure: What is asked of the counts.
         xi: Base configuration of all noise.
+        grid: Steps of the grid that the noise lies on; None for normal noise.
         selector: Of a composition.
     """
 
@@ -55,6 +57,7 @@ class LoadedCertification(Loaded):
     images: Images
     procedure: Procedure
     xi: RandomnessConfig
+    grid: int | None = None
     selector: Selector | None = None
 
     @property
@@ -147,10 +150,12 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
             run.core, run.select_entropy, run.dataset, images, defense, run.selector
         )
         described |= described_parts
+    grid = find_grid(images.images) if run.noise == "grid" else None
     settings = {
         **run.identity("certify", images),
         "defense": described,
-        "randomness": {"seed": run.seed, "scheme": run.scheme, "chunk": CHUNK},
+        "randomness": {"seed": run.seed, "scheme": run.scheme, "chunk": CHUNK}
+        | ({} if grid is None else {"noise": "grid", "grid": grid}),
         "procedure": procedure_json(procedure),
     }
     check_composed(settings, procedure.name)
@@ -164,6 +169,7 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
         images=images,
         procedure=procedure,
         xi=xi,
+        grid=grid,
         selector=selector,
     )
 

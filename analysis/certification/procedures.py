@@ -23,7 +23,7 @@ from advpure.analysis.certification.anytime import (
 )
 from advpure.analysis.certification.cascade import certify_cascade
 from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit
-from advpure.analysis.certification.radius import check_credible, read_radii, read_sigmas
+from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
 from advpure.analysis.certification.tallies import Tally
 from advpure.analysis.certification.two_stage import (
     Certificate,
@@ -83,7 +83,7 @@ class Procedure(ABC):
         """Check what every procedure needs."""
         object.__setattr__(self, "sigmas", read_sigmas(self.sigmas))
         object.__setattr__(self, "radii", read_radii(self.radii))
-        check_credible(self.alpha)
+        check_alpha(self.alpha)
         validate(self)
         if self.blocks > _MOST_BLOCKS:
             raise BadInput(

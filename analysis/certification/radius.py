@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from advpure.base.errors import BadInput
@@ -84,7 +84,7 @@ def largest_radius(samples: int, alpha: float, sigma: float) -> float:
 
 
 def samples_needed(
-    radius: float, alpha: Annotated[float, Gt(0), Lt(1)], sigma: float
+    radius: float, alpha: Annotated[float, Gt(0), Le(LARGEST_ALPHA)], sigma: float
 ) -> int | None:
     """Return the fewest samples with which a radius can be certified at all, when all agree.
 
@@ -138,27 +138,26 @@ def round_down(
 
 
 def check_alpha(alpha: float) -> float:
-    """Refuse an alpha that is no probability of error.
+    """Refuse what is no probability of error, or one at which certificates say nothing.
 
     Raises:
-        BadInput: unless 0 < alpha < 1.
+        BadInput: unless 0 < alpha <= 1/2; above, certificates may be wrong as often as right.
+
+    Example:
+        >>> check_alpha(0.9)
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: alpha 0.9 is above 0.5, so its certificates say nothing; write for \
+example 0.001
     """
-    value = number(alpha, "alpha", fix="write for example 0.001")
+    fix = "write for example 0.001"
+    value = number(alpha, "alpha", fix=fix)
     if not 0.0 < value < 1.0:
-        raise BadInput(f"alpha {alpha}", "is outside (0, 1)", "write for example 0.001")
-    return value
-
-
-def check_credible(alpha: float) -> float:
-    """Refuse an alpha with which certificates may be wrong as often as right.
-
-    Raises:
-        BadInput: unless 0 < alpha <= 1/2.
-    """
-    if check_alpha(alpha) > LARGEST_ALPHA:
+        raise BadInput(f"alpha {alpha}", "is outside (0, 1)", fix)
+    if value > LARGEST_ALPHA:
         rule = f"is above {LARGEST_ALPHA:g}, so its certificates say nothing"
-        raise BadInput(f"alpha {alpha}", rule, "write for example 0.001")
-    return float(alpha)
+        raise BadInput(f"alpha {alpha}", rule, fix)
+    return value
 
 
 def read_sigmas(given: str | float | Sequence[str | float]) -> tuple[float, ...]:

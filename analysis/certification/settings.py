@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
 from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
-from advpure.analysis.certification.radius import ALPHA, check_credible, read_radii, read_sigmas
+from advpure.analysis.certification.radius import ALPHA, check_alpha, read_radii, read_sigmas
 from advpure.analysis.subject import DefenseSubject, Seeded
 from advpure.base.errors import BadInput
 from advpure.base.flags import Flag
@@ -31,7 +31,7 @@ class CertificationSettings(Seeded, DefenseSubject):
         sigmas: Smoothing noise in [0, 1] units, above 0, a list such as 0.25,0.5,1.0; also the
             purifier's strength.
         samples: Noise samples per image and sigma; of anytime, at most.
-        selection: Noise samples that select the class.
+        selection: Noise samples that select the class; predict selects none.
         alpha: Probability of a wrong certificate, above 0, at most 1/2.
         procedure: ``fixed`` (Cohen), ``anytime`` (stops when decided), ``cascade`` (largest sigma
             first) or ``predict`` (no radius). With --core: ``composed``.
@@ -44,6 +44,8 @@ class CertificationSettings(Seeded, DefenseSubject):
         shard: Compute part i of k only: 1/4, 2/4, ... in any order.
         block: Samples per row of the records. Default: up to 1000 that divide N; 64 anytime.
         futility: Of anytime: smaller gives up on a radius later.
+        noise: ``normal``, or ``grid``: multiples of a grey level, so that the certificate holds in
+            floating point too.
         policy: Votes per sample: single, eot:K or majority:K. Default: the defense's.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: four times the
@@ -69,12 +71,13 @@ class CertificationSettings(Seeded, DefenseSubject):
     shard: str | None = None
     block: Natural | None = None
     futility: Share = FUTILITY
+    noise: Literal["normal", "grid"] = "normal"
     scheme: Scheme = "counter"
 
     def __post_init__(self) -> None:
         """Check every field, and refuse what changes nothing beside the others."""
         super().__post_init__()
-        check_credible(self.alpha)
+        check_alpha(self.alpha)
         read_radii(self.radii)
         levels = read_sigmas(self.sigmas)
         _ = self.part
@@ -85,6 +88,10 @@ class CertificationSettings(Seeded, DefenseSubject):
         if self.procedure != "anytime":
             rule = f"means nothing to {self.procedure}, which gives up on nothing"
             refuse_idle(self, ["futility"], rule, "leave it out, or use procedure anytime")
+        if self.procedure == "predict":
+            refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
+            if read_radii(self.radii) != (0.0,):
+                refuse_idle(self, ["radii"], "mean nothing to predict, which certifies none")
         if self.core is None:
             names = ("selector", "select_entropy")
             refuse_idle(self, names, "chooses between two classifiers", "pass a core")

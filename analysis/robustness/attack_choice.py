@@ -8,7 +8,7 @@ import torch
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
-from advpure.base.units import check_radius
+from advpure.base.units import check_radius, check_reach
 from advpure.base.validation import words
 from advpure.core.gradients import GradientMode
 from advpure.options import read_options
@@ -54,6 +54,7 @@ def attack_settings(
     step = getattr(resolved, "step_size", None)
     if step is not None:
         check_radius(step, torch.float32, "step size")
+        check_reach(step, norm, "step size")
     if resolved.targeted:
         raise BadInput(
             "attack option targeted=true",

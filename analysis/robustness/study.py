@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from advpure.analysis.robustness.attack_choice import (
-    AUTO,
     attack_settings,
-    chosen_attack,
     refuse_idle_randomness,
     refuse_two_gradients,
 )
@@ -26,13 +24,13 @@ from advpure.analysis.robustness.protocol import (
     NOISE,
     Attack,
     Decisions,
-    Randomness,
     StageSummary,
     evaluate,
     finished,
     sampled,
     summarize,
 )
+from advpure.analysis.robustness.settings import RobustnessSettings
 from advpure.analysis.robustness.wording import (
     Claim,
     attack_notes,
@@ -43,19 +41,17 @@ from advpure.analysis.robustness.wording import (
     strength_text,
 )
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
-from advpure.analysis.subject import Attacked
 from advpure.analysis.until import OTHER, Adaptive, Standing, standing_of, stopping
 from advpure.attacks import transfer, uniform_noise
 from advpure.attacks.engines.contract import is_engine
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
-from advpure.attacks.settings import AttackSettings, Count
+from advpure.attacks.settings import AttackSettings
 from advpure.attacks.standard import MEMBERS
 from advpure.base.display import Display, Table, percent_interval
 from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Flag
-from advpure.base.kinds import Seed
 from advpure.base.units import Norm
 from advpure.core.defense import Defense
 from advpure.core.randomness import RandomnessConfig
@@ -83,6 +79,7 @@ class RobustnessReport(Report):
         right: Of every stage the decisions of each image, whether they are right.
         standing: Of a run with a goal, where it stands; then all numbers are those of its images.
         claims: Of an attack of another library what that says of each image; else empty.
+        audit: What the checks that cost nothing say, in a line.
     """
 
     n: int
@@ -94,6 +91,7 @@ class RobustnessReport(Report):
     right: Mapping[str, Mapping[int, tuple[bool, ...]]]
     standing: Standing | None = None
     claims: Mapping[int, Claim] = field(default_factory=dict)
+    audit: str = ""
 
     @property
     def headline_rate(self) -> str:
@@ -186,7 +184,7 @@ class RobustnessReport(Report):
             ]
             for stage in (CLEAN, NOISE, ADVERSARIAL)
         ]
-        parts = [Table(("images", *(columns[n] for n in names), "n"), rows)]
+        parts: list[Table | str] = [Table(("images", *(columns[n] for n in names), "n"), rows)]
         if self.members:
             by = [[name, str(count)] for name, count in self.members.items()]
             parts.append(Table(("fooled by", "images"), by))
@@ -195,6 +193,8 @@ class RobustnessReport(Report):
             values = [percent_interval(told[key]) for key in ("says", "difference")]
             heads = (s["attack"]["library"], "says %", "decided here minus that %", "n")
             parts.append(Table(heads, [["adversarial", *values, str(len(self.claims))]]))
+        if self.audit:
+            parts.append(self.audit)
         return Display(headline, tuple(parts))
 
 
@@ -216,7 +216,7 @@ class LoadedRobustness(LoadedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
+class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
     """Attack a defense; print clean, noise-only and robust accuracy with 95 % intervals.
 
     Records go into a run folder; the same command goes on where an interrupted run stopped.
@@ -224,14 +224,6 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
     Example: advpure attack --defense ddpm --t 100 --fix-random --eps 0.1 -n 50
 
     Attributes:
-        attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD. auto:
-            standard, but pgd with --transfer-from or an option of pgd.
-        budget: Evaluations an image. Default: 2000 of the standard attack, 10000 of another
-            library's.
-        protocol: paper: PGD of 40 steps of eps/30 from a random start, the paper's.
-        randomness: Attack and decide under one randomness configuration, or under disjoint draws.
-        draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
-        source_seed: Craft under this base seed, decide under --seed (needs --fix-random).
         keep_images: Keep clean, attacked and purified images, and draw RUN/images.png.
     """
 
@@ -244,30 +236,7 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
         "robust": {"at": "robust_accuracy", "unit": "percent"},
     }
 
-    attack: Annotated[str, Flag("--attack", "-a")] = AUTO
-    budget: Count | None = None
-    protocol: Literal["paper"] | None = None
-    randomness: Annotated[Randomness, Flag("--fix-random/--fresh-random")] = "fresh"
-    draws: Count | None = None
-    source_seed: Annotated[Seed | None, Flag("--transfer-from")] = None
     keep_images: Annotated[bool, Flag("--save-images"), Beside()] = False
-
-    @property
-    def attack_name(self) -> str:
-        """The attack that is run: what `auto` means beside the other settings."""
-        return chosen_attack(
-            self.attack,
-            self._attack_options,
-            is_paper=self.protocol == "paper",
-            is_moved=self.source_seed is not None,
-        )
-
-    @property
-    def _attack_options(self) -> Mapping[str, Any]:
-        own = {} if self.budget is None else {"budget": self.budget}
-        for key in own.keys() & self.attack_options.keys():
-            raise BadInput(f"attack option {key}", "is given a second time", "keep --budget alone")
-        return {**self.attack_options, **own}
 
     def load(self) -> LoadedRobustness:
         """Load the defense and its images, and resolve threat model, attack and protocol."""
@@ -285,7 +254,7 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
         name = self.attack_name
         run = find(name)
         chosen = attack_settings(
-            name, self._attack_options, eps=eps, norm=norm, randomness=self.randomness
+            name, self.all_attack_options, eps=eps, norm=norm, randomness=self.randomness
         )
         refuse_two_gradients(name, chosen, self.gradient)
         resolved = {
@@ -438,6 +407,7 @@ class Robustness(Adaptive, Attacked, DefenseStudy[RobustnessReport]):
             right=right,
             standing=standing,
             claims=_claims(store),
+            audit=_audited(store),
         )
         return report.with_notes(*_notes(report))
 
@@ -489,6 +459,13 @@ def _told_in_notes() -> Iterator[None]:
     for other in caught:
         if other.category.__name__ != "ZeroGradientWarning":
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _audited(store: RecordStore) -> str:
+    """Return the verdicts of the checks that cost nothing, in a line."""
+    from advpure.analysis.audit.free import free_findings, in_one_line  # which reads such runs
+
+    return in_one_line(free_findings(store))
 
 
 def _notes(report: RobustnessReport) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""The checks, one file each; `advpure.analysis.audit.registry` lists them."""

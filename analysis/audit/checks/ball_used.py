@@ -1,0 +1,65 @@
+"""The attack uses the ball that the claim is about.
+
+An attack that was given another unit, projects to nothing or stops halfway changes images by less
+than it may. The images that it leaves are then robust to less than is claimed; of these the
+largest change, in units of the radius, is looked at. One that changes images by more claims too
+little.
+
+What to do: print the largest change of the images that the attack returns.
+"""
+
+from collections.abc import Iterator
+
+from advpure.analysis.audit.check import (
+    Check,
+    Finding,
+    Measured,
+    Settings,
+    Value,
+    failed,
+    open_question,
+    passed,
+)
+from advpure.analysis.audit.evaluation import Evaluation
+
+_LEAST, _ROUNDING = 0.9, 1e-4
+
+
+def _measure(evaluation: Evaluation) -> Iterator[Value]:
+    recorded, norm = evaluation.recorded, evaluation.norm
+    robust = recorded.robust
+    for i, size in recorded.attacked("linf" if norm == "linf" else "l2").items():
+        yield Value("size", i, size / evaluation.eps)
+        yield Value("left", i, float(robust[i] > 0))
+
+
+def _judge(numbers: Measured, settings: Settings) -> Finding:
+    sizes, left = numbers.by_image("size"), numbers.by_image("left")
+    widest = max(sizes.values())
+    if widest > 1 + _ROUNDING:
+        return failed(f"an image was changed by {widest:.4g} epsilon", widest, n=len(sizes))
+    kept = sorted(size for i, size in sizes.items() if left[i])
+    if not kept:
+        return passed(f"no image is left; changes reach {widest:.3g} epsilon", widest, n=len(sizes))
+    typical = kept[len(kept) // 2]
+    told = f"the {len(kept)} images that are left were changed by {typical:.3g} epsilon (median)"
+    if typical < _LEAST:
+        return failed(told, typical, n=len(kept))
+    if len(kept) < 2:
+        return (
+            open_question(told, typical, n=len(kept))
+            if kept[0] < 1 - _ROUNDING
+            else passed(told, typical, n=len(kept))
+        )
+    return passed(told, typical, n=len(kept))
+
+
+CHECK = Check(
+    name="ball-used",
+    about="images that are left were changed by as much as the ball allows, and no more",
+    source="[Carlini2019]",
+    threshold="median change below 0.9* or any above 1 epsilon",
+    measure=_measure,
+    judge=_judge,
+    settle="advpure attack with --attack standard, and compare",
+)

@@ -1,0 +1,49 @@
+"""The radius is in the unit that it seems to be in.
+
+8/255 written as 8, or divided by 255 once more, gives a ball that holds everything or nothing.
+Below half a grey level of an 8-bit image no changed image can even be stored; from 0.5 on (linf)
+every image can be made grey, and no classifier has anything to see.
+
+What to do: radii are in [0, 1] units of a pixel; write 8/255, and multiply by 2 what a paper
+states for images in [-1, 1] only after halving it.
+"""
+
+from collections.abc import Iterator
+
+from advpure.analysis.audit.check import (
+    ONE,
+    Check,
+    Finding,
+    Measured,
+    Settings,
+    Value,
+    failed,
+    passed,
+)
+from advpure.analysis.audit.evaluation import Evaluation
+
+_LEAST, _MOST = 1 / 510, 0.5
+
+
+def _measure(evaluation: Evaluation) -> Iterator[Value]:
+    yield Value("eps", ONE, evaluation.eps)
+
+
+def _judge(numbers: Measured, settings: Settings) -> Finding:
+    eps, norm = numbers.one("eps"), settings["threat_model"]["norm"]
+    if eps < _LEAST:
+        return failed(f"{norm} {eps:.3g} is below half a grey level of 8 bits, {_LEAST:.3g}", eps)
+    if norm == "linf" and eps >= _MOST:
+        return failed(f"linf {eps:.3g} lets every image become grey", eps)
+    return passed(f"{norm} {eps:.4g} is between half a grey level and an image of grey", eps)
+
+
+CHECK = Check(
+    name="epsilon-unit",
+    about="the radius is no misread unit",
+    source="[Carlini2019]",
+    threshold="below 1/510*, or linf 0.5 and more*",
+    measure=_measure,
+    judge=_judge,
+    settle="write --eps 8/255 for 8 grey levels",
+)

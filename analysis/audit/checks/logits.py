@@ -1,0 +1,17 @@
+"""The model answers with logits, finite ones.
+
+The cross-entropy of probabilities takes a second softmax of them: gradients vanish where the
+model is sure, and an attack that would succeed on the logits stops.
+
+What to do: return what comes before the softmax, or say `--outputs probabilities`.
+"""
+
+from advpure.analysis.audit.faults import fault_check
+
+CHECK = fault_check(
+    name="logits",
+    about="answers are finite logits, no probabilities",
+    source="[Croce2020]",
+    faults=("probabilities", "not-finite"),
+    settle="return what comes before the softmax, or say --outputs probabilities",
+)

@@ -1,0 +1,1 @@
+"""Defenses and evaluations with one known flaw each, and sound ones, for the audit."""

@@ -1,0 +1,132 @@
+"""Audit every room of the museum and keep what came out: ``python -m museum.record`` in `tests`.
+
+It writes `verdicts.json`, and renews the generated parts of `docs/audit.md` from that file and from
+the declarations of the checks.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from advpure.analysis.audit.registry import CHECKS
+from advpure.analysis.audit.study import Audit
+from museum.cases import PLANTED, SOUND, Case
+
+HERE = Path(__file__).parent
+VERDICTS = HERE / "verdicts.json"
+SHIPPED = HERE / "shipped.json"
+PAGE = HERE.parents[1] / "docs" / "audit.md"
+
+
+def audited(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Audit a room; return its verdicts and the number behind that of its own check."""
+    report = Audit(**{**case.settings, **changes}).run(out=folder)
+    found = {check.name: finding for check, finding in report.findings.items()}
+    own = found.get(case.check)
+    robust = found.get("sample-size")
+    return {
+        "name": case.name,
+        "check": case.check,
+        "robust": None if robust is None or robust.interval is None else _percent(robust.words),
+        "verdict": "" if own is None else own.status,
+        "words": "" if own is None else own.words,
+        "fails": [name for name, each in found.items() if each.status == "fail"],
+        "inconclusive": sum(each.status == "inconclusive" for each in found.values()),
+        "passes": sum(each.status == "pass" for each in found.values()),
+    }
+
+
+def _percent(words: str) -> float:
+    """Return the robust accuracy of a sentence."""
+    return float(words.split()[2])
+
+
+def pages() -> str:
+    """Return what the page says of every check."""
+    parts = []
+    for name in CHECKS.names():
+        check = CHECKS.get(name)
+        text = sys.modules[f"advpure.analysis.audit.checks.{name.replace('-', '_')}"].__doc__ or ""
+        head, _, rest = text.strip().partition("\n")
+        cost = "records alone" if check.is_free else f"asks for the {check.needs}"
+        if check.thorough:
+            cost += ", `--thorough`"
+        parts.append(
+            f"### {name}\n\n{head} *{check.source}; {cost}.*\n\n{rest.strip()}\n\n"
+            f"Fails: {check.threshold}."
+        )
+    return "\n\n".join(parts)
+
+
+def tables() -> str:
+    """Return the museum as tables."""
+    rooms = {room["name"]: room for room in json.loads(VERDICTS.read_text())}
+    planted = [
+        "| planted | measured % | true % | check | the number behind its failure | others |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in PLANTED:
+        room = rooms[case.name]
+        others = ", ".join(f"`{each}`" for each in room["fails"] if each != case.check)
+        numbers = f"{_written(room['robust'])} | {_written(case.truth)}"
+        planted.append(f"| {case.name} | {numbers} | `{case.check}` | {room['words']} | {others} |")
+    sound = [
+        "| sound | measured % | true % | pass | inconclusive | fail |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in SOUND:
+        room = rooms[case.name]
+        numbers = f"{_written(room['robust'])} | {_written(case.truth)}"
+        counts = f"{room['passes']} | {room['inconclusive']} | {len(room['fails'])}"
+        sound.append(f"| {case.name} | {numbers} | {counts} |")
+    return "\n".join([*planted, "", *sound])
+
+
+def _written(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def shipped() -> str:
+    """Return the verdicts of the shipped defenses as a table."""
+    lines = [
+        "| defense | attack | robust accuracy % | verdict | fail | inconclusive, not by cost |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in json.loads(SHIPPED.read_text()):
+        fails = "; ".join(f"`{name}`: {words}" for name, words in each["fails"].items())
+        names = ", ".join(f"`{name}`" for name in each["inconclusive"])
+        head = f"| `{each['defense']}` | {each['protocol']} | {each['robust']} | {each['verdict']}"
+        lines.append(f"{head} | {fails} | {names} |")
+    return "\n".join(lines)
+
+
+GENERATED = {"checks": pages, "museum": tables, "shipped": shipped}
+
+
+def renewed(text: str) -> str:
+    """Return the page with its generated parts made anew."""
+    for name, make in GENERATED.items():
+        start, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+        before, begun, rest = text.partition(start)
+        _, ended, after = rest.partition(end)
+        assert begun
+        assert ended, name
+        text = f"{before}{start}{make()}\n{end}{after}"
+    return text
+
+
+def main() -> None:
+    """Audit all, then renew the page."""
+    if "--page" not in sys.argv:
+        with tempfile.TemporaryDirectory() as root:
+            rooms = [
+                audited(case, Path(root) / str(k)) for k, case in enumerate((*PLANTED, *SOUND))
+            ]
+        VERDICTS.write_text(json.dumps(rooms, indent=1) + "\n")
+    PAGE.write_text(renewed(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()
