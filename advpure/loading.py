@@ -68,6 +68,8 @@ from advpure.purifiers import PURIFIERS
 OFFICIAL = "official checkpoint"
 SELECTOR = "selector"
 REPRESENTATION = "representation"
+_APART = {SELECTOR: "selector", LEVELLED: "levelled", REPRESENTATION: "representation"}
+"""Tasks whose networks are neither denoisers nor classifiers of images alone."""
 JOINT = "joint"
 
 
@@ -77,7 +79,7 @@ class _Loaded(NamedTuple):
     identity: dict[str, str]
 
 
-_Kind = Literal["denoiser", "classifier", "selector"]
+_Kind = Literal["denoiser", "classifier", "selector", "levelled", "representation"]
 
 
 def _shipped(kind: _Kind, dataset: Source | None = None) -> list[str]:
@@ -87,7 +89,7 @@ def _shipped(kind: _Kind, dataset: Source | None = None) -> list[str]:
     for name in list_models():
         metadata = read_header(model_path(name))["metadata"]
         task = metadata["task"]
-        its = "denoiser" if task in DENOISERS else "selector" if task == SELECTOR else "classifier"
+        its = "denoiser" if task in DENOISERS else _APART.get(task, "classifier")
         if its == kind and shape in (None, _shape(metadata)):
             names.append(name)
     return names
@@ -395,7 +397,7 @@ def _load_levelled(
             )
     else:
         names = [name for name in str(weights).split(",") if name]
-    parts = [_load(name) for name in names]
+    parts = [_load(name, "levelled") for name in names]
     levels = []
     for name, part in zip(names, parts, strict=True):
         if part.metadata.get("task") != LEVELLED:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advpure.base.errors import BadInput
+from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import keyed_arguments
 from advpure.base.validation import shown
 from advpure.core.chain import Chain, Noise
@@ -144,10 +144,13 @@ def as_target(purifier: Given, *, gradient: GradientMode = "full") -> Target:
             return
         try:
             if at is None and keyed_arguments(purifier):
-                raise BadInput("a function of keys", "is no function of images", fix)
+                rule = "is no function of images"
+                raise ModelFault("a function of keys", rule, fix, "unrepeatable")
             check_steady(purifier, lambda x: run(x, ids[: len(x)], xi), images, fix=fix)
-        except BadInput:
-            if at is not None or not (own := _controlled(purifier, images)):
+        except ModelFault as fault:  # what learns or mixes samples is no purifier under any draws
+            if at is not None or fault.fault != "unrepeatable":
+                raise
+            if not (own := _controlled(purifier, images)):
                 raise
             keyed.append(as_target(own, gradient=gradient))
 

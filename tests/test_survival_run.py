@@ -151,7 +151,7 @@ def test_the_seed_of_no_randomness_changes_nothing() -> None:
         ({"search": "deep"}, "search 'deep' is not known"),
         ({"attack": "pdg"}, "attack 'pdg' is not known; did you mean pgd"),
         ({"attack_options": {"eps": 0.1}}, "belongs to the threat model"),
-        ({"attack_options": {"randomness": "fresh"}}, "no minimum perturbation"),
+        ({"attack_options": {"randomness": "fresh"}}, "contradicts the fixed randomness"),
         ({"n": 451}, "does not fit"),
     ],
 )

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from advpure.base.errors import BadInput
 from advpure.base.text import digits
 from advpure.base.validation import check_choice
+from advpure.runs.header import flatten
 from advpure.sweeps.columns import Column
 from advpure.sweeps.published import PublishedTable, published
 from advpure.sweeps.strict_yaml import read_yaml, read_yaml_file
@@ -151,8 +152,11 @@ def load_experiment(
     for option, value in (change or {}).items():
         block, dot, own = option.partition(".")
         for name in [block] if dot and block in blocks else blocks:
-            inner = {"base": {own if name == block and dot else option: value}}
-            blocks = {**blocks, name: _laid_over(blocks[name] or {}, inner)}
+            changed = own if name == block and dot else option
+            given = blocks[name] or {}
+            base = dict(flatten(given.get("base") or {}))
+            base = {k: v for k, v in base.items() if not k.startswith(f"{changed}.")}
+            blocks = {**blocks, name: {**given, "base": {**base, changed: value}}}
     laid["blocks"] = blocks
     name = f"{Path(id).stem if is_file(id) else id.replace(':', '-')}-{size}"
     origin: dict[str, Any] = {"experiment": str(Path(id).resolve()) if is_file(id) else id}

@@ -27,8 +27,8 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float = 0.2) -> Tensor:
 
     Example:
         >>> apart = torch.eye(2)
-        >>> info_nce(apart, apart, 0.01).tolist()
-        [0.0, 0.0]
+        >>> bool((info_nce(apart, apart, 0.01).abs() < 1e-6).all())
+        True
     """
     exact = queries.dtype if queries.dtype == torch.float64 else torch.float32
     q = F.normalize(queries.to(exact), dim=1)

@@ -101,14 +101,14 @@ class Generator:
 
 
 def load_generator(
-    sampler: Sampler = "cm",
-    dataset: str = "digits",
+    sampler: Sampler,
+    dataset: str,
     *,
     labels: str | int = AUTO,
     weights: str | Path | None = None,
     tile: int | None = None,
     at: tuple[int, ...] = (),
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Generator:
     """Load a generator.
 
@@ -132,7 +132,8 @@ def load_generator(
         kind = "cm" if sampler == "cm" else "edm"
         conditional = f"{info.networks}-{kind}-conditional"
         weights = conditional if conditional in list_models() else None
-    purifier = load_purifier(PURIFIER[sampler], dataset, weights=weights, tile=tile).to(device)
+    purifier = load_purifier(PURIFIER[sampler], dataset, weights=weights, tile=tile)
+    purifier = purifier if device is None else purifier.to(device)
     assert purifier.denoiser is not None
     known = classes_of(purifier.denoiser)
     name = purifier.settings["denoiser"]["name"]
@@ -221,7 +222,7 @@ def _labels(labels: Any, count: int, what: str) -> Tensor | None:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def to_bytes(images: Tensor, pixels: Pixels = "rounded") -> Tensor:
+def to_bytes(images: Tensor, pixels: Pixels) -> Tensor:
     """Return images as uint8 of the same shape.
 
     Args:
@@ -237,7 +238,7 @@ def to_bytes(images: Tensor, pixels: Pixels = "rounded") -> Tensor:
     return (images.clamp(0.0, 1.0) * 255.0 + shift).floor().to(torch.uint8)
 
 
-def write_generated(path: str | Path, generated: Generated, pixels: Pixels = "rounded") -> Path:
+def write_generated(path: str | Path, generated: Generated, pixels: Pixels) -> Path:
     """Write images and labels into an .npz that `read_generated` and `load_images` read.
 
     Args:
@@ -261,7 +262,7 @@ def write_generated(path: str | Path, generated: Generated, pixels: Pixels = "ro
 
 
 def write_pictures(
-    folder: str | Path, generated: Generated, ids: Sequence[int], pixels: Pixels = "rounded"
+    folder: str | Path, generated: Generated, ids: Sequence[int], pixels: Pixels
 ) -> Path:
     """Write a PNG of every image, in a folder for each class where there are labels.
 

@@ -130,6 +130,6 @@ def with_classes(denoiser: Denoiser, classes: Tensor) -> Denoiser:
     return view
 
 
-def grey_images(count: int, shape: Sequence[int], device: str = "cpu") -> Tensor:
+def grey_images(count: int, shape: Sequence[int], device: str | torch.device) -> Tensor:
     """Return images [count, C, H, W] of 1/2, which is 0 in model units."""
     return torch.full((count, *shape), 0.5, device=device)
