@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    boosting,
     certification,
     certification_samples,
     commands,
@@ -39,6 +40,7 @@ def main() -> None:
         "memory": memory.measure(),
         "commands": commands.measure(),
         "usual_way": usual,
+        "boosting": [boosting.measure("digits", "robust-l2", steps=15, n=256)],
         "certification": certification.measure_time()
         | {"samples": certification_samples.measure("runs")},
     }  # fmt: skip

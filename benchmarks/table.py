@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmarks import boosting
+
 
 def render(results: dict[str, Any]) -> str:
     """Write the results as a Markdown table."""
@@ -29,6 +31,7 @@ def render(results: dict[str, Any]) -> str:
             f"robust accuracy on the same {u['usual_n']}: "
             f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
         )
+    lines += boosting.rows(results.get("boosting", []))
     lines += _certification(results.get("certification", {}))
     rows = results["memory"]
     increases = [row["checkpoint_increase_mib"] for row in rows]

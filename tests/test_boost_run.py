@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from advpure.analysis.boosting.result import BoostReport
-from advpure.analysis.boosting.sets import groups, set_changes
+from advpure.analysis.boosting.sets import Ids, groups, set_changes
 from advpure.analysis.boosting.study import Boost
 from advpure.analysis.generation.images import Generated, read_generated, write_generated
 from advpure.analysis.metrics.frechet import frechet_distance
@@ -19,6 +19,7 @@ from advpure.analysis.metrics.precision_recall import manifold_members, precisio
 from advpure.cli import run
 from advpure.data import load_images
 from advpure.loading import lineage
+from advpure.sweeps.comparisons import shares_cases, subtract
 
 BOOSTER: dict[str, Any] = {
     "dataset": "digits",
@@ -46,6 +47,43 @@ def test_a_paired_change_is_the_difference_of_two_distances() -> None:
     assert same.value == 0.0
     assert same.interval == (0.0, 0.0)
     assert set_changes("frechet", real[:2], before, after) == {}
+
+
+@pytest.mark.parametrize("kind", ["frechet", "precision-recall"])
+def test_two_runs_are_compared_as_one_run_compares_before_and_after(kind: str) -> None:
+    real, one, two = sets(3)
+    changes = set_changes(kind, real, one, two)
+    runs = [set_changes(kind, real, made, made + 1.0) for made in (one, two)]
+    for name, change in changes.items():
+        first, second = (run[name].before for run in runs)
+        assert shares_cases(first, second)
+        difference = subtract(second, first, 0.95)
+        assert difference.value == pytest.approx(change.difference.value)
+        assert difference.interval == pytest.approx(change.difference.interval)
+    wider = subtract(second, first, 0.999).interval
+    assert wider is not None
+    assert wider.low < difference.interval.low < difference.interval.high < wider.high  # type: ignore[union-attr]
+
+
+def test_scores_of_two_runs_are_paired() -> None:
+    pen = np.random.default_rng(1)
+    one, two = (pen.dirichlet([share] * 4, size=80) for share in (2.0, 0.3))
+    nothing = np.empty((0, 1))
+    change = set_changes("score", nothing, one, two)[""]
+    first, second = (set_changes("score", nothing, each, each)[""].after for each in (one, two))
+    assert subtract(second, first, 0.95).interval == pytest.approx(change.difference.interval)
+
+
+def test_sets_without_cases_in_common_are_taken_as_independent() -> None:
+    real, one, two = sets(4)
+    far = Ids(range(1000, 1150), range(200), "another")
+    first = set_changes("frechet", real, one, one)[""].before
+    second = set_changes("frechet", real, two, two, far)[""].before
+    assert not shares_cases(first, second)
+    reach = [(each.interval.high - each.value) for each in (first, second) if each.interval]
+    interval = subtract(second, first, 0.95).interval
+    assert interval is not None
+    assert (interval.high - interval.low) / 2 == pytest.approx(np.hypot(*reach))
 
 
 def test_the_interval_of_a_change_has_the_spread_of_other_images() -> None:

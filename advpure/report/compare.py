@@ -20,7 +20,7 @@ from advpure.base.validation import validate
 from advpure.report.runs import Run
 from advpure.runs.header import changed_images, flatten
 from advpure.statistics.estimates import Estimate, plain
-from advpure.sweeps.comparisons import FAILS, HOLDS, Difference, subtract
+from advpure.sweeps.comparisons import FAILS, HOLDS, Difference, shares_cases, subtract
 
 LEVEL = 0.95
 _NAMES = (
@@ -145,8 +145,8 @@ class Comparing:
     """Compare runs: every estimate that they share, as a difference with a 95 % interval.
 
     Estimates that are means over images are compared image by image on the images in common; rates
-    by Tango's score interval, other means by Student's t. Of more than two runs each is compared
-    with the first.
+    by Tango's score interval, other means by Student's t; distances between boosted sets by the
+    jackknife. Of more than two runs each is compared with the first.
 
     Example: advpure compare runs/attack-0123456789ab runs/attack-ba9876543210
 
@@ -233,8 +233,7 @@ def _split(run: Run) -> str:
 
 
 def _compared(at: str, one: Estimate, two: Estimate) -> Compared:
-    images = [each.images() or {} for each in (one, two)]
-    paired = len(images[0].keys() & images[1].keys()) > 1
+    paired = shares_cases(one, two)
     return Compared(
         at=at, first=one, second=two, difference=subtract(two, one, LEVEL), paired=paired
     )

@@ -16,6 +16,7 @@ from advpure.base.units import as_number
 from advpure.statistics.rates import Interval
 
 ByImage = Mapping[int, float]
+Influence = Mapping[str, ByImage]
 _PART = re.compile(r"([\w-]+)(?:\[([^\]]*)\])?(?:\.|$)")
 
 
@@ -43,6 +44,9 @@ class Estimate:
         std: Standard deviation over the cases; None where there is none.
         by_image: Value of each image by sample id, or a function that computes it, where the value
             is their mean; so that two estimates can be paired. None for what is no mean.
+        influence: Of a smooth function of samples, such as a distance between two sets: how it
+            changes with the weight of each case, mean 0, by the name of the sample and the id of
+            the case; so that two such values can be paired.
         style: How JSON has it under its name x. ``nested``: as an object. ``beside``: x with x_n,
             x_interval and, of a mean, x_std beside it. ``alone``: x only.
         key: Name of the value in a nested object.
@@ -57,6 +61,7 @@ class Estimate:
     interval: Interval | None = None
     std: float | None = None
     by_image: ByImage | Callable[[], ByImage | None] | None = None
+    influence: Influence | None = None
     style: Literal["nested", "beside", "alone"] = "nested"
     key: str = "value"
     is_mean: bool = False

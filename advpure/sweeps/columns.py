@@ -15,6 +15,7 @@ from advpure.base.validation import check_choice
 from advpure.statistics.estimates import Estimate, find
 from advpure.statistics.rates import Interval
 from advpure.studies import STUDIES
+from advpure.sweeps.published import Printed, PublishedTable
 
 Unit = Literal["percent", "number", "radius"]
 
@@ -31,6 +32,8 @@ class Column:
         where: Only points with these values on the axes, dotted option to value; so one block can
             fill several columns.
         optional: Whether a report may lack the value, as where a metric cannot be had.
+        printed: What is printed beside it, where not the published value of the same name: the name
+            of the published ``column``, and row keys laid over the row's own.
         about: What the value is.
     """
 
@@ -39,6 +42,7 @@ class Column:
     unit: Unit = "number"
     where: Mapping[str, Any] | None = None
     optional: bool = False
+    printed: Mapping[str, Any] | None = None
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +71,24 @@ class Column:
             there = _bare(tree, self.at, there)
         estimate: Estimate | None = there
         return estimate
+
+
+def find_printed(
+    table: PublishedTable | None, row: Mapping[str, Any], name: str, column: Column
+) -> Printed | None:
+    """Return the published value that belongs beside a measured one, None where there is none.
+
+    Args:
+        table: The published table, if there is one.
+        row: Row keys by name.
+        name: The name of the measured column.
+        column: That column.
+    """
+    laid = {"column": name, **(column.printed or {})}
+    published = laid.pop("column")
+    if table is None or published not in table.columns:
+        return None
+    return table.find({**row, **laid}, published)
 
 
 def written(value: float, unit: Unit) -> str:

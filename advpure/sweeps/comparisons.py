@@ -2,18 +2,22 @@
 
 Values of the same images are compared image by image: Tango's score interval for rates whose
 images are right or wrong, Student's t for differences of other means, and a betting confidence
-sequence for shares of a run that stopped when it had its answer. Where there is no value per
-image, the interval of the difference is put together from the two intervals ([Zou2008], "MOVER",
-which takes the two as independent).
+sequence for shares of a run that stopped when it had its answer. Distances between sets have the
+infinitesimal jackknife of their difference, in which a case of both sets counts in both at once.
+Where there is none of these, the interval of the difference is put together from the two intervals
+([Zou2008], "MOVER", which takes the two as independent).
 """
 
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+import numpy as np
 from scipy.special import ndtri
 
+from advpure.analysis.metrics.frechet import standard_error
 from advpure.analysis.until import keyed_order
-from advpure.statistics.estimates import ByImage, Estimate
+from advpure.statistics.estimates import ByImage, Estimate, Influence
 from advpure.statistics.rates import Interval, mean_interval, paired_difference
 from advpure.statistics.sequences import DifferenceSequence
 
@@ -70,6 +74,8 @@ def subtract(first: Estimate, second: Estimate, level: float) -> Difference:
             return _anytime(one, two, level)
         if len(shared) > 1:
             return _paired([one[i] for i in shared], [two[i] for i in shared], level)
+    if first.influence and second.influence:
+        return _jackknife(first, second, level)
     return Difference(first.value - second.value, _mover(first, second, level), first.n)
 
 
@@ -92,6 +98,33 @@ def _paired(left: list[float], right: list[float], level: float) -> Difference:
     mean = mean_interval([a - b for a, b in zip(left, right, strict=True)], level)
     # Differences that are all equal have no deviation for an interval, however few they are.
     return Difference(mean.value, mean.interval if mean.std else None, mean.n)
+
+
+def _jackknife(first: Estimate, second: Estimate, level: float) -> Difference:
+    assert first.influence
+    assert second.influence
+    error = math.hypot(*_errors(first.influence, second.influence))
+    value, reach = first.value - second.value, float(ndtri((1 + level) / 2)) * error
+    return Difference(value, Interval(value - reach, value + reach), first.n)
+
+
+def _errors(one: Influence, two: Influence) -> Iterator[float]:
+    """Yield the standard errors by sample: of the difference where both have the same cases."""
+    for name in {**one, **two}:
+        left, right = one.get(name, {}), two.get(name, {})
+        if left.keys() == right.keys():
+            yield standard_error(np.array([left[i] - right[i] for i in left]))
+        else:
+            yield from (standard_error(np.array([*x.values()])) for x in (left, right) if x)
+
+
+def shares_cases(first: Estimate, second: Estimate) -> bool:
+    """Return True if `subtract` pairs some of the cases of two values."""
+    one, two = first.images() or {}, second.images() or {}
+    if len(one.keys() & two.keys()) > 1:
+        return True
+    left, right = first.influence or {}, second.influence or {}
+    return any(left[name].keys() == right[name].keys() for name in left.keys() & right.keys())
 
 
 def _anytime(one: ByImage, two: ByImage, level: float) -> Difference:

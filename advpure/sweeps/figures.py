@@ -35,6 +35,7 @@ from advpure.runs.records import RecordStore
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import mean_interval
 from advpure.studies import STUDIES
+from advpure.sweeps.columns import find_printed
 from advpure.sweeps.points import Point, find_run
 from advpure.sweeps.published import PublishedTable
 from advpure.sweeps.table import Key, Table
@@ -73,9 +74,9 @@ class Drawn:
     def printed(self, row: Key, column: str) -> float | None:
         """Return a published value of the same data set, None where there is none."""
         table = self.published
-        if table is None or column not in table.columns or not self._same_data(table):
+        if table is None or not self._same_data(table):
             return None
-        cell = table.find(self.table.named(row), column)
+        cell = find_printed(table, self.table.named(row), column, self.table.columns[column])
         return None if cell is None else cell.value
 
     def _same_data(self, table: PublishedTable) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from advpure.base.errors import BadInput
 from advpure.sweeps.checks import run_check
-from advpure.sweeps.columns import Column
+from advpure.sweeps.columns import Column, find_printed
 from advpure.sweeps.evidence import Evidence, Finding
 from advpure.sweeps.experiment import Experiment
 from advpure.sweeps.index import Index
@@ -33,10 +33,8 @@ class Reproduction:
 
     def printed(self, row: Key, column: str) -> Printed | None:
         """Return the published value of a cell, None where nothing was published."""
-        table = self.experiment.table
-        if table is None or column not in table.columns:
-            return None
-        return table.find(self.table.named(row), column)
+        found = self.table.columns[column]
+        return find_printed(self.experiment.table, self.table.named(row), column, found)
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON object; rates are shares in [0, 1], published ones too."""

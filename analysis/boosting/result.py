@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advpure.analysis.boosting.sets import NEIGHBOUR, Change, groups, set_changes
+from advpure.analysis.boosting.sets import NEIGHBOUR, Change, Ids, groups, set_changes
 from advpure.analysis.metrics.choice import METRICS
 from advpure.analysis.study import Report
 from advpure.base.display import Display, Table, written
@@ -158,13 +158,15 @@ class BoostResult:
         first, last = self.vectors(features, 0), self.vectors(features, step)
         ids = [i for i in last if i in first and i in self.rows]
         labels, real = self.real(features) if kind != "score" else (np.empty(0), np.empty((0, 1)))
+        places = np.arange(len(real))
         if label is not None:
             ids = [i for i in ids if self.rows[i]["aimed"] == label]
-            real = real[labels == label]
+            places = places[labels == label]
         if not ids:
             return
         before, after = (np.array([each[i] for i in ids]) for each in (first, last))
-        for part, change in set_changes(kind, real, before, after).items():
+        names = Ids(ids, places.tolist(), self.store.settings["reference"]["subset"])
+        for part, change in set_changes(kind, real[places], before, after, names).items():
             yield (metric.replace("precision-recall", part) if part else metric), change
 
     def dimensions(self, metric: str) -> int:

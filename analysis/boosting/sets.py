@@ -8,10 +8,14 @@ are drawn apart. Intervals are 95 %, for other images at these numbers:
   its influences, for generated and for real images, whose errors add up in squares;
 * precision and recall have Wilson's interval, and their differences Tango's of paired rates, of
   generated images and of real ones; all are conditional on the other set's manifold.
+
+The estimates carry the influences, or the values, of the images behind them, so that the sets of
+two runs can be compared in the same way.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +24,13 @@ from scipy.special import ndtri
 from advpure.analysis.metrics.frechet import frechet_influence, standard_error
 from advpure.analysis.metrics.inception_score import inception_score, score_influence
 from advpure.analysis.metrics.precision_recall import manifold_members
-from advpure.statistics.estimates import Estimate
+from advpure.statistics.estimates import ByImage, Estimate
 from advpure.statistics.rates import Interval, paired_difference, wilson
 
 Array = npt.NDArray[np.float64]
 NEIGHBOUR = 3
 _REACH = float(ndtri(0.975))
+MADE, REAL = "generated", "real"
 
 
 class Change(NamedTuple):
@@ -42,7 +47,23 @@ class Change(NamedTuple):
     difference: Estimate
 
 
-def set_changes(kind: str, real: Array, before: Array, after: Array) -> dict[str, Change]:
+class Ids(NamedTuple):
+    """What the images of two sets are called.
+
+    Attributes:
+        made: Ids of the generated images, [n].
+        real: Ids of the real images, [m].
+        reference: The set that the real images are of.
+    """
+
+    made: Sequence[int]
+    real: Sequence[int]
+    reference: str = ""
+
+
+def set_changes(
+    kind: str, real: Array, before: Array, after: Array, ids: Ids | None = None
+) -> dict[str, Change]:
     """Compare two versions of a set of images with real images.
 
     Args:
@@ -50,6 +71,7 @@ def set_changes(kind: str, real: Array, before: Array, after: Array) -> dict[str
         real: Features of the real images, [m, d]; not used by scores.
         before: Features, or class probabilities, of the images before, [n, d].
         after: Of the same images after, row by row.
+        ids: What they are called, by which sets of two runs are paired; None for 0, 1, ...
 
     Returns:
         The change by the part of the metric's name that it replaces: one without a name, or
@@ -65,46 +87,78 @@ def set_changes(kind: str, real: Array, before: Array, after: Array) -> dict[str
         True
     """
     n = len(before)
+    ids = Ids(range(n), range(len(real))) if ids is None else ids
     if kind == "score":
-        return {"": _scores(before, after)} if n > 1 else {}
+        return {"": _scores(before, after, ids)} if n > 1 else {}
     if kind == "frechet":
-        return {"": _distances(real, before, after)} if min(n, len(real)) > 2 else {}
+        return {"": _distances(real, before, after, ids)} if min(n, len(real)) > 2 else {}
     if min(n, len(real)) <= NEIGHBOUR:
         return {}
     sides = [manifold_members(real, each, NEIGHBOUR) for each in (before, after)]
     return {
-        name: _rates(sides[0][k], sides[1][k]) for k, name in enumerate(("precision", "recall"))
+        name: _rates(sides[0][k], sides[1][k], own)
+        for k, (name, own) in enumerate((("precision", ids.made), ("recall", ids.real)))
     }
 
 
-def _distances(real: Array, before: Array, after: Array) -> Change:
+def _distances(real: Array, before: Array, after: Array, ids: Ids) -> Change:
     one, two = frechet_influence(real, before), frechet_influence(real, after)
     n = len(before)
-    sides = [_within(each.value, _both(each.of_a, each.of_b), n, least=0.0) for each in (one, two)]
-    error = _both(two.of_a - one.of_a, two.of_b - one.of_b)
-    return Change(sides[0], sides[1], _within(two.value - one.value, error, n))
+    return Change(
+        _within(one.value, n, _by_sample(one.of_a, one.of_b, ids), least=0.0),
+        _within(two.value, n, _by_sample(two.of_a, two.of_b, ids), least=0.0),
+        _within(
+            two.value - one.value,
+            n,
+            _by_sample(two.of_a - one.of_a, two.of_b - one.of_b, ids),
+        ),
+    )
 
 
-def _both(real: Array, made: Array) -> float:
-    return float(np.hypot(standard_error(real), standard_error(made)))
+def _by_sample(real: Array, made: Array, ids: Ids) -> dict[str, ByImage]:
+    name = f"{REAL} {ids.reference}".rstrip()
+    return {name: _named(ids.real, real), MADE: _named(ids.made, made)}
 
 
-def _within(value: float, error: float, n: int, least: float = -np.inf) -> Estimate:
-    low, high = value - _REACH * error, value + _REACH * error
-    return Estimate(value=value, n=n, interval=Interval(max(low, least), high))
+def _named(ids: Sequence[int], values: npt.NDArray[Any]) -> dict[int, float]:
+    return dict(zip(ids, values.astype(float).tolist(), strict=True))
 
 
-def _scores(before: Array, after: Array) -> Change:
+def _within(
+    value: float, n: int, influence: Mapping[str, ByImage], least: float = -np.inf
+) -> Estimate:
+    errors = (standard_error(np.array([*own.values()])) for own in influence.values())
+    reach = _REACH * math.hypot(*errors)
+    interval = Interval(max(value - reach, least), value + reach)
+    return Estimate(value=value, n=n, interval=interval, influence=influence)
+
+
+def _scores(before: Array, after: Array, ids: Ids) -> Change:
     sides = [inception_score(each) for each in (before, after)]
     (low, of_low), (high, of_high) = score_influence(before), score_influence(after)
-    estimates = [Estimate(value=s.value, n=s.n, interval=s.interval) for s in sides]
-    difference = _within(high - low, standard_error(of_high - of_low), len(before))
+    estimates = [
+        Estimate(
+            value=s.value,
+            n=s.n,
+            interval=s.interval,
+            influence={MADE: _named(ids.made, own)},
+        )
+        for s, own in zip(sides, (of_low, of_high), strict=True)
+    ]
+    influence = {MADE: _named(ids.made, of_high - of_low)}
+    difference = _within(high - low, len(before), influence)
     return Change(estimates[0], estimates[1], difference)
 
 
-def _rates(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Change:
-    sides = [Estimate.of(wilson(int(each.sum()), len(each))) for each in (before, after)]
-    return Change(sides[0], sides[1], Estimate.of(paired_difference(after, before)))
+def _rates(
+    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], ids: Sequence[int]
+) -> Change:
+    sides = [
+        Estimate.of(wilson(int(each.sum()), len(each)), _named(ids, each))
+        for each in (before, after)
+    ]
+    change = _named(ids, after.astype(float) - before)
+    return Change(sides[0], sides[1], Estimate.of(paired_difference(after, before), change))
 
 
 def groups(labels: npt.NDArray[np.int64], least: int) -> Mapping[int, npt.NDArray[np.bool_]]:
