@@ -17,6 +17,7 @@ from advpure.sweeps.points import drafts
 from advpure.sweeps.published import Printed, published
 from advpure.sweeps.strict_yaml import read_yaml
 
+ROOT = Path(__file__).parents[1]
 SIZES = ("small", "full")
 PAPERS = ("000", "001", "002", "003", "004")
 TINY = """
@@ -120,6 +121,23 @@ def test_published_boosting_has_its_order_and_its_misprints() -> None:
         own = {name: losses[(*start, name)]["fid"] for name in ("ce", "bce", "ce-bce")}
         assert min(own.values()) > fid["joint"]  # type: ignore[type-var]
         assert (max(own.values()) > fid["none"]) == (start == ("cd", 2))  # type: ignore[type-var]
+
+
+def test_the_page_on_boosting_says_what_was_measured() -> None:
+    page = (ROOT / "docs" / "boosting.md").read_text()
+    for place in (1, 2, 3, 4):
+        name = f"002-table-{place}-small.json"
+        rows = json.loads((ROOT / "experiments" / "measured" / name).read_text())["rows"]
+        for row in rows:
+            low, high = row["change_interval"]
+            assert f"{row['change']:.2f} [{low:.2f}, {high:.2f}]" in page
+    for row in json.loads(
+        (ROOT / "experiments" / "measured" / "002-defense-small.json").read_text()
+    )["rows"]:
+        low, high = row["robust_interval"]
+        assert f"{100 * row['robust']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" in page
+        low, high = row["cr_interval"]
+        assert f"{row['cr']:.3f} [{low:.3f}, {high:.3f}]" in page
 
 
 def test_published_values_are_found_by_their_keys() -> None:

@@ -42,6 +42,8 @@ _NAMES = (
     "seed",
     "sigma",
     "name",
+    "metric",
+    "class",
 )
 """What names the entries of a list, what a reader looks for first."""
 _SIGNS = {HOLDS: "higher", FAILS: "lower"}
