@@ -37,6 +37,7 @@ def store(output: Path) -> Path:
     if found["failed"] or found["left"]:
         raise ValueError(f"{output} is not finished")
     found["sweep"] = f"runs/{Path(found['sweep']).name}"
+    found.pop("plot", None)
     seed, name = found["experiment"].split(":")
     target = MEASURED / f"{seed}-{name}-{found['size']}.json"
     target.write_text(json.dumps(found, indent=1) + "\n")
