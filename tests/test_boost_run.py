@@ -16,10 +16,18 @@ from advpure.analysis.generation.images import Generated, read_generated, write_
 from advpure.analysis.metrics.frechet import frechet_distance
 from advpure.analysis.metrics.inception_score import inception_score
 from advpure.analysis.metrics.precision_recall import manifold_members, precision_recall
+from advpure.base.errors import BadInput
 from advpure.cli import run
 from advpure.data import load_images
 from advpure.loading import lineage
+from advpure.sweeps.columns import Column, find_printed
 from advpure.sweeps.comparisons import shares_cases, subtract
+from advpure.sweeps.evidence import Evidence
+from advpure.sweeps.figures import FIGURES, Drawn
+from advpure.sweeps.points import plan
+from advpure.sweeps.published import published
+from advpure.sweeps.sweep import parse_sweep
+from advpure.sweeps.table import Reports, tabulate
 
 BOOSTER: dict[str, Any] = {
     "dataset": "digits",
@@ -233,3 +241,34 @@ def test_what_cannot_be_boosted_is_refused_in_one_line(
     assert error.startswith("advpure: ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_boosters_of_a_sweep_are_paired_and_drawn(tmp_path: Path) -> None:
+    own = {**BOOSTER, "n": 24, "metrics": ["frechet-classifier"]}
+    own["boost_options"] = {"steps": 1, "step_size": 0.1, "loss": "ce"}
+    file = {"verb": "boost", "base": own, "grid": {"boost_options.step_size": [0.01, 0.02]}}
+    points = plan(parse_sweep(file, name="sizes", where="test"))
+    for point in points:
+        point.settings.run(out=tmp_path / point.run)
+    at = "metrics[metric=frechet-classifier].after"
+    printed = {"column": "fid", "booster": "none"}
+    columns = {"after": Column(block="boost", at=at, printed=printed)}
+    keys = {"size": "boost_options.step_size"}
+    table = tabulate(points, {p.run for p in points}, Reports(tmp_path), keys, columns)
+    found = Evidence(table, tmp_path).difference((0.01,), (0.02,), "after", 0.95)
+    assert found is not None
+    assert found.interval is not None
+    alone = table.value((0.01,), "after")
+    assert alone is not None
+    assert alone.interval is not None
+    # Two sizes of one step: nearly the same images, so that pairing leaves little of the spread.
+    assert found.interval.high - found.interval.low < 0.3 * (alone.interval.high - alone.value)
+    row = {"model": "cd", "steps": 1, "booster": "joint"}
+    beside = find_printed(published("002").tables["T1"], row, "after", columns["after"])
+    assert beside is not None
+    assert beside.value == 6.2
+    assert find_printed(None, row, "after", columns["after"]) is None
+    drawn = Drawn(table=table, points=tuple(points), title="t", name="n", root=tmp_path)
+    assert FIGURES["boosted"](drawn, tmp_path / "x.png", block="boost").stat().st_size > 5_000
+    with pytest.raises(BadInput, match="block cr has no finished run to draw"):
+        FIGURES["boosted"](drawn, tmp_path / "y.png", block="cr")

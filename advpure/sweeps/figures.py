@@ -8,6 +8,7 @@
     figure: {draw: chains, block: distances, norm: l2}     # distances along chains, one a run
     figure: {draw: purified, block: transport, sigma: 0.5} # purified images, one row a run
     figure: {draw: certificates, block: certify}           # accuracy over the radius, by sigma
+    figure: {draw: boosted, block: boost}                  # images of one run before and after
 
 `x`, `y` and `columns` name columns of the table; in `curves`, `x` is a row key. `by` is the row key
 that names the groups. Published values of the same data set are drawn hollow.
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from advpure.analysis.boosting.figure import grid_figure
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
 from advpure.analysis.certification.study import Certification
@@ -215,6 +217,15 @@ def certificates(drawn: Drawn, path: Path, *, block: str) -> Path:
     return draw_panels(panels, path, title=drawn.title, caption=caption(drawn))
 
 
+def boosted(drawn: Drawn, path: Path, *, block: str) -> Path:
+    """Draw the first images before and after a boost, and their difference, of the first run."""
+    for point in sorted(drawn.points, key=lambda point: point.place):
+        if point.block == block and find_run(drawn.root, point.run):
+            with RecordStore.read(drawn.root / point.run) as store:
+                return grid_figure(store, path)
+    raise BadInput(f"block {block}", "has no finished run to draw", "run it first")
+
+
 def _finished(drawn: Drawn, block: str) -> list[tuple[str, RecordStore]]:
     """Return the finished runs of a block by what the axes set, in the order of the file."""
     stores = []
@@ -236,6 +247,7 @@ FIGURES: dict[str, Callable[..., Path]] = {
     "chains": chains,
     "purified": purified,
     "certificates": certificates,
+    "boosted": boosted,
 }
 """Kinds of figures; a new one is a function and a line here."""
 
