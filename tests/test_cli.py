@@ -85,7 +85,8 @@ def test_the_exact_lines_work_offline(
         "first 20 test images, which foolbox carries, stand in for it; `advpure data cifar10`"
     )
     assert stood_in in done.stderr
-    assert done.stderr.count("\n") == 1
+    notes = done.stderr.splitlines()  # a slow machine is told how to shorten a run
+    assert len(notes) == 1 + any("shorter with" in note for note in notes)
     assert done.stdout.startswith(told)
     again = shell(*line.split(), "--json", folder=tmp_path, env=offline)
     found = json.loads(again.stdout)

@@ -126,7 +126,7 @@ def test_a_sweep_and_a_survival_run_give_a_prediction(
     assert "predicted (clean)" in picture
     assert cli(["predict", *sources[::-1]]) == 0
     out = capsys.readouterr().out
-    assert "4 images: robust accuracy predicted and measured" in out
+    assert "4 images, attack pgd (2 steps of 0.1, loss ce): robust accuracy predicted and" in out
     assert "from records, nothing was computed" in out
     # The folder that holds all of them will do as well.
     assert cli(["predict", str(tmp_path), "--json"]) == 0

@@ -13,6 +13,7 @@ from advpure.analysis.robustness.study import Robustness, RobustnessReport
 from advpure.analysis.study import Progress, silent
 from advpure.base.errors import BadInput
 from advpure.base.flags import Keys
+from advpure.base.validation import shown
 from advpure.data import Images
 from advpure.options import check_names
 
@@ -99,7 +100,9 @@ def _with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise BadInput(name, rule, "leave it out; evaluate(purifier, classifier, images, labels)")
     for flag in settings.keys() & flags.keys():
         name, key = flags[flag]
-        own = dict(fields.get(name) or {})
+        own = {} if fields.get(name) is None else fields[name]
+        if not isinstance(own, Mapping):
+            raise BadInput(f"{name} {shown(own)}", "is no mapping", "write a dictionary of options")
         if key in own:
             raise BadInput(f"option {key}", "is given a second time", f"keep {flag} alone")
         fields[name] = {**own, key: settings[flag]}

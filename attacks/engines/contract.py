@@ -30,6 +30,7 @@ from advpure.base.errors import BadInput
 from advpure.base.factories import read_factory
 from advpure.base.imports import Code, explain
 from advpure.base.registry import Registry
+from advpure.base.validation import words
 from advpure.core.given import takes_pairs
 from advpure.core.gradients import GradientMode
 from advpure.core.randomness import Ids, RandomnessConfig, row_seed
@@ -176,7 +177,7 @@ def engine(name: str) -> EngineAttack:
         >>> result.success.item(), result.claims.fooled.item()
         (True, True)
     """
-    place, own = _parts(name)
+    place, own = _parts(words(name, "attack"))
     library = LIBRARIES.get(place)
     spelt = f"{place}:{own}"
     if spelt in _MADE:
