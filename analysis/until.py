@@ -10,6 +10,7 @@ neither batch size nor interruptions show.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -235,7 +236,7 @@ def _estimate(width: float | None, available: int, values: tuple[float, ...]) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive(Subject):
+class Adaptive(Subject, ABC):
     """A study that may stop with the image that answers its question.
 
     Attributes:
@@ -261,9 +262,9 @@ class Adaptive(Subject):
             Goal.read(self.until)
 
     @classmethod
+    @abstractmethod
     def outcomes(cls, store: RecordStore) -> dict[int, float]:
         """Return the value in [0, 1] of every image that is done, from the records."""
-        raise NotImplementedError
 
     @property
     def count(self) -> int | None:

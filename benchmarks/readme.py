@@ -24,13 +24,17 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
+from benchmarks import until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "experiments" / "measured"
 PAGES = tuple(
     ROOT / page
-    for page in ("README.md", *(f"docs/{name}.md" for name in ("defenses", "networks", "speed")))
+    for page in (
+        "README.md",
+        *(f"docs/{name}.md" for name in ("defenses", "networks", "speed", "until")),
+    )
 )
 VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"
 PAPER = " --protocol paper"
@@ -208,12 +212,18 @@ def benchmarks() -> str:
     return render_benchmarks(json.loads((ROOT / "benchmarks" / "results.json").read_text()))
 
 
+def until_answered() -> str:
+    """Show what stopping early saves."""
+    return until.tables(json.loads(until.RESULTS.read_text()))
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
     "defenses": defenses,
     "models": models,
     "benchmarks": benchmarks,
+    "until": until_answered,
 }
 
 
