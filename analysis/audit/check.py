@@ -248,6 +248,22 @@ def share(count: float, n: int, what: str) -> str:
     return f"{count:g} of {n} {what}"
 
 
+def failed_by_any(numbers: Measured, name: str, what: str) -> Finding:
+    """Judge marks of 0 and 1 by image: a single image that is marked fails.
+
+    Args:
+        numbers: The numbers of a check.
+        name: Those of the marks.
+        what: What a marked image is, after its count.
+
+    Example:
+        >>> failed_by_any(Measured([Value("lost", 3, 1.0), Value("lost", 4, 0.0)]), "lost", "lost")
+        Finding(status='fail', words='1 of 2 lost', number=0.5, n=2, interval=None, settle='')
+    """
+    count, n = numbers.total(name), len(numbers.values(name))
+    return (failed if count else passed)(share(count, n, what), count / n, n=n)
+
+
 def rate_words(rate: Rate) -> str:
     """Write a rate in per cent with its interval."""
     return f"{written(rate, '.1f', scale=100)} %"

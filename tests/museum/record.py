@@ -7,6 +7,7 @@ the declarations of the checks.
 import json
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from museum.cases import PLANTED, SOUND, Case
 HERE = Path(__file__).parent
 VERDICTS = HERE / "verdicts.json"
 SHIPPED = HERE / "shipped.json"
+UNSEEN = HERE / "unseen.json"
 PAGE = HERE.parents[1] / "docs" / "audit.md"
 
 
@@ -102,7 +104,25 @@ def shipped() -> str:
     return "\n".join(lines)
 
 
-GENERATED = {"checks": pages, "museum": tables, "shipped": shipped}
+def unseen() -> str:
+    """Return what an outsider's flaws showed as a table."""
+    plants = json.loads(UNSEEN.read_text())
+    counts = Counter(each["verdict"] for each in plants)
+    lines = [
+        f"Of {len(plants)} flaws {counts['caught']} were caught by a check that points at them, "
+        f"{counts['indirect']} by another one, and {counts['missed']} were missed.",
+        "",
+        "| flaw | reported % | outcome | failing checks |",
+        "| --- | --- | --- | --- |",
+    ]
+    for each in plants:
+        fails = ", ".join(f"`{name}`" for name in each["fails"])
+        head = f"| {each['flaw']} | {_written(each['reported'])} | {each['verdict']}"
+        lines.append(f"{head} | {fails} |")
+    return "\n".join(lines)
+
+
+GENERATED = {"checks": pages, "museum": tables, "shipped": shipped, "unseen": unseen}
 
 
 def renewed(text: str) -> str:

@@ -16,10 +16,8 @@ from advpure.analysis.audit.check import (
     Measured,
     Settings,
     Value,
-    failed,
+    failed_by_any,
     is_fixed,
-    passed,
-    share,
 )
 from advpure.analysis.audit.evaluation import Evaluation
 
@@ -31,9 +29,9 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
 
 
 def _judge(numbers: Measured, settings: Settings) -> Finding:
-    count, n = numbers.total("vanished"), len(numbers.values("vanished"))
-    told = share(count, n, "images fool the attack's own test and not the decision")
-    return failed(told, count / n, n=n) if count else passed(told, 0.0, n=n)
+    return failed_by_any(
+        numbers, "vanished", "images fool the attack's own test and not the decision"
+    )
 
 
 CHECK = Check(

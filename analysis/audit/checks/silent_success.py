@@ -15,9 +15,7 @@ from advpure.analysis.audit.check import (
     Measured,
     Settings,
     Value,
-    failed,
-    passed,
-    share,
+    failed_by_any,
 )
 from advpure.analysis.audit.evaluation import Evaluation
 
@@ -28,9 +26,9 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
 
 
 def _judge(numbers: Measured, settings: Settings) -> Finding:
-    count, n = numbers.total("lost"), len(numbers.values("lost"))
-    told = share(count, n, "images were fooled by an earlier iterate than the returned one")
-    return failed(told, count / n, n=n) if count else passed(told, 0.0, n=n)
+    return failed_by_any(
+        numbers, "lost", "images were fooled by an earlier iterate than the returned one"
+    )
 
 
 CHECK = Check(
