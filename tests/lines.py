@@ -3,7 +3,10 @@
 DIGITS = "--dataset digits -n 2"
 LINES = {
     "attack": [f"{DIGITS} --fix-random --steps 1 --out attacked"],
-    "cr": [f"{DIGITS} --perturbations 1 --plot cr.png"],
+    "cr": [
+        f"{DIGITS} --perturbations 1 --plot cr.png",
+        *(f"{DIGITS} --perturbations 1 --shard {i}/2 --out part{i}" for i in (1, 2)),
+    ],
     "snr": [f"{DIGITS} --perturbations 2 --configurations 2"],
     "distances": [f"{DIGITS} -d cm --perturb uniform:0.1"],
     "survival": [f"{DIGITS} --bisections 1 --steps 1 --cross-check fmn"],
@@ -32,10 +35,11 @@ LINES = {
     "plot": ["attacked --to again.svg"],
     "export": ["attacked --to rows.csv"],
     "compare": ["attacked attacked"],
+    "merge": ["part1 part2 --to whole"],
     "verify": ["attacked"],
     "claims": ["--flaw EOT --plot claims.png"],
     "audit": [
-        "attacked",
+        "attacked --only silent-success",
         "--dataset digits -n 2 --defense none --fix-random --budget 60 --passes 20",
     ],
     "report": ["attacked --to page.html", "attacked --as leaderboard --to board.html"],

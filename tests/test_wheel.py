@@ -34,6 +34,8 @@ _NOT_SHIPPED = ("measured", "README.md")  # of experiments
 MISSING = {
     "export attacked --to rows.parquet": "parquet",
     "data cifar10 --to here": "metrics",
+    "sweep law.yaml --on slurm": "cluster",
+    "sweep law.yaml --on ray": "cluster",
 }
 """Lines after those that need an extra, which is not there."""
 
