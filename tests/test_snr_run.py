@@ -126,7 +126,8 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.slow
 def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path) -> None:
     job = ("snr", "-d", "ddpm", "--t", "30", "--dataset", "digits", "-n", "3", "--perturbations",
-           "16", "--configurations", "16", "--tile", "16", "--out", "mine", "--quiet")  # fmt: skip
+           "16", "--configurations", "16", "--tile", "16", "--eps", "8/255",
+           "--out", "mine", "--quiet")  # fmt: skip
     killed = 0
     settings = {**QUICK, "t": 30, "n": 3, "perturbations": 16, "configurations": 16}
     for attempt in range(4):

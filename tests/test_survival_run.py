@@ -229,7 +229,10 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_the_verb_prints_survival_and_goes_on_from_its_records(cli: Cli, tmp_path: Path) -> None:
     code, text, _ = cli(*LINE, "--eps", "0.05,26/255", "--plot", "s.png", "--cross-check", "fmn")
     assert code == 0
-    assert text.startswith("digits, clean images, linf, attack pgd, tight search up to 0.4: median")
+    assert text.startswith(
+        "digits, clean images, linf, attack pgd (3 steps of 0.1, loss ce), tight search up to 0.4: "
+        "median smallest perturbation"
+    )
     assert "0.10196 (26/255)" in text
     assert "fmn: mean" in text
     assert "records: runs/survival-" in text

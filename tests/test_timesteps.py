@@ -159,7 +159,10 @@ def test_the_command_line(
             "--attack-times", "3", "--steps", "1", "--perturbations", "1"]  # fmt: skip
     assert run([*line, "--plot", "t.png"]) == 0
     out = capsys.readouterr().out
-    told = "digits, linf 0.15, defense ddpm, fixed randomness (seed 0), t = 1 to 3: lowest compress"
+    told = (
+        "digits, linf 0.15, defense ddpm, fixed randomness (seed 0), t = 1 to 3, "
+        "attack pgd (1 steps of 0.005, loss ce): lowest compression"
+    )
     assert out.startswith(told)
     assert "pgd %" in out
     assert (tmp_path / "t.png").is_file()
