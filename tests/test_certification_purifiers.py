@@ -35,7 +35,7 @@ class Spy(Denoiser):
         return Prediction(x)
 
 
-# Levels of spec 2.6 at sigma 0.25, 0.5 and 1, in model units: fixtures, not computed here.
+# Levels at sigma 0.25, 0.5 and 1, in model units: fixtures, not computed here.
 RULES = {
     ("linear", "dds"): (0.503162, 1.004784, 2.000481),
     ("linear", "nearest"): (0.499427, 0.999511, 2.000481),
@@ -88,7 +88,7 @@ TINY: dict[str, Any] = {
     "dataset": "digits", "n": 1, "sigmas": "0.25", "samples": 6, "selection": 2, "block": 3,
     "alpha": 0.2, "radii": "0", "tile": 8,
 }  # fmt: skip
-# Evaluations of one sample: denoiser and classifier, spec 3.9 and 3.10.
+# Evaluations of one sample: denoiser and classifier.
 COSTS = [
     ("onestep-ddpm", {"index_rule": "dds"}, 2),
     ("onestep-ddpm", {"index_rule": "densepure", "schedule": "cosine"}, 2),

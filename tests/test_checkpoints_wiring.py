@@ -215,7 +215,7 @@ def test_network_times() -> None:
     network = _Recorder(6)
     denoiser = CHECKPOINTS.get("iddpm-cifar10").adapt(network)
     denoiser(x, float(cosine_schedule(4000).sigmas[1984]))
-    assert network.time.tolist() == [496.0, 496.0]  # spec 2.6: index 1984 of 4000
+    assert network.time.tolist() == [496.0, 496.0]  # index 1984 of 4000
     network = _Recorder()
     CHECKPOINTS.get("jcm-cifar10-edm").adapt(network)(x, 0.5)
     assert network.time.tolist() == pytest.approx([0.25 * torch.tensor(0.5).log().item()] * 2)

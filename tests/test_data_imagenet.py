@@ -189,7 +189,7 @@ def test_what_is_wrong_with_imagenet64_is_said(root: Path) -> None:
 
 def test_working_at_another_resolution_keeps_the_shape_and_damps_noise_as_predicted() -> None:
     noise = torch.randn(8, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    # spec 14.16: 256 to 224 without antialiasing leaves white noise .6629 of its deviation. Of
+    # 256 to 224 without antialiasing leaves white noise .6629 of its deviation. Of
     # 1.2 M values each is correlated with its neighbours only: the standard error is below 1e-3
     assert float(bilinear(noise, 224, 224).std()) == pytest.approx(0.6629, abs=2e-3)
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))

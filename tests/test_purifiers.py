@@ -121,7 +121,7 @@ def test_dpm_groups(order: int, budget: int, groups: list[int]) -> None:
     assert sum(groups) == budget
 
 
-# --- ancestral and implicit steps (spec 14.10)
+# --- ancestral and implicit steps
 
 
 def test_ancestral_variance_is_beta_and_the_last_step_is_noiseless() -> None:

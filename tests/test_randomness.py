@@ -120,7 +120,7 @@ def test_collisions_of_the_paper_hash_are_counted(capsys: pytest.CaptureFixture[
     with capsys.disabled():
         print(f"\n[hash] {collisions} collisions among the {keys.size:,} keys of seed 003's")
     assert (keys.size, collisions) == (600_000, 42)
-    # The wider set of spec 14.12, s < 3, i < 1000, k < 400, is not free of them either.
+    # The wider set, s < 3, i < 1000, k < 400, is not free of them either.
     wider = _paper_keys(range(400))
     assert (wider.size, wider.size - np.unique(wider).size) == (1_200_000, 126)
 

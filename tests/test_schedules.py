@@ -107,7 +107,7 @@ def test_cosine_closed_form(
     assert schedule.index(sigma, "densepure") == index
     assert round(schedule.sigmas[index], 5) == level
     assert index * 1000 / 4000 == model_time
-    # The search finds the floor of the closed form (spec 14.2).
+    # The search finds the floor of the closed form.
     assert schedule.dds_index(sigma) == math.floor(schedule.closed_form_index(sigma))
 
 

@@ -275,7 +275,7 @@ def test_fine_tuning_draws_its_levels_and_asks_at_the_nearest_node(kind: str) ->
         assert ((level / rounded) - 1).abs().max() < 0.25
         counts = [int((rounded == value).sum()) for value in values]
         assert min(counts) > 60  # binomial(300, 1/3): mean 100, deviation 8.2
-        nearest = {0.5: 0.58535, 1.0: 1.08817, 2.0: 1.92334}  # published fixtures, spec 2.6
+        nearest = {0.5: 0.58535, 1.0: 1.08817, 2.0: 1.92334}  # published fixtures
         for value, expected in nearest.items():
             assert node[rounded == value].unique().tolist() == pytest.approx([expected], abs=1e-4)
     else:
