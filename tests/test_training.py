@@ -187,7 +187,10 @@ def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     assert torch.allclose(run.average.state_dict()["enter.weight"], expected, atol=1e-6)
 
 
-def test_bfloat16_and_channels_last_train_and_resume(tmp_path: Path) -> None:
+def test_bfloat16_and_channels_last_train_and_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advpure.training.trainer.fast_bfloat16", lambda device: True)
     recipe = dataclasses.replace(RECIPE, autocast=True, channels_last=True)
     whole, part = trainer(tmp_path / "a", recipe), trainer(tmp_path / "b", recipe)
     whole.run(4)
@@ -202,6 +205,15 @@ def test_bfloat16_and_channels_last_train_and_resume(tmp_path: Path) -> None:
     assert not torch.equal(
         plain.network.get_parameter("enter.weight"), whole.network.get_parameter("enter.weight")
     )
+
+
+@pytest.mark.parametrize(("capability", "reduced"), [("AVX512", True), ("AVX2", False)])
+def test_bfloat16_is_left_where_it_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: str, reduced: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    recipe = dataclasses.replace(RECIPE, autocast=True)
+    assert trainer(tmp_path, recipe).autocast == reduced
 
 
 class OptimalNetwork(nn.Module):

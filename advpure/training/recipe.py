@@ -56,7 +56,8 @@ class Recipe:
         reflect: Whether what moves in mirrors the image; otherwise it has the lowest value.
         flip: Whether images are mirrored left to right: at random, or with `epochs` every other
             time that an image comes.
-        autocast: Whether the network runs in bfloat16 (the loss stays in float32).
+        autocast: Whether the network runs in bfloat16 (the loss stays in float32) where the device
+            is fast in it.
         channels_last: Whether convolutions use the channels-last layout.
         validate_every: Steps between validations and lines of the log.
     """

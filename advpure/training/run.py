@@ -117,6 +117,8 @@ def train(
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     taught_by = None if start is None else state_sha256(start.network)
     trainer = Trainer(plan, task, network, data, folder, device, taught_by)
+    if plan.autocast and not trainer.autocast:
+        _note("this processor is slow in bfloat16, which the recipe names: float32 takes its place")
     resumed = resume and trainer.resume()
     if weights is not None and resumed:
         _note(f"{folder} has a checkpoint, at step {trainer.step}: {weights} was not read")

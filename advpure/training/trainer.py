@@ -32,7 +32,7 @@ from advpure.training.augment import flip_images, mirror, shift_images
 from advpure.training.checkpoint import check_members, check_same_names, read_checkpoint
 from advpure.training.optimization import make_optimizer, rate_factor
 from advpure.training.order import epoch_batch
-from advpure.training.precision import InBfloat16
+from advpure.training.precision import InBfloat16, fast_bfloat16
 from advpure.training.randomness import integers, step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
@@ -65,6 +65,7 @@ class Trainer:
         """Set everything up for step 0; `resume` continues from a checkpoint."""
         self.recipe, self.task, self.data, self.folder = recipe, task, data, folder
         self.device, self.teacher = torch.device(device), teacher
+        self.autocast = recipe.autocast and fast_bfloat16(self.device)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(self.device).to(memory_format=layout).requires_grad_(True)
         task.initialise(self.network, recipe.seed)
@@ -123,7 +124,8 @@ class Trainer:
         self.task.begin_step(self.step, recipe.steps)
         self.network.train()
         seed_dropout(self.network, generator)
-        loss = self.task.losses(InBfloat16(self.network, recipe.autocast), batch, generator).mean()
+        network = InBfloat16(self.network, self.autocast)
+        loss = self.task.losses(network, batch, generator).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise BadInput(
