@@ -1,8 +1,13 @@
 """Settings of every study at which it runs in about a second, on digits where it needs images."""
 
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from advpure.analysis.study import Study
+from advpure.analysis.study import Report, Study
 from advpure.studies import STUDIES
 
 DIGITS: dict[str, Any] = {"dataset": "digits", "n": 3}
@@ -88,3 +93,20 @@ QUICK: dict[str, dict[str, Any]] = {
 def quick(verb: str, **changes: Any) -> Study[Any, Any]:
     """Return a study at its quick settings, some of them changed."""
     return STUDIES.get(verb)(**{**QUICK[verb], **changes})
+
+
+def finished(verb: str, folder: Path) -> Report:
+    """Put a finished run of a study at its quick settings into a folder.
+
+    Each is computed once a process: what tests do with a finished run costs a copy.
+    """
+    source, report = _computed(verb)
+    shutil.copytree(source, folder)
+    return report
+
+
+@functools.cache
+def _computed(verb: str) -> tuple[Path, Report]:
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root / "run", quick(verb).run(out=root / "run")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from quick_studies import quick
+from quick_studies import finished, quick
 
 from advpure.base.errors import BadInput
 from advpure.cli import run
@@ -103,7 +103,7 @@ def test_a_page_fetches_nothing_and_holds_its_numbers(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", STUDIES.names())
 def test_every_study_has_a_page(verb: str, tmp_path: Path) -> None:
-    quick(verb).run(out=tmp_path / "run")
+    finished(verb, tmp_path / "run")
     told = page(tmp_path / "run")
     assert told.text.count("advpure verify") == 1
     if verb != "attack":  # which says more than its headline

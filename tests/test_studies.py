@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
-from quick_studies import QUICK, quick
+from quick_studies import QUICK, finished, quick
 
 from advpure.analysis.study import Report, Study
 from advpure.analysis.subject import DefenseSubject
@@ -72,7 +72,7 @@ def test_every_study_has_quick_settings() -> None:
 @pytest.mark.slow
 @every_study
 def test_a_run_that_was_stopped_goes_on_and_gives_the_same(verb: str, tmp_path: Path) -> None:
-    whole = quick(verb).run(out=tmp_path / "whole")
+    whole = finished(verb, tmp_path / "whole")
     counts: list[int] = []
 
     def stop(done: int) -> None:
@@ -103,7 +103,7 @@ def test_merged_shards_are_the_whole_run(verb: str, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=f"shard 1/2 means nothing to {verb}"):
             quick(verb).run(out=folders[0], shard=(1, 2))
         return
-    whole = quick(verb).run(out=tmp_path / "whole")
+    whole = finished(verb, tmp_path / "whole")
     for i, folder in enumerate(folders, 1):
         if verb == "certify":  # splits samples, not images
             quick(verb, shard=f"{i}/2").run(out=folder)
@@ -125,7 +125,7 @@ def test_a_report_needs_the_records_alone(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = STUDIES.get(verb)
-    report = quick(verb).run(out=tmp_path / "run")
+    report = finished(verb, tmp_path / "run")
     for name in ("load_purifier", "load_defense"):
         monkeypatch.setattr(f"advpure.loading.{name}", None)
         monkeypatch.setattr(f"advpure.analysis.subject.{name}", None)
@@ -149,8 +149,8 @@ def test_a_report_needs_the_records_alone(
 def test_the_command_line_says_what_the_study_says(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study, out = quick(verb), tmp_path / "run"
-    report = study.run(out=out)
+    out = tmp_path / "run"
+    report = finished(verb, out)
     options = {option.name: option for option in options_of(STUDIES.get(verb))}
     words = [verb, "--out", str(out)]
     for name, value in QUICK[verb].items():
@@ -226,10 +226,10 @@ def test_whatever_a_record_depends_on_is_in_the_name_of_the_run(verb: str) -> No
 @pytest.mark.slow
 @every_study
 def test_a_folder_of_other_settings_is_refused(verb: str, tmp_path: Path) -> None:
-    quick(verb).run(out=tmp_path)
+    finished(verb, tmp_path / "run")
     other = {"seed": 1} if "seed" in _fields(verb) else {"seeds": [5, 6]}
     with pytest.raises(BadInput, match="differs from"):
-        quick(verb, **other).run(out=tmp_path)
+        quick(verb, **other).run(out=tmp_path / "run")
 
 
 @every_study

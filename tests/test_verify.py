@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quick_studies import QUICK, quick
+from quick_studies import QUICK, finished, quick
 
 from advpure.base.errors import BadInput
 from advpure.cli import run
@@ -26,7 +26,7 @@ every_study = pytest.mark.parametrize("verb", STUDIES.names())
 @pytest.mark.slow
 @every_study
 def test_any_study_comes_out_again(verb: str, tmp_path: Path) -> None:
-    quick(verb).run(out=tmp_path / "run")
+    finished(verb, tmp_path / "run")
     verdict = Verification(run=str(tmp_path / "run")).verify()
     assert verdict.passed, verdict
     assert verdict.rows > 0

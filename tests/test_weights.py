@@ -1,10 +1,12 @@
 """Weights are data: what is stored comes back, and everything doubtful is refused."""
 
+import dataclasses
 import json
 import os
 import pickle
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from advpure.base.errors import BadInput
+from advpure.base.registry import Registry
 from advpure.data import dataset_info
 from advpure.models import list_models, model_path
 from advpure.networks import build_network
+from advpure.networks.registry import Architecture
 from advpure.networks.weights import load_network, load_state, save_network, sha256
 
 CONFIG = {"image_channels": 1, "classes": 3, "channels": [8]}
@@ -55,6 +59,33 @@ def test_loading_leaves_the_global_generator_alone(network: nn.Module, tmp_path:
     before = torch.get_rng_state()
     load_network(path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Scaled(nn.Module):
+    """A layer, and a constant that no file holds."""
+
+    def __init__(self, config: SimpleNamespace) -> None:
+        """Make both."""
+        super().__init__()
+        self.layer = nn.Linear(config.width, 1)
+        self.register_buffer("scale", torch.full((1,), 3.0), persistent=False)
+
+
+def test_constants_that_no_file_holds_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclasses.dataclass
+    class Settings(SimpleNamespace):
+        width: int
+
+    known = Registry[Architecture]("architecture")
+    known.register("scaled", Architecture(Scaled, Settings), about="of this test")
+    monkeypatch.setattr("advpure.networks.registry.ARCHITECTURES", known)
+    made = Scaled(Settings(4))
+    path = store(tmp_path / "a.safetensors", made, architecture="scaled", config={"width": 4})
+    loaded = load_network(path).network
+    assert loaded.get_buffer("scale").tolist() == [3.0]
+    assert torch.equal(loaded.get_parameter("layer.weight"), made.layer.weight.half().float())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])

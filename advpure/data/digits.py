@@ -5,7 +5,10 @@ Every fourth image (position % 4 == 0) is a test image, the others are for train
 Source: [Alpaydin1998], "Optical recognition of handwritten digits" (UCI), test part.
 """
 
+import functools
+
 import torch
+from torch import Tensor
 
 from advpure.data.base import Dataset, DatasetInfo, RawSplit, Split
 
@@ -24,13 +27,19 @@ INFO = DatasetInfo(
 )
 
 
-def read(split: Split) -> RawSplit:
-    """Read one split from the file inside scikit-learn."""
+@functools.cache
+def _whole() -> tuple[Tensor, Tensor]:
+    """Parse the text file inside scikit-learn, which takes longer than a small attack's step."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = torch.from_numpy(bunch.images).to(torch.uint8)[:, None]
-    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    return pixels, torch.from_numpy(bunch.target).to(torch.int64)
+
+
+def read(split: Split) -> RawSplit:
+    """Return one split, in memory of its own."""
+    pixels, labels = _whole()
     is_test = torch.arange(len(labels), dtype=torch.int64, device="cpu") % 4 == 0
     chosen = is_test if split == "test" else ~is_test
     return RawSplit(pixels[chosen].contiguous(), labels[chosen], 16)

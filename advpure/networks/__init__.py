@@ -2,7 +2,7 @@
 
 from advpure.networks.conv_encoder import ConvEncoder, ConvEncoderConfig
 from advpure.networks.convnet import ConvNet, ConvNetConfig
-from advpure.networks.registry import ARCHITECTURES, build_network, shapes_of
+from advpure.networks.registry import ARCHITECTURES, build_network, shapes_of, without_memory
 from advpure.networks.representation import RepresentationNetwork
 from advpure.networks.resnet import ResNet, ResNetConfig
 from advpure.networks.unet import UNet, UNetConfig
@@ -23,4 +23,5 @@ __all__ = [
     "ViTConfig",
     "build_network",
     "shapes_of",
+    "without_memory",
 ]

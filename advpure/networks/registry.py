@@ -66,7 +66,7 @@ def build_network(
         BadInput: for an unknown architecture or setting, or more parameters than the budget.
     """
     make, values = _settings(architecture, config)
-    count = sum(value.numel() for value in _without_memory(make, values).parameters())
+    count = sum(value.numel() for value in without_memory(architecture, config).parameters())
     if count > MAX_PARAMETERS:
         raise BadInput(
             f"{architecture} of {count:,} parameters",
@@ -78,6 +78,22 @@ def build_network(
     if generator is not None:
         initialise(network, generator)
     return network
+
+
+def without_memory(architecture: str, config: Mapping[str, Any]) -> nn.Module:
+    """Build a network whose tensors have shapes and no memory.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`.
+        config: Fields of its configuration class.
+
+    Raises:
+        BadInput: for an unknown architecture or setting.
+
+    """
+    make, values = _settings(architecture, config)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return make(values)
 
 
 def shapes_of(architecture: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -95,13 +111,8 @@ def shapes_of(architecture: str, config: Mapping[str, Any]) -> dict[str, Tensor]
         >>> shapes["leave.weight"].shape
         torch.Size([2, 6000])
     """
-    state: dict[str, Tensor] = _without_memory(*_settings(architecture, config)).state_dict()
+    state: dict[str, Tensor] = without_memory(architecture, config).state_dict()
     return state
-
-
-def _without_memory(make: Callable[[Any], nn.Module], values: Any) -> nn.Module:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return make(values)
 
 
 def _settings(

@@ -27,7 +27,7 @@ from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of, parse_json
 from advpure.base.errors import BadInput
 from advpure.base.storage import atomic_path
-from advpure.networks import build_network, shapes_of
+from advpure.networks import build_network, without_memory
 from advpure.networks.named_tensors import (
     NamedTensors,
     Weights,
@@ -162,7 +162,8 @@ def load_network(path: str | Path) -> LoadedNetwork:
     """
     path = _existing(path)
     header = read_header(path)
-    expected = shapes_of(header["architecture"], header["config"])
+    network = without_memory(header["architecture"], header["config"])
+    expected = network.state_dict()
     state = load_state(path)
     for name in [*expected, *state]:
         if name not in state or name not in expected:
@@ -177,9 +178,14 @@ def load_network(path: str | Path) -> LoadedNetwork:
                 "rebuild it",
             )
     check_kinds(state, expected, str(path))
-    # The file has all its numbers, so the network is no larger than the file.
-    network = build_network(header["architecture"], header["config"])
-    network.load_state_dict(state)
+    if expected.keys() != dict([*network.named_parameters(), *network.named_buffers()]).keys():
+        # Some of its tensors are in no file. The others are, so it is no larger than the file.
+        network = build_network(header["architecture"], header["config"])
+    own = {
+        name: value.to(expected[name].dtype, copy=True, memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    network.load_state_dict(own, assign=True)
     network.float().eval().requires_grad_(False)
     described = {key: header[key] for key in ("architecture", "config")}
     return LoadedNetwork(network, {**header["metadata"], **described})
