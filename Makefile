@@ -19,8 +19,9 @@ run: setup
 	$(BIN)/advpure attack --defense cm --fix-random
 	$(BIN)/advpure cr --eps 8/255
 
-test: lint quick
-	$(PYTEST) -m slow
+# One run of all, since the quick and the slow tests of a file share what they set up.
+test: lint
+	$(PYTEST)
 
 quick: setup
 	$(PYTEST) -m "not slow"

@@ -106,7 +106,13 @@ ATTACKS: dict[str, tuple[Callable[..., AttackResult], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ATTACKS))
+HEAVY = {"standard", "standard-fresh", "restarts-eot", "pgd-restarts", "rays"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in sorted(ATTACKS)],
+)
 def test_batch_size_order_and_neighbours_change_no_bit(name: str) -> None:
     attack, settings = ATTACKS[name]
     settings = {"eps": EPS, **settings}

@@ -262,6 +262,7 @@ def test_values_are_means_over_their_images(whole: tuple[Path, CertificationRepo
 # --- procedures -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
     change = {"samples": 2000, "n": 3}
     fixed = certified(tmp_path / "fixed", **change)

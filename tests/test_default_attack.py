@@ -159,6 +159,7 @@ def test_the_end_of_a_budget_is_told() -> None:
     assert not list(attack_notes(_settings(), 0, 5))
 
 
+@pytest.mark.slow
 def test_the_standard_attack_is_stronger_than_the_papers(tmp_path: Path) -> None:
     settings = {**DIGITS, "n": 30, "defense": "none", "eps": 0.15}
     strong = Robustness(**settings).run(out=tmp_path / "a")

@@ -53,7 +53,7 @@ def _answer(defense: Defense, images: Tensor, ids: Tensor) -> tuple[Tensor, Tens
 # --- invariance
 
 
-@pytest.mark.parametrize("scheme", ["hash", "counter"])
+@pytest.mark.parametrize("scheme", [pytest.param("hash", marks=pytest.mark.slow), "counter"])
 @pytest.mark.parametrize(
     "policy",
     [

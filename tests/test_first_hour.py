@@ -53,6 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_experiment_of_ones_own_and_any_scatter_of_its_sweep(
     here: Path, capsys: Capture
 ) -> None:

@@ -79,6 +79,7 @@ def _content(folder: Path) -> Any:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_single_flipped_bit_changes_a_value_silently(tmp_path: Path) -> None:
     file = _write(tmp_path)
     expected, content = _content(tmp_path), file.read_bytes()

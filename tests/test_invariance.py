@@ -85,18 +85,19 @@ def test_attack_records(tmp_path: Path, name: str, protocol: dict[str, Any]) -> 
         pytest.param({"attack": "apgd", "attack_options": {"steps": 4}}, id="apgd"),
         pytest.param(
             {"attack": "pgd-eot", "attack_options": {"steps": 2, "eot": 2}, "scheme": "counter"},
-            id="eot", marks=pytest.mark.slow,
+            id="eot",
         ),
         pytest.param(
             {"attack_options": {"steps": 2}, "norm": "l2", "eps": 1.0, "policy": "eot:2"},
-            id="l2-policy", marks=pytest.mark.slow,
+            id="l2-policy",
         ),
         pytest.param(
             {"attack_options": {"steps": 2}, "source_seed": 3},
-            id="transfer", marks=pytest.mark.slow,
+            id="transfer",
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_attack_records_of_other_settings(tmp_path: Path, settings: dict[str, Any]) -> None:
     check_attack(tmp_path, 6, 1, **settings)
 

@@ -152,6 +152,7 @@ def test_it_equals_the_package_lpips_and_survives_every_conversion(
         path.unlink()
 
 
+@pytest.mark.slow
 def test_sources_that_are_no_weights_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

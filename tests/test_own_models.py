@@ -117,6 +117,7 @@ def margins(found: dict[str, Any]) -> list[float]:
         return [row["margin"] for row in store.rows("decisions")]
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_bits_of_the_same_parts_registered(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ class Blur(Recipe):
 '''
 
 
+@pytest.mark.slow
 def test_a_denoiser_of_a_file_gives_the_bits_of_the_shipped_one(mine: Path) -> None:
     own = attack("--denoiser mine.py:denoiser -d ddpm --t 20 --dataset digits --fix-random --out a")
     ours = attack("--weights digits-edm -d ddpm --t 20 --dataset digits --fix-random --out b")

@@ -89,6 +89,7 @@ def test_runs_are_drawn_from_their_records(
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_sweep_without_an_experiment_is_drawn_along_its_axis(tmp_path: Path) -> None:
     base = {"dataset": "digits", "n": 2, "defense": "none", "perturbations": 2}
     ordered = {"verb": "cr", "base": base, "grid": {"eps": [0.1, 0.2, 0.3], "clip": [True, False]}}

@@ -125,6 +125,7 @@ def test_collisions_of_the_paper_hash_are_counted(capsys: pytest.CaptureFixture[
     assert (wider.size, wider.size - np.unique(wider).size) == (1_200_000, 126)
 
 
+@pytest.mark.slow
 def test_counter_scheme_has_no_collision_on_the_same_keys() -> None:
     places = {
         counter_key(xi, phase, step, 0, sample)

@@ -458,6 +458,7 @@ def test_any_executor_that_computes_jobs_will_do(
     assert len(counted) == len(run.done) == (3 if lost is None else 2)
 
 
+@pytest.mark.slow
 def test_processes_report_errors_and_a_full_disk(tmp_path: Path) -> None:
     """What a job raises crosses the border of its process, and the process takes the next job."""
     broken = Job(verb="cr", settings={**TINY, "eps": -1}, folder=tmp_path / "cr-1", threads=1)

@@ -383,6 +383,7 @@ def test_a_checkpoint_from_before_a_setting_existed_resumes(tmp_path: Path) -> N
         trainer(tmp_path, dataclasses.replace(RECIPE, order="epochs")).resume()
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_through_every_option(tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         load_recipe("cifar10-classifier"),

@@ -279,6 +279,7 @@ def test_a_run_ends_undecided_with_its_images(tmp_path: Path) -> None:
         assert store.finished
 
 
+@pytest.mark.slow
 def test_better_than_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weak = Robustness(**{**BASE, "n": 24})
     weak.run(out=tmp_path / "weak")

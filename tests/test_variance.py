@@ -296,6 +296,7 @@ def _check_mean(values: dict[int, float], truth: float) -> None:
     assert stats.ttest_1samp(data, 1.2 * truth).pvalue < ALPHA
 
 
+@pytest.mark.slow
 def test_population_values_of_an_affine_and_of_an_interacting_purifier() -> None:
     a, b, g, eps = 0.5, 0.05, 0.3, 0.25
     x, v = _images(150), 0.25**2 / 3

@@ -62,6 +62,7 @@ def forged(run: Path, folder: Path, change: Callable[[dict[str, Any]], None]) ->
     return folder
 
 
+@pytest.mark.slow
 def test_every_image_comes_out_alone(attacked: Path) -> None:
     for sample in (40, 41, 42):
         verdict = Verification(run=str(attacked), sample=sample).verify()
@@ -99,6 +100,7 @@ def test_an_unchanged_copy_comes_out(attacked: Path, tmp_path: Path) -> None:
     assert Verification(run=str(folder), sample=40).verify().passed
 
 
+@pytest.mark.slow
 def test_a_tolerance_lets_roundings_pass_and_decisions_not(attacked: Path, tmp_path: Path) -> None:
     def rounded(told: dict[str, Any]) -> None:
         told["decisions"][0]["margin"] *= 1 + 1e-6
