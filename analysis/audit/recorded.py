@@ -62,6 +62,11 @@ class Recorded:
                 right.setdefault(row["sample"], []).append(row["correct"])
         return {i: sum(each) / len(each) for i, each in sorted(right.items())}
 
+    def margins(self, stage: str) -> dict[int, float]:
+        """Return the margin of the first decision of every image at a stage."""
+        rows = (row for row in self.decisions if row["stage"] == stage and row["draw"] == 0)
+        return {row["sample"]: row["margin"] for row in rows}
+
     def attacked(self, column: str) -> dict[int, Any]:
         """Return a column of the attack's rows by image."""
         rows = (row for row in self.attacks if row["stage"] == ADVERSARIAL)

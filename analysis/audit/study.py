@@ -6,12 +6,14 @@ unit of work, so an audit that was stopped goes on with the next one; verdicts a
 what was measured.
 """
 
+import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from advpure.analysis.audit.attempts import own_cost
@@ -30,9 +32,12 @@ from advpure.attacks.outcome import ZeroGradientWarning
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.flags import Beside, Positional, Repeats
 from advpure.base.idle import refuse_idle
-from advpure.base.imports import untrusted
+from advpure.base.imports import imported_anew, names_code, untrusted
 from advpure.base.kinds import Natural
+from advpure.core.defense import Defense
 from advpure.data import Images
+from advpure.data.base import Split
+from advpure.data.registry import find_dataset, images_at
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.header import canonical_json, collect_context
 from advpure.runs.records import RecordStore
@@ -64,6 +69,7 @@ class LoadedAudit(Loaded):
     Attributes:
         folder: The run; None for an evaluation that is still to be made.
         study: How it was, or will be, made; None where the records do not say.
+        pristine: The same, with copies of objects that nothing has asked yet.
         loaded: Its defense; None where records alone are read.
         fault: A flaw for which the model is refused.
         refused: Why the defense cannot be loaded, in words.
@@ -73,6 +79,7 @@ class LoadedAudit(Loaded):
 
     folder: Path | None
     study: Robustness | None
+    pristine: Robustness | None
     loaded: LoadedRobustness | None
     fault: str
     refused: str
@@ -149,6 +156,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             run=run,
             folder=folder,
             study=study,
+            pristine=study,
             loaded=loaded,
             fault=fault,
             refused=refused,
@@ -159,6 +167,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
     def _from_nothing(self) -> LoadedAudit:
         shared = {name: getattr(self, name) for name in _SHARED}
         study = Robustness(**{**shared, "n": self.count, "keep_images": True})
+        pristine = _copied(study)
         if study.attack_name == "standard" and "budget" not in study.all_attack_options:
             study = replace(study, budget=_BUDGET)
         loaded, fault, refused = None, "", ""
@@ -171,6 +180,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             run="",
             folder=None,
             study=study,
+            pristine=pristine,
             loaded=loaded,
             fault=fault,
             refused=refused,
@@ -206,6 +216,10 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             **parts,
         )
 
+    def _probed(self, evaluation: Mapping[str, Any]) -> int:
+        """Return on how many images probes are made, at most."""
+        return min(self.images, int(evaluation["n"]))
+
     def _most(self, evaluation: Mapping[str, Any]) -> int:
         """Return the passes for one image that probes may take."""
         if self.passes is not None or self.run_folder is not None or not evaluation:
@@ -221,8 +235,10 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
         if loaded.loaded is None:
             return Cost(0, 0, 0, 0.0, 0)
         settings = loaded.evaluation
-        passes = sum(check.cost(settings) for check, why in self._planned(loaded) if not why)
-        count = min(self.images, len(loaded.loaded.images.ids))
+        count = self._probed(settings)
+        passes = sum(
+            check.price(settings, count) for check, why in self._planned(loaded) if not why
+        )
         own = 0
         if loaded.folder is None:
             own = loaded.loaded.attack_settings.most_passes.forwards
@@ -286,7 +302,21 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             images=images,
             kept=records.kept,
             fault=fault,
+            renew=self._renewing(loaded),
+            others=lambda: _others(loaded, recorded.samples, len(images.ids) if images else 0),
         )
+
+    def _renewing(self, loaded: LoadedAudit) -> Callable[[], Defense] | None:
+        """Return how to make the defense again, None for one of shipped parts, without a memory."""
+        study = loaded.pristine
+        if study is None or loaded.loaded is None or not _own_parts(study):
+            return None
+
+        def renew() -> Defense:
+            with imported_anew(), untrusted(self.trust or loaded.folder is None):
+                return _copied(study).load_defense(study.xi)
+
+        return renew
 
     def _planned(self, loaded: LoadedAudit) -> Iterator[tuple[Check, str]]:
         """Yield the checks that mean something, with why one is not made."""
@@ -295,7 +325,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             return
         spent = 0
         for check in checks(loaded.evaluation, verb=loaded.verb, only=self.only):
-            price = check.cost(loaded.evaluation)
+            price = check.price(loaded.evaluation, self._probed(loaded.evaluation))
             if not check.is_free and loaded.loaded is None:
                 yield check, loaded.refused or "the records do not say how the run was made"
             elif check.thorough and not self.thorough:
@@ -375,8 +405,50 @@ def _finding(
     check: Check, row: Mapping[str, Any], values: Sequence[Value], settings: Mapping[str, Any]
 ) -> Finding:
     if row["open"]:
-        return open_question(f"not measured: {row['open']}", settle=check.settle)
+        return open_question(f"not measured: {row['open']}")
     return check.finding(Measured(values), settings["evaluation"])
+
+
+_PARTS = ("defense", "classifier", "denoiser", "boost")
+
+
+def _own_parts(study: Robustness) -> list[str]:
+    """Return the parts of a defense that are somebody's code."""
+    parts = {name: getattr(study, name) for name in _PARTS}
+    return [
+        name
+        for name, part in parts.items()
+        if part is not None and (not isinstance(part, str) or names_code(part))
+    ]
+
+
+def _copied(study: Robustness) -> Robustness:
+    """Return a study with copies of the objects of its defense, where they can be copied."""
+    copies = {}
+    for name in _own_parts(study):
+        part = getattr(study, name)
+        if not isinstance(part, str):
+            try:
+                copies[name] = copy.deepcopy(part)
+            except Exception:  # somebody's object may hold anything
+                continue
+    return replace(study, **copies) if copies else study
+
+
+def _others(loaded: LoadedAudit, used: Sequence[int], count: int) -> Images | None:
+    """Return images of the split of a run, spread over it, that the run did not take."""
+    assert loaded.study is not None
+    source = find_dataset(loaded.study.dataset)
+    split: Split = "train" if loaded.evaluation["subset"].partition("/")[0] == "train" else "test"
+    size = (source.sizes() if source.sizes is not None else source.info.splits)[split]
+    places = torch.arange(size, dtype=torch.int64, device="cpu")
+    ids = places if source.ids is None else source.ids
+    free = places[~torch.isin(ids, torch.tensor(used))]
+    count = min(count, len(free))
+    if not count:
+        return None
+    chosen = [int(free[k * len(free) // count]) for k in range(count)]
+    return images_at(source, split, torch.tensor(chosen))
 
 
 def _row(check: str, why: str = "", fault: str = "") -> dict[str, Any]:

@@ -3,7 +3,8 @@
 An attack that was given another unit, projects to nothing or stops halfway changes images by less
 than it may. The images that it leaves are then robust to less than is claimed; of these the
 largest change, in units of the radius, is looked at. One that changes images by more claims too
-little.
+little. Images that are left as they were, as by an attack that was given the first batch only,
+count as robust to nothing.
 
 What to do: print the largest change of the images that the attack returns.
 """
@@ -23,6 +24,7 @@ from advpure.analysis.audit.check import (
 from advpure.analysis.audit.evaluation import Evaluation
 
 _LEAST, _ROUNDING = 0.9, 1e-4
+_NOTHING, _SHARE = 0.01, 0.1
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
@@ -45,6 +47,11 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     told = f"the {len(kept)} images that are left were changed by {typical:.3g} epsilon (median)"
     if typical < _LEAST:
         return failed(told, typical, n=len(kept))
+    untouched = sum(size < _NOTHING for size in kept)
+    if untouched:
+        told = f"{untouched} of the {len(kept)} images that are left were not changed"
+        done = failed if untouched > max(1.0, _SHARE * len(kept)) else open_question
+        return done(told, untouched / len(kept), n=len(kept))
     if len(kept) < 2:
         return (
             open_question(told, typical, n=len(kept))
@@ -58,7 +65,7 @@ CHECK = Check(
     name="ball-used",
     about="images that are left were changed by as much as the ball allows, and no more",
     source="[Carlini2019]",
-    threshold="median change below 0.9* or any above 1 epsilon",
+    threshold="median change below 0.9*, any above 1 epsilon, or more than 1 and 10 %* unchanged",
     measure=_measure,
     judge=_judge,
     settle="advpure attack with --attack standard, and compare",

@@ -53,6 +53,7 @@ CHECK = Check(
     threshold="more than a quarter* left; more than a tenth* is inconclusive",
     needs="attack",
     cost=lambda settings: min(own_cost(settings), most(settings)) + 10,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="run again with --attack standard and --eps 0.49",

@@ -1,0 +1,83 @@
+"""The images that are reported are like those that are not.
+
+Images that were chosen because the defense gets them right, an easy part of the data set, or a
+defense that knows the ones that it is tested on: all three show when other images of the same
+split, of the same classes, are asked. Their clean margins, and what a short attack leaves of them
+(ten steps of PGD on the margin), are compared with those of the reported images.
+
+What to do: choose images by their number alone, `--subset every-20th`, before anything is run.
+"""
+
+from collections.abc import Iterator
+
+from scipy.stats import mannwhitneyu
+
+from advpure.analysis.audit.check import (
+    Check,
+    Finding,
+    Measured,
+    Settings,
+    Value,
+    failed,
+    is_fixed,
+    open_question,
+    passed,
+)
+from advpure.analysis.audit.evaluation import Evaluation
+from advpure.data import Images
+
+_ALPHA, _DRAWS = 1e-3, 4
+
+
+def _measure(evaluation: Evaluation) -> Iterator[Value]:
+    batch, others = evaluation.batch, evaluation.left_out
+    if others is None:
+        return
+    for name, seen in (("reported", batch), ("others", others)):
+        margins = evaluation.margins(seen.images, seen)
+        for k, margin in enumerate((-margins).tolist()):
+            yield Value(f"{name} margin", k, margin)
+        for k, right in enumerate(_attacked(evaluation, seen).values()):
+            yield Value(f"{name} attacked", k, right)
+
+
+def _attacked(evaluation: Evaluation, seen: Images) -> dict[int, float]:
+    more = {} if evaluation.fixed else {"eot": 2}
+    size = evaluation.eps / 4
+    made = evaluation.attack("pgd", seen, steps=10, step_size=size, loss="margin", **more)
+    return evaluation.right(made.images, seen, _DRAWS)
+
+
+def _judge(numbers: Measured, settings: Settings) -> Finding:
+    if not numbers.has("others margin"):
+        return open_question("the data set has no other images of these classes")
+    gaps = {}
+    for what in ("margin", "attacked"):
+        own, other = numbers.values(f"reported {what}"), numbers.values(f"others {what}")
+        gaps[what] = float(mannwhitneyu(own, other, alternative="greater").pvalue)
+    n, found = len(numbers.values("reported margin")), min(gaps.values())
+    own_share, others_share = numbers.mean("reported attacked"), numbers.mean("others attacked")
+    own_right, others_right = (
+        sum(each > 0 for each in numbers.values(f"{name} margin"))
+        / len(numbers.values(f"{name} margin"))
+        for name in ("reported", "others")
+    )
+    told = (
+        f"clean {100 * own_right:.0f} and under a short attack {100 * own_share:.0f} % right, of "
+        f"other images {100 * others_right:.0f} and {100 * others_share:.0f} % (p {found:.2g})"
+    )
+    return (failed if found < _ALPHA else passed)(told, own_share - others_share, n=n)
+
+
+CHECK = Check(
+    name="other-images",
+    about="other images of the data set are no harder than the reported ones",
+    source="[Carlini2019]",
+    threshold="smaller clean margins, or fewer right under a short attack, by a one-sided rank "
+    "test at 0.1 %*",
+    needs="attack",
+    cost=lambda settings: 28 if is_fixed(settings) else 60,
+    measure=_measure,
+    judge=_judge,
+    settle="choose images by their number alone, --subset every-20th",
+)
