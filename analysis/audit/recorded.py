@@ -73,6 +73,11 @@ class Recorded:
         return {row["sample"]: row[column] for row in rows}
 
     @property
+    def follows_gradients(self) -> bool:
+        """Whether the attack asked for a gradient of any image."""
+        return any(self.attacked("backwards").values())
+
+    @property
     def robust(self) -> dict[int, float]:
         """The share of right decisions of every image under attack."""
         return self.shares(ADVERSARIAL)

@@ -313,7 +313,9 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             return None
 
         def renew() -> Defense:
-            with imported_anew(), untrusted(self.trust or loaded.folder is None):
+            trusted = self.trust or loaded.folder is None
+            with imported_anew(), untrusted(trusted), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it was loaded before, which said so
                 return _copied(study).load_defense(study.xi)
 
         return renew

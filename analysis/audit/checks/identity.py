@@ -78,7 +78,7 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     }
     name = max(gaps, key=lambda each: abs(gaps[each].value))
     worst = gaps[name]
-    told = f"under {name} numbers {100 * worst.value:+.1f} points fewer answers are right"
+    told = f"{name} numbers change the share of right answers by {-100 * worst.value:+.1f} points"
     more = {"n": n, "interval": worst.interval}
     apart = worst.interval is not None and (
         worst.interval.low > _TIE or worst.interval.high < -_TIE

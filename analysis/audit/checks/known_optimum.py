@@ -69,6 +69,7 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
     far = moved.abs().amax(1) if evaluation.norm == "linf" else moved.norm(dim=1)
     outside = (result.images.clamp(0, 1) - result.images).abs().amax((1, 2, 3)).double()
     fooled = (model.at(ids=ids)(result.images.clamp(0, 1)).argmax(1) != labels).double()
+    yield Value("gradient", ONE, float(evaluation.recorded.follows_gradients))
     for k, share in enumerate(_SHARES):
         rows = slice(k, None, len(_SHARES))
         yield Value(f"fooled at {share:g}", ONE, float(fooled[rows].mean()))
@@ -121,6 +122,8 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     )
     if max(sizes) > 1 + _ROUNDING or outside > _ROUNDING:
         return failed(f"{told}: outside the ball or the box", max(sizes))
+    if min(solved) < 1.0 and not numbers.one("gradient"):
+        return open_question(f"{told}, without gradients", min(solved))
     return (passed if min(solved) == 1.0 else failed)(told, min(solved))
 
 

@@ -26,7 +26,7 @@ from advpure.analysis.audit.check import (
 from advpure.analysis.audit.evaluation import Evaluation
 from advpure.data import Images
 
-_ALPHA, _DRAWS = 1e-3, 4
+_ALPHA, _OPEN, _DRAWS = 1e-4, 1e-3, 4
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
@@ -66,7 +66,10 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
         f"clean {100 * own_right:.0f} and under a short attack {100 * own_share:.0f} % right, of "
         f"other images {100 * others_right:.0f} and {100 * others_share:.0f} % (p {found:.2g})"
     )
-    return (failed if found < _ALPHA else passed)(told, own_share - others_share, n=n)
+    gap = own_share - others_share
+    if found < _ALPHA:
+        return failed(told, gap, n=n)
+    return (open_question if found < _OPEN else passed)(told, gap, n=n)
 
 
 CHECK = Check(
@@ -74,7 +77,7 @@ CHECK = Check(
     about="other images of the data set are no harder than the reported ones",
     source="[Carlini2019]",
     threshold="smaller clean margins, or fewer right under a short attack, by a one-sided rank "
-    "test at 0.1 %*",
+    "test at 0.01 %*; at 0.1 %* it is inconclusive",
     needs="attack",
     cost=lambda settings: 28 if is_fixed(settings) else 60,
     measure=_measure,
