@@ -26,6 +26,7 @@ _FILES = (
     "zero-gradient",
     "silent-success",
     "claimed-success",
+    "margin-falls",
     "ball-used",
     "noise-baseline",
     "step-budget",

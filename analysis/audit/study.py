@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import CellType, FunctionType
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -58,6 +59,8 @@ _SHARED = (*(each.name for each in fields(RobustnessSettings)), "seed")
 _TOGETHER, _LEAST, _OF_RUN = 840, 440, 800
 """Passes of one image: of evaluation and probes together, which is half of what the README's first
 run may take, 20 images of 2000 evaluations; of the probes at least; and of those of a run."""
+_TIMES = 3
+"""Images that an evaluation left out, for each that probes are made on."""
 _BUDGET = 400
 """Passes an image of the standard attack in an evaluation that an audit makes."""
 
@@ -237,7 +240,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
         settings = loaded.evaluation
         count = self._probed(settings)
         passes = sum(
-            check.price(settings, count) for check, why in self._planned(loaded) if not why
+            check.price(_priced(loaded), count) for check, why in self._planned(loaded) if not why
         )
         own = 0
         if loaded.folder is None:
@@ -303,7 +306,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             kept=records.kept,
             fault=fault,
             renew=self._renewing(loaded),
-            others=lambda: _others(loaded, recorded.samples, len(images.ids) if images else 0),
+            others=lambda: _others(loaded, recorded.samples, _TIMES * len(images.ids) if images else 0),
         )
 
     def _renewing(self, loaded: LoadedAudit) -> Callable[[], Defense] | None:
@@ -327,7 +330,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             return
         spent = 0
         for check in checks(loaded.evaluation, verb=loaded.verb, only=self.only):
-            price = check.price(loaded.evaluation, self._probed(loaded.evaluation))
+            price = check.price(_priced(loaded), self._probed(loaded.evaluation))
             if not check.is_free and loaded.loaded is None:
                 yield check, loaded.refused or "the records do not say how the run was made"
             elif check.thorough and not self.thorough:
@@ -411,6 +414,11 @@ def _finding(
     return check.finding(Measured(values), settings["evaluation"])
 
 
+def _priced(loaded: LoadedAudit) -> Mapping[str, Any]:
+    """Return the settings of an evaluation, with whether its images are kept."""
+    return {**loaded.evaluation, "kept": loaded.folder is None}
+
+
 _PARTS = ("defense", "classifier", "denoiser", "boost")
 
 
@@ -431,10 +439,25 @@ def _copied(study: Robustness) -> Robustness:
         part = getattr(study, name)
         if not isinstance(part, str):
             try:
-                copies[name] = copy.deepcopy(part)
+                copies[name] = _copy(part)
             except Exception:  # somebody's object may hold anything
                 continue
     return replace(study, **copies) if copies else study
+
+
+def _copy(part: Any) -> Any:
+    """Return a copy of an object, of a function with what it holds and the globals it changes."""
+    if not isinstance(part, FunctionType):
+        return copy.deepcopy(part)
+    holds = tuple(CellType(_copy(each.cell_contents)) for each in part.__closure__ or ())
+    names = {*part.__code__.co_names} & {*part.__globals__}
+    own = {name: part.__globals__[name] for name in names}
+    changed = {name: copy.deepcopy(v) for name, v in own.items() if isinstance(v, _CHANGING)}
+    known = {**part.__globals__, **changed}
+    return FunctionType(part.__code__, known, part.__name__, part.__defaults__, holds)
+
+
+_CHANGING = (list, dict, set, Tensor)
 
 
 def _others(loaded: LoadedAudit, used: Sequence[int], count: int) -> Images | None:

@@ -4,7 +4,7 @@ An attack that was given another unit, projects to nothing or stops halfway chan
 than it may. The images that it leaves are then robust to less than is claimed; of these the
 largest change, in units of the radius, is looked at. One that changes images by more claims too
 little. Images that are left as they were, as by an attack that was given the first batch only,
-count as robust to nothing.
+count as robust to nothing. Images that are kept are measured, whatever the attack says.
 
 What to do: print the largest change of the images that the attack returns.
 """
@@ -30,7 +30,13 @@ _NOTHING, _SHARE = 0.01, 0.1
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     recorded, norm = evaluation.recorded, evaluation.norm
     robust = recorded.robust
-    for i, size in recorded.attacked("linf" if norm == "linf" else "l2").items():
+    sizes = recorded.attacked("linf" if norm == "linf" else "l2")
+    kept = None if evaluation.images is None else evaluation.kept_adversarial
+    if kept is not None:
+        moved = (kept - evaluation.batch.images).double().flatten(1)
+        far = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
+        sizes |= dict(zip(evaluation.batch.ids.tolist(), far.tolist(), strict=True))
+    for i, size in sizes.items():
         yield Value("size", i, size / evaluation.eps)
         yield Value("left", i, float(robust[i] > 0))
 

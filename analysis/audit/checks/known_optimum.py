@@ -42,25 +42,25 @@ _ROUNDING = 1e-4
 
 
 class _Linear(nn.Module):
-    """Two classes by the sign of w . (x - 1/2)."""
+    """Two classes by the sign of w . (x - c)."""
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, centre: Tensor) -> None:
         super().__init__()
-        self.weights = weights
+        self.weights, self.centre = weights, centre
         self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, 3], the last class far away."""
-        score = ((images - 0.5) * self.weights).sum((1, 2, 3))
+        score = ((images - self.centre) * self.weights).sum((1, 2, 3))
         return torch.stack([-score, score, -1e3 - 0 * score], dim=1)
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     eps = min(evaluation.eps, _WIDEST)
-    weights = _weights(tuple(evaluation.batch.images.shape[1:]))
-    images, labels, ids = _around(weights, eps, evaluation.norm)
+    weights, centre = _linear(tuple(evaluation.batch.images.shape[1:]))
+    images, labels, ids = _around(weights, centre, eps, evaluation.norm)
     chosen, run = _chosen(evaluation, eps), find(evaluation.attack_name)
-    model = Defense(Purifier("none", Chain()), _Linear(weights).eval(), xi=RandomnessConfig(0))
+    model = Defense(Purifier("none", Chain()), _Linear(weights, centre), xi=RandomnessConfig(0))
     try:
         result: Any = run(model.at(ids=ids), images, labels, chosen, ids=ids)
     except Exception:  # somebody's attack may ask a model for anything
@@ -77,14 +77,15 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
         yield Value(f"outside at {share:g}", ONE, float(outside[rows].max()))
 
 
-def _weights(shape: tuple[int, ...]) -> Tensor:
-    """Return weights [C, H, W] of either sign and of sizes exp(z), z normal."""
+def _linear(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return weights [C, H, W] of either sign, sizes exp(z), z normal, and points of the border."""
     xi = RandomnessConfig(0, "counter").fold("audit", "optimum")
     sizes = xi.normal([0], "forward", 0, shape)[0].exp()
-    return torch.where(xi.uniform([0], 0, shape)[0] < 0.5, -sizes, sizes)
+    signs = torch.where(xi.uniform([0], 0, shape)[0] < 0.5, -1.0, 1.0)
+    return signs * sizes, 0.25 + 0.5 * xi.uniform([1], 0, shape)[0]
 
 
-def _around(weights: Tensor, eps: float, norm: str) -> Images:
+def _around(weights: Tensor, centre: Tensor, eps: float, norm: str) -> Images:
     """Return images of both classes that need the shares of the ball in turn, in one batch."""
     xi = RandomnessConfig(0, "counter").fold("audit", "optimum")
     ids = torch.arange(2 * _IMAGES, dtype=torch.int64, device="cpu")
@@ -93,7 +94,7 @@ def _around(weights: Tensor, eps: float, norm: str) -> Images:
     jitter = 0.1 * (xi.uniform(ids, 1, tuple(weights.shape)) - 0.5)
     along = (jitter * weights).sum((1, 2, 3), keepdim=True) / weights.square().sum()
     reach = eps * torch.tensor(_SHARES).repeat(_IMAGES) * (2 * labels - 1)
-    return Images(0.5 + reach.reshape(-1, 1, 1, 1) * way + jitter - along * weights, labels, ids)
+    return Images(centre + reach.reshape(-1, 1, 1, 1) * way + jitter - along * weights, labels, ids)
 
 
 def _chosen(evaluation: Evaluation, eps: float) -> Any:

@@ -25,7 +25,7 @@ from advpure.analysis.audit.check import (
     failed,
     passed,
 )
-from advpure.analysis.audit.evaluation import Evaluation
+from advpure.analysis.audit.evaluation import Evaluation, every_third
 from advpure.analysis.robustness.protocol import purified
 from advpure.data import Images
 
@@ -36,7 +36,8 @@ _TIMES = {"others": 2.0, "shifted": 4.0}
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     batch, others = evaluation.batch, evaluation.left_out
     name = "shifted" if others is None else "others"
-    if others is None:
+    others = batch if others is None else every_third(others)
+    if name == "shifted":
         others = batch._replace(images=shifted(batch.images))
     for kind, seen in (("reported", batch), (name, others)):
         moved = _moved(evaluation, seen)
