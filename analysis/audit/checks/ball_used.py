@@ -5,6 +5,7 @@ than it may. The images that it leaves are then robust to less than is claimed; 
 largest change, in units of the radius, is looked at. One that changes images by more claims too
 little. Images that are left as they were, as by an attack that was given the first batch only,
 count as robust to nothing. Images that are kept are measured, whatever the attack says.
+It misses an attack that moves images by the whole radius in no direction (`stronger-attack`).
 
 What to do: print the largest change of the images that the attack returns.
 """
@@ -22,6 +23,7 @@ from advpure.analysis.audit.check import (
     passed,
 )
 from advpure.analysis.audit.evaluation import Evaluation
+from advpure.attacks.engines.contract import is_engine
 
 _LEAST, _ROUNDING = 0.9, 1e-4
 _NOTHING, _SHARE = 0.01, 0.1
@@ -56,7 +58,8 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     untouched = sum(size < _NOTHING for size in kept)
     if untouched:
         told = f"{untouched} of the {len(kept)} images that are left were not changed"
-        done = failed if untouched > max(1.0, _SHARE * len(kept)) else open_question
+        is_many = untouched > max(1.0, _SHARE * len(kept))
+        done = failed if is_many and not is_engine(settings["attack"]["name"]) else open_question
         return done(told, untouched / len(kept), n=len(kept))
     if len(kept) < 2:
         return (
@@ -71,7 +74,8 @@ CHECK = Check(
     name="ball-used",
     about="images that are left were changed by as much as the ball allows, and no more",
     source="[Carlini2019]",
-    threshold="median change below 0.9*, any above 1 epsilon, or more than 1 and 10 %* unchanged",
+    threshold="median change below 0.9*, any above 1 epsilon, or more than 1 and 10 %* unchanged, which of an attack of "
+    "another library is inconclusive",
     measure=_measure,
     judge=_judge,
     settle="advpure attack with --attack standard, and compare",

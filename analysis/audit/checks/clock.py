@@ -5,6 +5,8 @@ the decision see two models, and nobody can repeat either. The model is asked un
 put forward by seconds and by a day. One that answers two equal calls differently is made again
 twice: copies that agree have a generator of their own, which is a question of keys; others draw
 from the clock or from the system.
+It misses clocks that compiled code reads, unless the records were made under another hour
+(`reproducible`).
 
 What to do: draw from torch's global generator, or take `(images, ids, randomness)`.
 """

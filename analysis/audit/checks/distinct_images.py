@@ -5,6 +5,7 @@ count as cases of their own and make intervals too narrow; easy ones among them 
 defense. Among the images that probes are made on, those that differ by less than five grey levels
 and by a tenth of what two images usually do are copies as well, also where one is turned over or
 moved by a pixel.
+It misses copies in other colours or sizes.
 
 What to do: remove copies; `--subset` chooses images by id.
 """

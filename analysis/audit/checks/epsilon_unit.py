@@ -4,6 +4,7 @@
 Below half a grey level of an 8-bit image no changed image can even be stored; from 0.5 on (linf)
 every image can be made grey, and no classifier has anything to see. A radius of linf that is used
 for l2 is smaller by the root of the number of pixels: its ball lies within that of linf.
+It misses a factor of 2, as of images in [-1, 1], that the settings do not show (`ball-used`).
 
 What to do: radii are in [0, 1] units of a pixel; write 8/255, and multiply by 2 what a paper
 states for images in [-1, 1] only after halving it.

@@ -4,6 +4,7 @@ Rows that are missing from the middle were taken out, or skipped where something
 leaves out what does not fit reports another set than he names. Rows that are missing at the end
 are of a run that is not over, which is open until it is. A decision and its margin say the same;
 rows where they do not were edited.
+It misses images that were left out before the run (`other-images`).
 
 What to do: the same command goes on; delete the folder of a run whose rows were edited.
 """

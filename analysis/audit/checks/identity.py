@@ -5,6 +5,7 @@ image, or the label, by its number answers right whatever the attack did. Attack
 mixtures with an image of another class, are shown under their own numbers, each under that of
 another image, and under numbers that no image has: a model without randomness has to answer the
 same, a random one as often right.
+It misses a lookup by something else, such as the place in the batch (`reproducible`).
 
 What to do: let the model take images alone; use ids for noise only.
 """

@@ -6,6 +6,7 @@ own attack, in one batch: one that projects to nothing, in another norm or onto 
 steps that do not arrive, has a wrong sign or stops with the first image fails there, where no
 network is to blame. The weights differ in size, so that a ball of another norm holds no optimum.
 What it returns must lie inside the ball and the box.
+It misses what needs a network to show, such as a gradient that is scaled by the batch.
 
 What to do: print the size of what the attack returns; `docs/new-attack.md`.
 """

@@ -6,6 +6,7 @@ are wrong in the same way for both looks robust to what it never saw. A constant
 answer and label, or classes that changed places, is how that shows. Images that are copies of those
 of a known data set have to have their labels there: answers of a model are no labels. A few pixels
 that have one value in each class, another for each, write the label into the image.
+It misses labels that were made by a model, for images of nobody else.
 
 What to do: compare a few images with their labels by eye.
 """

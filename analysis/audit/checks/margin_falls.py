@@ -4,6 +4,7 @@ An image that the attack leaves has, at least, a smaller margin than before. Whe
 to the last bit although the image was changed, the defense answers for another image: one that it
 looked up or projected onto, or a clean one that was decided in the place of the attacked one. Where
 it grows, the attack walks downhill.
+It misses a lookup that gives back the clean image in part.
 
 What to do: decide the images that the attack returns; look for a sign or a gradient that is wrong.
 """
@@ -30,8 +31,9 @@ _MOST, _FRESH, _FEW = 0.25, 0.5, 3
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     recorded = evaluation.recorded
     clean, attacked = recorded.mean_margins(CLEAN), recorded.mean_margins(ADVERSARIAL)
+    moved, before = recorded.attacked("linf"), recorded.clean
     for i, right in recorded.robust.items():
-        if right > 0 and recorded.clean[i] > 0:
+        if right > 0 and before[i] > 0 and moved.get(i, 1.0) > 0:
             yield Value("fall", i, clean[i] - attacked[i])
             yield Value("margin", i, abs(clean[i]))
 

@@ -4,6 +4,8 @@ A purifier that pulls towards the images that it is tested on (a projection onto
 neighbour, a generator fitted to them) takes every attack back, and would do nothing of the kind
 for other images. How far it moves an image that the evaluation reports is compared with how far it
 moves other images of the data set, or, where there are none, the same ones shifted by a pixel.
+It misses a defense that is one function from images to logits (`other-images`), and a purifier
+that knows the whole split.
 
 What to do: build the purifier from training images; evaluate on images that it has never seen.
 """

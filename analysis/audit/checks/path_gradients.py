@@ -5,6 +5,7 @@ classes, at the edge of the ball, or for some images only. At the attacked image
 of one step of the whole radius) and close to the border on the way to an image of another class,
 slopes along the gradient's own signs and along a random direction are compared with what the
 gradient says, image by image.
+It misses a gradient that turns in a thin shell elsewhere, or for one image of ten.
 
 What to do: `advpure check-grad`; let one backward pass serve all images.
 """

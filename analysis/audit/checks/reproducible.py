@@ -4,6 +4,7 @@ A defense that remembers queries, counts them, or looks at the clock is one func
 attacked and another one later. It is made again from its code, asked about the attacked images
 first and the clean ones last, in reverse, and its margins are compared with the recorded ones.
 Rows that were edited, and weights that changed since, show in the same way.
+It misses a memory outside the program (a file, a server, a module of an installed package).
 
 What to do: keep nothing between two calls; run again.
 """

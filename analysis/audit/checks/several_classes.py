@@ -3,6 +3,7 @@
 Where all images have one label, a model that always gives that answer is perfectly robust, and
 nothing is learned of one that does not. A folder that is sorted by class gives such images when
 the first ones are taken.
+It misses easy classes that were chosen, of which there are several.
 
 What to do: `--subset every-20th`, or shuffle before a run.
 """

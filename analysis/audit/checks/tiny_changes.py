@@ -4,6 +4,8 @@ A hundred-thousandth of the range of a pixel is far below a grey level. A model 
 otherwise then recognises the very bytes of an image (a lookup of test images, noise that is seeded
 by the image, a test for values off the grid of 8 bits): its answer to a clean image is another
 function than the one that an attack meets.
+It misses a lookup with a tolerance, which `memorised-images`, `margin-falls` and `other-images`
+look for.
 
 What to do: let nothing depend on the exact bits of an image.
 """

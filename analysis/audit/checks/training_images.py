@@ -3,6 +3,7 @@
 Networks know what they were trained on: classifiers are surer there, purifiers nearer. The subset
 that a run names says so, and images of somebody's own are looked for, by pixel, among the training
 images of the known data sets of their shape.
+It misses copies that were resized or compressed, and networks trained on the test split.
 
 What to do: leave out `--subset train`; take images of the test split.
 """
