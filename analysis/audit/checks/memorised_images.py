@@ -3,9 +3,8 @@
 A purifier that pulls towards the images that it is tested on (a projection onto them, a nearest
 neighbour, a generator fitted to them) takes every attack back, and would do nothing of the kind
 for other images. How far it moves an image that the evaluation reports is compared with how far it
-moves other images of the data set, or, where there are none, the same ones shifted by a pixel.
-It misses a defense that is one function from images to logits (`other-images`), and a purifier
-that knows the whole split.
+moves other images of the data set, where there are any, and the same ones shifted by a pixel.
+It misses a defense that is one function from images to logits (`other-images`).
 
 What to do: build the purifier from training images; evaluate on images that it has never seen.
 """
@@ -33,17 +32,16 @@ from advpure.data import Images
 
 _ALPHA, _LARGE = 1e-3, 0.05
 _TIMES = {"others": 2.0, "shifted": 4.0}
+_WORDS = {"others": "other images of the data set", "shifted": "the same shifted by a pixel"}
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
     batch, others = evaluation.batch, evaluation.left_out
-    name = "shifted" if others is None else "others"
-    others = batch if others is None else every_third(others)
-    if name == "shifted":
-        others = batch._replace(images=shifted(batch.images))
-    for kind, seen in (("reported", batch), (name, others)):
-        moved = _moved(evaluation, seen)
-        for k, value in enumerate(moved.tolist()):
+    seen = {"reported": batch, "shifted": batch._replace(images=shifted(batch.images))}
+    if others is not None:
+        seen["others"] = every_third(others)
+    for kind, images in seen.items():
+        for k, value in enumerate(_moved(evaluation, images).tolist()):
             yield Value(kind, k, value)
     far = (batch.images - batch.images.roll(1, 0)).square().flatten(1).mean(1).sqrt()
     yield Value("apart", ONE, float(far.median()))
@@ -62,14 +60,19 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def _judge(numbers: Measured, settings: Settings) -> Finding:
-    kind = "others" if numbers.has("others") else "shifted"
-    own, other = numbers.values("reported"), numbers.values(kind)
-    a, b, apart = statistics.median(own), statistics.median(other), numbers.one("apart")
-    words = {"others": "other images of the data set", "shifted": "them shifted by a pixel"}[kind]
-    told = f"reported images are moved by {a:.2g} (median), {words} by {b:.2g}"
-    is_far = b > _TIMES[kind] * a and b - a > _LARGE * apart
-    test = mannwhitneyu(own, other, alternative="less")
-    return (failed if is_far and test.pvalue < _ALPHA else passed)(told, a, n=len(own))
+    own, apart = numbers.values("reported"), numbers.one("apart")
+    a = statistics.median(own)
+    told = f"reported images are moved by {a:.2g} (median)"
+    is_known = False
+    for kind, times in _TIMES.items():
+        if numbers.has(kind):
+            other = numbers.values(kind)
+            b = statistics.median(other)
+            told += f", {_WORDS[kind]} by {b:.2g}"
+            test = mannwhitneyu(own, other, alternative="less")
+            is_far = b > times * a and b - a > _LARGE * apart
+            is_known |= bool(is_far and test.pvalue < _ALPHA)
+    return (failed if is_known else passed)(told, a, n=len(own))
 
 
 CHECK = Check(
@@ -80,7 +83,7 @@ CHECK = Check(
     "images, and a one-sided rank test at 0.1 %*",
     needs="model",
     applies=lambda settings: (settings.get("defense") or {}).get("purifier") != "none",
-    cost=lambda settings: 2,
+    cost=lambda settings: 3,
     measure=_measure,
     judge=_judge,
     settle="evaluate on images that the purifier was not made from",
