@@ -189,7 +189,7 @@ def _from_file(place: str, subject: str) -> ModuleType:
         raise BadInput(subject, f"names no file, there is no {place}", hint)
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode() + _digest(path).encode()).hexdigest()
-    name = f"advpure_own_{path.stem}_{digest[:12]}"
+    name = f"{OWN}{path.stem}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -232,6 +232,24 @@ def _forget_helpers(folder: Path) -> None:
             del _HELPERS[name]
             sys.modules.pop(name, None)
     importlib.invalidate_caches()
+
+
+OWN = "advpure_own_"
+"""How the names of modules begin that were files."""
+
+
+@contextmanager
+def imported_anew() -> Iterator[None]:
+    """Import code of files again inside, with nothing that it remembered; then take back the old.
+
+    Modules of packages stay as they are.
+    """
+    kept = {name: sys.modules.pop(name) for name in [*sys.modules] if name.startswith(OWN)}
+    kept |= {name: sys.modules.pop(name) for name in [*_HELPERS] if name in sys.modules}
+    try:
+        yield
+    finally:
+        sys.modules.update(kept)
 
 
 def _file_sha256(path: Path) -> str:

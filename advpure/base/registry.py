@@ -10,6 +10,7 @@ objects.
 
 import difflib
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Registry(Generic[T]):
         """Start with no entries."""
         self.kind, self.group, self.adapt = kind, group, adapt
         self._entries: dict[str, _Entry[T]] = {}
-        self._adapted: dict[tuple[str, str], T] = {}
+        self._adapted: dict[tuple[str, str], tuple[object, T]] = {}
         self._is_complete = group is None
 
     def register(self, name: str, target: str | T, *, about: str = "") -> None:
@@ -148,17 +149,17 @@ class Registry(Generic[T]):
         return source_sha256(importlib.import_module(module))
 
     def _adapt(self, code: "Code") -> T:
-        """Turn foreign code into an entry, of named code once for each state of its source."""
+        """Turn foreign code into an entry, of named code once for each import of its source."""
         assert self.adapt is not None
-        key = (code.name, code.sha256)
+        key, origin = (code.name, code.sha256), sys.modules.get(code.module)
         is_named = ":" in code.name or code.name in self._entries
-        if is_named and key in self._adapted:
-            return self._adapted[key]
+        if is_named and key in self._adapted and self._adapted[key][0] is origin:
+            return self._adapted[key][1]
         module, _, function = self.adapt.partition(":")
         make: Callable[[Code], T] = getattr(importlib.import_module(module), function)
         made = make(code)
         if is_named:
-            self._adapted[key] = made
+            self._adapted[key] = (origin, made)
         return made
 
     def _complete(self) -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.errors import BadInput
 from advpure.base.imports import Code
 from advpure.base.registry import Registry
 from advpure.base.validation import LARGEST, shown, whole, words
-from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit, Source
+from advpure.data.base import Dataset, DatasetInfo, Images, RawSplit, Source, Split
 from advpure.data.own import GIVEN, adapt, is_place, open_place
 from advpure.data.subsets import parse_subset
 
@@ -98,6 +100,11 @@ def load_images(
                 " or ".join(filter(None, (f"use 1 to {len(indices)}", source.more()))),
             )
         indices = indices[:n]
+    return images_at(source, split, indices)
+
+
+def images_at(source: Dataset, split: Split, indices: Tensor) -> Images:
+    """Return the images at some positions, int64 [n], of a split."""
     if source.pick is not None:
         raw = source.pick(split, indices)
     else:

@@ -129,6 +129,7 @@ class Check:
         needs: What it asks beside the records.
         applies: Whether it means something for an evaluation of these settings.
         cost: Passes through the defense for one image, at most.
+        images: How many images it looks at, at most; 0 for all that probes are made on.
         thorough: Whether it costs too much for the default tier.
         measure: What it asks of an evaluation.
         judge: The verdict on its numbers, with the settings of the evaluation.
@@ -143,6 +144,7 @@ class Check:
     needs: Needs = "records"
     applies: Callable[[Settings], bool] = _always
     cost: Callable[[Settings], int] = _free
+    images: int = 0
     thorough: bool = False
     measure: Callable[["Evaluation"], Iterator[Value]]
     judge: Callable[[Measured, Settings], Finding]
@@ -157,6 +159,11 @@ class Check:
     def page(self) -> str:
         """Where it is explained."""
         return f"docs/audit.md#{self.name}"
+
+    def price(self, settings: Settings, count: int) -> int:
+        """Return passes for each of `count` images that cost as much as those of its own."""
+        own = min(self.images or count, count)
+        return -(-self.cost(settings) * own // max(count, 1))
 
     def finding(self, numbers: Measured, settings: Settings) -> Finding:
         """Return the verdict, with the check's own way to settle it where it says none."""

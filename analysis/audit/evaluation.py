@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.audit.check import is_fixed, is_random
+from advpure.analysis.audit.origins import Origin, origins
 from advpure.analysis.audit.recorded import Recorded
 from advpure.analysis.robustness.protocol import ADVERSARIAL, sampled
 from advpure.analysis.robustness.study import LoadedRobustness
@@ -34,6 +35,11 @@ INSIDE = 0.02
 """How far from black and white the points are at which slopes are measured."""
 
 
+def every_third(images: Images) -> Images:
+    """Return every third of some images, of those that an evaluation left out as many as probed."""
+    return Images(*(part[::3] for part in images))
+
+
 @dataclass(kw_only=True)
 class Evaluation:
     """What checks may ask.
@@ -44,6 +50,8 @@ class Evaluation:
         images: The images that probes are made on.
         kept: Returns the adversarial image of a sample that the run kept, None where it kept none.
         fault: A flaw for which the model was refused, one of `FAULTS`; empty where it was not.
+        renew: Makes the defense again, with nothing that it may have remembered.
+        others: Loads images of the same split that the evaluation left out, None for none.
         forwards: Passes through the defense so far, of all images.
         backwards: Backward passes so far.
     """
@@ -53,6 +61,8 @@ class Evaluation:
     images: Images | None = None
     kept: Callable[[int], Tensor | None] = lambda sample: None
     fault: str = ""
+    renew: Callable[[], Defense] | None = None
+    others: Callable[[], Images | None] = lambda: None
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
 
@@ -94,6 +104,19 @@ class Evaluation:
         parts = (self.defense.purifier.model, self.defense.classifier)
         return not any(isinstance(each, OwnModel) and each.draws == "fresh" for each in parts)
 
+    @property
+    def new_defense(self) -> Defense:
+        """A new copy of the defense; the defense itself where it cannot be made again."""
+        return self.defense if self.renew is None else self.renew()
+
+    def decided(self, points: Tensor, batch: Images, defense: Defense | None = None) -> Tensor:
+        """Return logits [B, classes], float64, of the first decision, of a copy or the defense."""
+        assert self.loaded is not None
+        self.count(len(points))
+        view = self.loaded.decisions.views(defense or self.defense, batch.ids)[0]
+        with torch.no_grad():  # a decision, not a gradient
+            return view(points).double().cpu()
+
     @cached_property
     def before(self) -> dict[int, float]:
         """The share of right decisions of every image of `batch` under attack, as recorded."""
@@ -111,11 +134,18 @@ class Evaluation:
         return self.some([i for i, right in self.before.items() if right > 0])
 
     @cached_property
+    def kept_adversarial(self) -> Tensor | None:
+        """The images that the attack made of those of `batch`, where the run kept them."""
+        kept = [self.kept(i) for i in self.batch.ids.tolist()]
+        if any(each is None for each in kept):
+            return None
+        return torch.stack([each for each in kept if each is not None]).to(self.batch.images)
+
+    @cached_property
     def adversarial(self) -> Tensor:
         """The images that the attack made of those of `batch`: kept ones, else crafted again."""
-        kept = [self.kept(i) for i in self.batch.ids.tolist()]
-        if all(each is not None for each in kept):
-            return torch.stack([each for each in kept if each is not None])
+        if self.kept_adversarial is not None:
+            return self.kept_adversarial
         assert self.loaded is not None
         run = self.loaded.attacks[ADVERSARIAL]
         view = self.defense.at(ids=self.batch.ids)
@@ -164,9 +194,11 @@ class Evaluation:
         logits = self.answers(points, batch.ids, draw)
         return LOSSES["margin"](logits, batch.labels, False)
 
-    def right(self, points: Tensor, batch: Images) -> dict[int, float]:
+    def right(
+        self, points: Tensor, batch: Images, fresh: int = FRESH_DECISIONS
+    ) -> dict[int, float]:
         """Return the share of right decisions of points [B, C, H, W], in draws of the audit."""
-        draws: list[int | None] = [None] if self.fixed else list(range(FRESH_DECISIONS))
+        draws: list[int | None] = [None] if self.fixed else list(range(fresh))
         labels, total = batch.labels.cpu(), torch.zeros(len(batch.ids))
         for draw in draws:
             self.count(len(points))
@@ -217,6 +249,23 @@ class Evaluation:
     def attack_name(self) -> str:
         """The name of the evaluation's attack."""
         return str(self.settings["attack"]["name"])
+
+    @cached_property
+    def left_out(self) -> Images | None:
+        """Images of the same split and classes that the evaluation left out; None for none."""
+        found = self.others()
+        if found is None:
+            return None
+        known = torch.isin(found.labels, self.batch.labels.cpu())
+        if not bool(known.any()):
+            return None
+        images, labels, ids = (part[known] for part in found)
+        return Images(images.to(self.batch.images), labels.to(self.batch.labels), ids)
+
+    @cached_property
+    def origins(self) -> dict[int, Origin | None]:
+        """Of which image of a known data set each of `batch` is a copy, None for none."""
+        return origins(str(self.settings["dataset"]), self.batch)
 
     @cached_property
     def inside(self) -> Tensor:

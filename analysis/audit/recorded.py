@@ -62,10 +62,28 @@ class Recorded:
                 right.setdefault(row["sample"], []).append(row["correct"])
         return {i: sum(each) / len(each) for i, each in sorted(right.items())}
 
+    def margins(self, stage: str) -> dict[int, float]:
+        """Return the margin of the first decision of every image at a stage."""
+        rows = (row for row in self.decisions if row["stage"] == stage and row["draw"] == 0)
+        return {row["sample"]: row["margin"] for row in rows}
+
+    def mean_margins(self, stage: str) -> dict[int, float]:
+        """Return the mean margin over the decisions of every image at a stage."""
+        margins: dict[int, list[float]] = {}
+        for row in self.decisions:
+            if row["stage"] == stage:
+                margins.setdefault(row["sample"], []).append(row["margin"])
+        return {i: sum(each) / len(each) for i, each in margins.items()}
+
     def attacked(self, column: str) -> dict[int, Any]:
         """Return a column of the attack's rows by image."""
         rows = (row for row in self.attacks if row["stage"] == ADVERSARIAL)
         return {row["sample"]: row[column] for row in rows}
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether the attack asked for a gradient of any image."""
+        return any(self.attacked("backwards").values())
 
     @property
     def robust(self) -> dict[int, float]:

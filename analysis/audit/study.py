@@ -6,12 +6,15 @@ unit of work, so an audit that was stopped goes on with the next one; verdicts a
 what was measured.
 """
 
+import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import CellType, FunctionType
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from advpure.analysis.audit.attempts import own_cost
@@ -30,9 +33,12 @@ from advpure.attacks.outcome import ZeroGradientWarning
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.flags import Beside, Positional, Repeats
 from advpure.base.idle import refuse_idle
-from advpure.base.imports import untrusted
+from advpure.base.imports import imported_anew, names_code, untrusted
 from advpure.base.kinds import Natural
+from advpure.core.defense import Defense
 from advpure.data import Images
+from advpure.data.base import Split
+from advpure.data.registry import find_dataset, images_at
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.header import canonical_json, collect_context
 from advpure.runs.records import RecordStore
@@ -53,6 +59,8 @@ _SHARED = (*(each.name for each in fields(RobustnessSettings)), "seed")
 _TOGETHER, _LEAST, _OF_RUN = 840, 440, 800
 """Passes of one image: of evaluation and probes together, which is half of what the README's first
 run may take, 20 images of 2000 evaluations; of the probes at least; and of those of a run."""
+_TIMES = 3
+"""Images that an evaluation left out, for each that probes are made on."""
 _BUDGET = 400
 """Passes an image of the standard attack in an evaluation that an audit makes."""
 
@@ -64,6 +72,7 @@ class LoadedAudit(Loaded):
     Attributes:
         folder: The run; None for an evaluation that is still to be made.
         study: How it was, or will be, made; None where the records do not say.
+        pristine: The same, with copies of objects that nothing has asked yet.
         loaded: Its defense; None where records alone are read.
         fault: A flaw for which the model is refused.
         refused: Why the defense cannot be loaded, in words.
@@ -73,6 +82,7 @@ class LoadedAudit(Loaded):
 
     folder: Path | None
     study: Robustness | None
+    pristine: Robustness | None
     loaded: LoadedRobustness | None
     fault: str
     refused: str
@@ -149,6 +159,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             run=run,
             folder=folder,
             study=study,
+            pristine=study,
             loaded=loaded,
             fault=fault,
             refused=refused,
@@ -159,6 +170,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
     def _from_nothing(self) -> LoadedAudit:
         shared = {name: getattr(self, name) for name in _SHARED}
         study = Robustness(**{**shared, "n": self.count, "keep_images": True})
+        pristine = _copied(study)
         if study.attack_name == "standard" and "budget" not in study.all_attack_options:
             study = replace(study, budget=_BUDGET)
         loaded, fault, refused = None, "", ""
@@ -171,6 +183,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             run="",
             folder=None,
             study=study,
+            pristine=pristine,
             loaded=loaded,
             fault=fault,
             refused=refused,
@@ -206,6 +219,10 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             **parts,
         )
 
+    def _probed(self, evaluation: Mapping[str, Any]) -> int:
+        """Return on how many images probes are made, at most."""
+        return min(self.images, int(evaluation["n"]))
+
     def _most(self, evaluation: Mapping[str, Any]) -> int:
         """Return the passes for one image that probes may take."""
         if self.passes is not None or self.run_folder is not None or not evaluation:
@@ -221,8 +238,10 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
         if loaded.loaded is None:
             return Cost(0, 0, 0, 0.0, 0)
         settings = loaded.evaluation
-        passes = sum(check.cost(settings) for check, why in self._planned(loaded) if not why)
-        count = min(self.images, len(loaded.loaded.images.ids))
+        count = self._probed(settings)
+        passes = sum(
+            check.price(_priced(loaded), count) for check, why in self._planned(loaded) if not why
+        )
         own = 0
         if loaded.folder is None:
             own = loaded.loaded.attack_settings.most_passes.forwards
@@ -286,7 +305,23 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             images=images,
             kept=records.kept,
             fault=fault,
+            renew=self._renewing(loaded),
+            others=lambda: _others(loaded, recorded.samples, _TIMES * len(images.ids) if images else 0),
         )
+
+    def _renewing(self, loaded: LoadedAudit) -> Callable[[], Defense] | None:
+        """Return how to make the defense again, None for one of shipped parts, without a memory."""
+        study = loaded.pristine
+        if study is None or loaded.loaded is None or not _own_parts(study):
+            return None
+
+        def renew() -> Defense:
+            trusted = self.trust or loaded.folder is None
+            with imported_anew(), untrusted(trusted), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it was loaded before, which said so
+                return _copied(study).load_defense(study.xi)
+
+        return renew
 
     def _planned(self, loaded: LoadedAudit) -> Iterator[tuple[Check, str]]:
         """Yield the checks that mean something, with why one is not made."""
@@ -295,7 +330,7 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             return
         spent = 0
         for check in checks(loaded.evaluation, verb=loaded.verb, only=self.only):
-            price = check.cost(loaded.evaluation)
+            price = check.price(_priced(loaded), self._probed(loaded.evaluation))
             if not check.is_free and loaded.loaded is None:
                 yield check, loaded.refused or "the records do not say how the run was made"
             elif check.thorough and not self.thorough:
@@ -375,8 +410,70 @@ def _finding(
     check: Check, row: Mapping[str, Any], values: Sequence[Value], settings: Mapping[str, Any]
 ) -> Finding:
     if row["open"]:
-        return open_question(f"not measured: {row['open']}", settle=check.settle)
+        return open_question(f"not measured: {row['open']}")
     return check.finding(Measured(values), settings["evaluation"])
+
+
+def _priced(loaded: LoadedAudit) -> Mapping[str, Any]:
+    """Return the settings of an evaluation, with whether its images are kept."""
+    return {**loaded.evaluation, "kept": loaded.folder is None}
+
+
+_PARTS = ("defense", "classifier", "denoiser", "boost")
+
+
+def _own_parts(study: Robustness) -> list[str]:
+    """Return the parts of a defense that are somebody's code."""
+    parts = {name: getattr(study, name) for name in _PARTS}
+    return [
+        name
+        for name, part in parts.items()
+        if part is not None and (not isinstance(part, str) or names_code(part))
+    ]
+
+
+def _copied(study: Robustness) -> Robustness:
+    """Return a study with copies of the objects of its defense, where they can be copied."""
+    copies = {}
+    for name in _own_parts(study):
+        part = getattr(study, name)
+        if not isinstance(part, str):
+            try:
+                copies[name] = _copy(part)
+            except Exception:  # somebody's object may hold anything
+                continue
+    return replace(study, **copies) if copies else study
+
+
+def _copy(part: Any) -> Any:
+    """Return a copy of an object, of a function with what it holds and the globals it changes."""
+    if not isinstance(part, FunctionType):
+        return copy.deepcopy(part)
+    holds = tuple(CellType(_copy(each.cell_contents)) for each in part.__closure__ or ())
+    names = {*part.__code__.co_names} & {*part.__globals__}
+    own = {name: part.__globals__[name] for name in names}
+    changed = {name: copy.deepcopy(v) for name, v in own.items() if isinstance(v, _CHANGING)}
+    known = {**part.__globals__, **changed}
+    return FunctionType(part.__code__, known, part.__name__, part.__defaults__, holds)
+
+
+_CHANGING = (list, dict, set, Tensor)
+
+
+def _others(loaded: LoadedAudit, used: Sequence[int], count: int) -> Images | None:
+    """Return images of the split of a run, spread over it, that the run did not take."""
+    assert loaded.study is not None
+    source = find_dataset(loaded.study.dataset)
+    split: Split = "train" if loaded.evaluation["subset"].partition("/")[0] == "train" else "test"
+    size = (source.sizes() if source.sizes is not None else source.info.splits)[split]
+    places = torch.arange(size, dtype=torch.int64, device="cpu")
+    ids = places if source.ids is None else source.ids
+    free = places[~torch.isin(ids, torch.tensor(used))]
+    count = min(count, len(free))
+    if not count:
+        return None
+    chosen = [int(free[k * len(free) // count]) for k in range(count)]
+    return images_at(source, split, torch.tensor(chosen))
 
 
 def _row(check: str, why: str = "", fault: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ some noise across s. The classifier is the sign of s . (x - 1/2). Under linf it 
 image exactly if t > eps, whatever stands in front of it and keeps s . x.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +62,28 @@ def bright() -> tuple[Tensor, Tensor]:
     side = (2.0 * labels - 1).reshape(-1, 1, 1, 1)
     own = ((images - 0.5) * SIGNS).mean((1, 2, 3), keepdim=True)
     return images - own * SIGNS + side * 0.06 * SIGNS, labels
+
+
+def one_class() -> tuple[Tensor, Tensor]:
+    """Return the images of the second class alone, in two sets of noise."""
+    images, labels = points()
+    own = images[labels == 1]
+    turned = own + across((own - 0.5).flip(-1)) - across(own - 0.5)
+    return torch.cat([own, turned]), torch.ones(COUNT, dtype=torch.int64)
+
+
+def nearly_doubled() -> tuple[Tensor, Tensor]:
+    """Return the images of the first half twice, the second time with noise that nobody sees."""
+    images, labels = doubled()
+    pen = torch.Generator().manual_seed(1)
+    return images + 0.002 * (torch.rand(images.shape, generator=pen) - 0.5), labels
+
+
+def easy_first() -> tuple[Tensor, Tensor]:
+    """Return images with large shifts, and behind them those with the usual ones."""
+    images, labels = points()
+    side = (2.0 * labels - 1).reshape(-1, 1, 1, 1)
+    return torch.cat([images + 0.1 * side * SIGNS, images]), torch.cat([labels] * 2)
 
 
 def score(images: Tensor) -> Tensor:
@@ -162,6 +185,30 @@ class AmongOthers(nn.Module):
 def among_others() -> nn.Module:
     """Return it."""
     return AmongOthers().eval()
+
+
+class Turning(nn.Module):
+    """A classifier whose gradient turns round close to the border."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        value = 3 * score(images)
+        is_close = value.abs() < 0.6
+        return two(torch.where(is_close, 2 * value.detach() - value, value))
+
+
+def turning_back() -> nn.Module:
+    """Return it."""
+    return Turning().eval()
+
+
+def whole(images: Tensor) -> Tensor:
+    """Answer as one function from images to logits."""
+    return two(3 * score(pull(images)))
+
+
+def whole_noisy(images: Tensor) -> Tensor:
+    """Answer as one function that draws from torch's generator."""
+    return two(3 * score(pull(images + 0.05 * torch.randn_like(images))))
 
 
 class Trap(nn.Module):
@@ -448,6 +495,90 @@ def gaussian() -> nn.Module:
     return model
 
 
+class Remembering(nn.Module):
+    """Answer with what was asked first in the neighbourhood, beside a part of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: list[Tensor] = []
+        self.training = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([0.2 * image + 0.8 * self._first(image) for image in images])
+
+    def _first(self, image: Tensor) -> Tensor:
+        """Return the first image that was asked within two radii, which may be this one."""
+        seen = image.detach().clone()
+        for known in self.known:
+            if float((known - seen).abs().max()) < 2.5 * EPS:
+                return known
+        self.known.append(seen)
+        return seen
+
+
+def remembering() -> nn.Module:
+    """Return it."""
+    return Remembering()
+
+
+def looked_up(images: Tensor, ids: Tensor, randomness: RandomnessConfig) -> Tensor:
+    """Return the clean image of the number, beside a part of the image."""
+    return 0.2 * images + 0.8 * points()[0][ids % COUNT]
+
+
+def projecting() -> nn.Module:
+    """Return a soft projection onto the images of the test."""
+    known = points()[0].flatten(1)
+
+    def project(x: Tensor) -> Tensor:
+        far = torch.cdist(x.flatten(1), known).square()
+        return ((-far / 0.01).softmax(1) @ known).reshape(x.shape)
+
+    return Purifier(project)
+
+
+def by_the_clock() -> nn.Module:
+    """Return a purifier whose noise is seeded by the clock."""
+
+    def add(x: Tensor) -> Tensor:
+        pen = torch.Generator().manual_seed(time.time_ns() % 2**40)
+        return x + 0.1 * torch.randn(x.shape, generator=pen)
+
+    return Purifier(add)
+
+
+def by_the_hour() -> nn.Module:
+    """Return a purifier that moves images by the hour of the day."""
+    return Purifier(lambda x: x + 0.02 * (time.time() // 3600 % 24) / 24 * SIGNS)
+
+
+def recognising() -> nn.Module:
+    """Return a purifier that passes images of the test by their very bytes, and blurs others."""
+    known = {image.numpy().tobytes() for image in points()[0]}
+
+    def pass_(x: Tensor) -> Tensor:
+        is_known = [image.detach().numpy().tobytes() in known for image in x]
+        kept = torch.tensor(is_known).reshape(-1, 1, 1, 1)
+        return torch.where(kept, x, 0.5 + 0.3 * (x - 0.5))
+
+    return Purifier(pass_)
+
+
+def two_faced() -> nn.Module:
+    """Return a purifier that shows another function where a gradient is wanted."""
+    return Purifier(lambda x: x + 0.05 * SIGNS if x.requires_grad else x * 1.0)
+
+
+def seeding() -> nn.Module:
+    """Return a purifier that sets its own seed before it draws."""
+
+    def add(x: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return pull(x + 0.05 * torch.randn_like(x))
+
+    return Purifier(add)
+
+
 def optimising() -> nn.Module:
     """Return a purifier that descends on its own loss while it answers."""
 
@@ -485,7 +616,7 @@ class BrokenSettings(PGDSettings):
         fault: Which.
     """
 
-    fault: Literal["projection", "box", "sign", "scale", "none"] = "none"
+    fault: Literal["projection", "box", "sign", "scale", "corner", "skipped", "none"] = "none"
 
 
 def broken(
@@ -511,6 +642,10 @@ def broken(
         moved = -moved
     elif chosen.fault == "scale":
         moved = moved / 2
+    elif chosen.fault == "corner":
+        moved = moved.sign() * chosen.eps / moved[0].numel() ** 0.5
+    elif chosen.fault == "skipped":
+        moved = moved * (torch.arange(len(moved)) % 3 > 0).reshape(-1, 1, 1, 1)
     made = (images + moved).clamp(0, 1)
     batch = check_batch(model, images, labels, ids, chosen)
     verdict = Oracle(model, chosen).judge(made, batch.labels, batch.ids, 10**6)

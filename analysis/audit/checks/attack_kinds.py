@@ -31,8 +31,8 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
     attack = evaluation.settings["attack"]
     name = attack["name"]
     has = {
-        "gradient": "gradient" in attack,
-        "gradient-free": name in ("square", "rays"),
+        "gradient": evaluation.recorded.follows_gradients,
+        "gradient-free": not evaluation.recorded.follows_gradients,
         "targeted": name == "apgd-targeted",
         "restarts": attack.get("restarts", 1) > 1,
     }

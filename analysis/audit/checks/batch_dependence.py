@@ -69,6 +69,7 @@ CHECK = Check(
     threshold="a change of more than 0.001* of the spread of the logits",
     needs="model",
     cost=lambda settings: 17,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="let the rows of a batch be independent",

@@ -12,6 +12,5 @@ CHECK = fault_check(
     name="better-than-chance",
     about="the classifier is better than chance on images in [0, 1]",
     source="[Carlini2019]",
-    faults=("chance",),
-    settle="give --normalize MEAN/STD",
+    faults={"chance": "give --normalize MEAN/STD"},
 )

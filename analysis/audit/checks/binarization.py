@@ -155,6 +155,7 @@ CHECK = Check(
     needs="attack",
     cost=lambda settings: _INNER + 22 + own_cost(settings),
     thorough=True,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="mend the attack until it finds what is planted",

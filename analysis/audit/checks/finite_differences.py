@@ -28,6 +28,7 @@ from advpure.analysis.audit.check import (
 from advpure.analysis.audit.evaluation import Evaluation
 from advpure.core.gradients import GradientMode
 from advpure.core.purifier import Purifier
+from advpure.data import Images
 
 _IMAGES, _DIRECTIONS = 8, 6
 _STEPS = (4e-3, 1e-3, 2.5e-4)
@@ -45,7 +46,7 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
     sums = torch.zeros(3, len(batch.ids), dtype=torch.float64)
     steps = torch.zeros(2, len(batch.ids), dtype=torch.float64)
     for direction in evaluation.directions(_DIRECTIONS, batch):
-        slope, smooth = _slope(evaluation, points, direction, size)
+        slope, smooth = slopes_along(evaluation, batch, points, direction, size)
         own = (gradient * direction.double()).sum((1, 2, 3))
         sums += torch.stack([smooth * slope**2, smooth * (slope - own) ** 2, 1 - smooth])
         reach = _reach(evaluation) * direction.clamp(-4, 4)
@@ -71,11 +72,22 @@ def exact_mode(purifier: Purifier) -> GradientMode:
     return "full" if purifier.chain.evaluations <= 4 else "checkpoint"
 
 
-def _slope(
-    evaluation: Evaluation, points: torch.Tensor, direction: torch.Tensor, size: torch.Tensor
+def slopes_along(
+    evaluation: Evaluation,
+    batch: Images,
+    points: torch.Tensor,
+    direction: torch.Tensor,
+    size: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return slopes [B] by central differences, and whether two steps agree on them."""
-    batch = evaluation.first(_IMAGES)
+    """Return slopes [B] by central differences, and whether two steps agree on them.
+
+    Args:
+        evaluation: What is asked.
+        batch: The images that the points belong to.
+        points: Points [B, C, H, W], `INSIDE` the box.
+        direction: Directions of the same shape.
+        size: Largest logits [B], which say how large rounding is.
+    """
 
     def difference(step: float) -> torch.Tensor:
         ahead = evaluation.margins(points + step * direction.clamp(-4, 4), batch)
@@ -126,6 +138,7 @@ CHECK = Check(
     "quarter of the ball 4* times larger or smaller than the gradient says",
     needs="gradient",
     cost=lambda settings: 40,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="advpure check-grad",

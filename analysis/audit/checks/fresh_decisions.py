@@ -9,6 +9,7 @@ What to do: choose and decide in disjoint draws, as `advpure attack` does.
 
 from collections.abc import Iterator
 
+from advpure.analysis.audit.attempts import own_cost
 from advpure.analysis.audit.check import (
     Check,
     Finding,
@@ -48,7 +49,7 @@ CHECK = Check(
     threshold="Student's interval of the difference beyond 3 points*",
     needs="attack",
     applies=lambda settings: not is_fixed(settings),
-    cost=lambda settings: FRESH_DECISIONS + settings["attack"].get("budget", 0),
+    cost=lambda settings: FRESH_DECISIONS + (0 if settings.get("kept") else own_cost(settings)),
     measure=_measure,
     judge=_judge,
     settle="keep the images, --save-images, and decide again in other draws",

@@ -75,6 +75,7 @@ CHECK = Check(
     needs="gradient",
     applies=_applies,
     cost=lambda settings: _DRAWS,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="run again with more draws, --eot 32",

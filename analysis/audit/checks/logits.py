@@ -12,6 +12,9 @@ CHECK = fault_check(
     name="logits",
     about="answers are finite logits, no probabilities",
     source="[Croce2020]",
-    faults=("probabilities", "not-finite"),
-    settle="return what comes before the softmax, or say --outputs probabilities",
+    faults={
+        "probabilities": "return what comes before the softmax, or say --outputs probabilities",
+        "not-finite": "find the first operation that is not finite: advpure check-grad; "
+        "torch.autograd.set_detect_anomaly",
+    },
 )

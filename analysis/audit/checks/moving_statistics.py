@@ -12,6 +12,8 @@ CHECK = fault_check(
     name="moving-statistics",
     about="no buffer of the model, and no image, changes while it answers",
     source="[Croce2021]",
-    faults=("buffers", "in-place"),
-    settle="call .eval() where the model is made",
+    faults={
+        "buffers": "call .eval() where the model is made",
+        "in-place": "let it work on a copy of the images",
+    },
 )

@@ -88,6 +88,7 @@ CHECK = Check(
     needs="model",
     applies=is_random,
     cost=lambda settings: 1,
+    images=1,
     measure=_measure,
     judge=_judge,
     settle="draw with torch.randn, times sigma",

@@ -8,12 +8,11 @@ What to do: draw from torch's global generator, or take `(images, ids, randomnes
 under fresh randomness.
 """
 
-from advpure.analysis.audit.faults import fault_check
+from advpure.analysis.audit.faults import UNKEYED, fault_check
 
 CHECK = fault_check(
     name="repeatable",
     about="equal calls have equal answers where one function is claimed to decide",
     source="[Croce2020]",
-    faults=("unrepeatable",),
-    settle="run advpure attack without --fix-random",
+    faults={UNKEYED: "run advpure attack without --fix-random"},
 )

@@ -61,6 +61,7 @@ CHECK = Check(
     threshold="any",
     needs="model",
     cost=lambda settings: 1,
+    images=1,
     measure=_measure,
     judge=_judge,
     settle="compare with the static model, and attack through the loop",

@@ -12,6 +12,8 @@ CHECK = fault_check(
     name="train-mode",
     about="no layer answers otherwise than in evaluation mode",
     source="[Croce2021]",
-    faults=("training", "batch-statistics"),
-    settle="call .eval() where the model is made",
+    faults={
+        "training": "call .eval() where the model is made",
+        "batch-statistics": "call .eval(), or keep running statistics",
+    },
 )

@@ -57,6 +57,7 @@ CHECK = Check(
     threshold="never a failure; above 0.5* is inconclusive",
     needs="model",
     cost=lambda settings: _DRAWS + 1,
+    images=_IMAGES,
     measure=_measure,
     judge=_judge,
     settle="run --attack square on the same images",
