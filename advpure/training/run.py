@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,13 @@ from advpure.data import DATASETS, dataset_info
 from advpure.models import list_models, model_path
 from advpure.networks import ConvNet, RepresentationNetwork, build_network
 from advpure.networks.representation import carry_over
-from advpure.networks.weights import LoadedNetwork, load_network, sha256, state_sha256
+from advpure.networks.weights import (
+    LoadedNetwork,
+    all_images,
+    load_network,
+    sha256,
+    state_sha256,
+)
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
@@ -230,12 +236,16 @@ def _made_first(
     ).weights
 
 
-def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | None, dict[str, str]]:
-    """Load the teacher, and say which file it was."""
+def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | None, dict[str, Any]]:
+    """Load the teacher, and say which file it was and how many images its stages drew."""
     if plan.teacher is None:
         return None, {}
     path = path or _weights_path(plan.teacher)
-    return load_network(path), {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+    teacher = load_network(path)
+    origin: dict[str, Any] = {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+    if all_images(teacher.metadata):
+        origin["images_seen_before"] = all_images(teacher.metadata)
+    return teacher, origin
 
 
 def _weights_path(name: str) -> Path:
