@@ -420,7 +420,11 @@ def _load_levelled(
         "name": ",".join(part.identity["name"] for part in parts),
         "sha256": together,
         "nodes": [each.nodes for each in levels],
-        **({"images_seen": seen} if (seen := sum(all_images(each.metadata) for each in parts)) else {}),
+        **(
+            {"images_seen": seen}
+            if (seen := sum(all_images(each.metadata) for each in parts))
+            else {}
+        ),
     }
     classifier = LevelledClassifier([part.module for part in parts], levels)
     return classifier, identity

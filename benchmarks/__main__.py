@@ -21,7 +21,6 @@ from benchmarks.representation import RESULTS
 from benchmarks.table import render
 
 
-
 def main() -> None:
     """Measure, store, print."""
     usual = [usual_way.measure()]  # with torch's own number of threads
