@@ -67,6 +67,7 @@ def train(
     resume: bool = True,
     steps: int | None = None,
     until: int | None = None,
+    minutes: float | None = None,
     teacher: str | None = None,
     weights: str | None = None,
     device: str = "cpu",
@@ -84,6 +85,8 @@ def train(
         until: Stops at this step, from 1 to the number of steps, or at once when it is reached
             already, and exports what there is; the same call without it goes on. None goes to the
             end.
+        minutes: Replaces the recipe's number of steps by what this machine does in so many minutes,
+            above 0, measured on the first steps; not beside steps or until.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         weights: What to go on from where the folder has no checkpoint: the weights that an
             earlier training of the recipe exported, a shipped name or a file. They bring the
@@ -109,6 +112,10 @@ def train(
         plan = dataclasses.replace(plan, teacher=teacher)
     if until is not None:
         until = whole(until, "until", 1, plan.steps)
+    if minutes is not None:
+        minutes = number(minutes, "minutes", Range(above=0))
+        if steps is not None or until is not None:
+            raise BadInput(f"minutes {minutes:g}", "leave no choice of steps", "leave one out")
     folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
     refuse_other_use(folder, TRAINING_FILE)
     if folder.exists() and not folder.is_dir():
@@ -129,6 +136,8 @@ def train(
     elif weights is not None:
         trainer.go_on_from(load_network(_weights_path(weights)), f"weights {weights}")
         trainer.save()
+    if minutes is not None:
+        plan = dataclasses.replace(plan, steps=trainer.plan(60.0 * minutes))
     last = plan.steps if until is None else until
     if trainer.step > plan.steps:
         raise BadInput(
