@@ -188,7 +188,7 @@ class Representation(DefenseStudy[RepresentationReport]):
             ids, shape = batch.ids.tolist(), batch.images.shape[1:]
             draws, repeated = [*range(each)] * len(ids), [i for i in ids for _ in range(each)]
             eta = directions(self.distribution, self.seed, repeated, draws, shape)
-            eta = (self.strength * eta).to(batch.images).unflatten(0, (len(ids), each))
+            eta = (self.strength * eta).to(batch.images).reshape(len(ids), each, *shape)
             clean = batch.images[:, None]
             points = to_model(torch.cat([clean, clean + eta], 1))
             noise = loaded.xi.normal(batch.ids, "forward", 1, shape).to(points)[:, None]
@@ -200,7 +200,7 @@ class Representation(DefenseStudy[RepresentationReport]):
                 states = (points + t * noise).flatten(0, 1)
                 with torch.no_grad():  # a measurement, no gradient flows
                     out = represent(states, torch.full((len(states), 1, 1, 1), t).to(states))
-                u = F.normalize(out.double(), dim=1).unflatten(0, (len(ids), 1 + each))
+                u = F.normalize(out.double(), dim=1).reshape(len(ids), 1 + each, -1)
                 lowest = u[:, 0] if lowest is None else lowest
                 apart = 0.5 * (u[:, 0] - lowest).square().sum(1)
                 moved = (u[:, 1:] - u[:, :1]).norm(dim=2) / sizes

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def pack(to: Path, train: int, test: int) -> Path:
         BadInput: when CIFAR-10 is absent, or has fewer images.
         StorageFull: when there is no room.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, count in (("train", train), ("test", test)):
         data = cifar10.read(split)  # type: ignore[arg-type]
         if not 1 <= count <= len(data.labels):
