@@ -53,7 +53,13 @@ from advpure.data import DATASETS, Source, dataset_info
 from advpure.data.own import is_place
 from advpure.models import list_models, model_path
 from advpure.networks.joint import JointClassifier
-from advpure.networks.weights import load_network, read_header, sha256, state_sha256
+from advpure.networks.weights import (
+    all_images,
+    load_network,
+    read_header,
+    sha256,
+    state_sha256,
+)
 from advpure.options import read_options, read_values
 from advpure.own_classifiers import (
     CLASSIFIERS,
@@ -414,6 +420,11 @@ def _load_levelled(
         "name": ",".join(part.identity["name"] for part in parts),
         "sha256": together,
         "nodes": [each.nodes for each in levels],
+        **(
+            {"images_seen": seen}
+            if (seen := sum(all_images(each.metadata) for each in parts))
+            else {}
+        ),
     }
     classifier = LevelledClassifier([part.module for part in parts], levels)
     return classifier, identity

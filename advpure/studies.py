@@ -61,6 +61,11 @@ STUDIES.register(
     "audit", f"{_HERE}.audit.study:Audit", about="an evaluation against the guidelines"
 )
 STUDIES.register("steps", f"{_HERE}.steps.study:Steps", about="compression of every step")
+STUDIES.register(
+    "representation",
+    f"{_HERE}.representation:Representation",
+    about="compression of a representation over noise",
+)
 STUDIES.register("generate", f"{_HERE}.generation.study:Generate", about="images from noise alone")
 STUDIES.register(
     "boost", f"{_HERE}.boosting.study:Boost", about="generated images, refined by a joint model"

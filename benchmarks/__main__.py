@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-from pathlib import Path
 
 import torch
 
@@ -15,11 +14,11 @@ from benchmarks import (
     loop,
     memory,
     randomness,
+    representation,
     usual_way,
 )
+from benchmarks.representation import RESULTS
 from benchmarks.table import render
-
-RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
@@ -41,6 +40,7 @@ def main() -> None:
         "commands": commands.measure(),
         "usual_way": usual,
         "boosting": [boosting.measure("digits", "robust-l2", steps=15, n=256)],
+        "representation": representation.measure_all(),
         "certification": certification.measure_time()
         | {"samples": certification_samples.measure("runs")},
     }  # fmt: skip

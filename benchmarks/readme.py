@@ -24,7 +24,7 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import until
+from benchmarks import inference, until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ PAGES = tuple(
     ROOT / page
     for page in (
         "README.md",
-        *(f"docs/{name}.md" for name in ("defenses", "networks", "speed", "until")),
+        *(f"docs/{name}.md" for name in ("defenses", "networks", "rrcm", "speed", "until")),
     )
 )
 VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"
@@ -172,6 +172,15 @@ def defenses() -> str:
     return "\n".join(lines)
 
 
+def cost_of_certificates() -> str:
+    """Tabulate what is certified on digits beside what a sample costs."""
+    results = json.loads(inference.RESULTS.read_text())
+    measured = {
+        size: json.loads((MEASURED / f"004-claims-{size}.json").read_text()) for size in results
+    }
+    return inference.table(results, measured)
+
+
 def models() -> str:
     """Tabulate the shipped networks with their measured quality."""
     sigmas = (0.17, 0.25, 0.5, 1.0)
@@ -222,6 +231,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
     "defenses": defenses,
     "models": models,
+    "cost-of-certificates": cost_of_certificates,
     "benchmarks": benchmarks,
     "until": until_answered,
 }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import boosting
+from benchmarks import boosting, representation
 
 
 def render(results: dict[str, Any]) -> str:
@@ -32,6 +32,7 @@ def render(results: dict[str, Any]) -> str:
             f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
         )
     lines += boosting.rows(results.get("boosting", []))
+    lines += representation.rows(results.get("representation", []))
     lines += _certification(results.get("certification", {}))
     rows = results["memory"]
     increases = [row["checkpoint_increase_mib"] for row in rows]

@@ -18,6 +18,7 @@ LINES = {
     "timesteps": [f"{DIGITS} -d reverse --times 1,5 --perturbations 1"],
     "measure": [f"distance {DIGITS}"],
     "steps": [f"{DIGITS} -d ddim --t 3 --perturbations 1 --probes 1"],
+    "representation": [f"{DIGITS} --levels 2 --perturbations 1"],
     "field": ["--dimension 8 --intrinsic-dimension 2 --draws 2"],
     "transport": [f"{DIGITS} -d cm --sigma 0.25"],
     "two-point": ["--noise 0.5 --draws 10 --json"],

@@ -7,24 +7,31 @@ The fenced blocks run in order. What a block does follows from its first word, i
 * ``diff PATH``: lines added (+) to a file of TREE, below the line that stands before them; what
   follows sees the changed package, as a new interpreter would;
 * ``python``: code, run in one namespace until the next diff;
-* ``sh``: commands, each of which must succeed; lines after ``#`` are comments;
+* ``sh``: commands, each of which must succeed; lines after ``#`` are comments. Our own commands run
+  in copies of this process, which has imported torch, and a fresh package;
 * ``text``: what the block before it printed; ``...`` stands for any text, also over lines.
 
 A block marked ``<!-- not run: REASON -->`` in the line above its fence is left out.
 """
 
 import contextlib
+import importlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
+_HEAVY = ("torch", "numpy", "scipy.stats", "sklearn.datasets", "rich.progress", "typer")
+_MANY = ("sweep", "reproduce", "train")
 _SOURCES = ("advpure", "attacks", "analysis", "experiments")
 _FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SKIP = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
@@ -80,9 +87,7 @@ def same(printed: str, expected: str) -> bool:
 def copy_sources(tree: Path) -> None:
     """Copy the package, links kept, so that a page can add to it."""
     for name in _SOURCES:
-        shutil.copytree(
-            ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(ROOT / name, tree / name, symlinks=True)
 
 
 def environment(tree: Path) -> dict[str, str]:
@@ -135,12 +140,63 @@ def _run(block: Block, tree: Path, folder: Path, namespace: dict[str, Any], prin
             exec(compile(block.text, f"line {block.line}", "exec"), namespace)
         return output.getvalue()
     if block.language == "sh":
-        done = subprocess.run(
-            ["sh", "-ec", block.text], cwd=folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return "".join(_command(line, folder) for line in _lines(block.text))
     raise ValueError(f"a block of language {block.language!r} cannot be run")
+
+
+def _lines(text: str) -> list[str]:
+    """Join lines that end in a backslash; commands of the shell's own stay one text."""
+    joined = text.replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+    return lines if all(map(_is_plain, lines)) else [text]
+
+
+def _is_plain(line: str) -> bool:
+    """Whether a line is a command of ours, in one process, that asks nothing of the shell."""
+    words = line.split()
+    return words[0] == "advpure" and words[1] not in _MANY and not set(line) & set("|<>&;$`*~#")
+
+
+def _command(line: str, folder: Path) -> str:
+    """Run a command; one of ours in a copy of this process, which has torch at hand already."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        if "\n" in line.strip() or not _is_plain(line):
+            code = subprocess.run(
+                ["sh", "-ec", line], cwd=folder, stdout=out, stderr=errors, check=False
+            ).returncode
+        else:
+            sys.stdout.flush()
+            child = os.fork()
+            if child == 0:
+                os.dup2(out.fileno(), 1)
+                os.dup2(errors.fileno(), 2)
+                _become(shlex.split(line), folder)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        errors.seek(0)
+        printed = out.read()
+        assert code == 0, f"{line}\n{printed}\n{errors.read()}"
+    return printed
+
+
+def _become(words: list[str], folder: Path) -> NoReturn:
+    """Go on as a new process that was started with these words."""
+    code: Any = 1
+    try:
+        os.chdir(folder)
+        sys.argv = words
+        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
+        _forget({})
+        importlib.import_module("advpure.cli").main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def _forget(namespace: dict[str, Any]) -> None:
@@ -152,4 +208,6 @@ def _forget(namespace: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    for name in _HEAVY:  # what every command imports, once
+        importlib.import_module(name)
     run(Path(sys.argv[1]), Path(sys.argv[2]), Path.cwd())

@@ -86,6 +86,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "metrics": ["frechet-classifier", "classifier-score", "precision-recall-classifier"],
         "reference": "train/first-40",
     },
+    "representation": {**DIGITS, "perturbations": 2, "levels": 2},
     "generate": {**DIGITS, "model": "cm", "steps": [1, 2]},
 }
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from quick_studies import quick
 from torch import Tensor, nn
 
 from advpure.analysis.certification.loading import at_level, load_certification
 from advpure.analysis.certification.settings import CertificationSettings
 from advpure.analysis.certification.study import Certification
+from advpure.analysis.perturbations import directions
+from advpure.analysis.representation import Representation
 from advpure.base.errors import BadInput
 from advpure.checkpoints.proof import recipe_weights
 from advpure.checkpoints.rrcm import import_rrcm, layout_of, read_rrcm
@@ -153,6 +156,62 @@ def test_what_does_not_fit_is_refused_in_one_line(weights: Callable[..., str]) -
         load_levelled("cifar10", file)
     with pytest.raises(BadInput, match="does not say which levels it covers"):
         load_levelled("digits", weights("silent", 0.25, covers=None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["attack", "survival", "snr"])
+def test_every_question_about_it_has_the_same_rows_for_any_batch_size(
+    verb: str, tmp_path: Path
+) -> None:
+    study = quick(verb, defense="rrcm", sigma=0.5)
+    for size in (1, 3):
+        study.run(out=tmp_path / str(size), batch_size=size)
+    one, three = (type(study).records(tmp_path / name) for name in ("1", "3"))
+    with one, three:
+        for schema in study.tables:
+            mine, theirs = (sorted(map(str, each.rows(schema.table))) for each in (one, three))
+            assert mine == theirs
+        assert list(one.rows(study.tables[0].table))
+
+
+# --- its representation
+
+
+def test_compression_of_a_linear_representation_is_that_of_its_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The direction of E(x) = x A moves by the part of eta A across E, over ||E||; noise t z makes E
+    # longer, so that the rate falls.
+    a = torch.linalg.qr(torch.randn(64, 64, generator=step_generator(1)))[0][:, :5]
+    monkeypatch.setattr(
+        LevelledClassifier, "features", lambda self, states, level: states.flatten(1) @ a
+    )
+    report = Representation(dataset="digits", n=2, perturbations=1, levels=3, eps=1e-3).run(
+        out=tmp_path / "run"
+    )
+    images, _, ids = load_images("digits", n=2)
+    noise = RandomnessConfig(0).normal(ids, "forward", 1, (1, 8, 8))
+    eta = directions("uniform", 0, [0, 1], [0, 0], (64,))
+    clean = None
+    for level in report.levels:
+        feature = ((2 * images - 1) + 2 * level.sigma * noise).flatten(1) @ a
+        unit = feature / feature.norm(dim=1, keepdim=True)
+        moved = eta @ a
+        across = moved - (moved * unit).sum(1, keepdim=True) * unit
+        expected = across.norm(dim=1) / feature.norm(dim=1) / eta.norm(dim=1)
+        found = [level.rate.images()[i] for i in (0, 1)]
+        assert found == pytest.approx(expected.tolist(), rel=1e-2)
+        clean = unit if clean is None else clean
+        gaps = [level.distance.images()[i] for i in (0, 1)]
+        assert gaps == pytest.approx((1 - (clean * unit).sum(1)).tolist(), abs=1e-5)
+    assert report.levels[0].rate.value > 10 * report.levels[-1].rate.value
+
+
+def test_only_a_classifier_that_receives_the_noise_level_has_a_representation() -> None:
+    with pytest.raises(BadInput, match="defense cm has no representation of noisy images; use --d"):
+        Representation(dataset="digits", defense="cm", n=1).load()
+    with pytest.raises(BadInput, match="levels 82 are more than the 81 nodes of the classifier"):
+        Representation(dataset="digits", n=1, levels=82).load()
 
 
 # --- certificates

@@ -146,6 +146,7 @@ VERBS: dict[str, str] = {
     "gradients": f"gradients -n 2 --draws 4 --reference 4 {DIGITS}",
     "survival": f"survival -n 3 --bisections 2 --steps 2 {DIGITS}",
     "steps": f"steps -n 1 -d ddpm --t 3 {DIGITS}",
+    "representation": f"representation -n 2 --levels 2 {DIGITS}",
     "distances": f"distances -n 3 --metrics ssim,frechet-classifier,classifier-score {DIGITS}",
     "transport": f"transport -n 2 --sigma 0.25 {DIGITS}",
     "certify": f"certify -n 2 -N 64 --selection 16 --sigma 0.25 {DIGITS}",

@@ -22,6 +22,10 @@ def train(
         int | None,
         typer.Option(help="Stop at this step and write the weights; without it the run goes on."),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Instead of steps: as many as take so many minutes here, above 0."),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Network to start from instead of the recipe's: shipped name or file."),
@@ -53,7 +57,8 @@ def train(
     from advpure.training import train as run
 
     if recipe is None:
-        idle = {"out": out, "steps": steps, "until": until, "teacher": teacher, "from": weights}
+        idle = {"out": out, "steps": steps, "until": until, "minutes": minutes}
+        idle |= {"teacher": teacher, "from": weights}
         for name, value in o.given(**idle, restart=restart or None).items():
             option = f"--{name}" if value is True else f"--{name} {value}"
             raise BadInput(option, "means nothing without a recipe", "name one: digits-classifier")
@@ -68,6 +73,7 @@ def train(
         resume=not restart,
         steps=steps,
         until=until,
+        minutes=minutes,
         teacher=teacher,
         weights=weights,
         device=check_device(device),

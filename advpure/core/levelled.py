@@ -166,6 +166,26 @@ class LevelledClassifier(nn.Module):
         logits: Tensor = self.networks[self.number](state, condition)
         return logits
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the network of the level has a representation, see `features`."""
+        return hasattr(self.networks[self.number], "features")
+
+    def features(self, states: Tensor, level: Tensor) -> Tensor:
+        """Represent noisy states.
+
+        Args:
+            states: Model units, [B, C, H, W].
+            level: Standard deviation of their noise, model units, [B, 1, 1, 1].
+
+        Returns:
+            [B, width]. One network call.
+        """
+        network: Any = self.networks[self.number]
+        sigma_data = self.levels[self.number].sigma_data
+        represented: Tensor = network.features(*network_inputs(states, level, sigma_data))
+        return represented
+
     def _covering(self, sigma: float) -> int:
         """Return which network takes a level: of several the one that takes the fewest."""
         able = [k for k, levels in enumerate(self.levels) if levels.covers(sigma)]

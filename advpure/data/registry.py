@@ -29,6 +29,11 @@ DATASETS.register(
     about="20 CIFAR-10 test images inside foolbox",
 )
 DATASETS.register(
+    "cifar10-part",
+    "advpure.data.cifar10_part:DATASET",
+    about="the first CIFAR-10 images in one small file",
+)
+DATASETS.register(
     "imagenet", "advpure.data.imagenet:DATASET", about="ImageNet 224x224, from your folder"
 )
 DATASETS.register(

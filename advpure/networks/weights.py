@@ -78,6 +78,16 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def all_images(metadata: Mapping[str, Any]) -> int:
+    """Return how many training images a network's stages drew, its teachers' included.
+
+    Example:
+        >>> all_images({"images_seen": 20, "images_seen_before": 5}), all_images({})
+        (25, 0)
+    """
+    return sum(int(metadata.get(name, 0)) for name in ("images_seen", "images_seen_before"))
+
+
 def save_network(
     path: str | Path,
     network: nn.Module,

@@ -120,6 +120,7 @@ def _card(
         "labeller",
         "teacher",
         "teacher_sha256",
+        "images_seen_before",
         "denoiser",
         "denoiser_sha256",
         "guide",

@@ -59,6 +59,8 @@ class Recipe:
         autocast: Whether the network runs in bfloat16 (the loss stays in float32) where the device
             is fast in it.
         channels_last: Whether convolutions use the channels-last layout.
+        compiled: Whether the network is captured by torch.compile: into kernels on a GPU, into the
+            same operations elsewhere. What cannot be captured runs as it is.
         validate_every: Steps between validations and lines of the log.
     """
 
@@ -90,6 +92,7 @@ class Recipe:
     flip: bool = False
     autocast: bool = False
     channels_last: bool = False
+    compiled: bool = False
     validate_every: Annotated[int, Ge(1)] = 200
 
     def __post_init__(self) -> None:

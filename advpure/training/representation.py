@@ -18,7 +18,7 @@ third term (it is read by none), and the target of that term builds no graph; th
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,11 @@ class RepresentationTask(Task):
         if not isinstance(network, RepresentationNetwork) or not hasattr(network, PROJECTION):
             raise BadInput("network", "has no projection head", "use vit with hidden, as in 256")
         self.target = copy.deepcopy(network).requires_grad_(False).train()
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return the moving average."""
+        assert self.target is not None
+        return (self.target,)
 
     def rate_of(self, network: nn.Module, name: str) -> float:
         """Return 0 for patches that stay as they were drawn, 1 for everything else."""

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,13 @@ from advpure.data import DATASETS, dataset_info
 from advpure.models import list_models, model_path
 from advpure.networks import ConvNet, RepresentationNetwork, build_network
 from advpure.networks.representation import carry_over
-from advpure.networks.weights import LoadedNetwork, load_network, sha256, state_sha256
+from advpure.networks.weights import (
+    LoadedNetwork,
+    all_images,
+    load_network,
+    sha256,
+    state_sha256,
+)
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
 from advpure.training.labelled import average_tokens
@@ -61,6 +67,7 @@ def train(
     resume: bool = True,
     steps: int | None = None,
     until: int | None = None,
+    minutes: float | None = None,
     teacher: str | None = None,
     weights: str | None = None,
     device: str = "cpu",
@@ -78,6 +85,8 @@ def train(
         until: Stops at this step, from 1 to the number of steps, or at once when it is reached
             already, and exports what there is; the same call without it goes on. None goes to the
             end.
+        minutes: Replaces the recipe's number of steps by what this machine does in so many minutes,
+            above 0, measured on the first steps; not beside steps or until.
         teacher: Replaces the recipe's teacher: a shipped name or a weights file.
         weights: What to go on from where the folder has no checkpoint: the weights that an
             earlier training of the recipe exported, a shipped name or a file. They bring the
@@ -103,6 +112,10 @@ def train(
         plan = dataclasses.replace(plan, teacher=teacher)
     if until is not None:
         until = whole(until, "until", 1, plan.steps)
+    if minutes is not None:
+        minutes = number(minutes, "minutes", Range(above=0))
+        if steps is not None or until is not None:
+            raise BadInput(f"minutes {minutes:g}", "leave no choice of steps", "leave one out")
     folder = Path(out) if out is not None else Path("runs") / "train" / plan.name
     refuse_other_use(folder, TRAINING_FILE)
     if folder.exists() and not folder.is_dir():
@@ -125,6 +138,8 @@ def train(
     elif weights is not None:
         trainer.go_on_from(load_network(_weights_path(weights)), f"weights {weights}")
         trainer.save()
+    if minutes is not None:
+        plan = dataclasses.replace(plan, steps=trainer.plan(60.0 * minutes))
     last = plan.steps if until is None else until
     if trainer.step > plan.steps:
         raise BadInput(
@@ -232,12 +247,16 @@ def _made_first(
     ).weights
 
 
-def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | None, dict[str, str]]:
-    """Load the teacher, and say which file it was."""
+def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | None, dict[str, Any]]:
+    """Load the teacher, and say which file it was and how many images its stages drew."""
     if plan.teacher is None:
         return None, {}
     path = path or _weights_path(plan.teacher)
-    return load_network(path), {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+    teacher = load_network(path)
+    origin: dict[str, Any] = {"teacher": plan.teacher, "teacher_sha256": sha256(path)}
+    if all_images(teacher.metadata):
+        origin["images_seen_before"] = all_images(teacher.metadata)
+    return teacher, origin
 
 
 def _weights_path(name: str) -> Path:

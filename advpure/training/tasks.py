@@ -1,7 +1,7 @@
 """What a task is: a loss per sample, a fixed validation metric, and what must be stored with it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -85,6 +85,10 @@ class Task(ABC):
 
     def conclude(self, network: nn.Module, steps: int) -> None:  # noqa: B027
         """Receive the averaged network, after so many steps, before `facts` is asked."""
+
+    def networks(self) -> Sequence[nn.Module]:
+        """Return networks that `losses` calls beside the one that is trained, to be compiled."""
+        return ()
 
     def state(self) -> dict[str, Tensor]:
         """Return what has to survive an interruption."""

@@ -32,10 +32,19 @@ from advpure.training.augment import flip_images, mirror, shift_images
 from advpure.training.checkpoint import check_members, check_same_names, read_checkpoint
 from advpure.training.optimization import make_optimizer, rate_factor
 from advpure.training.order import epoch_batch
-from advpure.training.precision import InBfloat16, fast_bfloat16
+from advpure.training.precision import (
+    InBfloat16,
+    capture,
+    captured_where_possible,
+    fast_bfloat16,
+)
 from advpure.training.randomness import integers, step_generator
 from advpure.training.recipe import Recipe, defaults
 from advpure.training.tasks import Batch, Task
+
+_UNTIMED, _TIMED = 8, 16
+"""Steps before those that are timed to plan a training, and those."""
+_NEARLY = 0.95
 
 
 class Trainer:
@@ -74,6 +83,9 @@ class Trainer:
             recipe, self.network, functools.partial(task.rate_of, self.network)
         )
         task.start(self.network)
+        if recipe.compiled:
+            for each in (self.network, *task.networks()):
+                capture(each)
         self.step = 0
         self.begun = 0
         self.seconds = 0.0
@@ -100,7 +112,8 @@ class Trainer:
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
-        with Progress(*columns, console=console, disable=not progress) as bar, deferred() as stop:
+        shown = Progress(*columns, console=console, disable=not progress)
+        with shown as bar, deferred() as stop, captured_where_possible(self.recipe.compiled):
             line = bar.add_task(self.recipe.name, total=until, completed=self.step)
             while self.step < until and stop.number is None:
                 loss = self._one_step()
@@ -113,6 +126,28 @@ class Trainer:
                 bar.update(line, completed=self.step, description=f"{self.recipe.name} {loss:.4f}")
             self.save()
         stop.interrupt()
+
+    def plan(self, seconds: float) -> int:
+        """Take a few steps, and set the recipe's number of steps to what a time allows.
+
+        Args:
+            seconds: Time of the whole training, that of earlier runs included.
+
+        Returns:
+            That number of steps, at least those that were taken. A training that has used nearly
+            all of the time takes no more.
+        """
+        each, counts = 1.0, (_UNTIMED, _TIMED) if self.seconds < _NEARLY * seconds else ()
+        for count in counts:  # the first ones compile and allocate
+            begun = time.monotonic()
+            with captured_where_possible(self.recipe.compiled):
+                for _ in range(count):
+                    self._one_step()
+            each = (time.monotonic() - begun) / count
+            self.seconds += each * count
+        steps = self.step + (max(0, int((seconds - self.seconds) / each)) if counts else 0)
+        self.recipe = dataclasses.replace(self.recipe, steps=steps)
+        return steps
 
     def _one_step(self) -> float:
         """Draw a batch, follow its gradient, move the average."""

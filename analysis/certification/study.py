@@ -64,8 +64,10 @@ class CertificationReport(Report):
 
     def tree(self) -> dict[str, Any]:
         """Return the accuracies by radius, the curves, and what was asked."""
-        radii = self.procedure.radii
+        radii, classifier = self.procedure.radii, self.settings["defense"].get("classifier") or {}
+        seen = {name: classifier[name] for name in ("images_seen",) if name in classifier}
         return {
+            **seen,
             **accuracies(self.certificates, radii),
             "curves": [
                 {**of_curve(curve.images), "samples_per_image": curve.samples_per_image}

@@ -64,6 +64,7 @@ def accuracies(curves: Curves, radii: Sequence[float]) -> dict[str, Any]:
             _entry(curve, radius, choices, clean=accuracy(curve, 0.0)) for radius, curve in best
         ],
         "rows": [_entry(curve, radius, 1) for curve in curves for radius in radii],
+        **({"largest_average_radius": max(map(average, curves), key=_value)} if curves else {}),
     }
 
 
@@ -76,6 +77,17 @@ def _entry(curve: CertifiedImages, radius: float, choices: int, **more: Any) -> 
         "truly_certified_at_least": truly_certified(curve, radius, choices=choices),
     }
     return accuracy(curve, radius, extra=about)
+
+
+def average(images: CertifiedImages) -> Estimate:
+    """Return the average certified radius, with the radius of every image."""
+    return Estimate.of(
+        average_certified_radius(images), lambda: _by_image(images.ids, own_radii(images))
+    )
+
+
+def _value(estimate: Estimate) -> float:
+    return estimate.value
 
 
 def _key(radius: float) -> str:
@@ -94,9 +106,7 @@ def of_curve(images: CertifiedImages) -> dict[str, Any]:
         "abstained": Estimate.of(
             abstention(images), lambda: _by_image(images.ids, images.predictions == ABSTAIN)
         ),
-        "average_certified_radius": Estimate.of(
-            average_certified_radius(images), lambda: _by_image(images.ids, own_radii(images))
-        ),
+        "average_certified_radius": average(images),
         "largest_radius": float(images.radii.max()),
     }
 
