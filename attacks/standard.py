@@ -38,7 +38,7 @@ from advpure.attacks.balls import row_radii
 from advpure.attacks.lanes import climb_lanes
 from advpure.attacks.losses import MARGIN, LossName
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
-from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude
+from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude, starting_point
 from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import SELECTION, AttackSettings, Count, Passes, resolve
 from advpure.attacks.square import SquareSettings, search
@@ -57,6 +57,8 @@ _FIRST, _DEEP, _WIDE = 0.05, 0.8, 0.5
 """Shares: of the budget for the first climb, fixed and fresh; of the rest for the lanes."""
 _JUDGED = 4
 """Passes by which a random search judges a point of a random defense."""
+_GROWTH, _FEWEST = 4, 10
+"""From one rung of a ladder of budgets to the next, and steps of the first climb on the first."""
 _LONG = 10**6
 """Between the numbers of passes of two members, so that fresh draws never meet."""
 
@@ -170,6 +172,23 @@ class StandardSettings(AttackSettings):
         return Plan(first, targets, lanes - targets, steps, queries)
 
     @property
+    def rungs(self) -> tuple[int, ...]:
+        """Budgets that grow fourfold up to this one, from the first that pays for ten steps.
+
+        Example:
+            >>> StandardSettings(eps=0.1).rungs
+            (31, 125, 500, 2000)
+            >>> StandardSettings(eps=0.1, randomness="fresh").rungs
+            (500, 2000)
+        """
+        found = [self.budget]
+        while (less := found[0] // _GROWTH) >= self._least:
+            if replace(self, budget=less).plan.first < _FEWEST:
+                break
+            found.insert(0, less)
+        return tuple(found)
+
+    @property
     def most_passes(self) -> Passes:
         """The budget, of which the random search has no backward pass."""
         plan = self.plan
@@ -191,11 +210,13 @@ def standard(
     *,
     ids: Ids | None = None,
     radii: Tensor | None = None,
+    known: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with the ensemble; arguments, result and errors are those of `pgd`.
 
-    A defense that says it draws no noise is attacked as one with fixed randomness.
+    A defense that says it draws no noise is attacked as one with fixed randomness. `known` are
+    candidates of an earlier attack [B, C, H, W], beside the unchanged images.
 
     Example:
         >>> towards_white = lambda x: torch.stack([x.sum((1, 2, 3)), 1.2 + 0 * x[:, 0, 0, 0]], 1)
@@ -214,6 +235,8 @@ def standard(
 
     rows = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     rows = contest.enter(tally, rows, batch.images, 0)
+    if len(rows) and (before := starting_point(known, batch, chosen)) is not None:
+        rows = contest.enter(tally, rows, before[rows], 0)
     seeing, blind = _told_apart(model, chosen, batch, tally, rows, sizes)
     seeing = _first_climb(model, chosen, batch, tally, contest, seeing, sizes)
     if len(seeing) and plan.targets:
@@ -236,7 +259,10 @@ def standard(
     result = conclude(tally, batch, oracle, 4 * _LONG, sizes)
     members = tuple(MEMBERS[number] for number in contest.winner.tolist())
     unseen = result.zero_gradient & (contest.winner != len(MEMBERS) - 1)
-    return replace(result, members=members, zero_gradient=unseen, settings=given)
+    left = torch.zeros(len(batch.images), dtype=torch.bool, device="cpu")
+    left[contest.undecided(torch.arange(len(left), device="cpu"))] = True
+    more: dict[str, Any] = {"members": members, "undecided": left}
+    return replace(result, zero_gradient=unseen, settings=given, **more)
 
 
 def _climbing(chosen: StandardSettings, steps: int) -> APGDSettings:

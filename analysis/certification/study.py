@@ -139,7 +139,7 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         check_part(loaded.procedure, len(loaded.images.ids), self.part)
         return loaded
 
-    def is_whole(self, loaded: LoadedCertification) -> bool:
+    def is_whole(self, loaded: LoadedCertification, store: RecordStore) -> bool:
         """Return whether all images are certified here; False for a shard."""
         return self.shard is None
 
