@@ -226,9 +226,9 @@ def test_it_is_a_setting_wherever_an_attack_is_asked_for(
         eps=0.07,
         budget="5min",
         out=tmp_path / "a",
-        attack_options={"budget": 60},
+        attack_options={"budget": 100},
     )
-    assert [each.budget for each in result.rungs] == [15, 60]
+    assert [each.budget for each in result.rungs] == [25, 100]
     line = "attack --dataset six.npz --classifier tiny.py:classifier -d none --budget 1min"
     command([*line.split(), "--eps", "0.07", "--dry-run"])
     assert "6 images" in capsys.readouterr().out

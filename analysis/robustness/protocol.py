@@ -32,7 +32,7 @@ from advpure.statistics.rates import Rate, randomized_summary
 Randomness = Literal["fixed", "fresh"]
 CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
 RUNGS = "rungs"
-"""The setting of a run that attacks with one budget of evaluations after the other, see `latest`."""
+"""The setting of a run that attacks with one budget of evaluations after another, see `latest`."""
 PURIFIED = {ADVERSARIAL: "purified"}
 """Stages whose purified images are kept, to the name that these have."""
 

@@ -196,7 +196,9 @@ def _reached(store: RecordStore) -> dict[int, int]:
     reached: dict[int, int] = {}
     for row in store.rows(ATTACKS.table):
         if row["stage"] in stages:
-            rung = len(stages) + 1 if row["stage"] == ADVERSARIAL else stages.index(row["stage"]) + 1
+            rung = (
+                len(stages) + 1 if row["stage"] == ADVERSARIAL else stages.index(row["stage"]) + 1
+            )
             reached[row["sample"]] = max(rung, reached.get(row["sample"], 0))
     return reached
 
