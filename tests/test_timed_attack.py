@@ -61,7 +61,7 @@ TINY: dict[str, Any] = {
     "tile": 8,
     "eps": 0.07,
     "randomness": "fixed",
-    "attack_options": {"budget": 130},
+    "attack_options": {"budget": 64},
 }
 Clock = Callable[[int], None]
 
@@ -127,10 +127,10 @@ def test_what_is_no_budget_is_refused(changes: dict[str, Any], message: str) -> 
 def test_the_time_is_no_part_of_the_run() -> None:
     one, other = (Robustness(**TINY, budget=each).load() for each in ("1h", "90s"))
     assert one.settings == other.settings
-    assert one.settings["rungs"] == [32, 130]
+    assert one.settings["rungs"] == [16, 64]
     plain = Robustness(**TINY).load().settings
     assert "rungs" not in plain
-    assert {**plain, "rungs": [32, 130]} == one.settings
+    assert {**plain, "rungs": [16, 64]} == one.settings
 
 
 def test_other_attacks_stop_between_groups_of_images(clock: Clock, tmp_path: Path) -> None:
@@ -144,6 +144,7 @@ def test_other_attacks_stop_between_groups_of_images(clock: Clock, tmp_path: Pat
     assert Robustness(**settings).run(out=tmp_path / "b").right == whole.right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -170,30 +171,32 @@ def test_however_often_it_is_stopped_the_records_are_the_same(
     assert ALREADY_COMPLETE in again.notes
 
 
+@pytest.mark.slow
 def test_what_time_ended_is_reported_as_a_bound(clock: Clock, tmp_path: Path) -> None:
     report = _run(clock, tmp_path, 2, **TINY)
     first, second = report.rungs
-    assert (first.budget, first.attacked, first.of) == (32, COUNT, COUNT)
-    assert (second.budget, second.attacked, second.of) == (130, 1, COUNT - first.fooled)
+    assert (first.budget, first.attacked, first.of) == (16, COUNT, COUNT)
+    assert (second.budget, second.attacked, second.of) == (64, 1, COUNT - first.fooled)
     assert second.of > 1
     assert report.n == COUNT
     assert report.left == COUNT - NEAR
-    words = f"images attacked, with evaluations at most: 6 of 6 with 32, 1 of {second.of} with 130"
+    words = f"images attacked, with evaluations at most: 6 of 6 with 16, 1 of {second.of} with 64"
     assert words in report.display().headline
     assert "so this is a bound from above" in " ".join(report.notes)
     assert report.tree()["rungs"][1]["attacked"] == 1
     with RecordStore.read(tmp_path) as store:
-        rows = store.rows(ATTACKS.table, {"stage": "adversarial 32"})
+        rows = store.rows(ATTACKS.table, {"stage": "adversarial 16"})
     assert len(rows) == second.of
-    assert all(0 < row["forwards"] <= 32 for row in rows)
+    assert all(0 < row["forwards"] <= 16 for row in rows)
     page = Reporting(runs=(tmp_path,), to=tmp_path / "page.html").write().read_text()
     assert words in page
 
 
+@pytest.mark.slow
 def test_an_image_is_verified_as_far_as_it_came(clock: Clock, tmp_path: Path) -> None:
     report = _run(clock, tmp_path, 1, **TINY)
     with RecordStore.read(tmp_path) as store:
-        left = [row["sample"] for row in store.rows(ATTACKS.table, {"stage": "adversarial 32"})]
+        left = [row["sample"] for row in store.rows(ATTACKS.table, {"stage": "adversarial 16"})]
     assert report.rungs[1].attacked == 0
     clock(1)
     verdict = Verification(run=str(tmp_path), sample=left[0], trust=True).verify()
@@ -201,6 +204,7 @@ def test_an_image_is_verified_as_far_as_it_came(clock: Clock, tmp_path: Path) ->
     assert "to the last bit" in verdict.checks[-1].words
 
 
+@pytest.mark.slow
 def test_images_are_kept_once_decided(clock: Clock, tmp_path: Path) -> None:
     clock(1)
     study = Robustness(**TINY, budget="1s", keep_images=True)
@@ -210,7 +214,7 @@ def test_images_are_kept_once_decided(clock: Clock, tmp_path: Path) -> None:
     left = COUNT - part.rungs[0].fooled
     assert sum(name.startswith(f"{ADVERSARIAL}/") for name in kept) == COUNT - left
     assert sum(name.startswith("purified/") for name in kept) == COUNT - left
-    assert sum(name.startswith("adversarial 32/") for name in kept) == left
+    assert sum(name.startswith("adversarial 16/") for name in kept) == left
     assert Path(study.pictures(part, study.load(), None)["images"]).is_file()
 
 
