@@ -56,7 +56,8 @@ _PROPOSALS = 8
 _FIRST, _DEEP, _WIDE = 0.05, 0.8, 0.5
 """Shares: of the budget for the first climb, fixed and fresh; of the rest for the lanes."""
 _JUDGED = 4
-"""Passes by which a random search judges a point of a random defense."""
+"""Passes by which a random search judges a point of a random defense, and that look whether a
+gradient is there."""
 _GROWTH, _FEWEST = 4, 10
 """From one rung of a ladder of budgets to the next, and steps of the first climb on the first."""
 _LONG = 10**6
@@ -134,13 +135,18 @@ class StandardSettings(AttackSettings):
         return self.eot if self.randomness == "fresh" else 1
 
     @property
+    def _look(self) -> int:
+        """Passes that look for a gradient."""
+        return min(self._passes, _JUDGED)
+
+    @property
     def _draws(self) -> int:
         """Passes by which one candidate is compared."""
         return SELECTION if self.randomness == "fresh" else 1
 
     @property
     def _least(self) -> int:
-        return 2 * self._draws + 3 * self._passes + 2
+        return 2 * self._draws + 2 * self._passes + self._look + 2
 
     @property
     def plan(self) -> Plan:
@@ -154,9 +160,11 @@ class StandardSettings(AttackSettings):
         """
         draws, passes = self._draws, self._passes
         # The unchanged image, a look for a gradient, and the last test.
-        left = self.budget - draws - passes - 1
+        left = self.budget - draws - self._look - 1
         ends = draws + passes
         share = int((_DEEP if self.randomness == "fresh" else _FIRST) * left) // passes
+        if self.randomness == "fresh" and left - share * passes < _ENOUGH * passes + 2 * ends + 1:
+            share = _MOST  # what is too little for a lane makes the climb longer
         first = max(min(max(share, _ENOUGH), _MOST, (left - ends) // passes), 1)
         left -= first * passes + ends + 1
         wide = int(_WIDE * left)
@@ -193,12 +201,12 @@ class StandardSettings(AttackSettings):
         """The budget, of which the random search has no backward pass."""
         plan = self.plan
         climbs = plan.first + (plan.targets + plan.restarts) * plan.steps
-        return Passes(self.budget, (climbs + 1) * self._passes)
+        return Passes(self.budget, climbs * self._passes + self._look)
 
     @property
     def blind_queries(self) -> int:
         """Forward passes of the random search on an image without a gradient."""
-        return max(self.budget - 2 * self._draws - self._passes - 1, 0)
+        return max(self.budget - 2 * self._draws - self._look - 1, 0)
 
 
 @takes_pairs
@@ -315,8 +323,9 @@ def _told_apart(
     _, labels, ids = (part[rows] for part in batch)
     goals = torch.full_like(labels, MARGIN)
     points = first_iterates(Oracle(model, chosen), batch, None, rows, sizes)
-    slope = Oracle(model, _climbing(chosen, 1)).slope(points, labels, ids, 3 * _LONG, goals)
-    tally.count(rows, chosen._passes, chosen._passes)
+    looking = replace(_climbing(chosen, 1), eot=chosen._look)
+    slope = Oracle(model, looking).slope(points, labels, ids, 3 * _LONG, goals)
+    tally.count(rows, chosen._look, chosen._look)
     blind = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
     tally.zero_gradient[rows] = blind
     return rows[~blind], rows[blind]
