@@ -155,16 +155,16 @@ def measure(names: Sequence[str] = ()) -> None:
     for case in cases:
         classifier = _network(case)
         for rival in _rivals(case) if classifier is not None else ():
-            results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            known = results.setdefault(
-                case.key, {"n": case.n, "budget": case.budget, "attacks": {}}
-            )
-            if rival.name in known["attacks"]:
+            if rival.name in _stored().get(case.key, {"attacks": {}})["attacks"]:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 report = study(case, rival, classifier).run(out=Path(folder) / "run")
             accuracy = report.estimate(ADVERSARIAL, report.headline_rate)
             library = report.library() if report.claims else {}
+            results = _stored()  # which another process may have added to
+            known = results.setdefault(
+                case.key, {"n": case.n, "budget": case.budget, "attacks": {}}
+            )
             known["attacks"][rival.name] = {
                 "library": report.settings["attack"].get("library", "advpure"),
                 "options": {**(rival.fixed if case.randomness == "fixed" else rival.fresh)},
@@ -174,6 +174,11 @@ def measure(names: Sequence[str] = ()) -> None:
             }
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             print(case.key, rival.name, accuracy.value, f"{report.seconds:.0f} s", flush=True)
+
+
+def _stored() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return results
 
 
 def _estimate(right: Mapping[str, float]) -> Estimate:
