@@ -218,6 +218,7 @@ def test_images_are_kept_once_decided(clock: Clock, tmp_path: Path) -> None:
     assert Path(study.pictures(part, study.load(), None)["images"]).is_file()
 
 
+@pytest.mark.slow
 def test_it_is_a_setting_wherever_an_attack_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
