@@ -197,10 +197,10 @@ def render(results: Mapping[str, Any], table: str) -> str:
     ]
     mine = {case.key: case for case in CASES if case.table == table}
     for key, case in results.items():
-        if key not in mine or "standard" not in case["attacks"]:
-            continue
+        if key not in mine or not {"standard"} < set(case["attacks"]):
+            continue  # nothing to compare yet
         ours = _estimate(case["attacks"]["standard"]["right"])
-        for name, found in case["attacks"].items():
+        for name, found in sorted(case["attacks"].items(), key=lambda each: each[0] != "standard"):
             own = _estimate(found["right"])
             says = "" if found["says"] is None else f"{100 * found['says']:.1f}"
             gap = "" if name == "standard" else _percent(subtract(ours, own, 0.95))
@@ -211,6 +211,8 @@ def render(results: Mapping[str, Any], table: str) -> str:
                 f"| {about} (n={case['n']}) | {case['budget']} | `{name}` | {says} | "
                 f"{percent_interval(own)} | {gap} |"
             )
+    if len(lines) == 2:
+        lines = [f"Not measured yet; `python -m benchmarks.engines {table}` does."]
     return "\n".join(lines) + "\n"
 
 
