@@ -387,9 +387,13 @@ class Study(ABC, Generic[L, R]):
         """
         return ""
 
-    def is_whole(self, loaded: L) -> bool:
+    def is_whole(self, loaded: L, store: RecordStore) -> bool:
         """Return whether nothing is missing after `measure`."""
         return True
+
+    def as_recorded(self, loaded: L, store: RecordStore, sample: int | None) -> L:
+        """Return what computes an image again as it was computed, and no further."""
+        return loaded
 
     def before(self, loaded: L) -> tuple[str, ...]:
         """Return what a user should know before anything is computed, in sentences."""
@@ -516,7 +520,7 @@ class Study(ABC, Generic[L, R]):
             before, finished = store.batches, store.finished
             enough = self.stopping(loaded, store)
             self.measure(Session(loaded, store, batch_size, progress, enough))
-            if whole := self.is_whole(loaded):
+            if whole := self.is_whole(loaded, store):
                 store.finish()
             report = replace(self.report(store), seconds=time.perf_counter() - start)
             if store.batches == before and (finished or not whole):

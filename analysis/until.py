@@ -10,6 +10,7 @@ neither batch size nor interruptions show.
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ OTHER = Schema("other_run", {"sample": Count}, {"value": Share})
 """What the run that is to be beaten has of each image."""
 _MOST = 2000  # images held of a data set that does not fit in memory
 _FORMS = 'write "width 5" (points of a per cent) or "better than RUN" (a run folder)'
+_AT = re.compile(r"(width\s.*?)\s+at\s+(?:radius\s+)?(\S+)")
 
 Verdict = Literal["answered", "better", "worse", "undecided", "open"]
 
@@ -45,10 +47,12 @@ class Goal:
     Attributes:
         width: The width of the interval that is narrow enough, a share.
         run: The run folder that is to be beaten.
+        radius: Of a width, the radius at which images are certified, [0, 1] units.
     """
 
     width: float | None = None
     run: str | None = None
+    radius: float | None = None
 
     @classmethod
     def read(cls, text: str) -> "Goal":
@@ -58,14 +62,19 @@ class Goal:
             BadInput: for other words, or a width that is none.
 
         Example:
-            >>> Goal.read("width 5"), Goal.read("better than runs/attack-1")
-            (Goal(width=0.05, run=None), Goal(width=None, run='runs/attack-1'))
+            >>> Goal.read("width 5").width, Goal.read("better than runs/attack-1").run
+            (0.05, 'runs/attack-1')
+            >>> Goal.read("width 5 at radius 0.25").radius
+            0.25
         """
-        head, _, rest = words(text, "until").strip().partition(" ")
+        text, radius = words(text, "until").strip(), None
+        if (at := _AT.fullmatch(text)) is not None:
+            text, radius = at[1], number(at[2], "radius", Range(least=0.0))
+        head, _, rest = text.partition(" ")
         rest = rest.strip()
         if head == "width" and rest:
             points = number(rest.removesuffix("%").strip(), "width", Range(above=0.0, below=100.0))
-            return cls(width=points / 100.0)
+            return cls(width=points / 100.0, radius=radius)
         than, _, run = rest.partition(" ")
         if head == "better" and than == "than" and run.strip():
             return cls(run=run.strip())
@@ -252,14 +261,21 @@ class Adaptive(Subject, ABC):
         }
     )
     """Settings in which a run that is to be beaten may differ from this one."""
+    has_radius: ClassVar[bool] = False
+    """Whether the value of an image is of a radius."""
 
     until: str | None = None
 
     def __post_init__(self) -> None:
         """Check the words of the goal beside the other fields."""
         super().__post_init__()
-        if self.until is not None:
-            Goal.read(self.until)
+        if (
+            self.until is not None
+            and not self.has_radius
+            and Goal.read(self.until).radius is not None
+        ):
+            rule = "names a radius, which means nothing here"
+            raise BadInput(f"until {shown(self.until)}", rule, "leave it out")
 
     @classmethod
     @abstractmethod
@@ -355,7 +371,8 @@ class Adaptive(Subject, ABC):
             return {}
         goal = Goal.read(self.until)
         if others is None or goal.run is None:
-            return {"until": {"width": goal.width}}
+            at = {} if goal.radius is None else {"radius": goal.radius}
+            return {"until": {"width": goal.width, **at}}
         listed = json.dumps(sorted(others.items())).encode()
         digest = hashlib.sha256(listed).hexdigest()[:16]
         return {"until": {"better_than": Path(goal.run).name, "values": digest}}
@@ -404,7 +421,8 @@ def _follower(store: RecordStore) -> Follower | None:
         return None
     order = keyed_order(store.samples or ())
     if (width := asked.get("width")) is not None:
-        return Follower(f"width {100 * width:.4g}", width, order)
+        at = f" at radius {asked['radius']:g}" if "radius" in asked else ""
+        return Follower(f"width {100 * width:.4g}{at}", width, order)
     others = {row["sample"]: row["value"] for row in store.rows(OTHER.table)}
     return Follower(f"better than {asked['better_than']}", None, order, others)
 

@@ -55,6 +55,8 @@ class AttackResult:
         settings: The settings that were used.
         members: Of an ensemble, the member that made each image; else None.
         claims: Of an attack of another library, what that says; else None.
+        undecided: Of an ensemble [B] bool, whether some draw kept for choosing is not fooled, so
+            that more evaluations could help; else None.
     """
 
     images: Tensor
@@ -70,6 +72,7 @@ class AttackResult:
     settings: AttackSettings
     members: tuple[str, ...] | None = None
     claims: Claims | None = None
+    undecided: Tensor | None = None
 
 
 class Tally:

@@ -10,8 +10,8 @@ Its members, in order, each on the images that no earlier one has fooled in all 
    gradient is exactly zero skips the others and spends all here.
 
 Under fresh randomness few images are ever fooled in all draws, and a gradient is a mean over noise:
-there the first climb gets most of the budget and the lanes the rest, and Square is left to images
-without a gradient.
+there the first climb is `momentum` (`advpure.attacks.momentum`), which gets most of the budget and
+the lanes the rest, and Square is left to images without a gradient.
 
 Every member ends in candidates, the unchanged image being the first. For each image the one is
 returned that fails in the fewest selection draws: under fixed randomness that is the model's own
@@ -37,8 +37,9 @@ from advpure.attacks.autopgd import APGDSettings, climb
 from advpure.attacks.balls import row_radii
 from advpure.attacks.lanes import climb_lanes
 from advpure.attacks.losses import MARGIN, LossName
+from advpure.attacks.momentum import drift
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
-from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude
+from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude, starting_point
 from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import SELECTION, AttackSettings, Count, Passes, resolve
 from advpure.attacks.square import SquareSettings, search
@@ -47,7 +48,7 @@ from advpure.core.given import takes_pairs
 from advpure.core.gradients import GradientMode
 from advpure.core.randomness import Ids
 
-MEMBERS = ("clean", "apgd-ce", "apgd-targeted", "apgd-restart", "square")
+MEMBERS = ("clean", "apgd-ce", "momentum", "apgd-targeted", "apgd-restart", "square")
 """The names of the members, by their numbers in a contest."""
 _TARGETS, _LANES = 9, 16
 _MOST, _ENOUGH = 100, 20
@@ -56,7 +57,12 @@ _PROPOSALS = 8
 _FIRST, _DEEP, _WIDE = 0.05, 0.8, 0.5
 """Shares: of the budget for the first climb, fixed and fresh; of the rest for the lanes."""
 _JUDGED = 4
-"""Passes by which a random search judges a point of a random defense."""
+"""Passes by which a random search judges a point of a random defense, and that look whether a
+gradient is there."""
+_SPARSE = 4
+"""By how much fewer passes a step of the first climb takes on a random defense, and has more."""
+_GROWTH, _FEWEST = 4, 10
+"""From one rung of a ladder of budgets to the next, and steps of the first climb on the first."""
 _LONG = 10**6
 """Between the numbers of passes of two members, so that fresh draws never meet."""
 
@@ -70,6 +76,7 @@ class Plan(NamedTuple):
         restarts: Lanes from another start.
         steps: Steps of every lane.
         queries: Forward passes of the random search.
+        passes: Passes of a step of the first climb where that is `momentum`, 0 for APGD.
     """
 
     first: int
@@ -77,11 +84,14 @@ class Plan(NamedTuple):
     restarts: int
     steps: int
     queries: int
+    passes: int = 0
 
     @property
     def text(self) -> str:
         """What is run, in words."""
         parts = [f"APGD {self.first} steps"]
+        if self.passes:
+            parts = [f"momentum {self.first} steps of {self.passes} passes"]
         if self.targets:
             parts.append(f"{self.targets} targets")
         if self.restarts:
@@ -132,13 +142,18 @@ class StandardSettings(AttackSettings):
         return self.eot if self.randomness == "fresh" else 1
 
     @property
+    def _look(self) -> int:
+        """Passes that look for a gradient."""
+        return min(self._passes, _JUDGED)
+
+    @property
     def _draws(self) -> int:
         """Passes by which one candidate is compared."""
         return SELECTION if self.randomness == "fresh" else 1
 
     @property
     def _least(self) -> int:
-        return 2 * self._draws + 3 * self._passes + 2
+        return 2 * self._draws + 2 * self._passes + self._look + 2
 
     @property
     def plan(self) -> Plan:
@@ -146,17 +161,24 @@ class StandardSettings(AttackSettings):
 
         Example:
             >>> StandardSettings(eps=0.1).plan
-            Plan(first=99, targets=9, restarts=7, steps=57, queries=950)
+            Plan(first=99, targets=9, restarts=7, steps=57, queries=950, passes=0)
             >>> StandardSettings(eps=0.1, budget=100).plan
-            Plan(first=20, targets=3, restarts=0, steps=22, queries=0)
+            Plan(first=20, targets=3, restarts=0, steps=22, queries=0, passes=0)
         """
-        draws, passes = self._draws, self._passes
+        draws, passes, ends = self._draws, self._passes, self._draws + self._passes
         # The unchanged image, a look for a gradient, and the last test.
-        left = self.budget - draws - passes - 1
-        ends = draws + passes
-        share = int((_DEEP if self.randomness == "fresh" else _FIRST) * left) // passes
-        first = max(min(max(share, _ENOUGH), _MOST, (left - ends) // passes), 1)
-        left -= first * passes + ends + 1
+        left = self.budget - draws - self._look - 1
+        if self.randomness == "fresh":
+            sparse, most = max(passes // _SPARSE, 1), left - draws
+            share = int(_DEEP * left)
+            if most - share < _ENOUGH * passes + ends + 1:
+                share = most  # what is too little for a lane makes the climb longer
+            first = max(min(share // sparse, _SPARSE * _MOST), 1)
+            left -= first * sparse + draws + 1
+        else:
+            sparse = 0
+            first = max(min(max(int(_FIRST * left), _ENOUGH), _MOST, left - ends), 1)
+            left -= first + ends + 1
         wide = int(_WIDE * left)
         # Too little for both goes to the gradients, and noise leaves a random search nothing.
         if self.randomness == "fresh" or left - wide < 10 * _PROPOSALS + draws:
@@ -167,19 +189,37 @@ class StandardSettings(AttackSettings):
         queries = left - draws
         queries = queries if wide < left + lanes * (steps * passes + ends) else 0
         targets = min(lanes, _TARGETS)
-        return Plan(first, targets, lanes - targets, steps, queries)
+        return Plan(first, targets, lanes - targets, steps, queries, sparse)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Budgets that grow fourfold up to this one, from the first that pays for ten steps.
+
+        Example:
+            >>> StandardSettings(eps=0.1).rungs
+            (31, 125, 500, 2000)
+            >>> StandardSettings(eps=0.1, randomness="fresh").rungs
+            (125, 500, 2000)
+        """
+        found = [self.budget]
+        while (less := found[0] // _GROWTH) >= self._least:
+            if replace(self, budget=less).plan.first < _FEWEST:
+                break
+            found.insert(0, less)
+        return tuple(found)
 
     @property
     def most_passes(self) -> Passes:
         """The budget, of which the random search has no backward pass."""
         plan = self.plan
-        climbs = plan.first + (plan.targets + plan.restarts) * plan.steps
-        return Passes(self.budget, (climbs + 1) * self._passes)
+        lanes = (plan.targets + plan.restarts) * plan.steps * self._passes
+        first = plan.first * (plan.passes or self._passes)
+        return Passes(self.budget, first + lanes + self._look)
 
     @property
     def blind_queries(self) -> int:
         """Forward passes of the random search on an image without a gradient."""
-        return max(self.budget - 2 * self._draws - self._passes - 1, 0)
+        return max(self.budget - 2 * self._draws - self._look - 1, 0)
 
 
 @takes_pairs
@@ -191,11 +231,13 @@ def standard(
     *,
     ids: Ids | None = None,
     radii: Tensor | None = None,
+    known: Tensor | None = None,
     **overrides: Any,
 ) -> AttackResult:
     """Attack with the ensemble; arguments, result and errors are those of `pgd`.
 
-    A defense that says it draws no noise is attacked as one with fixed randomness.
+    A defense that says it draws no noise is attacked as one with fixed randomness. `known` are
+    candidates of an earlier attack [B, C, H, W], beside the unchanged images.
 
     Example:
         >>> towards_white = lambda x: torch.stack([x.sum((1, 2, 3)), 1.2 + 0 * x[:, 0, 0, 0]], 1)
@@ -214,6 +256,8 @@ def standard(
 
     rows = torch.arange(len(batch.images), dtype=torch.int64, device="cpu")
     rows = contest.enter(tally, rows, batch.images, 0)
+    if len(rows) and (before := starting_point(known, batch, chosen)) is not None:
+        rows = contest.enter(tally, rows, before[rows], 0)
     seeing, blind = _told_apart(model, chosen, batch, tally, rows, sizes)
     seeing = _first_climb(model, chosen, batch, tally, contest, seeing, sizes)
     if len(seeing) and plan.targets:
@@ -228,7 +272,8 @@ def standard(
             restarts=plan.restarts,
             first=_LONG,
         )
-        numbers = torch.where(lanes.numbers < plan.targets, 2, 3)
+        target, restart = MEMBERS.index("apgd-targeted"), MEMBERS.index("apgd-restart")
+        numbers = torch.where(lanes.numbers < plan.targets, target, restart)
         seeing = contest.enter(tally, lanes.rows, lanes.images, numbers)
     _search(oracle, chosen, batch, tally, contest, seeing, sizes, plan.queries)
     _search(oracle, chosen, batch, tally, contest, blind, sizes, chosen.blind_queries)
@@ -236,7 +281,10 @@ def standard(
     result = conclude(tally, batch, oracle, 4 * _LONG, sizes)
     members = tuple(MEMBERS[number] for number in contest.winner.tolist())
     unseen = result.zero_gradient & (contest.winner != len(MEMBERS) - 1)
-    return replace(result, members=members, zero_gradient=unseen, settings=given)
+    left = torch.zeros(len(batch.images), dtype=torch.bool, device="cpu")
+    left[contest.undecided(torch.arange(len(left), device="cpu"))] = True
+    more: dict[str, Any] = {"members": members, "undecided": left}
+    return replace(result, zero_gradient=unseen, settings=given, **more)
 
 
 def _climbing(chosen: StandardSettings, steps: int) -> APGDSettings:
@@ -263,13 +311,20 @@ def _first_climb(
 ) -> Tensor:
     if not len(rows):
         return rows
-    oracle = Oracle(model, _climbing(chosen, chosen.plan.first))
-    own = Tally(batch, quiet=True)
+    plan, own = chosen.plan, Tally(batch, quiet=True)
+    settings = _climbing(chosen, plan.first)
+    if plan.passes:
+        settings = replace(settings, eot=plan.passes)
+    oracle = Oracle(model, settings)
     own.images[rows] = first_iterates(oracle, batch, None, rows, sizes)
-    climb(oracle, batch, own, rows, sizes)
+    if plan.passes:
+        drift(oracle, batch, own, rows, sizes, plan.first)
+    else:
+        climb(oracle, batch, own, rows, sizes)
     for name in ("iterations", "forwards", "backwards"):
         getattr(tally, name).add_(getattr(own, name))
-    return contest.enter(tally, rows, own.images[rows], 1)
+    member = MEMBERS.index("momentum" if plan.passes else "apgd-ce")
+    return contest.enter(tally, rows, own.images[rows], member)
 
 
 def _told_apart(
@@ -289,8 +344,9 @@ def _told_apart(
     _, labels, ids = (part[rows] for part in batch)
     goals = torch.full_like(labels, MARGIN)
     points = first_iterates(Oracle(model, chosen), batch, None, rows, sizes)
-    slope = Oracle(model, _climbing(chosen, 1)).slope(points, labels, ids, 3 * _LONG, goals)
-    tally.count(rows, chosen._passes, chosen._passes)
+    looking = replace(_climbing(chosen, 1), eot=chosen._look)
+    slope = Oracle(model, looking).slope(points, labels, ids, 3 * _LONG, goals)
+    tally.count(rows, chosen._look, chosen._look)
     blind = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
     tally.zero_gradient[rows] = blind
     return rows[~blind], rows[blind]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from advpure.analysis.audit.free import free_findings
 from advpure.analysis.audit.report import ORDER, AuditReport
-from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE
+from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE, latest
 from advpure.analysis.robustness.study import RobustnessReport
 from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.base.display import Table, percent, percent_ends, percent_interval, written
@@ -209,7 +209,7 @@ def _verdict(report: RobustnessReport) -> str:
     return (
         f"{strength_text(s['defense'])} keeps {robust} % of {report.n} images of {s['dataset']} "
         f"right {how}when {attack_text(s)} may {threat_words(s['threat_model'])}; without an "
-        f"attack it has {clean} % right."
+        f"attack it has {clean} % right.{report.bound}"
     )
 
 
@@ -225,7 +225,7 @@ def _bars(report: RobustnessReport) -> list[Bar]:
 
 def _budget(store: RecordStore) -> Iterator[str]:
     """Yield what the attack was allowed and took."""
-    rows = store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+    rows = latest(store, ATTACKS.table, ADVERSARIAL)
     for column, name in (("forwards", "forward"), ("backwards", "backward")):
         taken = [row[column] for row in rows]
         yield (
@@ -299,7 +299,7 @@ def over_steps(store: RecordStore, judged: Sequence[Judged]) -> Points | None:
         or attack.get("steps", 0) < _STEPS
     ):
         return None
-    rows = {row["sample"]: row for row in store.rows(ATTACKS.table, {"stage": ADVERSARIAL})}
+    rows = {row["sample"]: row for row in latest(store, ATTACKS.table, ADVERSARIAL)}
     ends = {each.sample: rows[each.sample]["iterations"] for each in judged}
     if any(
         (each.fate == FOOLED) != rows[each.sample]["fooled"]

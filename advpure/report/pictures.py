@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED
+from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED, latest
 from advpure.base.errors import BadInput
 from advpure.base.imports import untrusted
 from advpure.data import dataset_info
@@ -81,7 +81,7 @@ def chart(draw: Callable[[Path], object]) -> str:
 def judge(store: RecordStore, samples: Container[int]) -> list[Judged]:
     """Return the decisions on those of the samples that have all of them, by id."""
     found: dict[int, dict[str, list[dict[str, Any]]]] = {}
-    for row in store.rows(DECISIONS.table):
+    for row in latest(store, DECISIONS.table):
         stages = found.setdefault(row["sample"], {})
         stages.setdefault(row["stage"], []).append(row)
     judged = []

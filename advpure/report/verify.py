@@ -197,7 +197,7 @@ def _compute(
         found = _Found(checks, list(_elsewhere(recorded, now)))
         if any(check.passed is False for check in found.checks):
             return found, 0
-        study.run(out=scratch / "run", loaded=loaded)
+        study.run(out=scratch / "run", loaded=study.as_recorded(loaded, store, sample))
     with RecordStore.read(scratch / "run") as again:
         check, rows = _rows(store, again, sample, tolerance)
     found.checks.append(check)

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, DECISIONS, NOISE
+from advpure.analysis.robustness.protocol import (
+    ADVERSARIAL,
+    ATTACKS,
+    CLEAN,
+    DECISIONS,
+    NOISE,
+    latest,
+)
 from advpure.runs.records import RecordStore
 from advpure.runs.schema import Row
 
@@ -38,14 +45,14 @@ class Recorded:
         tables = {schema.table for schema in store.schemas}
 
         def rows(table: str) -> list[Row]:
-            return store.rows(table) if table in tables else []
+            return latest(store, table) if table in tables else []
 
         return cls(
             verb=str(store.settings.get("verb")),
             settings=store.settings,
             decisions=rows(DECISIONS.table),
             attacks=rows(ATTACKS.table),
-            counts=rows(COUNTS),
+            counts=store.rows(COUNTS) if COUNTS in tables else [],
             digests=dict(store.context.get("images") or {}),
         )
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from advpure.analysis.certification.radius import ABSTAIN, check_alpha
+from advpure.analysis.until import Standing
 from advpure.base.arguments import checked
 from advpure.base.errors import BadInput
 from advpure.base.validation import Range, number, whole
@@ -53,6 +54,8 @@ class CertifiedImages:
         times: What a log says of each image's time, as it is written there; empty if nothing.
         by_line: Whether the ids are lines of a log that names no images.
         notes: What a careful reader should know, in sentences.
+        standing: Of a run that stopped with its answer, where it stands; rates then have intervals
+            that hold at any time.
 
     Raises:
         BadInput: for columns of unlike lengths, no images, an image twice, a negative label
@@ -69,6 +72,7 @@ class CertifiedImages:
     times: tuple[str, ...] = ()
     by_line: bool = False
     notes: tuple[str, ...] = ()
+    standing: Standing | None = None
 
     def __post_init__(self) -> None:
         """Check the columns."""
@@ -158,7 +162,15 @@ def certified_accuracy(images: CertifiedImages, radius: float = 0.0) -> Rate:
         >>> [certified_accuracy(images, radius).value for radius in (0.0, 0.3, 0.31)]
         [0.5, 0.5, 0.0]
     """
-    return wilson(int(certified_at(images, radius).sum()), len(images))
+    return _rate(images, certified_at(images, radius))
+
+
+def _rate(images: CertifiedImages, values: NDArray[np.bool_]) -> Rate:
+    """Return the share of images [n] for which something holds."""
+    if images.standing is None:
+        return wilson(int(values.sum()), len(images))
+    own = dict(zip(images.ids.tolist(), values.tolist(), strict=True))
+    return images.standing.estimate([float(own[i]) for i in images.standing.used])
 
 
 def any_of(curves: Sequence[CertifiedImages], radius: float) -> Rate:
@@ -169,7 +181,7 @@ def any_of(curves: Sequence[CertifiedImages], radius: float) -> Rate:
 
 def abstention(images: CertifiedImages) -> Rate:
     """Return the share of images for which nothing is claimed."""
-    return wilson(int((images.predictions == ABSTAIN).sum()), len(images))
+    return _rate(images, images.predictions == ABSTAIN)
 
 
 def average_certified_radius(images: CertifiedImages) -> Mean:

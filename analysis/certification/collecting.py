@@ -66,6 +66,7 @@ def collect(
     part: tuple[int, int],
     batch_size: int | None,
     progress: Callable[[int], None],
+    enough: Callable[[], bool] | None = None,
 ) -> None:
     """Count what the images need, round by round.
 
@@ -75,6 +76,8 @@ def collect(
         part: The shard (i, k), i from 0.
         batch_size: Noise samples in memory at once; None for `samples_at_once`.
         progress: Called with the number of samples that are classified.
+        enough: Whether the images that are done suffice. It is asked between groups of images,
+            which then come one after the other; None for all images together.
 
     Raises:
         BadInput: for a batch size below 1, or a classifier of other classes.
@@ -82,12 +85,32 @@ def collect(
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}", "holds no sample", "use 1 or more")
     images, procedure = loaded.clean, loaded.procedure
-    labels = dict(zip(images, loaded.images.labels.tolist(), strict=True))
     tallies = Tallies().read([store])
     done = _samples_done(tallies, procedure.sigmas, list(images))
     progress(done)
     own = _share(procedure, list(images), part)
-    pending = list(images) if own is not None else list(images)[part[0] :: part[1]]
+    mine = list(images) if own is not None else list(images)[part[0] :: part[1]]
+    group = len(mine) if enough is None else max(samples_at_once(loaded) // procedure.samples, 1)
+    for start in range(0, len(mine), group):
+        if enough is not None and enough():
+            return
+        pending = mine[start : start + group]
+        done = _collect_group(loaded, store, tallies, pending, own, batch_size, progress, done)
+
+
+def _collect_group(
+    loaded: LoadedCertification,
+    store: RecordStore,
+    tallies: Tallies,
+    pending: Sequence[int],
+    own: set[tuple[int, float, str, int]] | None,
+    batch_size: int | None,
+    progress: Callable[[int], None],
+    done: int,
+) -> int:
+    """Count what some images need; return the samples that are classified by then."""
+    images, procedure = loaded.clean, loaded.procedure
+    labels = dict(zip(images, loaded.images.labels.tolist(), strict=True))
     while pending:
         wanted = {i: procedure.needs(i, tallies.of(i, procedure.sigmas)) for i in pending}
         units = [unit for each in wanted.values() for unit in each]
@@ -101,6 +124,7 @@ def collect(
                 tallies.add(row)
             done += sum(each.unit.samples for each in counted)
             progress(done)
+    return done
 
 
 def check_part(procedure: Procedure, images: int, part: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """Curves of certified accuracy over the radius, with bands ([Li2024], figure 3)."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advpure.analysis.certification.accuracy import CertifiedImages, accuracy_curve
+from advpure.analysis.certification.accuracy import (
+    CertifiedImages,
+    accuracy_curve,
+    certified_accuracy,
+)
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.study import Certification
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
-from advpure.statistics.rates import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +30,7 @@ _LETTERS = 17  # of a caption on an inch
 def draw_curves(
     curves: Sequence[CertifiedImages], path: str | Path, *, title: str = "", caption: str = ""
 ) -> Path:
-    """Draw certified accuracy against the radius, each curve with its 95 % band (Wilson).
+    """Draw certified accuracy against the radius, each curve with its 95 % band.
 
     A curve is exact: it steps down at every image's radius. A band holds for one radius at a time.
 
@@ -120,10 +124,10 @@ def draw_panels(
 
 def _draw(axes: "Axes", curve: CertifiedImages, color: str, style: str) -> None:
     """Draw a curve that steps down at every image's radius, and its band."""
-    radii, counts = accuracy_curve(curve)
+    radii, _ = accuracy_curve(curve)
     # The accuracy of a radius holds down to the radius before it: steps lie left of points.
-    radii, counts = np.append(radii, radii[-1]), np.append(counts, 0)
-    rates = [wilson(int(count), len(curve)) for count in counts]
+    rates = [certified_accuracy(curve, radius) for radius in (*radii.tolist(), math.inf)]
+    radii = np.append(radii, radii[-1])
     low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("low", "high"))
     axes.fill_between(radii, low, high, step="pre", color=color, alpha=0.15, linewidth=0)
     label = f"{curve.name} (n = {len(curve)})"

@@ -191,6 +191,10 @@ def _by_run(folders: Sequence[Path]) -> list[_Run]:
                 raise BadInput(
                     f"run {folder}", f"is one of {verb}, not of certify", "name one of certify"
                 )
+            if store.settings.get("until"):
+                rule = "stopped with its answer, which holds for the question that was asked"
+                fix = "run its command again for its report"
+                raise BadInput(f"run {folder}", rule, fix)
             groups.setdefault(store.run, _Run(store.settings, [])).folders.append(folder)
     return list(groups.values())
 

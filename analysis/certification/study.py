@@ -1,10 +1,16 @@
 """``certify`` as a study: one run of certificates, by name, resumable, shared between processes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from advpure.analysis.certification.accuracy import AtRadius, CertifiedImages, best_over
+from advpure.analysis.certification.accuracy import (
+    AtRadius,
+    CertifiedImages,
+    best_over,
+    certified_at,
+)
 from advpure.analysis.certification.collecting import (
     check_part,
     collect,
@@ -18,6 +24,7 @@ from advpure.analysis.certification.logs import check_log_path, write_logs
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.noise import stage_xi
 from advpure.analysis.certification.procedures import Predict, Procedure
+from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.certification.settings import CertificationSettings
 from advpure.analysis.certification.summary import (
     accuracies,
@@ -28,7 +35,9 @@ from advpure.analysis.certification.summary import (
 )
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.study import GOES_ON, Columns, Report, Session, Study
+from advpure.analysis.until import Adaptive, Goal, Standing, standing_of, stopping
 from advpure.base.display import Display
+from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Repeats
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
@@ -43,11 +52,13 @@ class CertificationReport(Report):
         procedure: What was asked of the counts.
         curves: Certificates per noise level, increasing; one for a cascade.
         shard: The part that was finished, such as 1/2; None for a whole run.
+        standing: Of a run with a goal, where it stands; then all numbers are those of its images.
     """
 
     procedure: Procedure
     curves: tuple[Curve, ...]
     shard: str | None = None
+    standing: Standing | None = None
 
     @property
     def certificates(self) -> list[CertifiedImages]:
@@ -77,6 +88,7 @@ class CertificationReport(Report):
             "alpha": self.procedure.alpha,
             "samples": self.procedure.samples,
             **({} if self.shard is None else {"shard": self.shard}),
+            **({} if self.standing is None else {"until": self.standing.tree()}),
         }
 
     def display(self) -> Display:
@@ -90,6 +102,8 @@ class CertificationReport(Report):
             f"{procedure.samples:,} samples an image: "
             f"{in_words(self.certificates, procedure.radii)}"
         )
+        if self.standing is not None:
+            headline += f" ({self.standing.words})"
         if self.shard is not None:
             headline = f"shard {self.shard} is done: {headline}"
         group = self.joint()
@@ -103,7 +117,9 @@ class CertificationReport(Report):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certification(CertificationSettings, Study[LoadedCertification, CertificationReport]):
+class Certification(
+    Adaptive, CertificationSettings, Study[LoadedCertification, CertificationReport]
+):
     """Certify the smoothed classifier of a defense by randomized smoothing.
 
     Within its radius no attack can change the answer. `advpure certified-accuracy` reads the
@@ -112,11 +128,14 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
     Example: advpure certify --defense cm --sigma 0.25,0.5,1.0 -n 100 --procedure anytime
 
     Attributes:
+        until: Stop with the image that makes the 95 % interval of the certified accuracy at a
+            radius narrow: "width 10 at 0.25". Images come in a random order; default of n: all.
         counts: Run folder whose counts are taken over, as far as they fit; repeats.
         log: Also write idx label predict radius correct time, a .tsv file a sigma.
     """
 
     verb: ClassVar[str] = "certify"
+    has_radius: ClassVar[bool] = True
     doing: ClassVar[str] = "classifying"
     shorter: ClassVar[str] = "-n, -N or --procedure anytime"
     tables: ClassVar[tuple[Schema, ...]] = (COUNTS,)
@@ -134,14 +153,61 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         super().__post_init__()
         if self.log is not None:
             check_log_path(self.log)
+        if self.until is not None:
+            self._check_goal(self.until)
+
+    def _check_goal(self, until: str) -> None:
+        """Refuse a question that no image answers, and what splits its answer."""
+        goal = Goal.read(until)
+        if goal.run is not None:
+            fix = 'write "width 10 at 0.25", and compare runs by advpure compare'
+            raise BadInput(f"until {until!r}", "is not asked of certificates", fix)
+        if goal.radius is None:
+            fix = f'write "{until.strip()} at 0.25"'
+            raise BadInput(f"until {until!r}", "names no radius", fix)
+        levels = read_sigmas(self.sigmas)
+        if len(levels) > 1 and self.procedure != "cascade":
+            rule = f"is of one curve, and there are {len(levels)} noise levels"
+            raise BadInput(f"until {until!r}", rule, "give one sigma, or procedure cascade")
+        if goal.radius > 0 and self.procedure == "predict":
+            rule = "has a radius, which predict certifies none of"
+            raise BadInput(f"until {until!r}", rule, "ask at 0, or use another procedure")
+        if self.shard is not None:
+            rule = "does not split a run that stops when it has its answer"
+            raise BadInput(f"shard {self.shard}", rule, "leave out one of the two")
 
     def load(self) -> LoadedCertification:
         """Load the defense at every noise level, the images, and the core of a composition."""
         loaded = load_certification(self, count_classes, stage_xi, collect)
         check_part(loaded.procedure, len(loaded.images.ids), self.part)
-        return loaded
+        settings = {**loaded.settings, **self.asked(None)}
+        return replace(loaded, images=self.in_order(loaded.images, None), settings=settings)
 
-    def is_whole(self, loaded: LoadedCertification) -> bool:
+    @classmethod
+    def outcomes(cls, store: RecordStore) -> dict[int, float]:
+        """Return of every image that is done whether it is certified right at the radius asked."""
+        return _outcomes(store, Tallies().read([store]))
+
+    def stopping(self, loaded: LoadedCertification, store: RecordStore) -> Callable[[], bool]:
+        """Return whether the goal is reached; every image is read once."""
+        known: dict[int, float] = {}
+
+        def outcomes() -> dict[int, float]:
+            for sample in loaded.images.ids.tolist():
+                if sample in known:
+                    continue
+                tallies = Tallies()
+                for row in store.rows(COUNTS.table, {"sample": sample}):
+                    tallies.add(row)
+                found = _outcomes(store, tallies)
+                if not found:
+                    break
+                known.update(found)
+            return known
+
+        return stopping(store, outcomes, None)
+
+    def is_whole(self, loaded: LoadedCertification, store: RecordStore) -> bool:
         """Return whether all images are certified here; False for a shard."""
         return self.shard is None
 
@@ -181,16 +247,26 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
             part=self.part,
             batch_size=session.batch_size,
             progress=session.progress,
+            enough=None if self.until is None else session.enough,
         )
 
     @classmethod
     def report(cls, store: RecordStore) -> CertificationReport:
         """Compute the report of a run from its records alone."""
         procedure, tallies = procedure_of(store.settings), Tallies().read([store])
+        standing = (
+            standing_of(store, _outcomes(store, tallies)) if store.settings.get("until") else None
+        )
+        if standing is not None:
+            tallies.keep(standing.used)
         curves = make_curves(subject(store.settings), procedure, tallies)
+        if standing is not None:
+            curves = tuple(
+                replace(each, images=replace(each.images, standing=standing)) for each in curves
+            )
         notes = procedure.notes()
         asked, done = store.settings["n"], min((len(curve.images) for curve in curves), default=0)
-        if done < asked:
+        if done < asked and standing is None:
             notes.append(
                 f"{done} of {asked} images are done{easy_first(procedure, tallies, done)}; "
                 f"{GOES_ON}, other shards are read together with `advpure "
@@ -202,6 +278,7 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
             procedure=procedure,
             curves=curves,
             notes=tuple(notes),
+            standing=standing,
         )
 
     def after(
@@ -228,6 +305,16 @@ class Certification(CertificationSettings, Study[LoadedCertification, Certificat
         if self.log is not None:
             drawn["logs"] = [str(path) for path in write_logs(report.certificates, self.log)]
         return drawn
+
+
+def _outcomes(store: RecordStore, tallies: Tallies) -> dict[int, float]:
+    """Return of the images whose counts suffice whether they are certified at the goal's radius."""
+    curves = make_curves("", procedure_of(store.settings), tallies)
+    if not curves:
+        return {}
+    (images,) = (curve.images for curve in curves)
+    certified = certified_at(images, store.settings["until"]["radius"])
+    return dict(zip(images.ids.tolist(), map(float, certified), strict=True))
 
 
 def _samples_per_image(procedure: Procedure) -> int:

@@ -1,6 +1,7 @@
 """What is shown of certificates, of a run or of any files: values by radius, and a table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ def accuracy(images: CertifiedImages, radius: float, **more: Any) -> Estimate:
     return Estimate.of(
         certified_accuracy(images, radius),
         lambda: _by_image(images.ids, certified_at(images, radius)),
+        anytime=images.standing is not None,
         **more,
     )
 
@@ -81,9 +83,12 @@ def _entry(curve: CertifiedImages, radius: float, choices: int, **more: Any) -> 
 
 def average(images: CertifiedImages) -> Estimate:
     """Return the average certified radius, with the radius of every image."""
-    return Estimate.of(
+    mean = Estimate.of(
         average_certified_radius(images), lambda: _by_image(images.ids, own_radii(images))
     )
+    if images.standing is not None:  # its interval is for a number of images chosen before
+        mean = replace(mean, interval=None)
+    return mean
 
 
 def _value(estimate: Estimate) -> float:
@@ -104,7 +109,9 @@ def of_curve(images: CertifiedImages) -> dict[str, Any]:
         "alpha": images.alpha,
         "n": len(images),
         "abstained": Estimate.of(
-            abstention(images), lambda: _by_image(images.ids, images.predictions == ABSTAIN)
+            abstention(images),
+            lambda: _by_image(images.ids, images.predictions == ABSTAIN),
+            anytime=images.standing is not None,
         ),
         "average_certified_radius": average(images),
         "largest_radius": float(images.radii.max()),

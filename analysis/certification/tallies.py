@@ -93,6 +93,11 @@ class Tallies:
                     self.add(row)
         return self
 
+    def keep(self, samples: Iterable[int]) -> None:
+        """Forget all images but these."""
+        kept = set(samples)
+        self.by_key = {key: tally for key, tally in self.by_key.items() if key[0] in kept}
+
     def sigmas(self) -> tuple[float, ...]:
         """Return the noise levels that have counts, increasing."""
         return tuple(sorted({sigma for _, sigma in self.by_key}))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED
+from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED, latest
 from advpure.analysis.robustness.study import Robustness
 from advpure.analysis.robustness.wording import attack_text, strength_text
+from advpure.base.errors import BadInput
 from advpure.plots.figures import Caption, histogram, image_grid
 from advpure.runs.records import RecordStore
 
@@ -37,7 +38,7 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
     for stage, name in _STAGES.items():
         margins = [
             row["margin"]
-            for row in store.rows(DECISIONS.table, {"stage": stage})
+            for row in latest(store, DECISIONS.table, stage)
             if row["sample"] in report.right[stage]  # no image beyond the answer to a goal
         ]
         share = 100 * report.headline(stage).value
@@ -64,7 +65,14 @@ def attacked_images(store: RecordStore, columns: int = 8) -> Path:
     Returns:
         The path written.
     """
-    decided = store.rows(DECISIONS.table, {"stage": ADVERSARIAL, "draw": 0})[:columns]
+    first, kept = {"stage": ADVERSARIAL, "draw": 0}, set(store.blobs())
+    decided = [
+        row
+        for row in store.rows(DECISIONS.table, first)
+        if f"{PURIFIED[ADVERSARIAL]}/{row['sample']}" in kept
+    ][:columns]
+    if not decided:
+        raise BadInput(str(store.folder), "holds no picture yet", "run its command again")
     captions = [
         Caption(f"{row['label']} -> {row['prediction']}", correct=row["correct"]) for row in decided
     ]

@@ -26,11 +26,13 @@ from advpure.core.randomness import RandomnessConfig
 from advpure.core.tiling import check_rows, tiled
 from advpure.data import Images
 from advpure.runs.records import RecordStore
-from advpure.runs.schema import Count, Length, Schema, Share
+from advpure.runs.schema import Count, Length, Row, Schema, Share
 from advpure.statistics.rates import Rate, randomized_summary
 
 Randomness = Literal["fixed", "fresh"]
 CLEAN, NOISE, ADVERSARIAL = "clean", "noise", "adversarial"
+RUNGS = "rungs"
+"""The setting of a run that attacks with one budget of evaluations after another, see `latest`."""
 PURIFIED = {ADVERSARIAL: "purified"}
 """Stages whose purified images are kept, to the name that these have."""
 
@@ -159,30 +161,74 @@ def evaluate(
     for start in range(0, len(todo), batch_size):
         if enough():
             return
-        rows = torch.tensor(todo[start : start + batch_size], dtype=torch.int64, device="cpu")
-        batch = Images(*(part[rows] for part in images))
-        outcomes = {
-            stage: attack(defense.at(ids=batch.ids), batch.images, batch.labels, batch.ids)
-            for stage, attack in attacks.items()
-        }
-        seen = {CLEAN: batch.images} | {s: out.images for s, out in outcomes.items()}
-        decided = [
-            row for stage, x in seen.items() for row in _decide(defense, decisions, stage, x, batch)
-        ]
-        with store.batch():
-            store.append(DECISIONS.table, decided)
-            for stage, outcome in outcomes.items():
-                store.append(ATTACKS.table, _attack_rows(stage, outcome, batch.ids))
-                if getattr(outcome, "claims", None) is not None:
-                    store.append(CLAIMS.table, _claim_rows(stage, outcome, batch.ids))
-                if keep_images:
-                    _keep(store, stage, batch.ids, outcome.images)
-            if keep_images:
-                _keep(store, CLEAN, batch.ids, batch.images)
-                for stage in PURIFIED.keys() & outcomes.keys():
-                    view = decisions.views(defense, batch.ids)[0]
-                    _keep(store, PURIFIED[stage], batch.ids, purified(view, outcomes[stage].images))
-        progress(len(images.ids) - len(todo) + start + len(rows))
+        batch = taken(images, todo[start : start + batch_size])
+        measure_batch(defense, batch, attacks, decisions, store, keep_images=keep_images)
+        progress(len(images.ids) - len(todo) + start + len(batch.ids))
+
+
+def taken(images: Images, rows: Sequence[int]) -> Images:
+    """Return some rows of images, labels and ids."""
+    chosen = torch.tensor(rows, dtype=torch.int64, device="cpu")
+    return Images(*(part[chosen] for part in images))
+
+
+def measure_batch(
+    defense: Defense,
+    batch: Images,
+    attacks: Mapping[str, Attack],
+    decisions: Decisions,
+    store: RecordStore,
+    *,
+    keep_images: bool = False,
+    again: bool = False,
+    stages: Callable[[str, Outcome], Sequence[str]] | None = None,
+) -> None:
+    """Attack and decide a batch, and store all of it in one transaction.
+
+    Args:
+        defense: The defense.
+        batch: The images.
+        attacks: As for `evaluate`.
+        decisions: The protocol.
+        store: Where rows go.
+        keep_images: Store images as well.
+        again: Whether the clean images are decided already.
+        stages: From a stage and its outcome to the name of the stage for each image; an image that
+            is stored under another name than the stage's is kept in any case.
+    """
+    outcomes = {
+        stage: attack(defense.at(ids=batch.ids), batch.images, batch.labels, batch.ids)
+        for stage, attack in attacks.items()
+    }
+    seen = {} if again else {CLEAN: batch.images}
+    seen |= {s: out.images for s, out in outcomes.items()}
+    names = {stage: [stage] * len(batch.ids) for stage in seen}
+    if stages is not None:
+        names |= {stage: list(stages(stage, out)) for stage, out in outcomes.items()}
+
+    def named(stage: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        own = dict(zip(batch.ids.tolist(), names[stage], strict=True))
+        return [row | {"stage": own[row["sample"]]} for row in rows]
+
+    decided = [
+        row
+        for stage, x in seen.items()
+        for row in named(stage, _decide(defense, decisions, stage, x, batch))
+    ]
+    with store.batch():
+        store.append(DECISIONS.table, decided)
+        for stage, outcome in outcomes.items():
+            store.append(ATTACKS.table, named(stage, _attack_rows(stage, outcome, batch.ids)))
+            if getattr(outcome, "claims", None) is not None:
+                store.append(CLAIMS.table, _claim_rows(stage, outcome, batch.ids))
+            _keep(store, names[stage], batch.ids, outcome.images, () if keep_images else (stage,))
+        if keep_images:
+            if not again:
+                _keep(store, names[CLEAN], batch.ids, batch.images)
+            for stage in PURIFIED.keys() & outcomes.keys():
+                view = decisions.views(defense, batch.ids)[0]
+                pure = [PURIFIED[stage] if name == stage else "" for name in names[stage]]
+                _keep(store, pure, batch.ids, purified(view, outcomes[stage].images), ("",))
 
 
 def purified(view: Defense, images: Tensor) -> Tensor:
@@ -194,10 +240,46 @@ def purified(view: Defense, images: Tensor) -> Tensor:
     return found.clamp(0, 1)
 
 
-def _keep(store: RecordStore, kind: str, ids: Tensor, images: Tensor) -> None:
-    """Store images by kind and id."""
-    for i, image in zip(ids.tolist(), images, strict=True):
-        store.put_blob(f"{kind}/{i}", image.float().cpu())
+def _keep(
+    store: RecordStore, kinds: Sequence[str], ids: Tensor, images: Tensor, but: Sequence[str] = ()
+) -> None:
+    """Store images by kind and id, but for those of some kinds."""
+    for kind, i, image in zip(kinds, ids.tolist(), images, strict=True):
+        if kind not in but:
+            store.put_blob(f"{kind}/{i}", image.float().cpu())
+
+
+def rung_stages(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the stages of a run's rungs, the last of which is the attack's own.
+
+    Example:
+        >>> rung_stages({"rungs": [125, 500]}), rung_stages({})
+        (('adversarial 125', 'adversarial'), ('adversarial',))
+    """
+    return (*(f"{ADVERSARIAL} {budget}" for budget in settings.get(RUNGS, ())[:-1]), ADVERSARIAL)
+
+
+def latest(store: RecordStore, table: str, stage: str | None = None) -> list[Row]:
+    """Return rows, of images that were not attacked on every rung those of the last one.
+
+    Args:
+        store: A run's records.
+        table: Of decisions or of attacks.
+        stage: Only those of a stage.
+    """
+    rows, stages = store.rows(table), rung_stages(store.settings)
+    if len(stages) > 1:
+        order = {name: k for k, name in enumerate(stages)}
+        last: dict[int, int] = {}
+        for row in rows:
+            rung = order.get(row["stage"], -1)
+            last[row["sample"]] = max(rung, last.get(row["sample"], -1))
+        rows = [
+            row | {"stage": ADVERSARIAL} if row["stage"] in order else row
+            for row in rows
+            if order.get(row["stage"], last[row["sample"]]) == last[row["sample"]]
+        ]
+    return [row for row in rows if stage in (None, row["stage"])]
 
 
 def finished(store: RecordStore, stages: Iterable[str]) -> set[int]:
@@ -303,7 +385,7 @@ def summarize(
     Raises:
         BadInput: when there is no decision yet.
     """
-    rows = store.rows(DECISIONS.table)
+    rows = latest(store, DECISIONS.table)
     if ids is not None:
         place = {sample: k for k, sample in enumerate(ids)}
         rows = [row for row in rows if row["sample"] in place]

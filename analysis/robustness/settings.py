@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from advpure.analysis.robustness.attack_choice import AUTO, chosen_attack
 from advpure.analysis.robustness.protocol import Randomness
+from advpure.analysis.robustness.timed import Budget
 from advpure.analysis.subject import Attacked, DefenseSubject
 from advpure.attacks.settings import Count
 from advpure.base.errors import BadInput
@@ -20,8 +21,8 @@ class RobustnessSettings(Attacked, DefenseSubject):
     Attributes:
         attack: Attack; `advpure models` lists them, also of other libraries: foolbox:LinfPGD. auto:
             standard, but pgd with --transfer-from or an option of pgd.
-        budget: Evaluations an image. Default: 2000 of the standard attack, 10000 of another
-            library's.
+        budget: Evaluations an image, such as 500, or the time of a session, such as 10min. Default:
+            2000 evaluations of the standard attack, 10000 of another library's.
         protocol: paper: PGD of 40 steps of eps/30 from a random start, the paper's.
         randomness: Attack and decide under one randomness configuration, or under disjoint draws.
         draws: Decisions per image under fresh randomness. Default: 10 of a random defense, else 1.
@@ -29,11 +30,23 @@ class RobustnessSettings(Attacked, DefenseSubject):
     """
 
     attack: Annotated[str, Flag("--attack", "-a")] = AUTO
-    budget: Count | None = None
+    budget: int | str | None = None
     protocol: Literal["paper"] | None = None
     randomness: Annotated[Randomness, Flag("--fix-random/--fresh-random")] = "fresh"
     draws: Count | None = None
     source_seed: Annotated[Seed | None, Flag("--transfer-from")] = None
+
+    def __post_init__(self) -> None:
+        """Check every field, and read the budget."""
+        super().__post_init__()
+        if self.budget is not None:
+            evaluations = Budget.read(self.budget).evaluations
+            object.__setattr__(self, "budget", evaluations or str(self.budget).strip())
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that a session may take, where the budget is one."""
+        return None if self.budget is None else Budget.read(self.budget).seconds
 
     @property
     def attack_name(self) -> str:
@@ -52,7 +65,7 @@ class RobustnessSettings(Attacked, DefenseSubject):
         Raises:
             BadInput: for a budget that is given twice.
         """
-        own = {} if self.budget is None else {"budget": self.budget}
+        own = {"budget": self.budget} if isinstance(self.budget, int) else {}
         for key in own.keys() & self.attack_options.keys():
             raise BadInput(f"attack option {key}", "is given a second time", "keep --budget alone")
         return {**self.attack_options, **own}

@@ -1,12 +1,14 @@
 """How robust is a defense? Clean images, noise in the ball, an attack, all recorded."""
 
 import dataclasses
+import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from torch import Tensor
 
@@ -22,15 +24,26 @@ from advpure.analysis.robustness.protocol import (
     CLEAN,
     DECISIONS,
     NOISE,
+    RUNGS,
     Attack,
     Decisions,
     StageSummary,
     evaluate,
     finished,
+    latest,
     sampled,
     summarize,
 )
 from advpure.analysis.robustness.settings import RobustnessSettings
+from advpure.analysis.robustness.timed import (
+    Deadline,
+    RungCount,
+    bound_words,
+    climb_rungs,
+    depth_of,
+    is_decided,
+    rung_counts,
+)
 from advpure.analysis.robustness.wording import (
     Claim,
     attack_notes,
@@ -48,7 +61,7 @@ from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find
 from advpure.attacks.settings import AttackSettings
-from advpure.attacks.standard import MEMBERS
+from advpure.attacks.standard import MEMBERS, StandardSettings
 from advpure.base.display import Display, Table, percent_interval
 from advpure.base.errors import BadInput
 from advpure.base.flags import Beside, Flag
@@ -62,6 +75,8 @@ from advpure.runs.schema import Schema
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Rate, mean_interval, wilson
 
+CLOCK: Callable[[], float] = time.monotonic
+"""What a budget of time is measured by."""
 _RATES = ("one_shot", "mean", "worst", "majority")
 
 
@@ -80,6 +95,7 @@ class RobustnessReport(Report):
         standing: Of a run with a goal, where it stands; then all numbers are those of its images.
         claims: Of an attack of another library what that says of each image; else empty.
         audit: What the checks that cost nothing say, in a line.
+        rungs: Of an attack within an amount of time, how far its images came.
     """
 
     n: int
@@ -92,6 +108,13 @@ class RobustnessReport(Report):
     standing: Standing | None = None
     claims: Mapping[int, Claim] = field(default_factory=dict)
     audit: str = ""
+    rungs: tuple[RungCount, ...] = ()
+
+    @property
+    def bound(self) -> str:
+        """That time ended the attack before it had attacked all that was left, or nothing."""
+        words = next(bound_words(self.rungs), "")
+        return f" (bounded by its budget of time: {words})" if words else ""
 
     @property
     def headline_rate(self) -> str:
@@ -139,6 +162,7 @@ class RobustnessReport(Report):
             **({"fooled_by": dict(self.members)} if self.members else {}),
             **({"until": self.standing.tree()} if self.standing else {}),
             **({"library": self.library()} if self.claims else {}),
+            **({"rungs": [dataclasses.asdict(each) for each in self.rungs]} if self.rungs else {}),
         }
 
     def library(self) -> dict[str, Any]:
@@ -165,7 +189,7 @@ class RobustnessReport(Report):
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
             f"{strength_text(s['defense'])}, attack {attack_text(s)}, {how}: robust accuracy "
-            f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images"
+            f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images{self.bound}"
         )
         if self.standing is not None:
             headline += f" ({self.standing.words})"
@@ -188,6 +212,10 @@ class RobustnessReport(Report):
         if self.members:
             by = [[name, str(count)] for name, count in self.members.items()]
             parts.append(Table(("fooled by", "images"), by))
+        if self.rungs:
+            heads = ("evaluations at most", "attacked", "of", "fooled")
+            counts = ((e.budget, e.attacked, e.of, e.fooled) for e in self.rungs)
+            parts.append(Table(heads, [[str(each) for each in row] for row in counts]))
         if self.claims:
             told = self.library()
             values = [percent_interval(told[key]) for key in ("says", "difference")]
@@ -207,12 +235,16 @@ class LoadedRobustness(LoadedModel):
         attack_settings: The resolved settings of the attack.
         decisions: The protocol.
         others: Of a run that is to be better than another, what that has of each image.
+        depth: Rungs of an attack within an amount of time, at most; None for all.
+        is_timed: Whether the clock may end it.
     """
 
     attacks: Mapping[str, Attack]
     attack_settings: AttackSettings
     decisions: Decisions
     others: Mapping[int, float] | None = None
+    depth: int | None = None
+    is_timed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +289,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             name, self.all_attack_options, eps=eps, norm=norm, randomness=self.randomness
         )
         refuse_two_gradients(name, chosen, self.gradient)
+        rungs = self._rungs(chosen, defense.is_random)
         resolved = {
             "threat_model": {"norm": norm, "eps": eps},
             "defense": describe(defense),
@@ -266,6 +299,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             "source_seed": self.source_seed,
             "decisions": dataclasses.asdict(decisions),
             "randomness": {"seed": self.seed, "scheme": self.scheme},
+            **({RUNGS: list(rungs)} if rungs else {}),
         }
         others = self.reference(found, self.identity("attack", found) | resolved)
         images = self.in_order(found, others)
@@ -282,6 +316,28 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             decisions=decisions,
             others=others,
         )
+
+    def _rungs(self, chosen: AttackSettings, is_random: bool) -> tuple[int, ...]:
+        """Return the budgets of a standard attack within an amount of time, else nothing."""
+        if self.seconds is None:
+            return ()
+        if self.until is not None:
+            rule = f"does not go with until {self.until!r}, which attacks image by image"
+            raise BadInput(f"budget {self.budget}", rule, "give evaluations, or leave out one")
+        if not isinstance(chosen, StandardSettings):
+            return ()
+        return (chosen if is_random else dataclasses.replace(chosen, randomness="fixed")).rungs
+
+    def as_recorded(
+        self, loaded: LoadedModel, store: RecordStore, sample: int | None
+    ) -> LoadedRobustness:
+        """Return what attacks an image as far as records say, whatever the clock says."""
+        assert isinstance(loaded, LoadedRobustness)
+        return dataclasses.replace(loaded, depth=depth_of(store, sample), is_timed=False)
+
+    def is_whole(self, loaded: LoadedModel, store: RecordStore) -> bool:
+        """Return whether every image is decided, where time may end the attack before."""
+        return self.seconds is None or is_decided(store, loaded.images)
 
     @classmethod
     def outcomes(cls, store: RecordStore) -> dict[int, float]:
@@ -349,30 +405,51 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         """Estimate the cost of attack and decisions."""
         assert isinstance(loaded, LoadedRobustness)
         passes, draws = loaded.attack_settings.most_passes, loaded.decisions.draws
-        return estimate(
+        cost = estimate(
             loaded.defense.at(xi=sampled(loaded.xi)),
             loaded.images.images[:8],
             len(loaded.images.ids),
             passes.forwards + 3 * draws + 1,
             passes.backwards,
         )
+        return dataclasses.replace(cost, seconds=min(cost.seconds, self.seconds or math.inf))
 
     def measure(self, session: Session[LoadedModel]) -> None:
         """Decide clean images, noise and attacked images, batch by batch."""
         loaded, batch_size = session.loaded, session.batch_size
         assert isinstance(loaded, LoadedRobustness)
-        tiles = 8 if self.until is None else 2
+        tiles, enough = 8 if self.until is None else 2, session.enough
+        if self.seconds is not None:
+            tiles, limit = 1, self.seconds if loaded.is_timed else math.inf
+            enough = Deadline(limit, clock=CLOCK)
+        if batch_size is None:
+            batch_size = tiles * (loaded.model.tile or 32)
         with _told_in_notes():
+            if RUNGS in loaded.settings:
+                climb_rungs(
+                    loaded.defense,
+                    loaded.images,
+                    cast(StandardSettings, loaded.attack_settings),
+                    loaded.attacks[NOISE],
+                    loaded.decisions,
+                    session.store,
+                    batch_size=batch_size,
+                    over=enough,
+                    depth=loaded.depth,
+                    keep_images=self.keep_images,
+                    progress=session.progress,
+                )
+                return
             evaluate(
                 loaded.defense,
                 loaded.images,
                 loaded.attacks,
                 loaded.decisions,
                 session.store,
-                batch_size=tiles * (loaded.model.tile or 32) if batch_size is None else batch_size,
+                batch_size=batch_size,
                 keep_images=self.keep_images,
                 progress=session.progress,
-                enough=session.enough,
+                enough=enough,
             )
 
     @classmethod
@@ -381,14 +458,14 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         standing = standing_of(store, cls.outcomes(store))
         used = None if standing is None else set(standing.used)
         right: dict[str, dict[int, tuple[bool, ...]]] = {}
-        for row in store.rows(DECISIONS.table):
+        for row in latest(store, DECISIONS.table):
             if used is not None and row["sample"] not in used:
                 continue
             images = right.setdefault(row["stage"], {})
             images[row["sample"]] = (*images.get(row["sample"], ()), row["correct"])
         rows = [
             row
-            for row in store.rows(ATTACKS.table, {"stage": ADVERSARIAL})
+            for row in latest(store, ATTACKS.table, ADVERSARIAL)
             if used is None or row["sample"] in used
         ]
         members: dict[str, int] = {}
@@ -398,7 +475,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         report = RobustnessReport(
             run=store.folder,
             settings=store.settings,
-            n=len(finished(store, [NOISE, ADVERSARIAL])) if used is None else len(used),
+            n=len(rows),
             stages=_stages(store, standing),
             blind=sum(row["zero_gradient"] for row in rows),
             lost=sum(row["lost"] for row in rows),
@@ -408,6 +485,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             standing=standing,
             claims=_claims(store),
             audit=_audited(store),
+            rungs=rung_counts(store),
         )
         return report.with_notes(*_notes(report))
 
@@ -485,6 +563,11 @@ def _notes(report: RobustnessReport) -> Iterator[str]:
         yield (
             "the attack did no better than uniform noise in the ball: suspect the attack, not the "
             "defense"
+        )
+    if report.bound:
+        yield (
+            "the budget of time ended the attack, so this is a bound from above that more time may "
+            "lower; the same command goes on"
         )
     asked = report.settings["n"]
     if report.n < asked and report.standing is None:

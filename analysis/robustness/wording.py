@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from advpure.analysis.robustness.protocol import RUNGS
 from advpure.attacks.engines.contract import OURS, is_engine
 from advpure.attacks.standard import StandardSettings
 from advpure.core.recipe import DEFAULT_SIGMA, DEFAULT_T
@@ -53,7 +54,8 @@ def attack_text(settings: Mapping[str, Any]) -> str:
         if attack.get(key, 1) > 1
     ]
     if "budget" in attack:
-        parts.append(f"{attack['budget']} evaluations an image: {_standard(attack).plan.text}")
+        most = " then ".join(map(str, settings.get(RUNGS, (attack["budget"],))))
+        parts.append(f"{most} evaluations an image: {_standard(attack).plan.text}")
     else:
         parts.append(f"loss {attack['loss']}")
     if "eot" in attack and (attack["eot"] > 1 and attack.get("randomness") == "fresh"):
