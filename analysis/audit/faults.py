@@ -24,9 +24,7 @@ UNKEYED = "unrepeatable"
 _NAMES: set[str] = set()
 
 
-def fault_check(
-    *, name: str, about: str, source: str, faults: Mapping[str, str]
-) -> Check:
+def fault_check(*, name: str, about: str, source: str, faults: Mapping[str, str]) -> Check:
     """Return the check of some flaws, what to do about each by its name in `FAULTS`."""
     _NAMES.add(name)
 

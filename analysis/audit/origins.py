@@ -46,9 +46,7 @@ def _pixels(name: str, shape: tuple[int, ...]) -> dict[bytes, Origin]:
         for split in sizes:
             raw = source.read(split)
             labels = raw.labels.tolist()
-            for key, label in zip(
-                _keys(raw.pixels.float() / raw.full_scale), labels, strict=True
-            ):
+            for key, label in zip(_keys(raw.pixels.float() / raw.full_scale), labels, strict=True):
                 found[key] = Origin(split, label)
     except (BadInput, MissingExtra, OSError):
         return found

@@ -309,7 +309,9 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             kept=records.kept,
             fault=fault,
             renew=self._renewing(loaded),
-            others=lambda: _others(loaded, recorded.samples, _TIMES * len(images.ids) if images else 0),
+            others=lambda: _others(
+                loaded, recorded.samples, _TIMES * len(images.ids) if images else 0
+            ),
         )
 
     def _renewing(self, loaded: LoadedAudit) -> Callable[[], Defense] | None:

@@ -74,8 +74,8 @@ CHECK = Check(
     name="ball-used",
     about="images that are left were changed by as much as the ball allows, and no more",
     source="[Carlini2019]",
-    threshold="median change below 0.9*, any above 1 epsilon, or more than 1 and 10 %* unchanged, which of an attack of "
-    "another library is inconclusive",
+    threshold="median change below 0.9*, any above 1 epsilon, or more than 1 and 10 %* unchanged, "
+    "which of an attack of another library is inconclusive",
     measure=_measure,
     judge=_judge,
     settle="advpure attack with --attack standard, and compare",

@@ -2,8 +2,8 @@
 
 One toss of a coin a image does not tell a defense that is right nine times of ten from one that
 is right always, and says nothing of the attacker who may ask twice. Mean, worst and majority come
-from the same decisions, in draws that no attack has seen. Draws that agree to the last bit are one: a seed
-that is set within the model makes them so, and its noise is no noise.
+from the same decisions, in draws that no attack has seen. Draws that agree to the last bit are one:
+a seed that is set within the model makes them so, and its noise is no noise.
 It misses draws that differ by less than noise of the stated level does.
 
 What to do: `--draws 10`.

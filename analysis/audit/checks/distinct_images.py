@@ -84,7 +84,8 @@ CHECK = Check(
     name="distinct-images",
     about="no image counts twice",
     source="[Carlini2019]",
-    threshold="any copy; of probed images, any within 5 grey levels* and a tenth* of the usual distance",
+    threshold="any copy; of probed images, any within 5 grey levels* and a tenth* of the usual "
+    "distance",
     measure=_measure,
     judge=_judge,
     settle="take the copies out, or choose other images with --subset",

@@ -83,8 +83,8 @@ CHECK = Check(
     name="other-images",
     about="other images of the data set are no harder than the reported ones",
     source="[Carlini2019]",
-    threshold="smaller clean margins, fewer right, or fewer right under a short attack, by a one-sided rank or "
-    "exact test at 0.01 %*; at 0.1 %* it is inconclusive",
+    threshold="smaller clean margins, fewer right, or fewer right under a short attack, by a "
+    "one-sided rank or exact test at 0.01 %*; at 0.1 %* it is inconclusive",
     needs="attack",
     cost=lambda settings: 29 if is_fixed(settings) else 61,
     measure=_measure,

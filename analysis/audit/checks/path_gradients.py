@@ -84,7 +84,11 @@ def _errors(evaluation: Evaluation, points: Tensor) -> dict[int, float]:
         smooth += has_slope
     floor = (1e-7 * size) ** 2
     rows = zip(
-        batch.ids.tolist(), whole.tolist(), miss.tolist(), smooth.tolist(), floor.tolist(),
+        batch.ids.tolist(),
+        whole.tolist(),
+        miss.tolist(),
+        smooth.tolist(),
+        floor.tolist(),
         strict=True,
     )
     return {

@@ -1,7 +1,7 @@
 """What nobody can see changes nothing.
 
-A hundred-thousandth of the range of a pixel, or a thousandth, is below a grey level. A model that answers
-otherwise then recognises the very bytes of an image (a lookup of test images, noise that is seeded
+A hundred-thousandth of the range of a pixel, or a thousandth, is below a grey level. A model that
+answers otherwise then recognises the very bytes of an image (a lookup of test images, noise seeded
 by the image, a test for values off the grid of 8 bits): its answer to a clean image is another
 function than the one that an attack meets.
 It misses a lookup with a tolerance, which `memorised-images`, `margin-falls` and `other-images`
@@ -65,8 +65,8 @@ CHECK = Check(
     name="tiny-changes",
     about="changes of 1e-5 and 1e-3 a pixel leave the margins",
     source="[Athalye2018], [Pintor2022]",
-    threshold="more than 1 and 10 %* of the images moved by 5 %* for 1e-5, or 20 %* for 1e-3; one is "
-    "inconclusive",
+    threshold="more than 1 and 10 %* of the images moved by 5 %* for 1e-5, or 20 %* for 1e-3; "
+    "one is inconclusive",
     needs="model",
     cost=lambda settings: 3,
     measure=_measure,
