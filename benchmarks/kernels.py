@@ -3,8 +3,9 @@
 Each checkout answers from a process of its own, in turn, so that what else the machine does falls
 on both: the processor time of a forward pass and of a forward and backward pass of a shipped
 defense on one tile, in one thread, the least of `ROUNDS`. The arithmetic is counted from the shapes
-of convolutions and matrix products, of which a gradient costs as much as the answer; what the processor can do at most is measured in the same
-rounds, by a large convolution. Writes ``kernels.json``.
+of convolutions and matrix products, of which a gradient costs as much as the answer; what the
+processor can do at most is measured in the same rounds, by a large convolution. Writes
+``kernels.json``.
 """
 
 import json

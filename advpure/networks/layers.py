@@ -213,6 +213,7 @@ class ResidualBlock(nn.Module):
         the flipped ones summed over two by two taps, at four ninths of the cost.
         """
         width, conv, skip = low.shape[1], self.conv1, self.skip
+        assert isinstance(skip, nn.Conv2d)  # there are more channels than the block answers with
         low_hidden, hidden = (F.silu(each) for each in _normalised(self.norm1, low, beside))
         flipped = F.pad(conv.weight[:, :width].flip(2, 3), (1, 1, 1, 1))
         taps = F.avg_pool2d(flipped, 2, stride=1, divisor_override=1).transpose(0, 1)
@@ -229,6 +230,7 @@ def _normalised(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
     Every pixel of a part counts for an equal share of its plane, so parts may differ in resolution.
     """
     rows, groups = len(parts[0]), norm.num_groups
+    parts = tuple(each.to(norm.weight.dtype) for each in parts)  # sums of squares are no bfloat16
 
     def of_groups(values: list[Tensor]) -> Tensor:
         return torch.cat(values, 1).reshape(rows, groups, -1).mean(2)
@@ -240,7 +242,7 @@ def _normalised(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
     factor = norm.weight / deviation.repeat_interleave(size, 1)
     offset = norm.bias - mean.repeat_interleave(size, 1) * factor
     widths = [each.shape[1] for each in parts]
-    maps = zip(parts, factor.split(widths, 1), offset.split(widths, 1), strict=True)
+    maps = zip(parts, torch.split(factor, widths, 1), torch.split(offset, widths, 1), strict=True)
     return [torch.addcmul(b[:, :, None, None], x, a[:, :, None, None]) for x, a, b in maps]
 
 

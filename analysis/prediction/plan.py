@@ -133,7 +133,7 @@ def _threat_model(s: PredictionSettings) -> _ThreatModel:
 
 
 def _images(s: PredictionSettings) -> dict[str, Any]:
-    names = ("dataset", "subset", "n", "scheme", "tile", "device")
+    names = ("dataset", "subset", "n", "scheme", "tile", "precision", "device")
     return {name: getattr(s, name) for name in names}
 
 
