@@ -137,16 +137,34 @@ def main(arguments: Sequence[str]) -> None:
         "results": measure(Path(arguments[1]).resolve()),
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    for case, found in results["results"].items():
-        for each in PASSES:
-            one = found[each]
-            speeds = ", ".join(
-                f"{side} {1e3 * one[side]['seconds']:.3f} ms an image, "
-                f"{one[side]['flops'] / one[side]['seconds'] / 1e9:.0f} GFLOP/s"
-                for side in ("before", "now")
-            )
-            print(f"{case}, {each}: {one['ratio of the least']:.3f}x ({speeds}; "
-                  f"at most {found['attainable'] / 1e9:.0f})")  # fmt: skip
+    print(render(results))
+
+
+def render(stored: Mapping[str, Any]) -> str:
+    """Write the stored results as a Markdown table."""
+    lines = [
+        "| tile | before, ms an image | now | ratio of the least | median of pairs (least to most) "
+        "| GFLOP/s before | now | of |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, found in stored["results"].items():
+        for name in PASSES:
+            one, pairs = found[name], found[name]["ratios of pairs"]
+            sides = [one[side] for side in ("before", "now")]
+            cells = [
+                f"`{case.split()[0]}` {case.partition(' ')[2]}, {name}",
+                *(f"{1e3 * each['seconds']:.3f}" for each in sides),
+                f"{one['ratio of the least']:.2f}",
+                f"{pairs[len(pairs) // 2]:.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})",
+                *(f"{each['flops'] / each['seconds'] / 1e9:.0f}" for each in sides),
+                f"{found['attainable'] / 1e9:.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    tail = (
+        f"Processor time of one thread, least of {stored['rounds']} rounds in turns; "
+        f"{stored['instructions']}, torch {stored['torch']}, beside other programs."
+    )
+    return "\n".join([*lines, "", tail])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import until
+from benchmarks import kernels, precision, until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -217,6 +217,16 @@ def until_answered() -> str:
     return until.tables(json.loads(until.RESULTS.read_text()))
 
 
+def precisions() -> str:
+    """Show the precisions beside float32."""
+    return precision.render(json.loads(precision.RESULTS.read_text()))
+
+
+def networks_before_and_now() -> str:
+    """Show the networks of two commits side by side."""
+    return kernels.render(json.loads(kernels.RESULTS.read_text()))
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
@@ -224,6 +234,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "models": models,
     "benchmarks": benchmarks,
     "until": until_answered,
+    "precision": precisions,
+    "kernels": networks_before_and_now,
 }
 
 

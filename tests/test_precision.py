@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick_studies import quick
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,9 @@ from advpure.core.precision import InPrecision, computed_in
 from advpure.core.randomness import RandomnessConfig
 from advpure.data import load_images
 from advpure.loading import describe, load_defense, load_denoiser, load_purifier
+from advpure.runs.header import canonical_json
 from advpure.runs.records import RecordStore
+from advpure.studies import STUDIES
 
 LOWER = ("bfloat16", "float16")
 XI = RandomnessConfig(0)
@@ -79,6 +82,7 @@ def test_states_between_steps_are_float32_and_recomputed_gradients_are_those_of_
 
 def test_a_small_gradient_does_not_vanish_in_float16() -> None:
     network = nn.Linear(4, 2)
+    nn.init.uniform_(network.weight, 0.1, 1, generator=torch.Generator().manual_seed(1))
     x = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     size = torch.tensor([1e-12, 1.0, 0.0])[:, None]
 
@@ -154,6 +158,7 @@ class Own(nn.Module):
         """Make the layer."""
         super().__init__()
         self.layer = nn.Linear(64, 10)
+        nn.init.uniform_(self.layer.weight, -1, 1, generator=torch.Generator().manual_seed(1))
         self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
@@ -225,3 +230,16 @@ def test_models_of_a_users_are_computed_in_it(precision: str) -> None:
 def test_what_makes_no_sense_is_refused(call: Callable[[], object], rule: str) -> None:
     with pytest.raises(BadInput, match=rule):
         call()
+
+
+VERBS = [
+    verb
+    for verb in STUDIES
+    if "precision" in (kind := STUDIES.get(verb)).__dataclass_fields__
+    and "precision" not in getattr(kind, "unused", {})
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_identifies_a_run_of_any_study_names_its_precision(verb: str) -> None:
+    assert "bfloat16" in canonical_json(quick(verb, precision="bfloat16").load().settings)

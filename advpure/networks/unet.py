@@ -28,6 +28,9 @@ from advpure.networks.layers import (
     groups_for,
 )
 
+_MANY = 16
+"""Pixels a side from which on it pays to normalise and convolve before upsampling."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -148,9 +151,11 @@ class UNet(nn.Module):
         h = self.middle(h, next(parts))
         for k, block in enumerate(self.up):
             skip = skips.pop()
-            if k and k % count == 0:
+            doubles = k and k % count == 0
+            if doubles and skip.shape[-1] >= _MANY:
                 h = block(h, next(parts), beside=skip)
-            else:
-                h = block(torch.cat([h, skip], dim=1), next(parts))
+                continue
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest") if doubles else h
+            h = block(torch.cat([h, skip], dim=1), next(parts))
         h = self.leave(F.silu(self.norm(h)))
         return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h

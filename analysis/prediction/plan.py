@@ -120,6 +120,8 @@ def plan(settings: PredictionSettings) -> Plan:
             for p in points
         ],
     }
+    if s.precision != "float32":
+        described["defense"] = {"precision": s.precision}
     return Plan(points, clean, model.cr_eps, described)
 
 
