@@ -27,7 +27,7 @@ from advpure.data import dataset_info
 
 RESULTS = Path(__file__).with_name("kernels.json")
 HERE = Path(__file__).parents[1]
-ROUNDS = 7
+ROUNDS = 4
 CASES = (("cm", "cifar10"), ("cm", "digits"))
 PASSES = ("forward", "forward and backward")
 
@@ -66,15 +66,18 @@ def answer() -> None:
     cases = [_calls(*case) for case in CASES]
     x = torch.rand(8, 256, 32, 32).to(memory_format=torch.channels_last)
     weight = torch.rand(256, 256, 3, 3).to(memory_format=torch.channels_last)
+    flops: dict[int, float] = {}
     for line in sys.stdin:
-        calls, rows = cases[int(line)]
-        with FlopCounterMode(display=False) as counter:
-            calls["forward"]()
-        calls[PASSES[1]]()  # the first call chooses kernels
-        flops = counter.get_total_flops() / rows
+        place = int(line)
+        calls, rows = cases[place]
+        if place not in flops:
+            with FlopCounterMode(display=False) as counter:
+                calls["forward"]()
+            calls[PASSES[1]]()  # the first call chooses kernels
+            flops[place] = counter.get_total_flops() / rows
         repeats = 1 if rows == 32 else 10
         found: dict[str, Any] = {
-            name: {"seconds": _timed(call, repeats) / rows, "flops": passes * flops}
+            name: {"seconds": _timed(call, repeats) / rows, "flops": passes * flops[place]}
             for passes, (name, call) in enumerate(calls.items(), 1)
         }
         seconds = _timed(lambda: F.conv2d(x, weight, padding=1))
