@@ -41,9 +41,11 @@ from advpure.core.denoisers import (
 )
 from advpure.core.gradients import GradientMode
 from advpure.core.levelled import LEVELLED, LevelledClassifier, NoiseLevels
+from advpure.core.lowered import classifier_in, denoiser_in, lower
 from advpure.core.outputs import Outputs, as_logits
 from advpure.core.own import OwnModel
 from advpure.core.own_recipe import OwnRecipe
+from advpure.core.precision import Precision, check_precision
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig
 from advpure.core.recipe import NoiseStrength, Recipe
@@ -628,6 +630,7 @@ def load_purifier(
     denoiser: Any = None,
     boost: Any = None,
     boost_options: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
     **options: Any,
 ) -> Purifier:
     """Load a purifier: a module from images in [0, 1] to purified images.
@@ -647,6 +650,7 @@ def load_purifier(
         denoiser: A denoiser instead, an object or code of yours; not together with weights.
         boost: A booster behind it, see `load_booster`; None for none.
         boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
+        precision: What the network is computed in, see `advpure.core.precision`.
         options: The purifier's own options, or the arguments of code of yours.
 
     Raises:
@@ -671,8 +675,12 @@ def load_purifier(
         denoiser=denoiser,
         boost=boost,
         boost_options=boost_options,
+        precision=precision,
         **options,
     )
+    if precision != "float32" and purifier.denoiser is None and purifier.model is None:
+        rule = f"means nothing to {purifier.name}, which holds no network"
+        raise BadInput(f"precision {precision}", rule, "leave it out")
     if purifier.model is not None and purifier.model.answers == "classes":
         raise BadInput(
             purifier.model.name,
@@ -695,11 +703,14 @@ def _load_purifier(
     denoiser: Any,
     boost: Any = None,
     boost_options: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
     **options: Any,
 ) -> Purifier:
     """Load a purifier, or a model that is a whole defense."""
+    check_precision(precision)
     if isinstance(name, Purifier | Defense):
         told = {"t": t, "sigma": sigma, "weights": weights, "denoiser": denoiser, **options}
+        told["precision"] = None if precision == "float32" else precision
         return _built_purifier(name, dataset, xi, gradient, tile, told)
     if denoiser is not None and weights is not None:
         fix = "give one of them"
@@ -746,6 +757,8 @@ def _load_purifier(
     if own is not None:
         own.examine(info.shape, info.tile)
         settings["draws"] = own.draws
+        if precision != "float32":
+            lower(own, precision, info.shape, info.tile)
         if isinstance(own.function, nn.Module):
             settings["sha256"] = state_sha256(own.function)
         if gradient is None and own.answers == "images" and own.is_blind(info.shape):
@@ -753,6 +766,12 @@ def _load_purifier(
     if boost is None and boost_options:
         rule = "mean nothing without a booster"
         raise BadInput("boost options", rule, "leave them out, or name one: --boost joint")
+    if precision != "float32":
+        settings["precision"] = precision
+        if boost is not None:
+            rule = "does not reach the gradients that a booster follows"
+            raise BadInput(f"precision {precision}", rule, "leave one of them out")
+        denoiser = None if denoiser is None else denoiser_in(denoiser, precision)
     booster = None if boost is None else load_booster(boost, dataset, boost_options)
     if booster is not None:
         if own is not None and own.answers == "classes":
@@ -773,6 +792,10 @@ def _load_purifier(
         tile=_tile(dataset, tile),
     )
     purifier.training = False  # and not .eval(), which would switch a user's module
+    is_opaque = isinstance(recipe, OwnRecipe) and denoiser is None and own is None
+    if precision != "float32" and is_opaque and len(purifier.chain):
+        rule = f"means nothing to {purifier.name}, a chain of steps of your own"
+        raise BadInput(f"precision {precision}", rule, "let it take (denoiser), or leave it out")
     return purifier
 
 
@@ -883,6 +906,7 @@ def load_defense(
     classifier_options: Mapping[str, Any] | None = None,
     boost: Any = None,
     boost_options: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
     **options: Any,
 ) -> Defense:
     """Load a defense: purifier and classifier, a module from images in [0, 1] to logits.
@@ -907,6 +931,8 @@ def load_defense(
         classifier_options: Arguments of a classifier that is code of yours.
         boost: A booster between purifier and classifier, see `load_booster`; None for none.
         boost_options: Fields of `advpure.boosting.settings.BoostSettings`.
+        precision: What purifier and classifier are computed in: ``float32``, ``bfloat16`` or
+            ``float16``; see `advpure.core.precision`.
         options: The purifier's own options.
 
     Raises:
@@ -930,9 +956,11 @@ def load_defense(
         tile=0,
         boost=boost,
         boost_options=boost_options,
+        precision=precision,
         **options,
     )
     judge: nn.Module
+    is_whole = purifier.model is not None and purifier.model.answers == "classes"
     if isinstance(name, Defense):
         if classifier is not None or normalize is not None:
             fix = "leave --classifier and --normalize out"
@@ -940,7 +968,8 @@ def load_defense(
         known = name.purifier.settings.get("classifier")
         judge, identity = name.classifier, known or _identity(name.classifier)
         policy = name.policy if policy is None else policy
-    elif purifier.model is not None and purifier.model.answers == "classes":
+    elif is_whole:
+        assert purifier.model is not None
         if classifier is not None or normalize is not None:
             fix = "leave --classifier and --normalize out"
             raise BadInput(purifier.model.name, "is a whole defense, with its classifier", fix)
@@ -959,6 +988,8 @@ def load_defense(
             classifier, code_of(classifier), dataset, outputs, normalize, is_strict=False
         )
         identity = _said(identity, outputs)
+    if precision != "float32" and not is_whole:
+        judge = _lowered(judge, precision, outputs, dataset)
     if isinstance(policy, str):
         policy = Policy.parse(policy)
     votes = PURIFIERS.get(name).votes
@@ -978,6 +1009,23 @@ def load_defense(
     defense = Defense(purifier, judge, xi=xi, policy=policy, tile=tile)
     defense.training = purifier.training = False  # and not .eval(), which would switch the parts
     return defense
+
+
+def _lowered(
+    judge: nn.Module, precision: Precision, outputs: Outputs, dataset: Source
+) -> nn.Module:
+    """Return a classifier that is computed in a lower precision.
+
+    Raises:
+        BadInput: for one that cannot be, or whose logits would be logarithms of rounded numbers.
+    """
+    if outputs == "probabilities":
+        rule = "rounds probabilities, and their logarithms are the logits"
+        raise BadInput(f"precision {precision}", rule, "let the classifier answer with logits")
+    if isinstance(judge, OwnModel):
+        lower(judge, precision, dataset_info(dataset).shape, dataset_info(dataset).tile)
+        return judge
+    return classifier_in(judge, precision)
 
 
 def describe(defense: Defense) -> dict[str, Any]:

@@ -178,6 +178,14 @@ class Report(ABC):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Say in which precision networks were computed, where it is not float32."""
+        defense = self.settings.get("defense")
+        precision = defense.get("precision") if isinstance(defense, Mapping) else None
+        note = _PRECISION.format(precision)
+        if precision is not None and note not in self.notes:
+            object.__setattr__(self, "notes", (note, *self.notes))
+
     @property
     def exit_code(self) -> int:
         """How the command ends: 0, or 1 for a check that failed."""
@@ -531,6 +539,7 @@ class Study(ABC, Generic[L, R]):
         return self.after(report, loaded)
 
 
+_PRECISION = "every number is about the networks in {0}: a decision or certificate holds for them"
 GOES_ON = "the same command goes on"
 """What a note of an unfinished run says; of a shard that is done it would be wrong."""
 _MERGE = (

@@ -4,6 +4,7 @@ Studies start from these settings, so that a sweep can set any of them by name a
 cannot mean different things by one of them.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -21,6 +22,7 @@ from advpure.core.chain import Chain
 from advpure.core.defense import Defense, Policy
 from advpure.core.gradients import GradientMode
 from advpure.core.outputs import Outputs
+from advpure.core.precision import Precision, check_precision, is_emulated
 from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import Images, Source, dataset_info, find_dataset, load_images
@@ -55,6 +57,9 @@ class Subject:
         boost_options: Setting of the booster, KEY=VALUE, e.g. steps=10.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.
+        precision: What networks are computed in: ``float32``, ``bfloat16`` or ``float16``, states
+            between steps in float32. Every answer, success and certificate is about the networks
+            in it.
         device: cpu, cuda, cuda:1 or mps.
     """
 
@@ -79,6 +84,7 @@ class Subject:
     )
     scheme: Scheme = "hash"
     tile: int | None = None
+    precision: Precision = "float32"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -111,6 +117,7 @@ class Subject:
             boost=self.boost,
             boost_options=self.boost_options,
             tile=self.tile,
+            precision=self._precision(),
             **self._options(),
         ).to(check_device(self.device))
 
@@ -173,6 +180,16 @@ class Subject:
             device=self.device, tile=model.tile, weights=weights, sources=digests
         )
 
+    def _precision(self) -> Precision:
+        check_precision(self.precision, check_device(self.device))
+        if self.device == "cpu" and is_emulated(self.precision):
+            warnings.warn(
+                f"this processor has no instructions for {self.precision}: the numbers are those "
+                "of the precision, float32 is faster",
+                stacklevel=2,
+            )
+        return self.precision
+
     def _options(self) -> dict[str, Any]:
         return purifier_options(self.defense, self.options, t=self.t, sigma=self.sigma)
 
@@ -224,6 +241,7 @@ class DefenseSubject(Subject):
             denoiser=self.denoiser,
             boost=self.boost,
             boost_options=self.boost_options,
+            precision=self._precision(),
             **self.judging(),
             **self._options(),
         ).to(check_device(self.device))

@@ -24,7 +24,7 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import inference, until
+from benchmarks import inference, kernels, precision, until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -226,6 +226,16 @@ def until_answered() -> str:
     return until.tables(json.loads(until.RESULTS.read_text()))
 
 
+def precisions() -> str:
+    """Show the precisions beside float32."""
+    return precision.render(json.loads(precision.RESULTS.read_text()))
+
+
+def networks_before_and_now() -> str:
+    """Show the networks of two commits side by side."""
+    return kernels.render(json.loads(kernels.RESULTS.read_text()))
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
@@ -234,6 +244,8 @@ MAKERS: dict[str, Callable[[], str]] = {
     "cost-of-certificates": cost_of_certificates,
     "benchmarks": benchmarks,
     "until": until_answered,
+    "precision": precisions,
+    "kernels": networks_before_and_now,
 }
 
 

@@ -72,6 +72,32 @@ def test_unet_rows_are_bit_identical_in_any_slot(config: dict[str, object]) -> N
     assert torch.equal(one[order], two)
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_what_is_done_before_upsampling_equals_what_would_be_done_after(
+    blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"image_size": 16, "image_channels": 2, "channels": [8, 12], "blocks": blocks}
+    network = randomised("unet", config).double()
+    x, noise = draw(3, 2, 16, 16).double().requires_grad_(), draw(3, seed=2).double()
+    answers = []
+    for many in (16, 17):  # pixels a side from which on it is done before
+        monkeypatch.setattr("advpure.networks.unet._MANY", many)
+        y = network(x, noise)
+        answers.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    assert not torch.equal(answers[0][0], answers[1][0])  # two ways of rounding
+    for before, after in zip(*answers, strict=True):
+        torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+def test_one_noise_level_for_all_rows_equals_the_level_of_each() -> None:
+    network = randomised("unet", {"image_size": 8, "image_channels": 1, "classes": 2}).double()
+    x, noise = draw(3, 1, 8, 8).double(), torch.full((3,), 0.3).double()
+    labels = torch.tensor([0, 1, -1])
+    for given in (None, labels):
+        one = network(x, noise[:1].expand(3), given)
+        torch.testing.assert_close(one, network(x, noise, given), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("config", SHAPES)
 def test_unet_forward_mode_equals_central_differences_in_float64(config: dict[str, object]) -> None:
     network = randomised("unet", config).double()

@@ -158,7 +158,7 @@ def network_inputs(x: Tensor, s: float | Tensor, sigma_data: float) -> tuple[Ten
     if isinstance(s, Tensor):
         condition = (s.log() / 4).flatten().expand(x.shape[0])
     else:
-        condition = x.new_full((x.shape[0],), math.log(s) / 4)
+        condition = x.new_full((1,), math.log(s) / 4).expand(x.shape[0])
     return x * (s**2 + sigma_data**2) ** -0.5, condition
 
 

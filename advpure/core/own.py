@@ -26,6 +26,7 @@ from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import keyed_arguments
 from advpure.base.imports import explain, seeded
 from advpure.core.chain import Noise, RowKeys, Step
+from advpure.core.precision import Precision, computed_in
 from advpure.core.randomness import RandomnessConfig, row_seed
 from advpure.core.steady import check_steady, differ
 from advpure.core.tiling import same, tiled
@@ -48,6 +49,7 @@ class OwnModel(nn.Module):
         draws: Where its randomness comes from.
         answers: ``images`` or ``classes``, what it was found to return.
         is_examined: Whether it was called, so that these are known.
+        precision: What its function is computed in; see `advpure.core.lowered.lower`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class OwnModel(nn.Module):
         self.draws: Draws = "keyed" if self.takes_keys else "none"
         self.answers: Literal["images", "classes"] = "images"
         self.is_examined = False
+        self.precision: Precision = "float32"
 
     @property
     def is_random(self) -> bool:
@@ -260,15 +263,17 @@ class OwnModel(nn.Module):
     def _ask(self, images: Tensor, *arguments: Any) -> Tensor:
         shown = images if self.before is None else self.before(images)
         try:
-            given = self.function(shown, *arguments)
+            answer = computed_in(self.precision, self._tensor, shown, *arguments)
         except BadInput:
             raise
         except Exception as error:
             rule = f"fails ({explain(error)})"
             fix = "let it take such images; what cannot be differentiated needs --gradient bpda"
             raise BadInput(f"{self.name} given images {[*images.shape]}", rule, fix) from error
-        answer = logits_of(given)
         return answer if self.after is None else self.after(answer, images)
+
+    def _tensor(self, *given: Any) -> Tensor:
+        return logits_of(self.function(*given))
 
 
 JUDGE = Step(

@@ -73,7 +73,9 @@ class OwnRecipe(Recipe):
         stand_in = None if model is None else getattr(model.function, "surrogate", None)
         if not callable(stand_in):
             return None
-        return Chain([own_step(OwnModel(stand_in, f"the surrogate of {self.factory.code.name}"))])
+        shorter = OwnModel(stand_in, f"the surrogate of {self.factory.code.name}")
+        shorter.precision = model.precision if model is not None else "float32"
+        return Chain([own_step(shorter)])
 
     def _made(self, denoiser: Denoiser | None) -> OwnModel | Chain:
         """Build what the code makes, of a module once."""

@@ -181,11 +181,71 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
         self.attention = Attention(after) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """Return features [B, after, H, W] from [B, before, H, W] and [B, 2 * after, 1, 1]."""
+    def forward(self, x: Tensor, modulation: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Return features [B, after, H, W].
+
+        Args:
+            x: Features [B, before, H, W].
+            modulation: Scale and shift, [B, 2 * after, 1, 1], or [1, ...] for all rows.
+            beside: The last channels [B, C, H, W] of the input, whose first ones are then x
+                [B, before - C, H / 2, W / 2], each value meant for two by two pixels.
+        """
+        if beside is None:
+            h, skipped = self.conv1(F.silu(self.norm1(x))), self.skip(x)
+        else:
+            h, skipped = self._upsampled(x, beside)
         scale, shift = modulation.chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.norm2(h) * (1.0 + scale) + shift
+        if len(modulation) == 1:  # the affine map of the normalisation has room for it
+            norm, scale = self.norm2, 1.0 + scale.flatten()
+            weight, bias = norm.weight * scale, norm.bias * scale + shift.flatten()
+            h = F.group_norm(h, norm.num_groups, weight, bias, norm.eps)
+        else:
+            h = self.norm2(h) * (1.0 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
-        out: Tensor = self.attention(self.skip(x) + h)
+        out: Tensor = self.attention(skipped + h)
         return out
+
+    def _upsampled(self, low: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+        """Return conv1(silu(norm1(x))) and skip(x) of x = [upsampled low, beside].
+
+        What is done to each value is done before the upsampling, at a quarter of the cost.
+        Upsampling and then a 3x3 convolution are a transposed 4x4 convolution, whose filters are
+        the flipped ones summed over two by two taps, at four ninths of the cost.
+        """
+        width, conv, skip = low.shape[1], self.conv1, self.skip
+        assert isinstance(skip, nn.Conv2d)  # there are more channels than the block answers with
+        low_hidden, hidden = (F.silu(each) for each in _normalised(self.norm1, low, beside))
+        flipped = F.pad(conv.weight[:, :width].flip(2, 3), (1, 1, 1, 1))
+        taps = F.avg_pool2d(flipped, 2, stride=1, divisor_override=1).transpose(0, 1)
+        taps = taps.contiguous(memory_format=torch.channels_last)
+        h = F.conv2d(hidden, conv.weight[:, width:], conv.bias, padding=1)
+        h = h + F.conv_transpose2d(low_hidden, taps, stride=2, padding=1)
+        skipped = F.conv2d(beside, skip.weight[:, width:], skip.bias)
+        return h, skipped + _doubled(F.conv2d(low, skip.weight[:, :width]))
+
+
+def _normalised(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
+    """Apply a group normalisation to the parts of its channels, each [B, C_i, H_i, W_i].
+
+    Every pixel of a part counts for an equal share of its plane, so parts may differ in resolution.
+    """
+    rows, groups = len(parts[0]), norm.num_groups
+    parts = tuple(each.to(norm.weight.dtype) for each in parts)  # sums of squares are no bfloat16
+
+    def of_groups(values: list[Tensor]) -> Tensor:
+        return torch.cat(values, 1).reshape(rows, groups, -1).mean(2)
+
+    mean = of_groups([each.mean((2, 3)) for each in parts])
+    square = of_groups([each.square().mean((2, 3)) for each in parts])
+    deviation = ((square - mean.square()).clamp_min(0.0) + norm.eps).sqrt()
+    size = norm.num_channels // groups
+    factor = norm.weight / deviation.repeat_interleave(size, 1)
+    offset = norm.bias - mean.repeat_interleave(size, 1) * factor
+    widths = [each.shape[1] for each in parts]
+    maps = zip(parts, torch.split(factor, widths, 1), torch.split(offset, widths, 1), strict=True)
+    return [torch.addcmul(b[:, :, None, None], x, a[:, :, None, None]) for x, a, b in maps]
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Repeat every pixel of [B, C, H, W] two by two."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -28,6 +28,9 @@ from advpure.networks.layers import (
     groups_for,
 )
 
+_MANY = 16
+"""Pixels a side from which on it pays to normalise and convolve before upsampling."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -120,16 +123,18 @@ class UNet(nn.Module):
 
         Args:
             x: Scaled images c_in * x, [B, C, H, W].
-            noise: c_noise = ln(sigma) / 4 per image, [B].
+            noise: c_noise = ln(sigma) / 4 per image, [B]; one that was expanded to [B] costs less.
             labels: Classes, int64 [B], negative or None for the mean class; without class tokens
                 they mean nothing.
 
         Returns:
             Tensor [B, C, H, W]: the F of D = c_skip x + c_out F.
         """
+        if noise.stride(0) == 0:  # one level for all rows
+            noise = noise[:1]
         embedded = self.embed(self.features(noise))
         if self.tokens is not None:
-            anyone = torch.full((len(x),), -1, device=x.device, dtype=torch.int64)
+            anyone = torch.full((1,), -1, device=x.device, dtype=torch.int64)
             embedded = embedded + self.tokens(anyone if labels is None else labels)
         embedded = F.silu(embedded)
         modulation = self.modulate(embedded)[:, :, None, None]
@@ -145,8 +150,12 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle(h, next(parts))
         for k, block in enumerate(self.up):
-            if k and k % count == 0:
-                h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-            h = block(torch.cat([h, skips.pop()], dim=1), next(parts))
+            skip = skips.pop()
+            doubles = k and k % count == 0
+            if doubles and skip.shape[-1] >= _MANY:
+                h = block(h, next(parts), beside=skip)
+                continue
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest") if doubles else h
+            h = block(torch.cat([h, skip], dim=1), next(parts))
         h = self.leave(F.silu(self.norm(h)))
         return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h

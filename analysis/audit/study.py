@@ -114,6 +114,9 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
     figure: ClassVar[str] = "advpure.analysis.audit.figure:audit_figure"
     of_defense: ClassVar[bool] = True
     first: ClassVar[int] = 24
+    unused: ClassVar[Mapping[str, str]] = {
+        "precision": "leave it out: the tolerances of the checks are those of float32"
+    }
 
     run_folder: Annotated[str | None, Positional()] = None
     images: Natural = 24
@@ -147,6 +150,10 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             if not recorded.samples:
                 raise BadInput(str(folder), "has no rows yet", "run its command again")
             study, loaded, fault, refused = None, None, "", ""
+            described = recorded.settings.get("defense")
+            if isinstance(described, Mapping) and "precision" in described:
+                rule = f"is a run in {described['precision']}, the tolerances of the checks are not"
+                raise BadInput(str(folder), rule, "audit a run of the same defense in float32")
             if recorded.verb == "attack":
                 try:
                     with untrusted(self.trust):

@@ -95,7 +95,9 @@ class CertificationSettings(Seeded, DefenseSubject):
         if self.core is None:
             names = ("selector", "select_entropy")
             refuse_idle(self, names, "chooses between two classifiers", "pass a core")
-        elif self.selector is not None:
+        else:
+            refuse_idle(self, ["precision"], "is not that of a core, which is float32")
+        if self.core is not None and self.selector is not None:
             refuse_idle(self, ["select_entropy"], "means nothing beside a trained selector")
 
     def resolved_procedure(self, classes: int = 2) -> Procedure:

@@ -170,6 +170,7 @@ class CheckGrad(CheckSettings, Seeded, Subject, Study[LoadedChecks, CheckGradRep
     unused: ClassVar[Mapping[str, str]] = {
         "subset": "leave it out: the first images are checked",
         "tile": "leave it out: no tile is padded",
+        "precision": "leave it out: float64 proves the code",
         "device": "leave it out: float64 on the CPU proves the code",
     }
 

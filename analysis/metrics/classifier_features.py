@@ -68,4 +68,4 @@ def last_features(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor
             "does not end in a linear layer, whose input would be its features",
             "leave out the metrics over classifier features",
         )
-    return seen[0][0], logits
+    return seen[0][0].to(logits.dtype), logits

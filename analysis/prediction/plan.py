@@ -120,6 +120,8 @@ def plan(settings: PredictionSettings) -> Plan:
             for p in points
         ],
     }
+    if s.precision != "float32":
+        described["defense"] = {"precision": s.precision}
     return Plan(points, clean, model.cr_eps, described)
 
 
@@ -133,7 +135,7 @@ def _threat_model(s: PredictionSettings) -> _ThreatModel:
 
 
 def _images(s: PredictionSettings) -> dict[str, Any]:
-    names = ("dataset", "subset", "n", "scheme", "tile", "device")
+    names = ("dataset", "subset", "n", "scheme", "tile", "precision", "device")
     return {name: getattr(s, name) for name in names}
 
 

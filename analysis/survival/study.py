@@ -221,9 +221,13 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
         loaded = super().load()
         target = loaded.defense
         if self.at == "anchor":
-            target = load_defense("none", self.dataset, tile=self.tile, **self.judging()).to(
-                self.device
-            )
+            target = load_defense(
+                "none",
+                self.dataset,
+                tile=self.tile,
+                precision=self.precision,
+                **self.judging(),
+            ).to(self.device)
         elif self.box == "free" and len(loaded.purifier.chain):
             raise BadInput(
                 "box free at clean images",

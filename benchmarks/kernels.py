@@ -1,0 +1,174 @@
+"""Networks of two checkouts, side by side: ``python -m benchmarks.kernels --against FOLDER``.
+
+Each checkout answers from a process of its own, in turn, so that what else the machine does falls
+on both: the processor time of a forward pass and of a forward and backward pass of a shipped
+defense on one tile, in one thread, the least of `ROUNDS`. The arithmetic is counted from the shapes
+of convolutions and matrix products, of which a gradient costs as much as the answer; what the
+processor can do at most is measured in the same rounds, by a large convolution. Writes
+``kernels.json``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from advpure import RandomnessConfig, load_defense
+from advpure.base.heap import keep_freed_memory
+from advpure.data import dataset_info
+
+RESULTS = Path(__file__).with_name("kernels.json")
+HERE = Path(__file__).parents[1]
+ROUNDS = 4
+CASES = (("cm", "cifar10"), ("cm", "digits"))
+PASSES = ("forward", "forward and backward")
+
+
+def _calls(name: str, dataset: str) -> tuple[dict[str, Callable[[], Any]], int]:
+    """Return the passes of a defense on one tile, and the tile."""
+    defense = load_defense(name, dataset, xi=RandomnessConfig(0))
+    rows = defense.tile or 1
+    shape = dataset_info(dataset).shape
+    images = torch.rand(rows, *shape, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(rows) % 10
+    defense.bind(range(rows))
+
+    def forward() -> None:
+        with torch.no_grad():  # the forward pass alone is timed
+            defense(images)
+
+    def both() -> None:
+        x = images.clone().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(defense(x), labels, reduction="sum"), x)
+
+    return dict(zip(PASSES, (forward, both), strict=True)), rows
+
+
+def _timed(call: Callable[[], Any], repeats: int = 1) -> float:
+    start = time.process_time()
+    for _ in range(repeats):
+        call()
+    return (time.process_time() - start) / repeats
+
+
+def answer() -> None:
+    """Answer lines of the standard input, the place of a case, with times and arithmetic."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    cases = [_calls(*case) for case in CASES]
+    x = torch.rand(8, 256, 32, 32).to(memory_format=torch.channels_last)
+    weight = torch.rand(256, 256, 3, 3).to(memory_format=torch.channels_last)
+    flops: dict[int, float] = {}
+    for line in sys.stdin:
+        place = int(line)
+        calls, rows = cases[place]
+        if place not in flops:
+            with FlopCounterMode(display=False) as counter:
+                calls["forward"]()
+            calls[PASSES[1]]()  # the first call chooses kernels
+            flops[place] = counter.get_total_flops() / rows
+        repeats = 1 if rows == 32 else 10
+        found: dict[str, Any] = {
+            name: {"seconds": _timed(call, repeats) / rows, "flops": passes * flops[place]}
+            for passes, (name, call) in enumerate(calls.items(), 1)
+        }
+        seconds = _timed(lambda: F.conv2d(x, weight, padding=1))
+        found["attainable"] = 2 * x.numel() * weight[0].numel() / seconds
+        print(json.dumps(found), flush=True)
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, Path(__file__).resolve(), "--answer"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
+    )  # fmt: skip
+
+
+def measure(against: Path) -> dict[str, Any]:
+    """Measure this checkout and another in turn."""
+    sides = {"before": _start(against), "now": _start(HERE)}
+    results: dict[str, Any] = {}
+    for place, (name, dataset) in enumerate(CASES):
+        runs: dict[str, list[Any]] = {side: [] for side in sides}
+        for _ in range(ROUNDS):
+            for side, process in sides.items():
+                assert process.stdin is not None
+                assert process.stdout is not None
+                print(place, file=process.stdin, flush=True)
+                runs[side].append(json.loads(process.stdout.readline()))
+        peak = max(run["attainable"] for each in runs.values() for run in each)
+        results[f"{name} on {dataset}"] = {
+            "attainable": peak,
+            **{each: _summary(each, runs) for each in PASSES},
+        }
+    for process in sides.values():
+        process.terminate()
+    return results
+
+
+def _summary(name: str, runs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for side, each in runs.items():
+        seconds = min(run[name]["seconds"] for run in each)
+        found[side] = {"seconds": seconds, "flops": each[0][name]["flops"]}
+    pairs = zip(runs["before"], runs["now"], strict=True)
+    ratios = sorted(a[name]["seconds"] / b[name]["seconds"] for a, b in pairs)
+    found["ratio of the least"] = found["before"]["seconds"] / found["now"]["seconds"]
+    found["ratios of pairs"] = [round(each, 3) for each in ratios]
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Answer, or measure and store."""
+    if arguments == ["--answer"]:
+        answer()
+        return
+    results = {
+        "torch": torch.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": 1,
+        "rounds": ROUNDS,
+        "results": measure(Path(arguments[1]).resolve()),
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(render(results))
+
+
+def render(stored: Mapping[str, Any]) -> str:
+    """Write the stored results as a Markdown table."""
+    lines = [
+        "| tile | before, ms an image | now | ratio of the least | median of pairs (least to most) "
+        "| GFLOP/s before | now | of |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, found in stored["results"].items():
+        for name in PASSES:
+            one, pairs = found[name], found[name]["ratios of pairs"]
+            sides = [one[side] for side in ("before", "now")]
+            cells = [
+                f"`{case.split()[0]}` {case.partition(' ')[2]}, {name}",
+                *(f"{1e3 * each['seconds']:.3f}" for each in sides),
+                f"{one['ratio of the least']:.2f}",
+                f"{pairs[len(pairs) // 2]:.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})",
+                *(f"{each['flops'] / each['seconds'] / 1e9:.0f}" for each in sides),
+                f"{found['attainable'] / 1e9:.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    tail = (
+        f"Processor time of one thread, least of {stored['rounds']} rounds in turns; "
+        f"{stored['instructions']}, torch {stored['torch']}, beside other programs."
+    )
+    return "\n".join([*lines, "", tail])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
