@@ -24,7 +24,7 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import until
+from benchmarks import certification_samples, until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ PAGES = tuple(
     ROOT / page
     for page in (
         "README.md",
-        *(f"docs/{name}.md" for name in ("defenses", "networks", "speed", "until")),
+        *(f"docs/{name}.md" for name in ("certified-defenses", "defenses", "networks", "speed", "until")),
     )
 )
 VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"
@@ -217,12 +217,18 @@ def until_answered() -> str:
     return until.tables(json.loads(until.RESULTS.read_text()))
 
 
+def certificate_samples() -> str:
+    """Show what certificates that stop early save, and how near their error is to alpha."""
+    return certification_samples.tables(json.loads(certification_samples.RESULTS.read_text()))
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
     "defenses": defenses,
     "models": models,
     "benchmarks": benchmarks,
+    "certificate-samples": certificate_samples,
     "until": until_answered,
 }
 

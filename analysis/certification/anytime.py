@@ -34,9 +34,9 @@ The rule that gives up on a radius costs power and never validity. It may read a
 samples to come: a prior, the selection stage. After n samples let c_m be the chance, under the
 posterior, that the next radius is certified at a later look m; sampling goes on while some m has
 
-    (m - n) / c_m  <=  budget / futility,
+    c_m  >=  futility (m - n) / (budget / 5),
 
-so while a certificate is expected to cost no more than that.
+so while a certificate is expected to cost at most budget / (5 futility) samples.
 
 Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences).
 """
@@ -62,8 +62,8 @@ Floats = NDArray[np.float64]
 SHAPE = FLAT.shape
 """The b of the mixture: half of its mass below a quarter of the failure rate at the boundary."""
 
-FUTILITY = 0.3
-"""A certificate may cost budget / futility samples."""
+FUTILITY = 0.05
+"""The least chance of a certificate per fifth of the budget, by default."""
 
 _AHEAD = (0, 1, 2, 4, 7, 11, 16, 22, 30, 40, 55, 75)
 """How many looks ahead a chance is computed for; and for the last look."""
@@ -172,8 +172,8 @@ class AnytimeRule:
         sigma: Standard deviation of the noise, [0, 1] units.
         alpha: Probability of error.
         budget: Most samples.
-        futility: In (0, 1): gives up where a certificate is expected to cost more than
-            budget / futility samples.
+        futility: In (0, 1): gives up where the chance of a certificate is less than this for every
+            fifth of the budget that it takes.
         prior: Of the class's probability. Choose it before the samples are seen.
 
     Raises:
@@ -251,7 +251,7 @@ def follow(
     block = whole(block, "block", 1)
     hits = [whole(each, "successes of a block", 0, block) for each in successes]
     s, n = _at_looks(rule, hits, block)
-    before = (0, 0) if selected is None else (int(selected[0]), int(selected[1]))
+    before = (0, 0) if selected is None else _selection(selected)
     asked = _fewest(rule, block)
     if selected is not None and len(asked) and not _is_worth_it(rule, block, before, -1, 0, 0):
         return Followed(0, 0, True)
@@ -301,7 +301,8 @@ def _at_looks(
             f"give 0 to {block} a block",
         )
     hits = np.cumsum(own.astype(np.int64))
-    n = np.array([n for n in looks(block, rule.budget) if n // block <= len(hits)], dtype=np.int64)
+    n = _looks(block, rule.budget)
+    n = n[n <= block * len(hits)]
     return hits[n // block - 1] if len(n) else n, n
 
 
@@ -317,13 +318,18 @@ def unreachable(rule: AnytimeRule) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=256)
+def _looks(block: int, budget: int) -> NDArray[np.int64]:
+    return np.array(looks(block, budget), dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=256)
 def _fewest(rule: AnytimeRule, block: int) -> NDArray[np.int64]:
     """Return the fewest successes that certify, (looks, radii); n + 1 where none do.
 
     The evidence grows with the successes, so that bisection finds them.
     """
     levels = np.asarray(rule.levels)
-    n = np.array(looks(block, rule.budget), dtype=np.int64)[:, None] + np.zeros_like(levels, int)
+    n = np.repeat(_looks(block, rule.budget)[:, None], len(levels), axis=1)
     possible = levels < 1.0
     at, wanted = np.where(possible, levels, 0.5), math.log(1.0 / rule.alpha) + _GUARD
     few, enough = np.full_like(n, -1), n + 1
@@ -340,7 +346,7 @@ def _is_worth_it(
     rule: AnytimeRule, block: int, selected: tuple[int, int], look: int, seen: int, certified: int
 ) -> bool:
     """Return whether the next radius is worth further samples, after a look or before the first."""
-    n, asked = np.array(looks(block, rule.budget)), _fewest(rule, block)[:, certified]
+    n, asked = _looks(block, rule.budget), _fewest(rule, block)[:, certified]
     last = len(n) - 1
     if look == last:
         return False
@@ -352,7 +358,16 @@ def _is_worth_it(
         return False
     before = seen + selected[0], samples - seen + selected[1]
     chance = chances(rule.prior, before, wanted[possible], draws[possible])
-    return bool((chance * rule.budget >= rule.futility * draws[possible]).any())
+    return bool((chance * rule.budget >= 5 * rule.futility * draws[possible]).any())
+
+
+def _selection(selected: tuple[int, int]) -> tuple[int, int]:
+    try:
+        hits, misses = selected
+    except (TypeError, ValueError):
+        rule = "are not successes and failures"
+        raise BadInput(f"selected {shown(selected)}", rule, "give two counts") from None
+    return whole(hits, "successes of the selection", 0), whole(misses, "its failures", 0)
 
 
 def _check_mixture(alpha: float, shape: float) -> None:

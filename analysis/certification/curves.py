@@ -9,6 +9,7 @@ import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.composed import check_composed
+from advpure.analysis.certification.prior import read_prior
 from advpure.analysis.certification.procedures import Anytime, Cascade, Procedure, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
@@ -52,7 +53,8 @@ def make_curves(
     by_level: dict[float | None, list[tuple[int, int, Certificate]]] = {}
     for sample in tallies.samples():
         own = tallies.of(sample, procedure.sigmas)
-        stopped = {each.sigma for each in asked.certificates(own, partial=any_count)} if asked else set()
+        before = asked.certificates(own, partial=any_count) if asked is not None else []
+        stopped = {each.sigma for each in before}
         whole = procedure.certificates(own)
         levels = {sigma for sigma, _ in whole}
         partial = [each for each in procedure.certificates(own, partial=True) if each[0] in stopped]
@@ -119,6 +121,9 @@ def procedure_of(
     stored = {**settings["procedure"], **changes}
     own = stored.pop("name")
     name = own if procedure is None else procedure
+    if name != own:
+        read = name == Anytime.name
+        stored["prior"] = read_prior(None, settings["dataset"], stored["sigmas"]) if read else None
     check_composed(settings, name)
     return find_procedure(name)(
         **{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])}

@@ -66,7 +66,7 @@ def check_prior(given: Any) -> Prior:
         prior = Prior(tuple(map(float, given[0])), float(given[1]))
         fits = len(prior.weights) == len(_FAILURES) and 0.0 < prior.shape <= LARGEST_SHAPE
         fits = fits and all(0.0 < each < math.inf for each in prior.weights)
-    except (TypeError, ValueError, IndexError, KeyError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         fits = False
     if not fits:
         rule = f"is not {len(_FAILURES)} positive weights and a shape up to {LARGEST_SHAPE:g}"
@@ -90,10 +90,13 @@ def learn_prior(successes: ArrayLike, samples: ArrayLike) -> Prior:
     Example:
         >>> prior = learn_prior([640] * 30 + [480] * 10, [640] * 40)
         >>> round(sum(prior.weights[:3]), 2), round(sum(prior.weights[7:]), 2), prior.shape
-        (0.0, 0.0, 0.0)
+        (0.25, 0.75, 0.1992)
     """
-    s, n = (np.asarray(each, dtype=np.float64) for each in (successes, samples))
-    if s.ndim != 1 or s.shape != n.shape or not len(s) or not ((s >= 0) & (s <= n)).all():
+    try:
+        s, n = (np.asarray(each, dtype=np.float64) for each in (successes, samples))
+    except (TypeError, ValueError, OverflowError):
+        s = n = np.zeros(0)
+    if s.ndim != 1 or s.shape != n.shape or not len(s) or not ((s >= 0) & (s <= n) & np.isfinite(n)).all():
         raise BadInput(
             f"{shown(successes)} successes of {shown(samples)} samples",
             "are no counts of images",
@@ -183,7 +186,7 @@ def chances(prior: Prior, seen: tuple[int, int], wanted: Floats, draws: Floats) 
 
     Example:
         >>> chances(FLAT, (60, 4), np.array([900.0, 950.0]), np.array([1000.0] * 2)).round(1)
-        array([0., 0.])
+        array([0.9, 0.4])
     """
     a, b = _A + seen[0], _B + seen[1]
     logs = np.log(prior.weights) + betaln(a, b) - betaln(_A, _B)

@@ -44,8 +44,7 @@ class CertificationSettings(Seeded, DefenseSubject):
         radii: Radii asked for, l2, in [0, 1] units, such as 0,0.25,0.5.
         shard: Compute part i of k only: 1/4, 2/4, ... in any order.
         block: Samples per row of the records. Default: up to 1000 that divide N; 64 anytime.
-        futility: Of anytime, in (0, 1): gives up on a radius where its certificate is expected to
-            cost more than N / futility samples.
+        futility: Of anytime: gives up on a radius whose chance is below this for every fifth of N.
         prior: Of anytime: run folder of certify on training images (--subset train), or ``flat``.
             Default: the data set's shipped one.
         noise: ``normal``, or ``grid``: multiples of a grey level, so that the certificate holds in
