@@ -33,7 +33,10 @@ PAGES = tuple(
     ROOT / page
     for page in (
         "README.md",
-        *(f"docs/{name}.md" for name in ("certified-defenses", "defenses", "networks", "speed", "until")),
+        *(
+            f"docs/{name}.md"
+            for name in ("certified-defenses", "defenses", "networks", "speed", "until")
+        ),
     )
 )
 VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"

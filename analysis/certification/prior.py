@@ -96,7 +96,12 @@ def learn_prior(successes: ArrayLike, samples: ArrayLike) -> Prior:
         s, n = (np.asarray(each, dtype=np.float64) for each in (successes, samples))
     except (TypeError, ValueError, OverflowError):
         s = n = np.zeros(0)
-    if s.ndim != 1 or s.shape != n.shape or not len(s) or not ((s >= 0) & (s <= n) & np.isfinite(n)).all():
+    if (
+        s.ndim != 1
+        or s.shape != n.shape
+        or not len(s)
+        or not ((s >= 0) & (s <= n) & np.isfinite(n)).all()
+    ):
         raise BadInput(
             f"{shown(successes)} successes of {shown(samples)} samples",
             "are no counts of images",
@@ -161,7 +166,9 @@ def read_prior(given: str | None, dataset: str, sigmas: Sequence[float]) -> tupl
         return (FLAT,) * len(sigmas)
     learned: dict[float, Prior]
     if given is None:
-        shipped: dict[str, Any] = parse_json(read_text(SHIPPED, "priors"), "priors").get(dataset, {}).get("sigmas", {})
+        shipped: dict[str, Any] = (
+            parse_json(read_text(SHIPPED, "priors"), "priors").get(dataset, {}).get("sigmas", {})
+        )
         learned = {float(sigma): check_prior(prior) for sigma, prior in shipped.items()}
     else:
         learned = prior_of_run(given)

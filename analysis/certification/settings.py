@@ -112,7 +112,9 @@ class CertificationSettings(Seeded, DefenseSubject):
             BadInput: for a setting out of range, or samples that cannot certify anything.
         """
         sigmas = read_sigmas(self.sigmas)
-        prior = read_prior(self.prior, self.dataset, sigmas) if self.procedure == "anytime" else None
+        prior = (
+            read_prior(self.prior, self.dataset, sigmas) if self.procedure == "anytime" else None
+        )
         return find_procedure(self.procedure)(
             sigmas=sigmas,
             radii=read_radii(self.radii),
