@@ -7,7 +7,8 @@ the image's posterior (Beta, Jeffreys' prior).
 
 ``before``: the same evidence, looks a tenth apart, and a radius is given up when the rest of the
 budget could not certify it at the upper 95 % bound of the rate. ``flat`` and ``learned``: today's
-rule without a prior and with that of the data set. ``fixed``: Clopper and Pearson after N samples.
+rule without a prior and with that of the data set, the latter with a larger futility too, which
+gives up sooner. ``fixed``: Clopper and Pearson after N samples.
 The errors are exact, to 1e-12: the distribution of the successes is carried from look to look.
 
 ``--priors`` learns the shipped priors first, from training images.
@@ -17,6 +18,7 @@ import argparse
 import functools
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from scipy.stats import binom
 
 from advpure.analysis.certification import AnytimeRule, Certification, follow
 from advpure.analysis.certification.anytime import (
+    FUTILITY,
     _fewest,
     _is_worth_it,
     log_evidence,
@@ -42,8 +45,11 @@ from advpure.statistics.rates import clopper_pearson_lower, mean_interval
 
 RESULTS = Path(__file__).with_name("certificates.json")
 RADII = (0.25, 0.5, 0.75, 1.0)
-BUDGET, BLOCK, SELECTION, REPLAYS = 9_984, 64, 100, 1
-PROCEDURES = ("fixed", "before", "flat", "learned")
+BUDGET, BLOCK, SELECTION, REPLAYS = 9_984, 64, 100, 3
+EAGER = (0.1, 0.15)
+"""Larger values of futility, beside the default."""
+
+PROCEDURES = ("fixed", "before", "flat", "learned", *map(str, EAGER))
 
 _LATE = {"procedure": "anytime", "futility": 0.02, "prior": "flat", "radii": RADII}
 DIGITS = Certification(
@@ -131,7 +137,7 @@ def _level(tallies: Tallies, run: Certification, sigma: float) -> dict[str, Any]
         "certified": {name: _mean(each) for name, each in right.items()},
         "paired": {
             f"{name} - {other}": _mean(right[name] - right[other], within=(-1.0, 1.0))
-            for name in ("flat", "learned")
+            for name in ("flat", "learned", *map(str, EAGER))
             for other in ("before", "fixed")
         },
     }
@@ -155,8 +161,9 @@ def _answers(
     sigma: float, prior: Prior, hits: Sequence[int], selected: tuple[int, int]
 ) -> dict[str, tuple[int, int]]:
     """Return samples and certified radii of every procedure."""
-    rules = {"flat": FLAT, "learned": prior}
-    states = {name: follow(_rule(sigma, own), hits, BLOCK, selected) for name, own in rules.items()}
+    rules = {"flat": _rule(sigma, FLAT), "learned": _rule(sigma, prior)}
+    rules |= {str(futility): _rule(sigma, prior, futility) for futility in EAGER}
+    states = {name: follow(rule, hits, BLOCK, selected) for name, rule in rules.items()}
     bound = clopper_pearson_lower(sum(hits), BUDGET, ALPHA)
     reached = sum(bound >= level for level in _rule(sigma, FLAT).levels)
     return {
@@ -167,8 +174,8 @@ def _answers(
 
 
 @functools.cache
-def _rule(sigma: float, prior: Prior) -> AnytimeRule:
-    return AnytimeRule(radii=RADII, sigma=sigma, budget=BUDGET, prior=prior)
+def _rule(sigma: float, prior: Prior, futility: float = FUTILITY) -> AnytimeRule:
+    return AnytimeRule(radii=RADII, sigma=sigma, budget=BUDGET, prior=prior, futility=futility)
 
 
 def _before(rule: AnytimeRule, hits: Sequence[int]) -> tuple[int, int]:
@@ -257,28 +264,29 @@ def _sharpness() -> Iterator[dict[str, Any]]:
 def tables(results: Mapping[str, Any]) -> str:
     """Write the results as Markdown."""
     radii = ", ".join(f"{radius:g}" for radius in results["radii"])
-    lines = [
-        "| data, defense, sigma, n | fixed | before | flat | learned | learned / before | "
-        "certified %: fixed | before | learned | learned - before, points |",
-        "|" + " --- |" * 10,
-    ]
+    names = ["fixed", "before", "flat prior", "learned prior"]
+    names += [f"futility {futility:g}" for futility in EAGER]
+    lines = [f"| data, sigma, n | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 1)]
     for run in results["runs"]:
-        ratios = []
-        for level in run["levels"]:
+        name, levels = f"{run['dataset']}, `{run['defense']}`", run["levels"]
+        for level in levels:
+            head = f"{name}, {level['sigma']:g}, {run['n']}"
             samples, certified = level["samples"], level["certified"]
-            ratios.append(samples["learned"]["value"] / samples["before"]["value"])
-            cells = [f"{samples[name]['value']:,.0f}" for name in PROCEDURES]
-            rates = [
-                f"{100 * certified[name]['value']:.1f}" for name in ("fixed", "before", "learned")
-            ]
-            lines.append(
-                f"| {run['dataset']}, `{run['defense']}`, {level['sigma']:g}, {run['n']} | "
-                f"{' | '.join(cells)} | {ratios[-1]:.2f} | {' | '.join(rates)} | "
-                f"{_points(level['paired']['learned - before'])} |"
+            cells = [f"{samples[each]['value']:,.0f}" for each in PROCEDURES]
+            lines.append(f"| {head}: samples | {' | '.join(cells)} |")
+            cells = [f"{100 * certified[each]['value']:.1f}" for each in PROCEDURES]
+            lines.append(f"| certified % | {' | '.join(cells)} |")
+            cells = [_points(level["paired"][f"{each} - before"]) for each in PROCEDURES[2:]]
+            lines.append(f"| certified, points from before | | | {' | '.join(cells)} |")
+        shares = [
+            statistics.mean(
+                level["samples"][each]["value"] / level["samples"]["before"]["value"]
+                for level in levels
             )
-        if len(ratios) > 1:
-            mean = sum(ratios) / len(ratios)
-            lines.append(f"| {run['dataset']}, mean over sigmas | | | | | {mean:.2f} | | | | |")
+            for each in PROCEDURES[2:]
+        ]
+        cells = [f"{share:.2f}" for share in shares]
+        lines.append(f"| {name}, mean over sigmas of samples / before | | | {' | '.join(cells)} |")
     lines += [
         "",
         f"Samples an image, {results['selection']} of them for the selection; N = "

@@ -427,7 +427,7 @@ def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict
         ({"block": 0}, "block 0 is not a whole number of 1 or more"),
         ({"radii": "-1"}, "radius -1 is not 0 or more"),
         ({"futility": 1.0, "procedure": "anytime"}, "futility 1 is not above 0 and below 1"),
-        ({"prior": "flat"}, "prior flat means nothing to fixed"),
+        ({"prior": "flat"}, "prior 'flat' means nothing to fixed"),
         ({"shard": "0/3"}, "shard 0/3 counts from 1 to k"),
         ({"shard": "4/3"}, "shard 4/3 counts from 1 to k"),
         ({"shard": "half"}, "shard 'half' is not i/k"),
