@@ -75,10 +75,11 @@ PUBLISHED = [
 """What others claim, each beside a fixed number, by their protocols."""
 
 
-def learn_priors(folder: Path) -> None:
+def learn_priors(folder: Path, datasets: Sequence[str]) -> None:
     """Count on training images and write the shipped priors, each with the command that made it."""
-    shipped: dict[str, Any] = {}
-    for dataset, runs in TRAINING.items():
+    shipped: dict[str, Any] = json.loads(SHIPPED.read_text())
+    for dataset in datasets:
+        runs = TRAINING[dataset]
         shipped[dataset] = {"commands": [], "sigmas": {}}
         for k, more in enumerate(runs):
             place = folder / f"prior-{dataset}-{k}"
@@ -94,14 +95,16 @@ def learn_priors(folder: Path) -> None:
     SHIPPED.write_text(json.dumps(shipped, indent=1) + "\n")
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path, datasets: Sequence[str]) -> dict[str, Any]:
     """Read every procedure from the same counts, and compute the errors.
 
     Args:
         folder: Where the counts are kept; what is there is not counted again.
+        datasets: Some of `RUNS`.
     """
     runs = []
-    for name, run in RUNS.items():
+    for name in datasets:
+        run = RUNS[name]
         run.run(out=folder / f"certification-{name}")
         with RecordStore.read(folder / f"certification-{name}") as store:
             tallies = Tallies().read([store])
@@ -335,10 +338,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.certification_samples")
     parser.add_argument("--counts", default="runs", type=Path, help="folder of the counts; kept")
     parser.add_argument("--priors", action="store_true", help="learn the shipped priors first")
+    parser.add_argument("--data", nargs="+", choices=tuple(RUNS), default=["digits"])
     given = parser.parse_args()
     if given.priors:
-        learn_priors(given.counts)
-    RESULTS.write_text(json.dumps(measure(given.counts), indent=1) + "\n")
+        learn_priors(given.counts, given.data)
+    RESULTS.write_text(json.dumps(measure(given.counts, given.data), indent=1) + "\n")
     print(tables(json.loads(RESULTS.read_text())))
 
 
