@@ -9,7 +9,6 @@ import torch
 from benchmarks import (
     boosting,
     certification,
-    certification_samples,
     commands,
     loop,
     memory,
@@ -41,8 +40,7 @@ def main() -> None:
         "usual_way": usual,
         "boosting": [boosting.measure("digits", "robust-l2", steps=15, n=256)],
         "representation": representation.measure_all(),
-        "certification": certification.measure_time()
-        | {"samples": certification_samples.measure("runs")},
+        "certification": certification.measure_time(),
     }  # fmt: skip
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(render(results))

@@ -3,11 +3,9 @@
 (a) Throughput: the counting loop against the bare network calls that it makes, processor time of
 one thread. (b) The published script's loop (Cohen et al.): one image at a time, a fresh batch of
 noise per call at that script's own batch size, counts added up in Python; written anew here, the
-network calls otherwise the same. (c) Samples that the anytime procedure draws against a fixed
-number, see `benchmarks.certification_samples`.
+network calls otherwise the same. Samples are counted by `benchmarks.certification_samples`.
 """
 
-import argparse
 import json
 import statistics
 from typing import Any
@@ -22,7 +20,6 @@ from advpure.analysis.certification.loading import LoadedCertification
 from advpure.analysis.certification.noise import stage_xi
 from advpure.base.heap import keep_freed_memory
 from advpure.base.units import to_model, to_unit
-from benchmarks import certification_samples
 from benchmarks.loop import Calls, _time
 
 LEAST = 0.95
@@ -161,21 +158,13 @@ def measure_time() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure one part or all, store it beside the other results, and print it."""
+    """Measure, store the result beside the others, and print it."""
     from benchmarks.__main__ import RESULTS
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.certification")
-    parser.add_argument("part", choices=("time", "samples", "all"), nargs="?", default="all")
-    parser.add_argument("--counts", default="runs", help="folder of the counts; kept")
-    given = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
-    if given.part != "samples":
-        found |= measure_time()
-    if given.part != "time":
-        found["samples"] = certification_samples.measure(given.counts)
+    found = measure_time()
     results = json.loads(RESULTS.read_text())
-    results["certification"] = results.get("certification", {}) | found
+    results["certification"] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     for name, rows in found.items():
         for row in rows:

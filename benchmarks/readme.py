@@ -24,7 +24,7 @@ from advpure.networks.weights import load_network
 from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
-from benchmarks import inference, kernels, precision, until
+from benchmarks import certification_samples, inference, kernels, precision, until
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,10 @@ PAGES = tuple(
     ROOT / page
     for page in (
         "README.md",
-        *(f"docs/{name}.md" for name in ("defenses", "networks", "rrcm", "speed", "until")),
+        *(
+            f"docs/{name}.md"
+            for name in ("certified-defenses", "defenses", "networks", "rrcm", "speed", "until")
+        ),
     )
 )
 VERDICTS = ROOT / "docs" / "pictures" / "verdicts.png"
@@ -236,6 +239,11 @@ def networks_before_and_now() -> str:
     return kernels.render(json.loads(kernels.RESULTS.read_text()))
 
 
+def certificate_samples() -> str:
+    """Show what certificates that stop early save, and how near their error is to alpha."""
+    return certification_samples.tables(json.loads(certification_samples.RESULTS.read_text()))
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "first-results": first_results,
     "accuracies": accuracies,
@@ -243,6 +251,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "models": models,
     "cost-of-certificates": cost_of_certificates,
     "benchmarks": benchmarks,
+    "certificate-samples": certificate_samples,
     "until": until_answered,
     "precision": precisions,
     "kernels": networks_before_and_now,

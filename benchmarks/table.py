@@ -84,20 +84,4 @@ def _certification(found: dict[str, Any]) -> list[str]:
         f"({row['low']:.2f} to {row['high']:.2f}) | 1x |"
         for row in found.get("published_loop", [])
     ]
-    for row in found.get("samples", []):
-        levels = zip(row["sigmas"], row["by_sigma"], strict=True)
-        each = "; ".join(
-            f"sigma {sigma:g}: {level['share']:.3f}, no procedure below {level['least']:.2g}"
-            for sigma, level in levels
-        )
-        spread = f" ({row['low']:.3f} to {row['high']:.3f})" if row["high"] > row["low"] else ""
-        counted = row["counted"] < row["samples"]
-        replayed = f", the first {row['counted']:,} counted, the rest replayed" if counted else ""
-        lines.append(
-            f"| samples that `--procedure anytime` draws for radii "
-            f"{', '.join(f'{radius:g}' for radius in row['radii'])} / {row['samples']:,} fixed"
-            f"{replayed}, `{row['defense']}` on {row['dataset']}, {row['n']} images | "
-            f"{row['share']:.3f}{spread} ({each}); {row['lost']} of {row['questions']} answers are "
-            f"no where the fixed number says yes | 0.2 |"
-        )
     return lines

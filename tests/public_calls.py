@@ -292,6 +292,7 @@ CERTIFICATION: Calls = {
         "rule": certification.AnytimeRule(radii=(0.25,), sigma=0.5, budget=128),
         "successes": [60, 64], "block": 64,
     },
+    "learn_prior": lambda: {"successes": [60, 64], "samples": [64, 64]},
     "largest_radius": lambda: {"samples": 100, "alpha": 0.001, "sigma": 0.25},
     "lower_bounds": lambda: {"successes": [5, 9], "samples": [10, 20], "alpha": 0.01},
     "predict": lambda: {"counts": COUNTS, "alpha": 0.01},

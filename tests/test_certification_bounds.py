@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from scipy.special import ndtr, ndtri
+from scipy.special import betaln, logsumexp, ndtr, ndtri
 
 from advpure.analysis.certification import cascade
 from advpure.analysis.certification.anytime import (
     AnytimeRule,
+    _fewest,
     follow,
     followed_bound,
     log_evidence,
@@ -28,6 +29,14 @@ from advpure.analysis.certification.anytime import (
 )
 from advpure.analysis.certification.cascade import certify_cascade
 from advpure.analysis.certification.jointly import certify_jointly
+from advpure.analysis.certification.prior import (
+    _A,
+    FLAT,
+    Prior,
+    chances,
+    learn_prior,
+    read_prior,
+)
 from advpure.analysis.certification.radius import (
     ABSTAIN,
     bound_for,
@@ -53,6 +62,8 @@ TINY = 1e-5
 RUNS = 10_000
 ALPHA = 0.05
 Ints = NDArray[np.int64]
+SURE = Prior((*[1e-4] * 15, 1.0), 0.1)
+"""That every image is answered right nearly always."""
 
 
 def generator(key: int) -> np.random.Generator:
@@ -266,7 +277,7 @@ def test_coverage_of_joint_certificates() -> None:
 
 
 @given(
-    n=st.integers(1, 3000), share=st.floats(0, 1), shape=st.sampled_from([0.1, 0.5, 1.0, 2.0]),
+    n=st.integers(1, 3000), share=st.floats(0, 1), shape=st.sampled_from([0.1, 0.3, 0.5, 0.65]),
     alpha=st.sampled_from([0.1, 0.05, 0.001]),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
@@ -330,28 +341,90 @@ def test_coverage_of_the_anytime_procedure(p: float) -> None:
     check_equals(errors, level)
 
 
-@pytest.mark.parametrize(("p", "sigma"), [(0.6, 1.0), (0.9, 0.5), (0.985, 0.25)])
-def test_coverage_with_the_stopping_rule(p: float, sigma: float) -> None:
-    check_stopping_rule(p, sigma, 100)
+@pytest.mark.parametrize("prior", [FLAT, SURE], ids=["flat", "wrong"])
+@pytest.mark.parametrize(("p", "sigma"), [(0.6, 1.0), (0.84, 0.5), (0.977, 0.25)])
+def test_coverage_with_the_stopping_rule(p: float, sigma: float, prior: Prior) -> None:
+    check_stopping_rule(p, sigma, 25, prior)
 
 
 @pytest.mark.slow
 def test_coverage_with_the_stopping_rule_of_many_runs() -> None:
-    check_stopping_rule(0.9, 0.5, RUNS)
+    check_stopping_rule(0.84, 0.5, 2000, SURE)
 
 
-def check_stopping_rule(p: float, sigma: float, runs: int) -> None:
-    rule = AnytimeRule(radii=(0.0, 0.25, 0.5), sigma=sigma, alpha=ALPHA, budget=1600)
+def check_stopping_rule(p: float, sigma: float, runs: int, prior: Prior) -> None:
+    rule = AnytimeRule(radii=(0.0, 0.25, 0.5), sigma=sigma, alpha=ALPHA, budget=1600, prior=prior)
     block, draw = 16, generator(5)
     errors = stopped = 0
     for _ in range(runs):
         hits = draw.binomial(block, p, 100).tolist()
-        found = follow(rule, hits, block)
+        found = follow(rule, hits, block, (8, 2))
         errors += followed_bound(rule, hits, block, found) > p
         stopped += found.samples < 1600
         assert found.decided
     check_at_most(errors, runs=runs)
-    assert stopped > 0.5 * runs
+    assert stopped > 0.3 * runs
+
+
+def test_the_prior_changes_when_an_image_is_given_up_and_no_claim() -> None:
+    hits = [12] * 100
+    rules = [
+        AnytimeRule(radii=(0.1, 0.5), sigma=0.5, alpha=ALPHA, budget=1600, prior=each)
+        for each in (FLAT, Prior(FLAT.weights[::-1]), Prior(SURE.weights))
+    ]
+    states = [follow(rule, hits, 16) for rule in rules]
+    assert len({state.certified for state in states}) == 1
+    assert states[0].samples < 1600
+    assert follow(rules[0], [], 16, (3, 17)) == (0, 0, True)
+    assert follow(rules[0], [], 16, (19, 1)) == (0, 0, False)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5])
+def test_fewest_successes_are_those_of_the_evidence(shape: float) -> None:
+    prior = FLAT._replace(shape=shape)
+    rule = AnytimeRule(radii=(0.0, 0.25, 9.0), sigma=0.25, alpha=ALPHA, budget=320, prior=prior)
+    table = _fewest(rule, 16)
+    for row, n in zip(table, looks(16, 320), strict=True):
+        assert row[2] == n + 1  # a level that no sample proves
+        for enough, p in zip(row[:2], rule.levels[:2], strict=True):
+            s = np.arange(n + 1)
+            rejected = log_evidence(s, n - s, p, shape) >= math.log(1 / ALPHA)
+            assert rejected.sum() == n + 1 - enough
+            assert rejected[enough:].all()
+
+
+def test_chances_are_beta_binomial_tails() -> None:
+    draw = generator(9)
+    for _ in range(20):
+        successes, failures = (int(each) for each in 10 ** draw.uniform(0, 3, 2))
+        m = int(10 ** draw.uniform(1.5, 3))
+        wanted = int(m * draw.uniform(0.3, 1.0))
+        x = np.arange(wanted, m + 1)[:, None]
+        tails = stats.betabinom.pmf(x, m, _A + successes, 2 + failures).sum(axis=0)
+        own = betaln(_A + successes, 2 + failures) - betaln(_A, 2)
+        weights = np.exp(own - logsumexp(own))
+        exact = float(weights @ tails)
+        found = chances(FLAT, (successes, failures), np.array([wanted]), np.array([m]))
+        assert found[0] == pytest.approx(exact, abs=0.1)
+    assert chances(FLAT, (5, 5), np.array([0.0, 11.0]), np.array([10.0, 10.0])).tolist() == [1, 0]
+
+
+def test_a_prior_is_learned_from_counts() -> None:
+    draw = generator(10)
+    rates = draw.beta(2, 30, 300)  # of failure
+    hits = 500 - draw.binomial(500, rates)
+    prior = learn_prior(hits, [500] * 300)
+    means = np.array([2 / 3 / 2**k for k in range(16)])
+    assert np.average(means, weights=prior.weights) == pytest.approx(rates.mean(), rel=0.1)
+    assert prior == learn_prior(hits[::-1], [500] * 300)
+    assert learn_prior([500] * 10, [500] * 10).shape < 0.2 < prior.shape
+
+
+def test_the_nearest_level_is_read() -> None:
+    near = read_prior(None, "digits", (0.24, 0.3, 2.0))
+    assert near == read_prior(None, "digits", (0.25, 0.25, 1.0))
+    assert read_prior(None, "no such data", (0.5,)) == (FLAT,)
+    assert read_prior("flat", "digits", (0.5,)) == (FLAT,) != read_prior(None, "digits", (0.5,))
 
 
 def test_following_is_a_pure_function_of_the_blocks() -> None:
@@ -397,8 +470,9 @@ def test_radius_covers_what_is_certified() -> None:
     [
         ({"radii": (0.5, 0.25)}, "do not increase"),
         ({"futility": 0.0}, "futility 0 is not above 0 and below 1"),
-        ({"shape": 8.0}, "does not go with a mixture of shape 8"),
-        ({"alpha": 0.3, "shape": 1.25}, "use alpha below 0.287"),
+        ({"prior": ((1.0,) * 16, 8.0)}, "is not 16 positive weights and a shape up to 0.65"),
+        ({"prior": ((1.0,) * 15, 0.5)}, "is not 16 positive weights"),
+        ({"prior": "x"}, "prior 'x' is not 16 positive weights"),
         ({"alpha": 0.7}, "alpha 0.7 is above 0.5, so its certificates say nothing"),
     ],
 )

@@ -15,7 +15,10 @@ from held import UP_TO
 
 from advpure.analysis.certification import Certification, CertificationReport, read_sources
 from advpure.analysis.certification.counting import COUNTS
+from advpure.analysis.certification.curves import make_curves, procedure_of
 from advpure.analysis.certification.loading import LoadedCertification
+from advpure.analysis.certification.procedures import Anytime
+from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.study import Progress, silent
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordConflict, RecordStore
@@ -284,6 +287,43 @@ def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
         read_sources([tmp_path / "anytime"], procedure="fixed")
 
 
+def test_a_prior_is_learned_on_training_images_and_is_part_of_the_run(
+    tmp_path: Path, whole: tuple[Path, CertificationReport]
+) -> None:
+    change = {"n": 2, "sigmas": "0.1", "samples": 200}
+    certified(tmp_path / "train", **change, subset="train")
+    change |= {"procedure": "anytime"}
+    found = certified(tmp_path / "own", **change, prior=str(tmp_path / "train"))
+    flat = certified(tmp_path / "flat", **change, prior="flat")
+    stored, other = _settings(tmp_path / "own"), _settings(tmp_path / "flat")
+    assert stored["procedure"]["prior"] == [[list(w), b] for w, b in found.procedure.prior or ()]
+    assert stored["procedure"]["prior"] != other["procedure"]["prior"]
+    assert "prior" not in whole[1].settings["procedure"]
+    assert procedure_of(stored) == found.procedure != flat.procedure
+    with pytest.raises(BadInput, match="differs from"):
+        certified(tmp_path / "own", **change, prior="flat")
+    with pytest.raises(BadInput, match="a prior is learned on training images only"):
+        certified(tmp_path / "no", **change, prior=str(whole[0]))
+    with pytest.raises(BadInput, match="is no run folder"):
+        certified(tmp_path / "no", **change, prior=str(tmp_path / "nowhere"))
+
+
+def test_an_anytime_run_of_an_earlier_version_is_read() -> None:
+    tallies = Tallies()
+    row = {"sample": 0, "sigma": 0.1, "label": 3, "block": 0}
+    tallies.add({**row, "stage": "selection", "samples": 20, "counts": "3:16 5:4"})
+    tallies.add({**row, "stage": "estimation", "samples": 100, "counts": "3:88 5:12"})
+    procedure = Anytime(
+        sigmas=(0.1,), radii=(0.0, 0.1, 0.15), alpha=0.001, samples=10_000, selection=20,
+        block=100, classes=10, futility=0.001,
+    )  # fmt: skip
+    assert not make_curves("cm", procedure, tallies)
+    assert not make_curves("cm", procedure, tallies, asked=procedure)
+    (curve,) = make_curves("cm", procedure, tallies, asked=procedure, any_count=True)
+    assert curve.samples == 120
+    assert 0.0 < curve.images.radii[0] < 0.1
+
+
 def test_cascade_draws_smaller_noise_only_where_needed(tmp_path: Path) -> None:
     found = certified(tmp_path, procedure="cascade", n=4, samples=200)
     (curve,) = found.curves
@@ -389,6 +429,7 @@ def test_every_purifier_is_certified(tmp_path: Path, defense: str, options: dict
         ({"block": 0}, "block 0 is not a whole number of 1 or more"),
         ({"radii": "-1"}, "radius -1 is not 0 or more"),
         ({"futility": 1.0, "procedure": "anytime"}, "futility 1 is not above 0 and below 1"),
+        ({"prior": "flat"}, "prior 'flat' means nothing to fixed"),
         ({"shard": "0/3"}, "shard 0/3 counts from 1 to k"),
         ({"shard": "4/3"}, "shard 4/3 counts from 1 to k"),
         ({"shard": "half"}, "shard 'half' is not i/k"),

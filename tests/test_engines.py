@@ -279,10 +279,11 @@ def test_a_run_goes_on_and_does_not_depend_on_batches(tmp_path: Path) -> None:
     assert "steps 2, at most 10000 evaluations" in whole.display().headline
 
 
-def test_the_table_of_the_page_is_made_from_the_measured_file() -> None:
-    from benchmarks.engines import PAGE, RESULTS, render
+def test_the_tables_of_the_page_are_made_from_the_measured_file() -> None:
+    from benchmarks.engines import CASES, PAGE, RESULTS, render
 
-    assert render(json.loads(RESULTS.read_text())) in PAGE.read_text()
+    for table in {case.table for case in CASES}:
+        assert render(json.loads(RESULTS.read_text()), table) in PAGE.read_text()
 
 
 def available(name: str) -> Any:

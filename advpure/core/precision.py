@@ -86,6 +86,8 @@ class InPrecision(nn.Module):
         self.network: Any = network
         self.precision = precision
         self.training = False
+        if hasattr(network, "features"):  # what represents images does so in the precision too
+            self.features = functools.partial(computed_in, precision, network.features)
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:
         """Answer.

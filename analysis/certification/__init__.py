@@ -21,6 +21,7 @@ from advpure.analysis.certification.composition import ComposedCertificate, cert
 from advpure.analysis.certification.emulation import emulate
 from advpure.analysis.certification.jointly import certify_jointly
 from advpure.analysis.certification.logs import read_log, write_log
+from advpure.analysis.certification.prior import Prior, learn_prior
 from advpure.analysis.certification.radius import (
     ABSTAIN,
     largest_radius,
@@ -44,6 +45,7 @@ __all__ = [
     "CertifiedImages",
     "ComposedCertificate",
     "Prediction",
+    "Prior",
     "Sources",
     "abstention",
     "accuracy_curve",
@@ -61,6 +63,7 @@ __all__ = [
     "emulate",
     "follow",
     "largest_radius",
+    "learn_prior",
     "lower_bounds",
     "predict",
     "radius_of",

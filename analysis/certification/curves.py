@@ -9,6 +9,7 @@ import numpy as np
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.composed import check_composed
+from advpure.analysis.certification.prior import read_prior
 from advpure.analysis.certification.procedures import Anytime, Cascade, Procedure, find_procedure
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
@@ -33,7 +34,11 @@ class Curve:
 
 
 def make_curves(
-    name: str, procedure: Procedure, tallies: Tallies, asked: Procedure | None = None
+    name: str,
+    procedure: Procedure,
+    tallies: Tallies,
+    asked: Procedure | None = None,
+    any_count: bool = False,
 ) -> tuple[Curve, ...]:
     """Certify the images whose counts suffice, per noise level.
 
@@ -43,11 +48,13 @@ def make_curves(
         tallies: The counts.
         asked: The procedure of the run, if its images stopped by that: where they did, `procedure`
             takes the samples that there are.
+        any_count: Whether they stopped by a rule that is not known any more.
     """
     by_level: dict[float | None, list[tuple[int, int, Certificate]]] = {}
     for sample in tallies.samples():
         own = tallies.of(sample, procedure.sigmas)
-        stopped = {sigma for sigma, _ in asked.certificates(own)} if asked is not None else set()
+        before = asked.certificates(own, partial=any_count) if asked is not None else []
+        stopped = {each.sigma for each in before}
         whole = procedure.certificates(own)
         levels = {sigma for sigma, _ in whole}
         partial = [each for each in procedure.certificates(own, partial=True) if each[0] in stopped]
@@ -92,7 +99,10 @@ def easy_first(procedure: Procedure, tallies: Tallies, done: int) -> str:
 
 def procedure_json(procedure: Procedure) -> dict[str, Any]:
     """Return a procedure as JSON values, for the settings of a run."""
-    return {"name": procedure.name, **dataclasses.asdict(procedure)}
+    fields = dataclasses.asdict(procedure)
+    if procedure.prior is None:
+        del fields["prior"]
+    return {"name": procedure.name, **fields}
 
 
 def procedure_of(
@@ -111,6 +121,9 @@ def procedure_of(
     stored = {**settings["procedure"], **changes}
     own = stored.pop("name")
     name = own if procedure is None else procedure
+    if name != own:
+        read = name == Anytime.name
+        stored["prior"] = read_prior(None, settings["dataset"], stored["sigmas"]) if read else None
     check_composed(settings, name)
     return find_procedure(name)(
         **{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])}

@@ -16,7 +16,10 @@ _FIRST = (
     "defense.policy.kind",
 )
 _LAST = ("procedure", "randomness", "device", "n")
-_NAMED_APART = ("verb", *(f"procedure.{each}" for each in ("sigmas", "radii", "block", "classes")))
+_NAMED_APART = (
+    "verb",
+    *(f"procedure.{each}" for each in ("sigmas", "radii", "block", "classes", "prior")),
+)
 """What makes no other curve, or is in the name anyway."""
 
 

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 from advpure.analysis.certification.anytime import (
     FUTILITY,
     AnytimeRule,
+    Followed,
     follow,
     followed_bound,
     next_samples,
@@ -23,6 +24,7 @@ from advpure.analysis.certification.anytime import (
 )
 from advpure.analysis.certification.cascade import certify_cascade
 from advpure.analysis.certification.counting import ESTIMATION, SELECTION, Unit
+from advpure.analysis.certification.prior import FLAT, Prior, check_prior
 from advpure.analysis.certification.radius import check_alpha, read_radii, read_sigmas
 from advpure.analysis.certification.tallies import Tally
 from advpure.analysis.certification.two_stage import (
@@ -66,6 +68,7 @@ class Procedure(ABC):
             each gets alpha divided by their number.
         classes: Number of classes.
         futility: See `AnytimeRule`.
+        prior: Of the anytime procedure, one a noise level; None for flat ones, and elsewhere.
     """
 
     sigmas: tuple[float, ...]
@@ -77,6 +80,7 @@ class Procedure(ABC):
     joint: bool = False
     classes: Natural
     futility: Share = FUTILITY
+    prior: tuple[Prior, ...] | None = None
     name: ClassVar[ProcedureName]
 
     def __post_init__(self) -> None:
@@ -189,6 +193,11 @@ class Anytime(Procedure):
     def __post_init__(self) -> None:
         """Refuse a budget that reaches nothing."""
         super().__post_init__()
+        given = (FLAT,) * len(self.sigmas) if self.prior is None else self.prior
+        if len(given) != len(self.sigmas):
+            rule = f"do not match {len(self.sigmas)} noise levels"
+            raise BadInput(f"{len(given)} priors", rule, "give one each")
+        object.__setattr__(self, "prior", tuple(map(check_prior, given)))
         if self.blocks < 1:
             raise BadInput(
                 f"{self.samples} samples",
@@ -204,12 +213,14 @@ class Anytime(Procedure):
 
     def rule(self, sigma: float) -> AnytimeRule:
         """Return what an image is asked at a noise level."""
+        assert self.prior is not None
         return AnytimeRule(
             radii=self.radii,
             sigma=sigma,
             alpha=self.share,
             futility=self.futility,
             budget=self.blocks * self.block,
+            prior=self.prior[self.sigmas.index(sigma)],
         )
 
     def notes(self) -> list[str]:
@@ -224,11 +235,14 @@ class Anytime(Procedure):
         return notes
 
     def needs(self, sample: int, tallies: ByLevel) -> list[Unit]:
-        """Return what the next look at every undecided noise level needs."""
+        """Return what the next look at every undecided noise level needs; first, its selection."""
         units = []
         for sigma in self.sigmas:
             tally, rule = tallies.get(sigma), self.rule(sigma)
-            state = follow(rule, self._hits(tally), self.block)
+            if tally is None or tally.selection is None:
+                units += self._stage_units(sample, sigma, tally, 0)
+                continue
+            state = self._follow(tally)
             if not state.decided:
                 more = next_samples(rule, state.samples, self.block)
                 units += self._stage_units(sample, sigma, tally, more)
@@ -238,17 +252,24 @@ class Anytime(Procedure):
         """Certify the noise levels that are decided."""
         certificates = []
         for sigma, tally in tallies.items():
-            state = follow(self.rule(sigma), self._hits(tally), self.block)
-            if tally.selection is not None and (state.decided or (partial and state.samples)):
+            if tally.selection is None:
+                continue
+            state = self._follow(tally)
+            if state.decided or (partial and state.samples):
                 candidate = top_class(tally.selection)
                 bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
                 used = state.samples + self.selection
                 certificates.append(Named(sigma, claim(candidate, bound, sigma, used)))
         return certificates
 
-    def _hits(self, tally: Tally | None) -> list[int]:
-        if tally is None or tally.selection is None:
-            return []
+    def _follow(self, tally: Tally) -> Followed:
+        assert tally.selection is not None
+        agree = tally.selection[top_class(tally.selection)]
+        selected = agree, sum(tally.selection.values()) - agree
+        return follow(self.rule(tally.sigma), self._hits(tally), self.block, selected)
+
+    def _hits(self, tally: Tally) -> list[int]:
+        assert tally.selection is not None
         candidate = top_class(tally.selection)
         return [block.get(candidate, 0) for block in tally.first_blocks(self.blocks)]
 

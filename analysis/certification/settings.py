@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from advpure.analysis.certification.anytime import FUTILITY
+from advpure.analysis.certification.prior import read_prior
 from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
 from advpure.analysis.certification.radius import ALPHA, check_alpha, read_radii, read_sigmas
 from advpure.analysis.subject import DefenseSubject, Seeded
@@ -43,7 +44,9 @@ class CertificationSettings(Seeded, DefenseSubject):
         radii: Radii asked for, l2, in [0, 1] units, such as 0,0.25,0.5.
         shard: Compute part i of k only: 1/4, 2/4, ... in any order.
         block: Samples per row of the records. Default: up to 1000 that divide N; 64 anytime.
-        futility: Of anytime: smaller gives up on a radius later.
+        futility: Of anytime: gives up on a radius whose chance is below this for every fifth of N.
+        prior: Of anytime: run folder of certify on training images (--subset train), or ``flat``.
+            Default: the data set's shipped one.
         noise: ``normal``, or ``grid``: multiples of a grey level, so that the certificate holds in
             floating point too.
         policy: Votes per sample: single, eot:K or majority:K. Default: the defense's.
@@ -71,6 +74,7 @@ class CertificationSettings(Seeded, DefenseSubject):
     shard: str | None = None
     block: Natural | None = None
     futility: Share = FUTILITY
+    prior: str | None = None
     noise: Literal["normal", "grid"] = "normal"
     scheme: Scheme = "counter"
 
@@ -87,7 +91,7 @@ class CertificationSettings(Seeded, DefenseSubject):
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
         if self.procedure != "anytime":
             rule = f"means nothing to {self.procedure}, which gives up on nothing"
-            refuse_idle(self, ["futility"], rule, "leave it out, or use procedure anytime")
+            refuse_idle(self, ["futility", "prior"], rule, "leave it out, or use procedure anytime")
         if self.procedure == "predict":
             refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
             if read_radii(self.radii) != (0.0,):
@@ -109,8 +113,12 @@ class CertificationSettings(Seeded, DefenseSubject):
         Raises:
             BadInput: for a setting out of range, or samples that cannot certify anything.
         """
+        sigmas = read_sigmas(self.sigmas)
+        prior = (
+            read_prior(self.prior, self.dataset, sigmas) if self.procedure == "anytime" else None
+        )
         return find_procedure(self.procedure)(
-            sigmas=read_sigmas(self.sigmas),
+            sigmas=sigmas,
             radii=read_radii(self.radii),
             alpha=self.alpha,
             samples=self.samples,
@@ -119,6 +127,7 @@ class CertificationSettings(Seeded, DefenseSubject):
             joint=self.joint,
             classes=classes,
             futility=self.futility,
+            prior=prior,
         )
 
     @property

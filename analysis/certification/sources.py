@@ -207,7 +207,9 @@ def _read_run(
         with RecordStore.read(folder) as store:
             tallies.read([store])
     n, asked = settings["n"], procedure_of(settings)
-    curves = [curve.images for curve in make_curves(name, procedure, tallies, asked=asked)]
+    before = isinstance(asked, Anytime) and "prior" not in settings["procedure"]
+    made = make_curves(name, procedure, tallies, asked=asked, any_count=before)
+    curves = [curve.images for curve in made]
     done = min((len(curve) for curve in curves), default=0)
     levels = 1 if isinstance(procedure, Cascade) else len(procedure.sigmas)
     if (done < n or len(curves) < levels) and _chosen_by_counts(asked, procedure):

@@ -334,6 +334,6 @@ def _attack(
     columns: dict[str, Any] = {
         each.name: torch.cat([getattr(part, each.name) for _, part in groups])[order]
         for each in fields(AttackResult)
-        if each.name not in ("settings", "members", "claims")
+        if each.name not in ("settings", "members", "claims", "undecided")
     }
     return AttackResult(settings=settings.settings, **columns)
