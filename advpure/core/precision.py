@@ -40,8 +40,7 @@ def check_precision(precision: str, device: str = "cpu") -> None:
         >>> check_precision("int8")
         Traceback (most recent call last):
         ...
-        advpure.base.errors.BadInput: precision 'int8' is not known; use float32, bfloat16 or \
-float16
+        advpure.BadInput: precision 'int8' is not known; known: float32, bfloat16, float16
     """
     check_choice(precision, get_args(Precision), "precision")
     fault = "" if precision == "float32" else _fault(precision, torch.device(device).type)
