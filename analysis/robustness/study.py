@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advpure.analysis.robustness.attack_choice import (
     attack_settings,
+    refuse_idle_average,
     refuse_idle_randomness,
     refuse_two_gradients,
 )
@@ -257,6 +258,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             name, self.all_attack_options, eps=eps, norm=norm, randomness=self.randomness
         )
         refuse_two_gradients(name, chosen, self.gradient)
+        refuse_idle_average(name, chosen, self.all_attack_options, defense)
         resolved = {
             "threat_model": {"norm": norm, "eps": eps},
             "defense": describe(defense),
