@@ -127,6 +127,11 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
         super().__post_init__()
         for name in self.only:
             CHECKS.get(name)
+            if self.only.count(name) > 1:
+                raise BadInput(f"check {name}", "is given twice", "keep one of them")
+        if self.thorough:
+            rule = "means nothing to a thorough audit, which makes every check"
+            refuse_idle(self, ("passes",), rule)
         if self.run_folder is not None:
             names = [*_SHARED]
             refuse_idle(self, names, f"is said by the records of {self.run_folder}")
@@ -306,7 +311,9 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
             kept=records.kept,
             fault=fault,
             renew=self._renewing(loaded),
-            others=lambda: _others(loaded, recorded.samples, _TIMES * len(images.ids) if images else 0),
+            others=lambda: _others(
+                loaded, recorded.samples, _TIMES * len(images.ids) if images else 0
+            ),
         )
 
     def _renewing(self, loaded: LoadedAudit) -> Callable[[], Defense] | None:
