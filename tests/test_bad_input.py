@@ -225,7 +225,7 @@ OTHERS: list[tuple[str, list[str]]] = [
         "attack --denoiser torch.nn:Identity -n 2 --dry-run",
         ["denoiser Identity given a state", "fails (TypeError", "let it take both"],
     ),
-    ("cr --seeds 0,-1", ["seed '-1'", "is below 0", "write 0,1,2"]),
+    ("cr --seeds 0,-1", ["seed '-1'", "is not a whole number of 0 or more", "0,1,2"]),
     ("attack -n 2 --plot .", ["file .", "is no picture", ".svg"]),
     ("two-point --noise 1e-5", ["noise 1e-05", "is not above 0.002", "use more noise"]),
     (

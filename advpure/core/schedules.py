@@ -194,7 +194,9 @@ def karras_grid(
     """
     if nodes < 2:
         raise BadInput(f"a grid of {nodes} nodes", "is empty", "use 2 or more nodes")
-    if not 0 < sigma_min < sigma_max:
+    if not sigma_min > 0:
+        raise BadInput(f"a grid that ends at {sigma_min:g}", "is empty", "end it above 0")
+    if not sigma_min < sigma_max:
         rule = (
             f"is not above {sigma_min:g}, where the grid of noise levels ends (images in [-1, 1])"
         )
