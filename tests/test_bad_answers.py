@@ -174,3 +174,11 @@ def test_checks_that_are_not_made(
         capsys.readouterr()
         assert run(line.split()) == 2, line
         assert words in capsys.readouterr().err, line
+
+
+def test_a_prediction_takes_an_attack_that_has_no_steps_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "predict --dataset digits -n 2 -d cm --attack square --attack-option queries=4 --dry-run"
+    assert run(line.split()) == 0
