@@ -67,9 +67,6 @@ def transfer(
     check_xi(source_xi)
     if stop is not None:
         overrides["stop"] = stop
-    if getattr(model, "xi", None) == source_xi:
-        rule = "is the randomness that decides, so nothing is transferred"
-        raise BadInput(f"source_xi {source_xi}", rule, "give another")
     batch = check_batch(model, images, labels, ids)
     source = model.at(xi=source_xi)
     crafted = run(source, images, labels, settings, ids=batch.ids, **overrides)

@@ -136,11 +136,7 @@ def test_scripts_that_are_not_written(
 
 
 def test_calls_that_say_what_changes_nothing() -> None:
-    images, labels, ids = advpure.load_images("digits", n=2)
-    xi = advpure.RandomnessConfig(0)
-    defense = advpure.load_defense("cm", "digits", xi=xi)
-    with pytest.raises(BadInput, match="is the randomness that decides, so nothing is transferred"):
-        attacks.transfer("pgd", defense, images, labels, source_xi=xi, ids=ids, eps=0.1)
+    images, labels, _ = advpure.load_images("digits", n=2)
     with pytest.raises(BadInput, match="model output of 1 classes decides nothing"):
         attacks.pgd(lambda x: x.flatten(1)[:, :1], images, 0 * labels, eps=0.1)
     with pytest.raises(BadInput, match="holds no images and labels"):
