@@ -763,6 +763,8 @@ def _load_purifier(
             settings["sha256"] = state_sha256(own.function)
         if gradient is None and own.answers == "images" and own.is_blind(info.shape):
             _note_blind(own.name)
+        if not -_FAR <= own.span[0] <= own.span[1] <= 1 + _FAR:
+            _note_range(own.name, *own.span)
     if boost is None and boost_options:
         rule = "mean nothing without a booster"
         raise BadInput("boost options", rule, "leave them out, or name one: --boost joint")
@@ -834,6 +836,20 @@ def _note_blind(name: str) -> None:
         "far; an attribute `surrogate`, a differentiable stand-in, with --gradient surrogate costs "
         "its writing and one more call a step; --attack square or rays, without gradients, costs "
         "many more calls",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+_FAR = 0.5
+"""By how much a purifier may leave [0, 1] and be one of images in [0, 1] all the same."""
+
+
+def _note_range(name: str, least: float, most: float) -> None:
+    """Say that a purifier answers with images in another range than it is given."""
+    warnings.warn(
+        f"{name} answers images in [0, 1] with values from {least:.3g} to {most:.3g}, and what "
+        "follows is about those; map them back to [0, 1] in its code",
         UserWarning,
         stacklevel=4,
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from advpure.analysis.perturbations import Distribution, directions
+from advpure.attacks.engines.contract import is_engine
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
@@ -103,6 +104,8 @@ def parse_perturbations(
 
 def _parse(text: str, eps: float, norm: Norm) -> Perturbation:
     kind, *rest = text.split(":")
+    if kind == "attack" and is_engine(":".join(rest)):
+        rest = [":".join(rest[:2]), *rest[2:]]
     check_choice(kind, get_args(Kind), "perturbation")
     most = {"none": 0, "attack": 2}.get(kind, 1)
     least = min(most, 1)
@@ -113,7 +116,7 @@ def _parse(text: str, eps: float, norm: Norm) -> Perturbation:
         return Perturbation(kind="none")
     if kind == "attack":
         find(rest[0])
-        name = rest[0].strip().lower().replace("_", "-")
+        name = rest[0] if is_engine(rest[0]) else rest[0].strip().lower().replace("_", "-")
         radius = parse_eps(rest[1], norm) if len(rest) > 1 else eps
         return Perturbation(kind="attack", eps=radius, attack=name)
     return Perturbation(kind=kind, eps=parse_eps(rest[0]))  # type: ignore[arg-type]

@@ -59,7 +59,9 @@ def row_radii(radii: Tensor | None, eps: float, count: int) -> Tensor:
         )
     if not bool(((found > 0) & (found <= eps)).all()):
         wrong = found[~((found > 0) & (found <= eps))][0].item()
-        raise BadInput(f"radius {wrong:g}", f"is not in (0, eps] = (0, {eps:g}]", "raise eps")
+        raise BadInput(
+            f"radius {wrong:g}", f"is not in (0, eps] = (0, {eps:g}]", "choose one in it"
+        )
     return found
 
 

@@ -168,6 +168,10 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             "return real logits, or say outputs='labels' where the model is loaded",
         )
     classes, values = logits.shape[1], logits.detach()
+    if classes < 2:
+        raise BadInput(
+            f"model output of {classes} classes", "decides nothing", "return two or more"
+        )
     if int(labels.max()) >= classes:
         raise BadInput(
             f"label {int(labels.max())}",

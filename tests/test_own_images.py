@@ -121,7 +121,7 @@ BROKEN: dict[str, tuple[NDArray[Any], NDArray[Any], str]] = {
     "neither": (np.zeros((6, 8, 8, 4), np.uint8), LABELS, "have no axis of 1 or 3"),
     "flat": (np.zeros((6, 64), np.uint8), LABELS, "are no images"),
     "range": (FLOATS * 2 - 1, LABELS, r"span -1 to 1, not \[0, 1\]; divide by 255"),
-    "nan": (np.full_like(FLOATS, np.nan), LABELS, "span nan to nan"),
+    "nan": (np.full_like(FLOATS, np.nan), LABELS, "contain NaN or infinite values"),
     "int": (PIXELS.astype(np.int64), LABELS, "neither uint8 nor float"),
     "count": (PIXELS, LABELS[:5], "do not fit 6 images"),
     "negative": (PIXELS, LABELS - 1, "are no class indices"),

@@ -243,7 +243,7 @@ def test_time_and_sigma_invert_each_other(schedule: Schedule) -> None:
     (lambda: linear_schedule().dds_index(100.0), "is above .* the end of the linear schedule"),
     (lambda: linear_schedule().index(0.5, "best"), "index rule 'best' is not known"),  # type: ignore[arg-type]
     (lambda: karras_grid(1), "is empty"),
-    (lambda: karras_grid(5, 0.5, 0.5), "is empty"),
+    (lambda: karras_grid(5, 0.5, 0.5), "noise 0.5 is not above 0.5"),
     (lambda: karras_grid(5, 0.0), "is empty"),
 ])  # fmt: skip
 def test_bad_use_names_the_rule(make: object, rule: str) -> None:

@@ -78,7 +78,10 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*given: Any, **keywords: Any) -> Any:
-        bound = signature.bind(*given, **keywords)
+        try:
+            bound = signature.bind(*given, **keywords)
+        except TypeError:
+            return function(*given, **keywords)  # which says its name beside what is wrong
         hints = _hints(function)
         for name in named:
             if name in bound.arguments and name in hints:

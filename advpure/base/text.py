@@ -53,6 +53,9 @@ def read_whole(text: str, what: str, least: int = 0, most: int = LARGEST, fix: s
         advpure.BadInput: seed '²' is not a whole number; write 0
     """
     number = digits(text.strip())
+    if number is None and digits(text.strip().removeprefix("-")) is not None:
+        rule = f"is not a whole number of {least} or more"
+        raise BadInput(f"{what} {shown(text)}", rule, fix or f"write {least}")
     if number is None:
         raise BadInput(f"{what} {shown(text)}", "is not a whole number", fix or f"write {least}")
     if number > most and most >= LARGEST:

@@ -82,7 +82,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except (KeyboardInterrupt, typer.Abort):
             code = asked.code
-        except (BrokenPipeError, SystemExit):  # the parser exits when nobody reads on
+        except (BrokenPipeError, SystemExit) as error:
+            pipe = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(pipe, OSError):
+                rule = "ends the program (sys.exit)"
+                print(f"advpure: code that was named {rule}; raise an error", file=sys.stderr)
+                return BAD_INPUT
+            # The parser exits when nobody reads on.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except Exception as error:

@@ -146,7 +146,7 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
     session = settings.session(read_shard(settings.shard))
     index, points = prepare_sweep(load_sweep(settings.file), session)
     if settings.array is not None:
-        print(f"script: {_write_array(settings, len(points))}")
+        print(f"script: {_write_array(settings, len(points), dry_run)}")
         return
     if dry_run:
         print_cost(index, points, session, as_json)
@@ -185,7 +185,7 @@ def _run(settings: Sweeping, *, dry_run: bool, as_json: bool, quiet: bool) -> No
     end_by(run)
 
 
-def _write_array(settings: Sweeping, points: int) -> Path:
+def _write_array(settings: Sweeping, points: int, dry_run: bool) -> Path:
     """Write the script of an array job, each task a shard.
 
     Raises:
@@ -199,6 +199,8 @@ def _write_array(settings: Sweeping, points: int) -> Path:
         raise BadInput("array", "is a script for slurm", "leave out --on ray")
     if settings.shard != "1/1":
         raise BadInput(f"shard {settings.shard}", "is what the script says", "leave it out")
+    if dry_run:
+        raise BadInput("--dry-run", "means nothing to a script", "leave out one of the two")
     asked = replace(settings, on="slurm").asked
     assert isinstance(asked, SlurmOptions)
     command = ["advpure", "sweep", str(Path(settings.file).resolve()), "--quiet"]

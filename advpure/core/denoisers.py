@@ -86,17 +86,26 @@ class FunctionDenoiser(Denoiser):
         """Return the estimate.
 
         Raises:
-            BadInput: for a function that fails.
+            BadInput: for a function that fails, or answers with no estimate of the state.
         """
+        fix = "let it take both, and return the estimate of the clean state"
         try:
-            return Prediction(self.function(x, sigma))
+            found = self.function(x, sigma)
         except BadInput:
             raise
         except Exception as error:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
-            subject = f"denoiser {name} given a state {[*x.shape]} and a noise level"
-            fix = "let it take both, and return the estimate of the clean state"
-            raise BadInput(subject, f"fails ({explain(error)})", fix) from error
+            raise BadInput(self._asked(x), f"fails ({explain(error)})", fix) from error
+        if not isinstance(found, Tensor):
+            raise BadInput(self._asked(x), f"answers with a {type(found).__name__}", fix)
+        if found.shape != x.shape or not found.is_floating_point() or found.device != x.device:
+            kind = str(found.dtype).removeprefix("torch.")
+            rule = f"answers with {[*found.shape]} of {kind} on {found.device}"
+            raise BadInput(self._asked(x), rule, fix)
+        return Prediction(found.to(x.dtype))
+
+    def _asked(self, x: Tensor) -> str:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"denoiser {name} given a state {[*x.shape]} and a noise level"
 
 
 def checked_range(levels: Mapping[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from advpure.core.chain import Noise, RowKeys, Step
 from advpure.core.precision import Precision, computed_in
 from advpure.core.randomness import RandomnessConfig, row_seed
 from advpure.core.steady import check_steady, differ
-from advpure.core.tiling import same, tiled
+from advpure.core.tiling import same, tiled, unspoilt
 
 Draws = Literal["none", "keyed", "generator", "fresh"]
 _FIRST: RowKeys = tuple((RandomnessConfig(0), i) for i in range(2))
@@ -50,6 +50,7 @@ class OwnModel(nn.Module):
         answers: ``images`` or ``classes``, what it was found to return.
         is_examined: Whether it was called, so that these are known.
         precision: What its function is computed in; see `advpure.core.lowered.lower`.
+        span: The least and the largest value of the images that it answered with.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class OwnModel(nn.Module):
         self.answers: Literal["images", "classes"] = "images"
         self.is_examined = False
         self.precision: Precision = "float32"
+        self.span = (0.0, 1.0)
 
     @property
     def is_random(self) -> bool:
@@ -142,7 +144,7 @@ class OwnModel(nn.Module):
         with torch.no_grad(), torch.inference_mode(False), seeded():
             start = _states()
             try:
-                first = self._plain(images, keys)
+                first = unspoilt(lambda x: self._plain(x, keys))(images)
             except BadInput:
                 if tile is None:
                     raise
@@ -155,6 +157,11 @@ class OwnModel(nn.Module):
         elif is_drawn:
             self.draws = "generator"
         self.answers, self.is_examined = _kind(first, images, self.name), True
+        if not bool(first.isfinite().all()):
+            rule = "answers with NaN or infinite values"
+            raise ModelFault(self.name, rule, "mend it", "not-finite")
+        if self.answers == "images":
+            self.span = float(first.min()), float(first.max())
         self._refuse_training(images, keys)
         return self
 
@@ -270,6 +277,7 @@ class OwnModel(nn.Module):
             rule = f"fails ({explain(error)})"
             fix = "let it take such images; what cannot be differentiated needs --gradient bpda"
             raise BadInput(f"{self.name} given images {[*images.shape]}", rule, fix) from error
+        answer = _usable(answer, images, self.name)
         return answer if self.after is None else self.after(answer, images)
 
     def _tensor(self, *given: Any) -> Tensor:
@@ -314,6 +322,23 @@ def logits_of(answer: Any) -> Tensor:
             "return images [B, C, H, W] or logits [B, classes]",
         )
     return inside
+
+
+def _usable(answer: Tensor, images: Tensor, name: str) -> Tensor:
+    """Return an answer, images in the precision of those that it was given.
+
+    Raises:
+        BadInput: for one without values where it is needed, and for images that are not real.
+    """
+    if answer.layout != torch.strided or answer.device != images.device:
+        place = f"a {str(answer.layout).removeprefix('torch.')} tensor on {answer.device}"
+        raise BadInput(name, f"answers with {place}", f"return a dense one on {images.device}")
+    if answer.shape != images.shape:
+        return answer
+    if not answer.is_floating_point():
+        rule = f"answers with images of dtype {answer.dtype}".replace("torch.", "")
+        raise BadInput(name, rule, "return floating point in [0, 1]")
+    return answer.to(images.dtype)
 
 
 def _kind(answer: Tensor, images: Tensor, name: str) -> Literal["images", "classes"]:

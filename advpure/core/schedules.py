@@ -192,12 +192,15 @@ def karras_grid(
         >>> karras_grid(3).round(4).tolist()
         [80.0, 2.5152, 0.002]
     """
-    if nodes < 2 or not 0 < sigma_min < sigma_max:
-        raise BadInput(
-            f"a grid of {nodes} nodes from {sigma_max} to {sigma_min}",
-            "is empty",
-            "use 2 or more nodes and 0 < sigma_min < sigma_max",
+    if nodes < 2:
+        raise BadInput(f"a grid of {nodes} nodes", "is empty", "use 2 or more nodes")
+    if not sigma_min > 0:
+        raise BadInput(f"a grid that ends at {sigma_min:g}", "is empty", "end it above 0")
+    if not sigma_min < sigma_max:
+        rule = (
+            f"is not above {sigma_min:g}, where the grid of noise levels ends (images in [-1, 1])"
         )
+        raise BadInput(f"noise {sigma_max:g}", rule, "use more noise")
     ramp = np.linspace(0.0, 1.0, nodes)
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     grid: Floats = (top + ramp * (bottom - top)) ** rho

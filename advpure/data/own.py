@@ -105,8 +105,7 @@ def adapt(code: Code) -> Dataset:
         )
     if is_pictures(value):
         return _dataset(code.name, read_pictures(value, what))
-    images, labels = _pair(value, what)
-    return _dataset(code.name, _Content(_array(images), _array(labels), {}))
+    return _dataset(code.name, _content(value, what))
 
 
 def _given(value: object) -> Mapping[str, Any]:
@@ -205,8 +204,7 @@ def _file(name: str, path: str, changed: int, size: int) -> Dataset:
     else:
         from advpure.networks.weights import read_torch
 
-        images, labels = _pair(read_torch(place), f"data set {name}")
-        content = _Content(_array(images), _array(labels), {})
+        content = _content(read_torch(place), f"data set {name}")
     return _dataset(name, content)
 
 
@@ -220,11 +218,16 @@ def _read_npy(path: Path, name: str) -> NDArray[Any]:
     return found
 
 
-def _pair(value: Any, what: str) -> tuple[Any, Any]:
+_MORE = ("eps", "norm", "classes")
+"""What a file or a mapping may say beside its images and labels."""
+
+
+def _content(value: Any, what: str) -> _Content:
     if isinstance(value, Mapping) and {"images", "labels"} <= set(value):
-        return value["images"], value["labels"]
-    if isinstance(value, tuple | list) and len(value) >= 2:
-        return value[0], value[1]
+        more = {key: value[key] for key in _MORE if key in value}
+        return _Content(_array(value["images"]), _array(value["labels"]), more)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return _Content(_array(value[0]), _array(value[1]), {})
     raise BadInput(what, "holds no images and labels", "store {'images': ..., 'labels': ...}")
 
 
@@ -278,8 +281,10 @@ def pixels_of(images: NDArray[Any], what: str) -> tuple[Tensor, int]:
     if images.dtype.kind != "f":
         rule = f"are {images.dtype}, neither uint8 nor float"
         raise BadInput(f"images of {what}", rule, "store uint8 in 0 .. 255 or float in [0, 1]")
+    if not np.isfinite(images).all():
+        raise BadInput(f"images of {what}", "contain NaN or infinite values", "remove them")
     low, high = float(images.min()), float(images.max())
-    if not (low >= 0.0 and high <= 1.0):  # also where they are not finite
+    if not (low >= 0.0 and high <= 1.0):
         fix = "divide by 255, or undo the normalisation and pass --normalize MEAN/STD"
         raise BadInput(f"images of {what}", f"span {low:.4g} to {high:.4g}, not [0, 1]", fix)
     return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)), 1
@@ -297,7 +302,13 @@ def _labels(labels: NDArray[Any], count: int, what: str) -> Tensor:
         raise BadInput(
             f"labels of {what}", "are no class indices", "store whole numbers from 0, one an image"
         )
+    if count and int(labels.max()) >= _MOST_CLASSES:
+        rule = f"is above {_MOST_CLASSES - 1}"
+        raise BadInput(f"label {int(labels.max())} of {what}", rule, "count classes from 0")
     return torch.from_numpy(labels.astype(np.int64))
+
+
+_MOST_CLASSES = 1_000_000
 
 
 def _ids(ids: Any, count: int, what: str) -> Tensor | None:
@@ -323,6 +334,9 @@ def _info(
         rule = f"has {len(classes)} class names and a label {most - 1}"
         raise BadInput(f"data set {name}", rule, "store a name for each class")
     norm: Norm = "linf"
+    for key in more.keys() & {"eps", "norm"}:
+        if np.asarray(more[key]).size != 1:
+            raise BadInput(f"{key} of data set {name}", "is not one value", "store one")
     if "norm" in more:
         given = str(np.asarray(more["norm"]).item())
         check_choice(given, ("linf", "l2"), f"norm of data set {name}")

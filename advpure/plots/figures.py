@@ -236,7 +236,7 @@ def check_ending(path: str | Path) -> None:
     """
     if Path(path).suffix.lower() not in _NO_DATE:
         known = ", ".join(_NO_DATE)
-        raise BadInput(f"file {Path(path).name}", "is no picture", f"end it in one of {known}")
+        raise BadInput(f"file {path}", "is no picture", f"end it in one of {known}")
 
 
 def _pixels(images: "Tensor", label: str) -> npt.NDArray[np.float32]:

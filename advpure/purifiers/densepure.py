@@ -40,6 +40,8 @@ class DensePure(TimeStrength):
     def __post_init__(self) -> None:
         """Refuse a surrogate with more steps than the chain; the default is cut to it."""
         super().__post_init__()
+        if self.steps is not None:
+            whole(self.steps, "steps", 1)
         whole(self.surrogate_steps, "surrogate_steps", 1)
         for name, count in changed(self, ("surrogate_steps",)).items():
             if self.steps is not None and count > self.steps:

@@ -80,7 +80,7 @@ def export(
     write = _WRITERS.get(target.suffix.lower())
     if write is None:
         endings = ", ".join(_WRITERS)
-        raise BadInput(f"file {target.name}", "has no known ending", f"use one of {endings}")
+        raise BadInput(f"file {to}", "has no known ending", f"use one of {endings}")
     with RecordStore.read(run_folder) as store:
         names = [schema.table for schema in store.schemas]
         if not names:

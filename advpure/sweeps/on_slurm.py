@@ -16,7 +16,7 @@ from annotated_types import Ge
 
 from advpure.base.extras import optional
 from advpure.base.kinds import Natural, Whole
-from advpure.base.validation import validate
+from advpure.base.validation import name, validate
 from advpure.runs.records import StorageFull
 from advpure.sweeps.executors import Job, compute
 from advpure.sweeps.index import Attempt
@@ -56,6 +56,9 @@ class SlurmOptions:
     def __post_init__(self) -> None:
         """Check every field."""
         validate(self)
+        for each in ("partition", "account"):
+            if getattr(self, each) is not None:
+                name(getattr(self, each), each)
 
 
 class Computing:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from advpure.analysis.audit.check import Check, Settings
+from advpure.base.errors import BadInput
 from advpure.base.registry import Registry
 
 CHECKS: Registry[Check] = Registry("check")
@@ -85,8 +86,14 @@ def checks(settings: Settings, *, verb: str, only: Collection[str] = ()) -> Iter
         settings: Of the evaluation.
         verb: ``attack`` or ``certify``.
         only: Names of those that are asked for; none for all.
+
+    Raises:
+        BadInput: for one that is asked for and means nothing.
     """
     for name in only or CHECKS.names():
         check = CHECKS.get(name)
         if check.verb == verb and check.applies(settings):
             yield check
+        elif only:
+            rule = f"means nothing to this run of {verb}"
+            raise BadInput(f"check {name}", rule, "ask for another, or for all")

@@ -130,9 +130,14 @@ class Audit(RobustnessSettings, Seeded, Study[LoadedAudit, AuditReport]):
         super().__post_init__()
         for name in self.only:
             CHECKS.get(name)
+            if self.only.count(name) > 1:
+                raise BadInput(f"check {name}", "is given twice", "keep one of them")
         if self.seconds is not None:
             rule = "is a time, by which no probe is measured"
             raise BadInput(f"budget {self.budget}", rule, "give evaluations, such as 500")
+        if self.thorough:
+            rule = "means nothing to a thorough audit, which makes every check"
+            refuse_idle(self, ("passes",), rule)
         if self.run_folder is not None:
             names = [*_SHARED]
             refuse_idle(self, names, f"is said by the records of {self.run_folder}")

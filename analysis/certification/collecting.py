@@ -39,10 +39,16 @@ def take_over(store: RecordStore, loaded: LoadedCertification, folder: Path) -> 
             if identity[key] != value:
                 rule = f"have another {key} ({identity[key]!s:.60})"
                 raise BadInput(f"counts of {folder}", rule, "leave them out")
+        taken = 0
         for sample in sorted(ids & {sample for (sample,) in other.done(COUNTS.table, "sample")}):
             rows = other.rows(COUNTS.table, {"sample": sample})
             wanted = [row for row in rows if row["sigma"] in procedure.sigmas]
-            store.append(COUNTS.table, [row for row in wanted if row["block"] < procedure.blocks])
+            wanted = [row for row in wanted if row["block"] < procedure.blocks]
+            store.append(COUNTS.table, wanted)
+            taken += len(wanted)
+        if not taken:
+            rule = "are of none of these images, noise levels and blocks"
+            raise BadInput(f"counts of {folder}", rule, "leave them out")
 
 
 def looked_note(procedure: Procedure, folder: Path) -> str | None:

@@ -119,11 +119,12 @@ def simulate_rates(
     x = _reflect(normals[0] * scales, axis)
     states = np.stack([x, x + chosen.eps * normals[1]])
     sizes = [np.linalg.norm(states[1] - states[0], axis=1)]
-    for _ in range(settings.steps):
-        score = -_reflect(_reflect(states, axis) / settings.variances, axis)
-        states = states + settings.step * score
-        sizes.append(np.linalg.norm(states[1] - states[0], axis=1))
-    if not np.isfinite(states).all() or not (np.array(sizes) > 0).all():
+    with np.errstate(all="ignore"):  # looked for below
+        for _ in range(settings.steps):
+            score = -_reflect(_reflect(states, axis) / settings.variances, axis)
+            states = states + settings.step * score
+            sizes.append(np.linalg.norm(states[1] - states[0], axis=1))
+    if not np.isfinite(sizes).all() or not (np.array(sizes) > 0).all():
         raise BadInput(
             f"{settings.steps} steps of size {settings.step:g}",
             "leave the range of numbers",

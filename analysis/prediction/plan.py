@@ -162,7 +162,8 @@ def _radius_attack(s: PredictionSettings, measured: AttackSettings, share: float
             "name it too, --radius-attack",
         )
     options = {**s.attack_options, "randomness": "fixed"}
-    steps, step = (getattr(measured, name, None) for name in ("steps", "step_size"))
+    said = asdict(measured)  # what it may be told, not what it computes from that
+    steps, step = said.get("steps"), said.get("step_size")
     if steps is not None:
         options["steps"] = steps
     if step is not None:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from advpure.attacks.registry import find, settings_type
-from advpure.attacks.settings import AttackSettings
+from advpure.attacks.settings import AttackSettings, GradientSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import check_radius, check_reach
 from advpure.base.validation import words
+from advpure.core.defense import Defense
 from advpure.core.gradients import GradientMode
 from advpure.options import read_options
 
@@ -167,3 +168,29 @@ def refuse_idle_randomness(name: str, draws: int, source_seed: int | None) -> No
         raise BadInput(f"{draws} draws", told, "leave out --draws")
     if source_seed is not None:
         raise BadInput(f"transfer from seed {source_seed}", told, "leave out --transfer-from")
+
+
+def refuse_idle_average(
+    attack: str, settings: AttackSettings, options: Collection[str], defense: Defense
+) -> None:
+    """Refuse passes per gradient that were asked for and are all the same.
+
+    Args:
+        attack: The attack's name.
+        settings: Its settings.
+        options: Names of the options given for it; a default of several passes costs time alone.
+        defense: What it attacks.
+
+    Raises:
+        BadInput: for several passes through a defense that draws no noise, or by an attack that
+            averages under fresh randomness alone.
+    """
+    passes = getattr(settings, "eot", 1)
+    if passes == 1 or "eot" not in options:
+        return
+    if not defense.is_random:
+        rule = f"means nothing to {defense.purifier.name}, which draws no noise"
+        raise BadInput(f"eot {passes}", rule, "leave it out")
+    if settings.randomness == "fixed" and not isinstance(settings, GradientSettings):
+        rule = f"means nothing to attack {attack} under fixed randomness"
+        raise BadInput(f"eot {passes}", rule, "leave it out, or use fresh randomness")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advpure.analysis.robustness.attack_choice import (
     attack_settings,
+    refuse_idle_average,
     refuse_idle_randomness,
     refuse_two_gradients,
 )
@@ -290,6 +291,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         )
         refuse_two_gradients(name, chosen, self.gradient)
         rungs = self._rungs(chosen, defense.is_random)
+        refuse_idle_average(name, chosen, self.all_attack_options, defense)
         resolved = {
             "threat_model": {"norm": norm, "eps": eps},
             "defense": describe(defense),

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from advpure.analysis.robustness.attack_choice import attack_settings, refuse_two_gradients
+from advpure.analysis.robustness.attack_choice import (
+    attack_settings,
+    refuse_idle_average,
+    refuse_two_gradients,
+)
 from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session, chunks
 from advpure.analysis.subject import Attacked
@@ -234,6 +238,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
                 f"leaves what {self.defense} takes",
                 "use box unit, or anchor",
             )
+        refuse_idle_average(self.attack, search.settings, self.attack_options, target)
         known = fields_of(LoadedModel, loaded)
         return LoadedSurvival(**known, target=target, search=search, radii=radii)
 

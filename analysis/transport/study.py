@@ -238,6 +238,8 @@ class Transport(DefenseStudy[TransportReport]):
             check_ending(self.grid)
             if self.kept == 0:
                 raise BadInput("--grid", "has no picture to draw", "keep some, --pictures 16")
+            if plot is not None and plot.resolve() == Path(self.grid).resolve():
+                raise BadInput(f"--grid {self.grid}", "is the file of --plot", "name another")
         elif self.grid_sigma is not None:
             asked = f"--grid-sigma {self.grid_sigma:g}"
             raise BadInput(asked, "means nothing without --grid", "add it")

@@ -15,10 +15,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from types import UnionType
-from typing import Any, ClassVar, Literal, Protocol, Union, cast, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, cast, get_args, get_origin
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from advpure.attacks.balls import distances, project, row_radii
@@ -231,7 +232,8 @@ def _settings_of(
         if each.name in parameters and each.name not in taken
     }
     fields: list[Any] = [
-        (name, _one_choice(hint), field(default=default)) for name, (hint, default) in own.items()
+        (name, _in_range(_one_choice(hint), default), field(default=default))
+        for name, (hint, default) in own.items()
     ]
     version = f"{library.distribution} {metadata.version(library.distribution)}"
     fields.append(("library", str, field(default=version)))
@@ -253,6 +255,21 @@ def _one_choice(hint: Any) -> Any:
     if len(kinds) > 1 and all(get_origin(each) is Literal for each in kinds):
         return Literal.__getitem__(tuple(value for each in kinds for value in get_args(each)))
     return hint
+
+
+def _in_range(hint: Any, default: Any) -> Any:
+    """Return the kind of a number with the range that its default is in, since libraries say none.
+
+    None of theirs is negative but by its default; a count that is 1 or more is one everywhere.
+
+    Example:
+        >>> _in_range(int, 40), _in_range(float | None, None), _in_range(bool, False)
+        (typing.Annotated[int, Ge(ge=1)], typing.Annotated[float | None, Ge(ge=0)], <class 'bool'>)
+    """
+    kinds = set(get_args(hint) or [hint])
+    if not kinds & {int, float} or kinds - {int, float, NoneType} or (default or 0) < 0:
+        return hint
+    return Annotated[hint, Ge(1 if isinstance(default, int) and default > 0 else 0)]
 
 
 _BASE = {each.name for each in dataclasses.fields(EngineSettings)} - {"loss"}

@@ -51,4 +51,11 @@ def attack(name: str, made: Any, options: Mapping[str, Any], task: Task) -> Find
     return Finding(found, bool(fooled.item()))
 
 
-LIBRARY = Library(distribution="foolbox", names=names, make=make, norms=norms, attack=attack)
+LIBRARY = Library(
+    distribution="foolbox",
+    names=names,
+    make=make,
+    norms=norms,
+    attack=attack,
+    taken=("tensorboard",),  # a folder of its logs, not a setting of the attack
+)
