@@ -135,6 +135,19 @@ def test_equal_draws_are_one_draw() -> None:
     assert found("decision-draws", changes=fresh, decisions=drawn).status == "pass"
 
 
+@pytest.mark.parametrize(("copies", "status"), [(4, "fail"), (1, "pass")])
+def test_copies_with_noise_of_their_own_are_copies(copies: int, status: str) -> None:
+    images = load_images("digits", subset=f"test/first-{24 // copies}").images
+    noise = 0.02 * torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    many = images.repeat_interleave(copies, 0).add(noise).clamp(0, 1)
+    named_images = Images(many, torch.zeros(24, dtype=torch.int64), torch.arange(24))
+    digests = {str(i): f"{i}" for i in range(24)}
+    recorded = Recorded(verb="attack", settings=FIXED, digests=digests)
+    evaluation = Evaluation(recorded=recorded, images=named_images)
+    check = CHECKS.get("distinct-images")
+    assert check.finding(Measured(check.measure(evaluation)), FIXED).status == status
+
+
 def test_what_to_do_is_about_the_flaw_that_was_found() -> None:
     nothing = Recorded(verb="attack", settings=FIXED)
     check = CHECKS.get("logits")

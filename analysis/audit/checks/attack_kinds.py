@@ -52,7 +52,9 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     missing = [kind for kind in _KINDS if not numbers.one(kind)]
     count = float(len(_KINDS) - len(missing))
     if missing:
-        return open_question(f"the attack has no part that is: {', '.join(missing)}", count)
+        told = f"the attack has no part that is: {', '.join(missing)}"
+        standard = settings["attack"]["name"] == "standard"
+        return open_question(told, count, settle="raise --budget" if standard else "")
     return passed("gradients, none, targets and restarts are all part of the attack", count)
 
 

@@ -42,7 +42,8 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
         return failed(f"{norm} {eps:.3g} is below half a grey level of 8 bits, {_LEAST:.3g}", eps)
     if norm == "l2" and eps <= numbers.one("linf") * (1 + 1e-6):
         told = f"l2 {eps:.3g} is no larger than a usual radius of linf, {numbers.one('linf'):.3g}"
-        return failed(f"{told}, and reaches a small part of it", eps)
+        fix = "give --norm linf to a radius of linf, or a radius that is usual for l2"
+        return failed(f"{told}, and reaches a small part of it", eps, settle=fix)
     if norm == "linf" and eps >= _MOST:
         return failed(f"linf {eps:.3g} lets every image become grey", eps)
     return passed(f"{norm} {eps:.4g} is between half a grey level and an image of grey", eps)

@@ -90,6 +90,8 @@ def _changed_places(rows: Sequence[Row], classes: int) -> int:
 def _judge(numbers: Measured, settings: Settings) -> Finding:
     count, n = numbers.one("count"), int(numbers.one("images"))
     told = f"{count:.0f} of {n} clean answers are their label plus {numbers.one('gap'):.0f}"
+    if not count:
+        told = f"none of {n} clean answers is wrong"
     if count / n > _MOST:
         told = f"{told}: the labels are shifted"
         return failed(told, count / n, n=n) if n >= _ENOUGH else open_question(told, count / n, n=n)

@@ -39,7 +39,8 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     held = [loss[i] for i in loss if right[i] >= 0.5]
     n = len(loss)
     if min(len(fooled), len(held)) < _FEW:
-        return open_question(f"{len(fooled)} of {n} images are fooled: too few of a kind", n=n)
+        told = f"{len(fooled)} of {n} images are fooled: too few of a kind"
+        return open_question(told, n=n, settle="take more images, or another --eps")
     test = mannwhitneyu(fooled, held, alternative="less")
     above = float(test.statistic) / (len(fooled) * len(held))
     told = (

@@ -46,5 +46,6 @@ CHECK = Check(
     cost=lambda settings: 22,
     measure=_measure,
     judge=retried.judge("an attack on the bare classifier"),
-    settle="run again with exact gradients, without --gradient",
+    settle="attack with exact gradients (no --gradient, no --transfer-from); through what has "
+    "none, with a better stand-in",
 )
