@@ -10,7 +10,7 @@ Its members, in order, each on the images that no earlier one has fooled in all 
    gradient is exactly zero skips the others and spends all here.
 
 Under fresh randomness few images are ever fooled in all draws, and a gradient is a mean over noise:
-there the first climb is `momentum` (`advpure.attacks.momentum`), which gets most of the budget and
+there the first climb is `momentum` (`advpure.attacks.drift`), which gets most of the budget and
 the lanes the rest, and Square is left to images without a gradient.
 
 Every member ends in candidates, the unchanged image being the first. For each image the one is
@@ -35,9 +35,9 @@ from torch import Tensor
 
 from advpure.attacks.autopgd import APGDSettings, climb
 from advpure.attacks.balls import row_radii
+from advpure.attacks.drift import drift
 from advpure.attacks.lanes import climb_lanes
 from advpure.attacks.losses import MARGIN, LossName
-from advpure.attacks.momentum import drift
 from advpure.attacks.oracle import Batch, Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude, starting_point
 from advpure.attacks.projected import first_iterates

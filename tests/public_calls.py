@@ -27,7 +27,7 @@ WHAT_IS_RETURNED = {
     "ComposedCertificate", "CompressionKey", "CompressionResult", "CompressionRow",
     "CompressionSummary", "Distribution", "Divergence", "DivergingStep", "FieldRates", "FieldTable",
     "GaussianField", "GradientResult", "InfinitesimalResult", "METRICS", "Measurements",
-    "MissingExtra", "Prediction", "PredictionReport", "ProbeRow", "SNR_SCHEMA", "Sigmoid",
+    "MissingExtra", "Prior", "Prediction", "PredictionReport", "ProbeRow", "SNR_SCHEMA", "Sigmoid",
     "SigmoidFit", "SnrResult", "SnrRow", "Sources", "Spectrum", "StepsResult", "SumsOfSquares",
     "Table", "TwoWay", "ZeroGradientWarning",
 }  # fmt: skip

@@ -246,7 +246,7 @@ NEW = (
 @pytest.mark.slow
 def test_an_attack_of_another_library_fails_nothing(tmp_path: Path) -> None:
     pytest.importorskip("foolbox")
-    attack = {"attack": "foolbox:LinfPGD", "attack_options": {"steps": 20}, "only": NEW, "n": 8}
+    attack = {"attack": "foolbox:LinfPGD", "attack_options": {"steps": 40}, "only": NEW, "n": 8}
     report = Audit(**{**ROOM, **attack}).run(out=tmp_path / "audit")
     assert [c.name for c, f in report.findings.items() if f.status != "pass"] == []
 

@@ -467,8 +467,8 @@ def attack_bent(bend: Callable[[Tensor], Tensor]) -> Any:
     ("bend", "words"),
     [
         (lambda y: y.softmax(1), "look like probabilities .* return the logits"),
-        (lambda y: y * torch.nan, "logits contain NaN or infinite values; mend the model"),
-        (lambda y: y / 0, "logits contain NaN or infinite values; mend the model"),
+        (lambda y: y * torch.nan, "answers with NaN or infinite values; mend it"),
+        (lambda y: y / 0, "answers with NaN or infinite values; mend it"),
         (lambda y: y * 1j, "model output of dtype complex64 is not floating point; return real"),
         (lambda y: y[:, 0], r"model output of shape .* is not \[\d+, classes\]; return logits"),
     ],

@@ -29,14 +29,17 @@ def fingerprint(value: object) -> str:
         False
     """
     digest = hashlib.sha256()
-    for part in _parts(value, set(), 0):
+    for part in _parts(value, {}, 0):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
 
 
-def _parts(value: Any, seen: set[int], depth: int) -> Iterator[bytes]:
-    """Yield what an object is made of; an object that was met before by its class alone."""
+def _parts(value: Any, seen: dict[int, object], depth: int) -> Iterator[bytes]:
+    """Yield what an object is made of; an object that was met before by its class alone.
+
+    `seen` keeps what it has met: the place of an object that is gone may be another's.
+    """
     kind = type(value)
     yield f"{kind.__module__}.{kind.__qualname__}".encode()
     if isinstance(value, _PLAIN):
@@ -44,7 +47,7 @@ def _parts(value: Any, seen: set[int], depth: int) -> Iterator[bytes]:
         return
     if id(value) in seen or depth > _DEEPEST:
         return
-    seen.add(id(value))
+    seen[id(value)] = value
     inner: Any = ()
     if (array := _array(value)) is not None:
         yield f"{array.dtype} {array.shape}".encode()

@@ -150,7 +150,7 @@ def looks(block: int, budget: int, growth: float = 0.04) -> list[int]:
         >>> looks(64, 700)
         [64, 128, 192, 256, 320, 384, 448, 512, 576, 640]
         >>> looks(64, 10_000)[-4:]
-        [7936, 8704, 9536, 9984]
+        [9152, 9472, 9792, 9984]
     """
     last = whole(budget, "budget", 1) // whole(block, "block", 1) * block
     samples = [block] if last else []

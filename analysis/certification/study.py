@@ -118,7 +118,7 @@ class CertificationReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class Certification(
-    Adaptive, CertificationSettings, Study[LoadedCertification, CertificationReport]
+    CertificationSettings, Adaptive, Study[LoadedCertification, CertificationReport]
 ):
     """Certify the smoothed classifier of a defense by randomized smoothing.
 
