@@ -199,7 +199,7 @@ class Representation(DefenseStudy[RepresentationReport]):
                 t = float(grid[node])
                 states = (points + t * noise).flatten(0, 1)
                 with torch.no_grad():  # a measurement, no gradient flows
-                    out = represent(states, torch.full((len(states), 1, 1, 1), t).to(states))
+                    out = represent(states, states.new_full((len(states), 1, 1, 1), t))
                 u = F.normalize(out.double(), dim=1).reshape(len(ids), 1 + each, -1)
                 lowest = u[:, 0] if lowest is None else lowest
                 apart = 0.5 * (u[:, 0] - lowest).square().sum(1)
