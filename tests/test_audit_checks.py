@@ -148,6 +148,12 @@ def test_copies_with_noise_of_their_own_are_copies(copies: int, status: str) -> 
     assert check.finding(Measured(check.measure(evaluation)), FIXED).status == status
 
 
+def test_no_two_digits_are_nearer_than_a_sixth_of_the_usual_distance() -> None:
+    images = load_images("digits").images.double().flatten(1)
+    apart = torch.pdist(images)
+    assert float(apart.min() / apart.median()) > 1 / 6
+
+
 def test_what_to_do_is_about_the_flaw_that_was_found() -> None:
     nothing = Recorded(verb="attack", settings=FIXED)
     check = CHECKS.get("logits")

@@ -282,8 +282,7 @@ def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
     ]
     loose = read_sources([tmp_path / "anytime"], alpha=0.05).curves
     for strict, wide in zip(found.curves, loose, strict=True):
-        for asked in (0.0, 0.1, 0.25):  # beyond them a reading that stops sooner may say less
-            assert (wide.radii[strict.images.radii >= asked] >= asked).all()
+        assert (wide.radii >= strict.images.radii).all()
     with pytest.raises(BadInput, match=r"as their counts asked for, .*; read it with"):
         read_sources([tmp_path / "anytime"], procedure="fixed")
 

@@ -223,6 +223,8 @@ def follow(
     successes: Sequence[int],
     block: int,
     selected: tuple[int, int] | None = None,
+    *,
+    stops: bool = True,
 ) -> Followed:
     """Follow an image through its looks until it is decided or the samples end.
 
@@ -232,6 +234,8 @@ def follow(
         block: Samples per block.
         selected: Successes and failures of the selection stage, which say what to hope for; with
             them an image may be given up before the first block.
+        stops: Whether sampling stops by this rule. Where another one decided how many samples there
+            are, False looks at all of them.
 
     Returns:
         A pure function of its arguments: samples beyond the deciding look change nothing.
@@ -253,13 +257,20 @@ def follow(
     s, n = _at_looks(rule, hits, block)
     before = (0, 0) if selected is None else _selection(selected)
     asked = _fewest(rule, block)
-    if selected is not None and len(asked) and not _is_worth_it(rule, block, before, -1, 0, 0):
+    if (
+        stops
+        and selected is not None
+        and len(asked)
+        and not _is_worth_it(rule, block, before, -1, 0, 0)
+    ):
         return Followed(0, 0, True)
     certified, radii = 0, len(rule.radii)
     for look, (seen, samples) in enumerate(zip(s.tolist(), n.tolist(), strict=True)):
         while certified < radii and seen >= asked[look, certified]:
             certified += 1
-        if certified == radii or not _is_worth_it(rule, block, before, look, seen, certified):
+        if stops and (
+            certified == radii or not _is_worth_it(rule, block, before, look, seen, certified)
+        ):
             return Followed(samples, certified, True)
     return Followed(int(n[-1]) if len(n) else 0, certified, rule.budget < block)
 

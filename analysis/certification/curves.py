@@ -56,10 +56,13 @@ def make_curves(
         before = asked.certificates(own, partial=any_count) if asked is not None else []
         stopped = {each.sigma for each in before}
         whole = procedure.certificates(own)
-        levels = {sigma for sigma, _ in whole}
         partial = [each for each in procedure.certificates(own, partial=True) if each[0] in stopped]
         label = next((tally.label for tally in own.values()), 0)
-        for sigma, certificate in [*whole, *(p for p in partial if p.sigma not in levels)]:
+        first, second = whole, partial
+        if isinstance(asked, Anytime) and (any_count or asked != procedure):
+            first, second = partial, whole
+        levels = {sigma for sigma, _ in first}
+        for sigma, certificate in [*first, *(each for each in second if each.sigma not in levels)]:
             by_level.setdefault(sigma, []).append((sample, label, certificate))
     cascade = f"cascade {','.join(f'{sigma:g}' for sigma in procedure.sigmas)}"
     return tuple(

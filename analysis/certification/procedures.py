@@ -254,7 +254,7 @@ class Anytime(Procedure):
         for sigma, tally in tallies.items():
             if tally.selection is None:
                 continue
-            state = self._follow(tally)
+            state = self._follow(tally, stops=not partial)
             if state.decided or (partial and state.samples):
                 candidate = top_class(tally.selection)
                 bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
@@ -262,11 +262,12 @@ class Anytime(Procedure):
                 certificates.append(Named(sigma, claim(candidate, bound, sigma, used)))
         return certificates
 
-    def _follow(self, tally: Tally) -> Followed:
+    def _follow(self, tally: Tally, *, stops: bool = True) -> Followed:
         assert tally.selection is not None
         agree = tally.selection[top_class(tally.selection)]
         selected = agree, sum(tally.selection.values()) - agree
-        return follow(self.rule(tally.sigma), self._hits(tally), self.block, selected)
+        rule, hits = self.rule(tally.sigma), self._hits(tally)
+        return follow(rule, hits, self.block, selected, stops=stops)
 
     def _hits(self, tally: Tally) -> list[int]:
         assert tally.selection is not None

@@ -14,6 +14,8 @@ from typing import Any
 
 from advpure.analysis.audit.registry import CHECKS
 from advpure.analysis.audit.study import Audit
+from advpure.base.display import percent_interval
+from advpure.statistics.rates import wilson
 from museum.cases import PLANTED, SOUND, Case
 
 HERE = Path(__file__).parent
@@ -140,7 +142,8 @@ def unseen(file: Path = UNSEEN) -> str:
     refused = f"{counts['refused']} was refused as no intact run, " if counts["refused"] else ""
     lines = [
         f"Of {len(plants)} flaws {counts['caught']} were caught by a check that points at them, "
-        f"{refused}{counts['indirect']} by another one, and {counts['missed']} missed.",
+        f"{refused}{counts['indirect']} by another one, and {counts['missed']} missed: "
+        f"{percent_interval(wilson(len(plants) - counts['missed'], len(plants)))} % are not missed.",
         "",
         "| flaw | reported % | outcome | failing checks |",
         "| --- | --- | --- | --- |",

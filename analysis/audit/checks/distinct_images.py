@@ -5,7 +5,7 @@ count as cases of their own and make intervals too narrow; easy ones among them 
 defense. Among the images that probes are made on, those whose distance is a tenth of what lies
 between two images usually are copies as well, with noise of their own; so are those that differ by
 less than five grey levels, also where one is turned over or moved by a pixel. (No two of the
-digits' test images are nearer than a fifth, of CIFAR-10's first thousand than a quarter.)
+digits' test images are nearer than a sixth.)
 It misses copies in other colours or sizes.
 
 What to do: remove copies; `--subset` chooses images by id.
