@@ -139,11 +139,12 @@ def unseen(file: Path = UNSEEN) -> str:
     """Return what an outsider's flaws showed as a table."""
     plants = json.loads(file.read_text())
     counts = Counter(each["verdict"] for each in plants)
+    found = wilson(len(plants) - counts["missed"], len(plants))
     refused = f"{counts['refused']} was refused as no intact run, " if counts["refused"] else ""
     lines = [
         f"Of {len(plants)} flaws {counts['caught']} were caught by a check that points at them, "
         f"{refused}{counts['indirect']} by another one, and {counts['missed']} missed: "
-        f"{percent_interval(wilson(len(plants) - counts['missed'], len(plants)))} % are not missed.",
+        f"{percent_interval(found)} % are not missed.",
         "",
         "| flaw | reported % | outcome | failing checks |",
         "| --- | --- | --- | --- |",
