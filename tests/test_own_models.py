@@ -247,6 +247,21 @@ def test_objects_that_hold_other_values_are_other_runs() -> None:
     assert fingerprint(network) != before
 
 
+def test_what_libraries_hold_is_no_part_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def through(x: Tensor) -> Tensor:
+        return load_purifier("cm", "digits").chain(torch.nn.functional.relu(x))
+
+    before = fingerprint(through)
+    # A cache that fills while others work, with something that cannot be looked into.
+    for cache in (load_purifier, nn.functional.relu):
+        monkeypatch.setitem(cache.__globals__, "Tensor", {type(through): object()})
+    assert fingerprint(through) == before
+    assert fingerprint(type(through)) != fingerprint(int)
+    Own = type("Own", (), {"__module__": "nowhere", "one": lambda _: 1})
+    Other = type("Own", (), {"__module__": "nowhere", "one": lambda _: 2.0})
+    assert fingerprint(Own) != fingerprint(Other)
+
+
 def test_gradients_of_a_denoiser_of_a_file_are_proved(mine: Path) -> None:
     (mine / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n"

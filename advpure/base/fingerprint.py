@@ -3,19 +3,22 @@
 Two objects of one class with another strength are two models, and so are two functions that close
 over other values, or that read other globals. Code counts by its source, or by its instructions
 where there is none; arrays by their numbers, everything else by its attributes. What cannot be
-looked into counts by the name of its class. Training flags and the places of generators are left
-out: they change while a model is used.
+looked into counts by the name of its class. Left out is what changes while a model is used:
+training flags, the places of generators, and the globals of libraries, which hold their caches.
 """
 
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _DEEPEST = 32
+_OTHERS = "advpure diffusers matplotlib numpy PIL scipy sklearn timm torch torchvision transformers"
+_LIBRARIES = sys.stdlib_module_names | set(_OTHERS.split())
 
 
 def fingerprint(value: object) -> str:
@@ -89,15 +92,19 @@ def _array(value: Any) -> Any:
 
 
 def _held(function: FunctionType) -> list[Any]:
-    """Return what a function holds: closure, defaults, and globals of its module by name."""
+    """Return what a function holds: closure, defaults, and globals of its module by name.
+
+    Globals of a library are left out: what it has cached there is none of the model.
+    """
     cells = []
     for cell in function.__closure__ or ():
         try:
             cells.append(cell.cell_contents)
         except ValueError:  # not filled yet
             cells.append(None)
-    names = sorted(_names(function.__code__) & function.__globals__.keys())
-    read = [(name, function.__globals__[name]) for name in names]
+    own = (function.__module__ or "").partition(".")[0] not in _LIBRARIES
+    names = _names(function.__code__) & function.__globals__.keys() if own else ()
+    read = [(name, function.__globals__[name]) for name in sorted(names)]
     return [*cells, function.__defaults__, function.__kwdefaults__, *read]
 
 
@@ -111,10 +118,16 @@ def _source(thing: Any) -> bytes:
     try:
         return inspect.getsource(thing).encode()
     except (OSError, TypeError):  # typed into an interpreter, or compiled
-        code = getattr(thing, "__code__", None)
-        if code is None:
-            own = vars(thing) if isinstance(thing, type) else {}
-            found = [each.__code__ for each in own.values() if isinstance(each, FunctionType)]
+        own = vars(thing).values() if isinstance(thing, type) else [thing]
+        found = [each.__code__ for each in own if isinstance(each, FunctionType)]
+        return b"".join(part for each in found for part in _instructions(each))
+
+
+def _instructions(code: CodeType) -> Iterator[bytes]:
+    """Yield what code does: its instructions, the names it reads, its constants."""
+    yield code.co_code + repr(code.co_names).encode()
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _instructions(each)
         else:
-            found = [code]
-        return b"".join(each.co_code + repr(each.co_names).encode() for each in found)
+            yield repr(each).encode()
