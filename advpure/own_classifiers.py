@@ -111,7 +111,7 @@ def own_classifier(
     name = f"classifier {code.name}"
     if isinstance(built, Denoiser | Recipe | Chain) or not callable(built):
         fix = "name a module or function from images to logits"
-        raise BadInput(name, f"is a {type(built).__name__}, no classifier", fix)
+        raise BadInput(name, f"is of type {type(built).__name__}, no classifier", fix)
     info = dataset_info(dataset)
     after: Callable[[Tensor, Tensor], Tensor] | None = None
     if outputs != "logits":

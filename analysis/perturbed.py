@@ -20,7 +20,7 @@ from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
-from advpure.base.text import several
+from advpure.base.text import alike, several
 from advpure.base.units import Norm, check_radius, parse_eps
 from advpure.base.validation import check_choice, words
 from advpure.core.defense import Defense
@@ -95,10 +95,12 @@ def parse_perturbations(
         "perturbations",
         "write for example uniform:8/255",
     )
-    labels = [each.label for each in perturbations]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise BadInput(f"perturbation {label}", "is given twice", "keep one of them")
+    for k, each in enumerate(perturbations):
+        for other in perturbations[:k]:
+            if (each.kind, each.attack) == (other.kind, other.attack) and alike(
+                each.eps, other.eps
+            ):
+                raise BadInput(f"perturbation {each.label}", "is given twice", "keep one of them")
     return perturbations
 
 

@@ -124,6 +124,7 @@ class Representation(DefenseStudy[RepresentationReport]):
     """
 
     verb: ClassVar[str] = "representation"
+    keyed: ClassVar[frozenset[str]] = frozenset({"seed", "scheme"})
     doing: ClassVar[str] = "representing"
     shorter: ClassVar[str] = "-n, --levels or --perturbations"
     tables: ClassVar[tuple[Schema, ...]] = (PLACES, RATES)

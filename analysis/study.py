@@ -23,6 +23,7 @@ from advpure.base.display import Display, as_html, as_text, written
 from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.flags import is_beside
+from advpure.base.idle import changed
 from advpure.base.validation import instance
 from advpure.core.defense import Defense
 from advpure.core.purifier import Purifier
@@ -415,6 +416,10 @@ class Study(ABC, Generic[L, R]):
         """Return the layouts of the records of a run, the main one first."""
         return self.tables
 
+    def idle(self, loaded: L) -> tuple[str, ...]:
+        """Return what was set although nothing depends on it, in sentences."""
+        return ()
+
     def after(self, report: R, loaded: L) -> R:
         """Add to a report what `Beside` settings ask for and no record depends on."""
         return report
@@ -536,7 +541,7 @@ class Study(ABC, Generic[L, R]):
         if loaded.shard is not None:
             notes = tuple(text for text in report.notes if GOES_ON not in text)
             report = replace(report, notes=notes).with_notes(_MERGE.format(*loaded.shard))
-        return self.after(report, loaded)
+        return self.after(report, loaded).with_notes(*self.idle(loaded))
 
 
 _PRECISION = "every number is about the networks in {0}: a decision or certificate holds for them"
@@ -570,8 +575,14 @@ def _drawing(target: str) -> Callable[[Any, Path], Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStudy(Subject, Study[LoadedModel, R]):
-    """A study of one purifier on images."""
+    """A study of one purifier on images.
 
+    Class attributes:
+        keyed: Which of ``seed`` and ``scheme`` key more than what the model draws, or are told of
+            by the report itself.
+    """
+
+    keyed: ClassVar[frozenset[str]] = frozenset({"seed"})
     sources: ClassVar[tuple[object, ...]] = ()
     """Functions and classes whose files the records name, beside the purifier's."""
     passes: ClassVar[tuple[int, int]] = (1, 0)
@@ -618,6 +629,19 @@ class ModelStudy(Subject, Study[LoadedModel, R]):
             images=images,
             xi=xi,
         )
+
+    def idle(self, loaded: LoadedModel) -> tuple[str, ...]:
+        """Return a note where keys of noise are set and no noise is drawn.
+
+        A comparison of many defenses may share them, so the run is not refused.
+        """
+        names = [name for name in ("seed", "scheme") if hasattr(self, name)]
+        set_here = changed(self, [name for name in names if name not in self.keyed])
+        if loaded.model.is_random or not set_here:
+            return ()
+        said = " and ".join(f"{name} {value}" for name, value in set_here.items())
+        verb = "change" if len(set_here) > 1 else "changes"
+        return (f"{said} {verb} nothing for {loaded.purifier.name}, which draws no noise",)
 
     def share(self, loaded: LoadedModel, shard: Shard) -> LoadedModel:
         """Return every k-th image, from the i-th; see `LoadedModel.share`."""

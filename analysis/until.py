@@ -35,6 +35,7 @@ OTHER = Schema("other_run", {"sample": Count}, {"value": Share})
 """What the run that is to be beaten has of each image."""
 _MOST = 2000  # images held of a data set that does not fit in memory
 _FORMS = 'write "width 5" (points of a per cent) or "better than RUN" (a run folder)'
+_AT_FORM = 'write "width 5 at 0.25" (a radius in [0, 1] units, 0 or more)'
 _AT = re.compile(r"(width\s.*?)\s+at\s+(?:radius\s+)?(\S+)")
 
 Verdict = Literal["answered", "better", "worse", "undecided", "open"]
@@ -69,11 +70,13 @@ class Goal:
         """
         text, radius = words(text, "until").strip(), None
         if (at := _AT.fullmatch(text)) is not None:
-            text, radius = at[1], number(at[2], "radius", Range(least=0.0))
+            text, radius = at[1], number(at[2], "radius", Range(least=0.0), _AT_FORM)
         head, _, rest = text.partition(" ")
         rest = rest.strip()
         if head == "width" and rest:
-            points = number(rest.removesuffix("%").strip(), "width", Range(above=0.0, below=100.0))
+            points = number(
+                rest.removesuffix("%").strip(), "width", Range(above=0.0, below=100.0), _FORMS
+            )
             return cls(width=points / 100.0, radius=radius)
         than, _, run = rest.partition(" ")
         if head == "better" and than == "than" and run.strip():

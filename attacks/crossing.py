@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advpure.attacks.oracle import Model, Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
-from advpure.attacks.registry import find
+from advpure.attacks.registry import find, settings_type
 from advpure.base.errors import BadInput
 from advpure.base.validation import instance
 from advpure.core.given import takes_pairs
@@ -25,6 +25,28 @@ class Attack(Protocol):
     ) -> AttackResult:
         """Attack images."""
         ...
+
+
+def refuse_own_source(source_xi: RandomnessConfig, own: RandomnessConfig | None) -> None:
+    """Refuse a transfer from the configuration that decides.
+
+    Raises:
+        BadInput: where the two are equal.
+    """
+    if source_xi == own:
+        raise BadInput(
+            f"transfer from seed {source_xi.seed}",
+            "is from the seed that decides, so nothing is transferred",
+            "choose another seed, or attack without transfer",
+        )
+
+
+def _can_go_on(attack: Attack) -> bool:
+    """Return whether an attack can be told not to stop at success; a user's own is asked."""
+    try:
+        return "stop" in {each.name for each in dataclasses.fields(settings_type(attack))}
+    except BadInput:
+        return True
 
 
 @takes_pairs
@@ -59,13 +81,19 @@ def transfer(
         more forward pass per sample.
 
     Raises:
-        BadInput: for a model without `at`, or as the attack does.
+        BadInput: for a model without `at`, a source that is the model's own randomness, or as the
+            attack does.
     """
     if not hasattr(model, "at"):
         raise BadInput("transfer", "needs a model whose randomness can be set", "pass a Defense")
     run: Attack = attack if callable(attack) else find(attack)
     check_xi(source_xi)
+    refuse_own_source(source_xi, getattr(model, "xi", None))
     if stop is not None:
+        if not _can_go_on(run):
+            name = attack if isinstance(attack, str) else getattr(attack, "__name__", "this attack")
+            rule = "stops at the border that it has just crossed, where a transfer fails"
+            raise BadInput(f"transfer of {name}", rule, "use pgd or apgd")
         overrides["stop"] = stop
     batch = check_batch(model, images, labels, ids)
     source = model.at(xi=source_xi)

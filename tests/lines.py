@@ -2,7 +2,10 @@
 
 DIGITS = "--dataset digits -n 2"
 LINES = {
-    "attack": [f"{DIGITS} --fix-random --steps 1 --out attacked"],
+    "attack": [
+        f"{DIGITS} --fix-random --steps 1 --out attacked",
+        f"{DIGITS} --fix-random --steps 1 --seed 1 --out again",
+    ],
     "cr": [
         f"{DIGITS} --perturbations 1 --plot cr.png",
         *(f"{DIGITS} --perturbations 1 --shard {i}/2 --out part{i}" for i in (1, 2)),
@@ -35,7 +38,7 @@ LINES = {
     "reproduce": ["", "000:theorem-3-3 --set n=2 --jobs 1 --quiet"],
     "plot": ["attacked --to again.svg"],
     "export": ["attacked --to rows.csv"],
-    "compare": ["attacked attacked"],
+    "compare": ["attacked again"],
     "merge": ["part1 part2 --to whole"],
     "verify": ["attacked"],
     "claims": ["--flaw EOT --plot claims.png"],

@@ -452,7 +452,7 @@ BROKEN = {
     "syntax.py:x": r"SyntaxError: .*, line 1",
     "values.py:Net": "is a denoiser, not a purifier; write --denoiser",
     "no.such.module:x": "names no module, there is no no",
-    "values.py:NUMBER": "is a int, not a model",
+    "values.py:NUMBER": "is of type int, not a model",
     "values.py:two": r"needs images, other; give -o images=VALUE -o other=VALUE",
     "values.py:fails": r"fails \(ValueError: bad\)",
     "values.py:shape": r"answers with \[2, 3\]|answers with \[2, 1, 4, 4\]",

@@ -115,7 +115,9 @@ def as_function(code: Code) -> Any:
         BadInput: for what cannot be called.
     """
     if not callable(code.value):
-        raise BadInput(code.name, f"is a {type(code.value).__name__}, no function", "name one")
+        raise BadInput(
+            code.name, f"is of type {type(code.value).__name__}, no function", "name one"
+        )
     return code.value
 
 

@@ -4,6 +4,7 @@ Python's own tests know more digits than a file or a command line means: ``"²".
 and ``int`` fails there, ``int("١٢")`` is 12, and ``int`` of 5,000 digits is an error of its own.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -112,7 +113,7 @@ def several(given: Any, read: Callable[[Any], V], what: str, fix: str) -> tuple[
         fix: An example.
 
     Raises:
-        BadInput: for none, an empty entry, and one that is given twice.
+        BadInput: for none, an empty entry, and one that is given twice, of sizes one like another.
 
     Example:
         >>> several("0, 5", lambda one: read_whole(one, "seed"), "seeds", "write 0,1,2")
@@ -129,10 +130,25 @@ def several(given: Any, read: Callable[[Any], V], what: str, fix: str) -> tuple[
     if any(isinstance(each, str) and not each.strip() for each in entries):
         raise BadInput(f"{what} {shown(written)}", "have an empty entry", fix)
     values = tuple(read(each) for each in entries)
-    if len(set(values)) != len(values):
+    equal = len(set(values)) != len(values)
+    sizes = sorted(each for each in values if isinstance(each, float))
+    if equal or any(map(alike, sizes, sizes[1:])):
         short = written if len(written) <= 60 else f"{written[:57]}..."
-        raise BadInput(f"{what} {short}", "repeat a value", "give each value once")
+        rule = "repeat a value" if equal else "repeat a value, as float32 images tell none apart"
+        raise BadInput(f"{what} {short}", rule, "give each value once")
     return values
+
+
+def alike(one: float, other: float) -> bool:
+    """Return True for sizes nearer to each other than two neighbours in float32, relatively 2^-23.
+
+    Images are float32, so that results at both are the same but for what rounding leaves to chance.
+
+    Example:
+        >>> alike(0.1, 0.10000000001), alike(0.1, 0.1001), alike(1, 1)
+        (True, False, True)
+    """
+    return math.isclose(one, other, rel_tol=2.0**-23)
 
 
 def _entries(given: Any) -> list[Any]:

@@ -477,7 +477,8 @@ def _read_number(value: object) -> float | None:
         return None
     try:
         if not isinstance(value, str):
-            return float(value)  # type: ignore[arg-type]
+            plain: Any = value.detach() if hasattr(value, "detach") else value
+            return float(plain)
         parts = [float(part) for part in value.split("/")] if _is_plain(value) else []
         if not 1 <= len(parts) <= 2:
             return None

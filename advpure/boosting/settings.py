@@ -14,6 +14,7 @@ from advpure.attacks.guided import GuidedSettings
 from advpure.base.errors import BadInput
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Limit, NotNegative, Positive
+from advpure.base.units import parse_eps
 from advpure.base.validation import check_choice, validate
 
 LossName = Literal["ce", "bce", "difference", "reference"]
@@ -81,7 +82,9 @@ class BoostSettings:
             if self.printed and self.loss != "reference":
                 rule = f"means nothing to loss {self.loss}"
                 raise BadInput("printed", rule, "leave it out, or use reference")
-        if math.isinf(self.eps):
+        if not math.isinf(self.eps):
+            parse_eps(self.eps, "l2")
+        else:
             refuse_idle(self, ("centre",), "means nothing without a ball", "give eps")
 
     @property

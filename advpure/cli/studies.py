@@ -6,6 +6,7 @@ alike for all studies: check, load once, estimate or measure with a bar, draw, p
 """
 
 import dataclasses
+import functools
 import importlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from advpure.base.text import read_shard, several
 from advpure.base.validation import Range, range_of
 from advpure.cli import output
 from advpure.cli.options import parse_integers, parse_options
-from advpure.cli.values import Verbs
+from advpure.cli.values import Verbs, read_number
 from advpure.studies import STUDIES
 
 _LONG = 600.0  # seconds, from which a run says before it starts how long it may take
@@ -55,6 +56,7 @@ class Option:
         key: The key of the field's mapping that it sets; None for the field itself.
         read: From the shell's value to the field's.
         positional: Whether it has no flag.
+        is_size: Whether it takes a number or a fraction such as 8/255, as a text.
     """
 
     name: str
@@ -67,11 +69,14 @@ class Option:
     key: str | None = None
     read: Callable[[Any], Any] = lambda value: value
     positional: bool = False
+    is_size: bool = False
 
     @property
     def parameter(self) -> Parameter:
         """The parameter as typer reads it."""
         show: dict[str, Any] = {"help": self.help, "rich_help_panel": self.panel}
+        if self.is_size:
+            show["metavar"] = "<float>"
         if self.positional:
             info: Any = typer.Argument(help=self.help)
         else:
@@ -196,6 +201,9 @@ def _option(
     if hint is bool:
         return dataclasses.replace(option, kind=bool, flags=flags or (_flag(field.name),))
     shell, read = _shell(field.name, hint, any(isinstance(mark, Repeats) for mark in marks))
+    if read is parse_options and "-o" not in flags:
+        flag = flags[0] if flags else _flag(field.name)
+        read = functools.partial(parse_options, example=f"{flag} NAME=VALUE")
     if shell is list:
         return dataclasses.replace(option, kind=list[str] | None, default=None, read=read)
     if isinstance(default, tuple):
@@ -203,9 +211,11 @@ def _option(
     optional = default is None and not (positional and field.default is dataclasses.MISSING)
     if positional and not optional:
         default = Parameter.empty
-    return dataclasses.replace(
-        option, kind=shell | None if optional else shell, default=default, read=read
-    )
+    is_size = shell is float
+    if is_size:
+        shell, default = str, None if default is None else str(default)
+    kind = shell | None if optional else shell
+    return dataclasses.replace(option, kind=kind, default=default, read=read, is_size=is_size)
 
 
 def _shell(name: str, hint: Any, repeats: bool) -> tuple[Any, Callable[[Any], Any]]:
@@ -222,9 +232,11 @@ def _shell(name: str, hint: Any, repeats: bool) -> tuple[Any, Callable[[Any], An
         what = name.replace("_", " ").removesuffix("s")
         empty = () if get_origin(lists[0]) is tuple and types.NoneType not in kinds else None
         return str, lambda text: empty if text is None else _listed(text, element, what)
-    for plain in (int, float):
-        if {plain, types.NoneType} >= set(kinds):
-            return plain, lambda value: value
+    if {int, types.NoneType} >= set(kinds):
+        return int, lambda value: value
+    if {float, types.NoneType} >= set(kinds):
+        what = name.replace("_", " ")
+        return float, lambda text: None if text is None else read_number(text, what)
     return str, lambda value: value
 
 
@@ -245,9 +257,11 @@ def _keys(keys: Keys, field: str, taken: set[str], panel: str) -> Iterator[Optio
         if flag not in taken:
             hint, marks = _parts(hints[key])
             shell, _ = _shell(key, hint, False)
+            is_size = shell is float
+            shell = str if is_size else shell
             text = _with_rule(helps[key].partition(". ")[0].rstrip(".") + ".", hint, marks)
             text += f" Default: the {keys.owner}'s."
-            yield Option(flag, shell | None, None, (), text, panel, field, key)
+            yield Option(flag, shell | None, None, (), text, panel, field, key, is_size=is_size)
 
 
 def _parts(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

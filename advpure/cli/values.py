@@ -69,6 +69,17 @@ class _Verb(TyperCommand):
             seen.add(option)
 
 
+def read_number(text: Any, what: str) -> float:
+    """Read a finite number or a fraction such as 8/255; its range is checked later.
+
+    Raises:
+        BadInput: for other text.
+    """
+    from advpure.base import validation
+
+    return validation.number(text, what)
+
+
 def checked(verb: Callable[..., Result]) -> Callable[..., Result]:
     """Let a verb refuse values that mean nothing to any option.
 

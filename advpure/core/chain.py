@@ -151,7 +151,7 @@ class Noise:
             return xi, self.ids
         if xi.scope == "sample":
             raise BadInput(
-                f"a batch of {count} images",
+                "a batch of images",
                 "has no sample ids, which its noise is keyed by",
                 "call bind(ids), or use RandomnessConfig(seed, scope='shared')",
             )

@@ -48,6 +48,11 @@ class Policy:
         validate(self)
         if self.kind == "single" and self.draws != 1:
             raise BadInput(f"{self.draws} draws", "do not fit single", "use eot or majority")
+        if self.kind == "single" and self.reverse_only:
+            raise BadInput("reverse_only", "means nothing to single", "use eot or majority")
+        if self.kind == "majority" and self.draws == 1:
+            rule = "is a vote of one, which hides logits and decides as without a vote"
+            raise BadInput("policy majority:1", rule, "use single, or majority:3")
 
     @classmethod
     def parse(cls, text: str) -> "Policy":

@@ -77,9 +77,11 @@ class AsLogits(nn.Module):
         whole = answer.detach().to(torch.int64)
         assert self.classes is not None
         good = answer.shape == (len(images),) and bool((whole == answer).all())
-        if not good or (
-            len(whole) and not 0 <= int(whole.min()) <= int(whole.max()) < self.classes
-        ):
+        beyond = whole[(whole < 0) | (whole >= self.classes)] if good else whole[:0]
+        if len(beyond):
+            rule = f"is outside 0 .. {self.classes - 1}, the classes of the data set"
+            raise BadInput(f"class {int(beyond[0])} that the model answers with", rule, "mend it")
+        if not good:
             raise BadInput(
                 f"model outputs of shape {tuple(answer.shape)}",
                 f"are no classes ([B], 0 .. {self.classes - 1})",

@@ -28,7 +28,7 @@ from advpure.base.imports import explain, seeded
 from advpure.core.chain import Noise, RowKeys, Step
 from advpure.core.precision import Precision, computed_in
 from advpure.core.randomness import RandomnessConfig, row_seed
-from advpure.core.steady import check_steady, differ
+from advpure.core.steady import check_steady, differ, refuse_unmade
 from advpure.core.tiling import same, tiled, unspoilt
 
 Draws = Literal["none", "keyed", "generator", "fresh"]
@@ -63,6 +63,7 @@ class OwnModel(nn.Module):
     ) -> None:
         """Wrap the callable; nothing is called."""
         super().__init__()
+        refuse_unmade(function, name)
         self.function: Any = function
         self.name, self.before, self.after = name, before, after
         self.takes_keys = keyed_arguments(function)

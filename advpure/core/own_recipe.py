@@ -121,7 +121,7 @@ def recipe_of(code: Code) -> type[Recipe]:
         fix = f"write --denoiser {code.name} -d ddpm (denoiser= in Python)"
         raise BadInput(f"defense {code.name}", "is a denoiser, not a purifier", fix)
     if not callable(value) and not isinstance(value, Chain):
-        rule = f"is a {type(value).__name__}, not a model"
+        rule = f"is of type {type(value).__name__}, not a model"
         raise BadInput(f"defense {code.name}", rule, "name a class, a function or a module")
     factory = read_factory(code, given=("denoiser",))
     fields = [

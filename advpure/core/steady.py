@@ -71,6 +71,7 @@ def check_steady(
         advpure.base.errors.ModelFault: a model whose answers to two equal calls differ by 2 is no \
 function of its input; fix its randomness
     """
+    refuse_unmade(owner)
     if isinstance(owner, nn.Module) and owner in _TRUSTED:
         check_fit(owner, images)
         for module in _TRUSTED[owner].coupling:
@@ -97,6 +98,19 @@ function of its input; fix its randomness
     _KNOWN.add(owner, kind, repeatable, watch.modes())
 
 
+def refuse_unmade(owner: object, name: str = "a model") -> None:
+    """Refuse a module whose ``__init__`` never called that of `torch.nn.Module`.
+
+    Raises:
+        BadInput: naming it.
+    """
+    if isinstance(owner, nn.Module) and "_parameters" not in vars(owner):
+        rule = (
+            f"is of class {type(owner).__name__}, whose __init__ does not call super().__init__()"
+        )
+        raise BadInput(name, rule, "call it first there")
+
+
 def calls_of_check(owner: object) -> int:
     """Return how often `check_steady` calls a network the first time, copies of it included.
 
@@ -107,6 +121,7 @@ def calls_of_check(owner: object) -> int:
         >>> calls_of_check(nn.Identity().eval()), calls_of_check(nn.Identity())
         (2, 5)
     """
+    refuse_unmade(owner)
     if is_trusted(owner):
         return 0
     modules = owner.modules() if isinstance(owner, nn.Module) else ()
@@ -252,7 +267,7 @@ def differ(first: Tensor, second: Tensor) -> str | None:
     if first.shape != second.shape:
         return ""
     if first.is_floating_point() and first.numel():
-        a, b = first.double(), second.double()
+        a, b = first.detach().double(), second.detach().double()
         gap = float((a - b).abs().nan_to_num(nan=0.0).max())
         size = float(a.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max())
         is_rounding = gap <= _ROUNDINGS * torch.finfo(first.dtype).eps * max(1.0, size)

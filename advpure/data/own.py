@@ -18,6 +18,7 @@ enters the settings of a run.
 import csv
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -101,7 +102,9 @@ def adapt(code: Code) -> Dataset:
     what = f"data set {code.name}"
     if isinstance(value, Images):
         return _dataset(
-            code.name, _Content(_array(value.images), _array(value.labels), {}), value.ids
+            code.name,
+            _Content(_array(value.images, what), _array(value.labels, what), {}),
+            value.ids,
         )
     if is_pictures(value):
         return _dataset(code.name, read_pictures(value, what))
@@ -161,7 +164,7 @@ def _one_picture(picture: Any) -> NDArray[Any]:
     """Return a picture as [C, H, W] of a tensor, else as [H, W, C] or [H, W]."""
     if getattr(picture, "mode", None) in ("P", "RGBA", "CMYK", "LA", "1"):
         picture = picture.convert("RGB" if picture.mode not in ("LA", "1") else "L")
-    return _array(picture)
+    return _array(picture, "a picture")
 
 
 class _Content(NamedTuple):
@@ -186,7 +189,11 @@ def _file(name: str, path: str, changed: int, size: int) -> Dataset:
                     f"has no array {wanted!r}, but {', '.join(arrays) or 'none'}",
                     "store it with np.savez(FILE, images=images, labels=labels)",
                 )
-        more = {key: value for key, value in arrays.items() if key not in ("images", "labels")}
+        more = {key: arrays[key] for key in _MORE if key in arrays}
+        if others := sorted(arrays.keys() - {"images", "labels", *_MORE}):
+            said = f"{', '.join(others)} of data set {name} {'is' if len(others) == 1 else 'are'}"
+            known = ", ".join(("images", "labels", *_MORE))
+            warnings.warn(f"{said} not read; known: {known}", stacklevel=2)
         content = _Content(arrays["images"], arrays["labels"], more)
     elif suffix == ".npy":
         beside = place.with_name(place.name.replace("images", "labels"))
@@ -204,7 +211,7 @@ def _file(name: str, path: str, changed: int, size: int) -> Dataset:
     else:
         from advpure.networks.weights import read_torch
 
-        content = _content(read_torch(place), f"data set {name}")
+        content = _content(read_torch(place, f"data set {name}"), f"data set {name}")
     return _dataset(name, content)
 
 
@@ -225,16 +232,18 @@ _MORE = ("eps", "norm", "classes")
 def _content(value: Any, what: str) -> _Content:
     if isinstance(value, Mapping) and {"images", "labels"} <= set(value):
         more = {key: value[key] for key in _MORE if key in value}
-        return _Content(_array(value["images"]), _array(value["labels"]), more)
+        return _Content(_array(value["images"], what), _array(value["labels"], what), more)
     if isinstance(value, tuple | list) and len(value) == 2:
-        return _Content(_array(value[0]), _array(value[1]), {})
+        return _Content(_array(value[0], what), _array(value[1], what), {})
     raise BadInput(what, "holds no images and labels", "store {'images': ..., 'labels': ...}")
 
 
-def _array(value: Any) -> NDArray[Any]:
-    if isinstance(value, Tensor):
-        return value.detach().cpu().numpy()
-    return np.asarray(value)
+def _array(value: Any, what: str) -> NDArray[Any]:
+    try:
+        return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except Exception:  # sparse, quantised and meta tensors, lists of unlike lengths
+        subject = f"{type(value).__name__} of {what}"
+        raise BadInput(subject, "is no plain array of numbers", "give one dense array") from None
 
 
 def _dataset(name: str, content: _Content, ids: Any = None) -> Dataset:
@@ -313,7 +322,7 @@ _MOST_CLASSES = 1_000_000
 
 def _ids(ids: Any, count: int, what: str) -> Tensor | None:
     """Return the ids of the images, None where they are the positions."""
-    found = torch.as_tensor(_array(ids))
+    found = torch.as_tensor(_array(ids, f"ids of {what}"))
     if found.shape != (count,) or found.is_floating_point() or found.dtype == torch.bool:
         fix = "give one whole number an image"
         raise BadInput(f"ids of {what}", f"do not fit {count} images", fix)

@@ -117,10 +117,14 @@ def load_defense(
         judge, identity = purifier.model, {"name": purifier.name, "is": "the whole defense"}
         purifier = Purifier(purifier.name, Chain(), settings=purifier.settings, gradient=gradient)
     elif PURIFIERS.get(name).levelled:
-        idle = {"normalize": normalize, "classifier_options": classifier_options}
+        said = None if outputs == "logits" else outputs
+        idle = {"outputs": said, "normalize": normalize, "classifier_options": classifier_options}
         judge, identity = judge_of_level(purifier.recipe, dataset, classifier, idle)
     elif classifier is None or isinstance(classifier, str | Path):
         judge, identity = load_judge(dataset, classifier, outputs, normalize, classifier_options)
+    elif isinstance(classifier, Purifier):
+        fix = "give a classifier, such as load_classifier(...)"
+        raise BadInput(f"classifier {classifier.name}", "is a purifier", fix)
     elif isinstance(classifier, nn.Module) and is_trusted(classifier) and normalize is None:
         judge = answering(classifier, dataset, outputs)
         identity = with_outputs(identity_of(classifier), outputs)

@@ -11,6 +11,7 @@ from advpure.base.imports import code_of
 from advpure.core.levelled import LEVELLED, LevelledClassifier, NoiseLevels
 from advpure.core.steady import trust
 from advpure.data import dataset_info
+from advpure.loading.classifiers import is_code
 from advpure.loading.weights import check_shape, identity_of, load_weights
 from advpure.models import list_models, model_path
 from advpure.networks.weights import all_images, read_header
@@ -103,11 +104,12 @@ def judge_of_level(
             raise BadInput(f"{name} {value}", "means nothing to rrcm", "leave it out")
     if isinstance(classifier, LevelledClassifier):
         judge, identity = classifier, identity_of(classifier)
-    elif classifier is None or isinstance(classifier, str | Path):
+    elif classifier is None or (isinstance(classifier, str | Path) and not is_code(classifier)):
         judge, identity = named_levelled(dataset, classifier)
     else:
+        named = classifier if isinstance(classifier, str) else code_of(classifier).name
         rule, fix = "does not receive the noise level", "name weights of a levelled classifier"
-        raise BadInput(f"classifier {code_of(classifier).name}", rule, fix)
+        raise BadInput(f"classifier {named}", rule, fix)
     for levels in judge.levels if recipe.nodes is not None else ():
         if levels.nodes != recipe.nodes:
             raise BadInput(

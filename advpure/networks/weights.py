@@ -263,11 +263,12 @@ def _read_file(path: Path, choice: Weights | None, default: Weights) -> NamedTen
     return choose_set(content, path, choice, default)
 
 
-def read_torch(path: str | Path) -> Any:
+def read_torch(path: str | Path, what: str = "") -> Any:
     """Read a PyTorch file through the restricted unpickler: tensors and plain containers only.
 
     Args:
         path: The file.
+        what: What it is called in errors where it holds no weights.
 
     Returns:
         Whatever it holds, tensors on the CPU.
@@ -280,13 +281,16 @@ def read_torch(path: str | Path) -> Any:
         # By its content: for some suffixes torch would choose the format by the name.
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="Validating sparse tensor")
             return load_restricted(stream)
     except pickle.UnpicklingError as error:
         if any(sign in str(error).lower() for sign in _CODE_SIGNS) and not _is_garbage(path):
-            raise BadInput(f"weights file {path}", "would run code when loaded", _CONVERT) from None
-        raise _damaged(path) from None
+            fix = "store plain tensors in it, with torch.save" if what else _CONVERT
+            subject = what or f"weights file {path}"
+            raise BadInput(subject, "would run code when loaded", fix) from None
+        raise _damaged(path, what) from None
     except Exception:  # the unpickler fails on damaged input in many ways, all meaning the same
-        raise _damaged(path) from None
+        raise _damaged(path, what) from None
 
 
 def load_restricted(stream: IO[bytes]) -> Any:
@@ -365,6 +369,8 @@ def _is_garbage(path: Path) -> bool:
         return stream.read(1) not in (b"\x80", b"P", b"c", b"(", b"}", b"]")
 
 
-def _damaged(path: Path) -> BadInput:
+def _damaged(path: Path, what: str = "") -> BadInput:
     """Build the error for a file that cannot be read."""
+    if what:
+        return BadInput(what, "is damaged or no file of tensors", "obtain it again")
     return BadInput(f"weights file {path}", "is damaged or no weights file", "obtain it again")

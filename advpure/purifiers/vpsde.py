@@ -15,6 +15,7 @@ from advpure.core.schedules import vp_abar, vp_beta
 from advpure.purifiers.vp import noising_steps
 
 _END = 1e-5
+_MOST = 100_000  # steps, whose tables are laid out before anything runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,9 @@ class VPSDE(TimeStrength):
             )
         if not 0 < self.dt <= 0.1 or not 0 < self.surrogate_dt <= 0.1:
             raise BadInput(f"dt {self.dt}", "is outside (0, 0.1]", "use for example 1e-3")
+        if (count := math.ceil((self.index + 1) / 1000 / min(self.dt, self.surrogate_dt))) > _MOST:
+            rule = f"takes {count:,} steps, more than {_MOST:,}"
+            raise BadInput(f"dt {min(self.dt, self.surrogate_dt):g}", rule, "use a larger one")
         for name, step in changed(self, ("surrogate_dt",)).items():
             whole = (self.index + 1) / 1000
             if step > whole:

@@ -17,7 +17,7 @@ from advpure.base.display import Display, Table, written
 from advpure.base.errors import BadInput
 from advpure.base.flags import Positional, Repeats
 from advpure.base.validation import validate
-from advpure.report.runs import Run
+from advpure.report.runs import Run, check_apart
 from advpure.runs.header import changed_images, flatten
 from advpure.statistics.estimates import Estimate, plain
 from advpure.sweeps.comparisons import FAILS, HOLDS, Difference, shares_cases, subtract
@@ -159,11 +159,12 @@ class Comparing:
     runs: Annotated[tuple[str | Path, ...], Positional(), Repeats()] = ()
 
     def __post_init__(self) -> None:
-        """Check that there is something to compare."""
+        """Check that there is something to compare, and no run with itself."""
         validate(self)
         if len(self.runs) < 2:
             listed = ", ".join(map(str, self.runs)) or "no run"
             raise BadInput(listed, "is nothing to compare", "name two run folders or more")
+        check_apart(self.runs)
 
     def compare(self) -> tuple[Comparison, ...]:
         """Compare each of the runs with the first, from their records alone.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from advpure.analysis.study import Report
+from advpure.base.errors import BadInput
 from advpure.base.flags import Positional, Repeats
 from advpure.base.imports import untrusted
 from advpure.report.runs import study_of
@@ -45,7 +46,11 @@ class Merging:
             notes = check_shards(stores)
             study, settings = study_of(stores[0]), stores[0].settings
             folder = Path(self.to or default_run_folder("runs", settings["verb"], settings))
-            join_shards(stores, folder, study.missing)
+            try:
+                join_shards(stores, folder, study.missing)
+            except BadInput as error:
+                fix = error.fix.replace("--out", "--to")
+                raise BadInput(error.subject, error.rule, fix) from None
             with RecordStore.read(folder) as whole:
                 report: Report = study.report(whole)
         made = f"made of the rows of {len(stores)} shards: nothing was computed"

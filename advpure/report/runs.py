@@ -1,5 +1,6 @@
 """A finished run, read once: its settings, its report, and the images behind it."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +86,28 @@ def study_of(store: RecordStore) -> type[Study[Any, Any]]:
     return STUDIES.get(verb)
 
 
+def check_apart(folders: Sequence[str | Path]) -> None:
+    """Refuse a folder that is given twice, in whatever way its path is written.
+
+    Raises:
+        BadInput: naming it.
+    """
+    seen: set[str] = set()
+    for folder in folders:
+        place = os.path.realpath(folder)  # which goes round no loop of links
+        if place in seen:
+            raise BadInput(f"run {folder}", "is given twice", "name each once")
+        seen.add(place)
+
+
 def run_folders(folders: Sequence[str | Path]) -> Iterator[Path]:
     """Yield the run folders that are meant: a sweep's are those of its points that have records.
 
     Raises:
         BadInput: for a folder that is given twice.
     """
-    seen: set[Path] = set()
+    check_apart(folders)
     for folder in map(Path, folders):
-        if folder.resolve() in seen:
-            raise BadInput(f"run {folder}", "is given twice", "name each once")
-        seen.add(folder.resolve())
         with RecordStore.read(folder) as store:
             verb = store.settings.get("verb")
         if verb != "sweep":

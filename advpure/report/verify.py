@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import torch
+from annotated_types import Ge, Lt
 
 from advpure.analysis.study import Study
 from advpure.base.display import Display
 from advpure.base.errors import BadInput
 from advpure.base.flags import Positional, is_beside
 from advpure.base.imports import untrusted
-from advpure.base.kinds import NotNegative, Whole
+from advpure.base.kinds import Whole
 from advpure.base.validation import validate
 from advpure.report.runs import sample_key, samples_of, study_of
 from advpure.runs.export import check_run
@@ -108,13 +109,13 @@ class Verification:
     Attributes:
         run: Run folder.
         sample: Id of the image. Default: one that the name of the run picks.
-        tolerance: Relative difference of numbers that passes; 0 asks for the same bits.
+        tolerance: Relative difference of numbers that passes, below 1; 0 asks for the same bits.
         trust: Run code that the records name, such as file.py:Purifier; its hash is compared.
     """
 
     run: Annotated[str, Positional()]
     sample: Whole | None = None
-    tolerance: NotNegative = 0.0
+    tolerance: Annotated[float, Ge(0), Lt(1)] = 0.0
     trust: bool = False
 
     def __post_init__(self) -> None:

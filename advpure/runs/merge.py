@@ -39,14 +39,22 @@ def check_shards(stores: Sequence[RecordStore]) -> list[str]:
     first, *others = stores
     notes = []
     for other in others:
-        check_settings(first.settings, other.settings, first.folder)
+        _as_shards(check_settings, first.settings, other.settings, first.folder)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            check_context(first.context, other.context, first.folder)
+            _as_shards(check_context, first.context, other.context, first.folder)
         notes += [str(each.message) for each in caught]
     if any("shard" in store.context for store in stores):
         _check_parts(stores)
     return list(dict.fromkeys(notes))
+
+
+def _as_shards(check: Callable[[Any, Any, Path], None], one: Any, other: Any, at: Path) -> None:
+    """Check as for a run that goes on, with what to do about shards."""
+    try:
+        check(one, other, at)
+    except BadInput as error:
+        raise BadInput(error.subject, error.rule, "merge the shards of one run alone") from None
 
 
 def _check_parts(stores: Sequence[RecordStore]) -> None:

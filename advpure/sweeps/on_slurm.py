@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
+from advpure.base.errors import BadInput
 from advpure.base.extras import optional
 from advpure.base.kinds import Natural, Whole
 from advpure.base.validation import name, validate
@@ -129,12 +130,16 @@ class Slurm:
         options = options or SlurmOptions()
         self.slots = slots
         self._jobs: list[Submitted[Any]] = []
-        self._executor = submitit.AutoExecutor(
-            root / LOGS,
-            cluster=options.cluster,
-            slurm_max_num_timeout=options.requeues,
-            local_max_num_timeout=options.requeues,
-        )
+        try:
+            self._executor = submitit.AutoExecutor(
+                root / LOGS,
+                cluster=options.cluster,
+                slurm_max_num_timeout=options.requeues,
+                local_max_num_timeout=options.requeues,
+            )
+        except RuntimeError as error:  # how submitit says that there is no srun
+            fix = "start it where srun is, or leave out --on slurm"
+            raise BadInput("--on slurm", f"finds no cluster ({error})", fix) from None
         asked = {
             "slurm_partition": options.partition,
             "slurm_account": options.account,

@@ -18,6 +18,7 @@
 file sets for all blocks, be it a value or an axis.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from advpure.base.errors import BadInput
+from advpure.base.text import alike
+from advpure.base.units import as_number
 from advpure.base.validation import check_choice, shown, words
 from advpure.base.validation import name as check_name
 from advpure.runs.header import flatten
@@ -229,8 +232,19 @@ def _axis(group: Any, where: str) -> Axis:
 def _check_distinct(points: Sequence[Mapping[str, Any]], where: str) -> None:
     """Refuse an axis two of whose places set the same, in whatever way the numbers are written."""
     seen: set[str] = set()
-    for point in points:
+    sizes: list[tuple[float, int]] = []
+    for k, point in enumerate(points):
         if written(point) in seen:
-            one = ", ".join(f"{option} {shown(value)}" for option, value in point.items())
-            raise BadInput(f"{where}: {one}", "repeats a value", "give each value once")
+            raise _repeated(point, where)
         seen.add(written(point))
+        size = as_number(next(iter(point.values()))) if len(point) == 1 else None
+        if size is not None and not size.is_integer():
+            sizes.append((size, k))
+    for (one, _), (other, k) in itertools.pairwise(sorted(sizes)):
+        if alike(one, other):
+            raise _repeated(points[k], where)
+
+
+def _repeated(point: Mapping[str, Any], where: str) -> BadInput:
+    one = ", ".join(f"{option} {shown(value)}" for option, value in point.items())
+    return BadInput(f"{where}: {one}", "repeats a value", "give each value once")

@@ -205,6 +205,9 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
         chosen = self._metrics(booster)
         reference = load_images(self.dataset, subset=self.reference)
         count, every = booster.how.count, self.curve
+        if every >= count > 0:
+            rule = f"keeps nothing before the end, step {count}"
+            raise BadInput(f"curve {every}", rule, "use fewer, or leave it out")
         kept = sorted({0, count, *(range(0, count, every) if every else ())})
         tile = self._tile(info.tile)
         settings = {

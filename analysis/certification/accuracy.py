@@ -119,7 +119,12 @@ class AtRadius(NamedTuple):
 
 
 def certified_at(images: CertifiedImages, radius: float) -> NDArray[np.bool_]:
-    """Return whether each image is certified correctly at a radius, [n]."""
+    """Return whether each image is certified correctly at a radius, [n].
+
+    Raises:
+        BadInput: for a radius below 0.
+    """
+    radius = number(radius, "radius", Range(least=0.0), "write 0 or 0.25")
     certified: NDArray[np.bool_] = images.correct & (images.radii >= radius)
     return certified
 
@@ -335,6 +340,10 @@ def compare(
         BadInput: for sets without a common image, or with other labels for one, or if only one of
             them says which images it is of.
     """
+    if first is second:
+        raise BadInput(first.name, "is compared with itself", "give two sets of certificates")
+    if not len(radii):
+        raise BadInput("the list of radii", "is empty", "write [0, 0.25]")
     if first.by_line != second.by_line:
         unnamed, other = (first, second) if first.by_line else (second, first)
         raise BadInput(

@@ -197,8 +197,13 @@ def make_selector(
     return selector, {"core": identity, "selector": chooser}
 
 
-def check_composed(settings: Mapping[str, Any], procedure: str) -> None:
+def check_composed(settings: Mapping[str, Any], procedure: str, fix: str) -> None:
     """Refuse joint answers for other procedures, and other counts for ``composed``.
+
+    Args:
+        settings: Those of a run.
+        procedure: Name of the procedure that is to read it.
+        fix: What to do where a core is missing.
 
     Raises:
         BadInput: where exactly one of the run and the procedure has a core.
@@ -207,9 +212,7 @@ def check_composed(settings: Mapping[str, Any], procedure: str) -> None:
     if has_core and procedure != Composed.name:
         raise BadInput(f"procedure {procedure}", "cannot read counts beside a core", "use composed")
     if not has_core and procedure == Composed.name:
-        raise BadInput(
-            "procedure composed", "needs a core beside the certified classifier", "pass --core NAME"
-        )
+        raise BadInput("procedure composed", "needs a core beside the certified classifier", fix)
 
 
 @dataclass(frozen=True, kw_only=True)

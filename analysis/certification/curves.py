@@ -127,7 +127,8 @@ def procedure_of(
     if name != own:
         read = name == Anytime.name
         stored["prior"] = read_prior(None, settings["dataset"], stored["sigmas"]) if read else None
-    check_composed(settings, name)
+    fix = "name another procedure: this run has none; certify --core NAME makes one that has"
+    check_composed(settings, name, fix)
     return find_procedure(name)(
         **{**stored, "sigmas": tuple(stored["sigmas"]), "radii": tuple(stored["radii"])}
     )

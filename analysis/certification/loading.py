@@ -158,7 +158,7 @@ def load_certification(run: CertificationSettings, *sources: object) -> LoadedCe
         | ({} if grid is None else {"noise": "grid", "grid": grid}),
         "procedure": procedure_json(procedure),
     }
-    check_composed(settings, procedure.name)
+    check_composed(settings, procedure.name, "pass --core NAME")
     _refuse_idle(run, defense, chains)
     return LoadedCertification(
         settings=settings,

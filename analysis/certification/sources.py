@@ -75,9 +75,10 @@ def read_sources(
     folders = [Path(path) for path in paths if _is_run(Path(path))]
     files = [Path(path) for path in paths if Path(path) not in folders]
     if sigmas and len(sigmas) != len(files):
-        raise BadInput(
-            f"{len(sigmas)} noise levels", f"do not match {len(files)} logs", "give one each"
-        )
+        what = f"{len(sigmas)} noise level" + ("s" if len(sigmas) > 1 else "")
+        if not files:
+            raise BadInput(what, "is for logs, and runs say their own", "leave out sigma")
+        raise BadInput(what, f"does not match {len(files)} logs", "give one each")
     _refuse_twice(files, "log")
     _refuse_twice(folders, "run")
     runs = _by_run(folders)

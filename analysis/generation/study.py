@@ -22,6 +22,7 @@ from advpure.analysis.generation.images import (
 from advpure.analysis.generation.samplers import STEPS, Sampler, sampler_chain
 from advpure.analysis.study import Columns, Loaded, Report, Session, Shard, Study
 from advpure.analysis.subject import Seeded
+from advpure.base.budget import check_repeats
 from advpure.base.defaults import DEFAULT_DATASET
 from advpure.base.devices import check_device
 from advpure.base.display import Display, Table
@@ -162,6 +163,7 @@ class Generate(Seeded, Study[LoadedGenerator, GenerateReport]):
         if len(set(self.steps)) < len(self.steps):
             listed = ",".join(map(str, self.steps))
             raise BadInput(f"steps {listed}", "repeat a number", "give each once")
+        check_repeats(self.n * max(len(self.steps), 1), "images")
         if self.model != "cm":
             refuse_idle(self, ("at",), f"means nothing to {self.model}")
         if self.save is not None:

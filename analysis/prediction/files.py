@@ -107,6 +107,8 @@ def predict_from(folders: Sequence[str | Path], *, eps: float | None = None) -> 
         BadInput: where there is no survival of the classifier, no compression rate, no radius, or
             two runs of one kind about one purifier.
     """
+    if not listed(folders):
+        raise BadInput("the list of runs", "is empty", "name run folders")
     for folder in listed(folders):
         instance(folder, (str, Path), "run", "name run folders")
     if eps is not None:

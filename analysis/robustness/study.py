@@ -57,6 +57,7 @@ from advpure.analysis.robustness.wording import (
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
 from advpure.analysis.until import OTHER, Adaptive, Standing, standing_of, stopping
 from advpure.attacks import transfer, uniform_noise
+from advpure.attacks.crossing import refuse_own_source
 from advpure.attacks.engines.contract import is_engine
 from advpure.attacks.noise import NoiseSettings
 from advpure.attacks.outcome import AttackResult
@@ -261,6 +262,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
     """
 
     verb: ClassVar[str] = "attack"
+    keyed: ClassVar[frozenset[str]] = frozenset({"seed", "scheme"})
     doing: ClassVar[str] = "attacking"
     shorter: ClassVar[str] = '-n, --until "width 10", --budget 500 or --draws'
     tables: ClassVar[tuple[Schema, ...]] = (DECISIONS, ATTACKS)
@@ -391,12 +393,7 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         if self.randomness != "fixed":
             raise BadInput("a source seed", "needs fixed randomness", "use --fix-random")
         source = RandomnessConfig(self.source_seed, self.scheme)
-        if source == self.xi:
-            raise BadInput(
-                f"transfer from seed {self.source_seed}",
-                "is from the seed that decides, so nothing is transferred",
-                "choose another --transfer-from, or leave it out",
-            )
+        refuse_own_source(source, self.xi)
         return source
 
     def describe(self, model: Any, images: Any, xi: RandomnessConfig) -> dict[str, Any]:

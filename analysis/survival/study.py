@@ -170,6 +170,7 @@ class Survival(SearchSettings, Attacked, DefenseStudy[SurvivalReport]):
     """
 
     verb: ClassVar[str] = "survival"
+    keyed: ClassVar[frozenset[str]] = frozenset()
     doing: ClassVar[str] = "searching"
     shorter: ClassVar[str] = "-n, --bisections or --steps"
     tables: ClassVar[tuple[Schema, ...]] = (SURVIVAL_SCHEMA, CROSS_CHECK_SCHEMA)

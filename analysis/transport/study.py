@@ -1,6 +1,7 @@
 """Transport as a study ([Li2024], definition 3.2, theorem 3.3, figures 2, 4 and 5)."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Transport(DefenseStudy[TransportReport]):
     """
 
     verb: ClassVar[str] = "transport"
+    keyed: ClassVar[frozenset[str]] = frozenset({"seed", "scheme"})
     doing: ClassVar[str] = "purifying"
     shorter: ClassVar[str] = "-n, --draws or --sigma"
     tables: ClassVar[tuple[Schema, ...]] = (TRANSPORT, PICTURES)
@@ -238,12 +240,18 @@ class Transport(DefenseStudy[TransportReport]):
             check_ending(self.grid)
             if self.kept == 0:
                 raise BadInput("--grid", "has no picture to draw", "keep some, --pictures 16")
+            if self.grid_sigma is not None and self.grid_sigma not in read_sigmas(self.sigmas):
+                asked = f"--grid-sigma {self.grid_sigma:g}"
+                raise BadInput(asked, "is not among the noise levels", "name one of --sigma")
             if plot is not None and plot.resolve() == Path(self.grid).resolve():
                 raise BadInput(f"--grid {self.grid}", "is the file of --plot", "name another")
         elif self.grid_sigma is not None:
             asked = f"--grid-sigma {self.grid_sigma:g}"
             raise BadInput(asked, "means nothing without --grid", "add it")
-        elif self.against and plot is None:
+        for k, folder in enumerate(self.against):
+            if os.path.realpath(folder) in map(os.path.realpath, self.against[:k]):
+                raise BadInput(f"--against {folder}", "is given twice", "name it once")
+        if self.against and plot is None and self.grid is None:
             raise BadInput("--against", "means nothing without a picture", "add --plot or --grid")
 
     def pictures(
