@@ -483,7 +483,7 @@ def test_sources_that_are_none(tmp_path: Path, whole: tuple[Path, CertificationR
         read_sources([whole[0], whole[0] / ".." / whole[0].name])
     with pytest.raises(BadInput, match="has no image with 900 samples"):
         read_sources([whole[0]], samples=900)
-    with pytest.raises(BadInput, match="1 noise levels do not match 0 logs"):
+    with pytest.raises(BadInput, match="1 noise level is for logs, and runs say their own"):
         read_sources([whole[0]], sigmas=[0.5])
     from advpure.analysis.compression.study import Compression
 

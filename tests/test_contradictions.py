@@ -72,7 +72,7 @@ REFUSED = [
     ("verify attacked --tolerance 1e9", "tolerance .* is not 0 or more and below 1"),
     ("sweep x.yaml --cluster x", "option 'x' is not KEY=VALUE; write --cluster NAME=VALUE"),
     (f"generate {SMALL.replace('-n 2', '-n 1000000000000')}", "images are more than 10,000,000"),
-    (f"attack {SMALL} --step-size 2/x", "step_size '2/x' is not a number; write 0.03 or 8/255"),
+    (f"attack {SMALL} --step-size 2/x", "step size '2/x' is not a number; write 0.03 or 8/255"),
     (f"attack {SMALL} -d rrcm --classifier os:x", "os:x does not receive the noise level"),
     (f"attack {SMALL} -d rrcm --outputs labels", "outputs labels means nothing to rrcm"),
     (f"transport {SMALL} --plot a.png --against moved --against ./moved", "is given twice"),

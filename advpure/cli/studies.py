@@ -169,7 +169,7 @@ def settings_of(options: Sequence[Option], given: Mapping[str, Any]) -> dict[str
             mapping = settings[option.field]
             if option.key in mapping:
                 _refuse_twice(option, value, mapping[option.key])
-            settings[option.field] = {**mapping, option.key: value}
+            settings[option.field] = {**mapping, option.key: option.read(value)}
     return settings
 
 
@@ -256,12 +256,13 @@ def _keys(keys: Keys, field: str, taken: set[str], panel: str) -> Iterator[Optio
     for flag, key in keys.flags.items():
         if flag not in taken:
             hint, marks = _parts(hints[key])
-            shell, _ = _shell(key, hint, False)
+            shell, read = _shell(key, hint, False)
             is_size = shell is float
             shell = str if is_size else shell
             text = _with_rule(helps[key].partition(". ")[0].rstrip(".") + ".", hint, marks)
             text += f" Default: the {keys.owner}'s."
-            yield Option(flag, shell | None, None, (), text, panel, field, key, is_size=is_size)
+            optional = shell | None
+            yield Option(flag, optional, None, (), text, panel, field, key, read, is_size=is_size)
 
 
 def _parts(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
