@@ -84,6 +84,7 @@ def own_denoiser(given: Any) -> tuple[Denoiser, dict[str, Any]]:
         BadInput: for what is no denoiser.
 
     Example:
+        >>> import torch
         >>> own_denoiser(lambda x, sigma: x / (1 + sigma**2))[0](torch.ones(1, 1, 1, 1), 1.0).item()
         0.5
     """

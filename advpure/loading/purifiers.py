@@ -93,6 +93,7 @@ def load_purifier(
     Example:
         >>> load_purifier("ddpm", "digits", t=50).chain.evaluations
         50
+        >>> import torch
         >>> purifier = load_purifier(lambda images: images / 2, "digits")
         >>> purifier(torch.ones(1, 1, 8, 8)).max().item()
         0.5
