@@ -17,7 +17,13 @@ from advpure.networks import (
     UNetConfig,
     build_network,
 )
-from advpure.networks.layers import Attention, SeededDropout, seed_dropout
+from advpure.networks.layers import (
+    Attention,
+    SeededDropout,
+    _normalised_parts,
+    normalised,
+    seed_dropout,
+)
 
 SHAPES = [
     {"image_size": 8, "image_channels": 1, "channels": [8, 16]},
@@ -87,6 +93,32 @@ def test_what_is_done_before_upsampling_equals_what_would_be_done_after(
     assert not torch.equal(answers[0][0], answers[1][0])  # two ways of rounding
     for before, after in zip(*answers, strict=True):
         torch.testing.assert_close(before, after, rtol=1e-12, atol=1e-12)
+
+
+def test_parts_are_normalised_as_one_and_differentiable_twice_both_ways_and_mapped() -> None:
+    norm = nn.GroupNorm(2, 4).double().requires_grad_(False)  # a group of both parts, one of one
+    norm.weight.copy_(draw(4, seed=3))
+    low, beside = (draw(2, c, n, n, seed=c).double().requires_grad_() for c, n in ((1, 2), (3, 4)))
+
+    def both(low: Tensor, beside: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_normalised_parts(norm, low, beside))
+
+    up = F.interpolate(low, scale_factor=2.0)
+    whole = norm(torch.cat([up, beside], 1))
+    first, second = both(low, beside)
+    torch.testing.assert_close(F.interpolate(first, scale_factor=2.0), whole[:, :1])
+    torch.testing.assert_close(second, whole[:, 1:])
+    assert torch.autograd.gradcheck(both, (low, beside), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(both, (low, beside))
+    mapped = torch.vmap(both)(low[:, None].detach(), beside[:, None].detach())
+    torch.testing.assert_close(mapped[1][:, 0], second)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_norm_in_a_lower_precision_is_that_of_float32(dtype: torch.dtype) -> None:
+    norm, x = nn.GroupNorm(2, 4), draw(2, 4, 4, 4).to(dtype)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(normalised(norm, x), norm(x.float()))
 
 
 def test_one_noise_level_for_all_rows_equals_the_level_of_each() -> None:

@@ -7,7 +7,7 @@ rounding from the batch.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
@@ -151,7 +151,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x plus what its positions [B, C, H, W] read from one another."""
-        query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        query, key, value = self.qkv(normalised(self.norm, x)).flatten(2).chunk(3, dim=1)
         scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
         mixed = value @ scores.softmax(dim=-1).transpose(1, 2)
         out: Tensor = x + self.project(mixed.reshape(x.shape))
@@ -191,16 +191,16 @@ class ResidualBlock(nn.Module):
                 [B, before - C, H / 2, W / 2], each value meant for two by two pixels.
         """
         if beside is None:
-            h, skipped = self.conv1(F.silu(self.norm1(x))), self.skip(x)
+            h, skipped = self.conv1(F.silu(normalised(self.norm1, x))), self.skip(x)
         else:
             h, skipped = self._upsampled(x, beside)
         scale, shift = modulation.chunk(2, dim=1)
         if len(modulation) == 1:  # the affine map of the normalisation has room for it
             norm, scale = self.norm2, 1.0 + scale.flatten()
             weight, bias = norm.weight * scale, norm.bias * scale + shift.flatten()
-            h = F.group_norm(h, norm.num_groups, weight, bias, norm.eps)
+            h = F.group_norm(h.to(weight.dtype), norm.num_groups, weight, bias, norm.eps)
         else:
-            h = self.norm2(h) * (1.0 + scale) + shift
+            h = normalised(self.norm2, h) * (1.0 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
         out: Tensor = self.attention(skipped + h)
         return out
@@ -214,7 +214,7 @@ class ResidualBlock(nn.Module):
         """
         width, conv, skip = low.shape[1], self.conv1, self.skip
         assert isinstance(skip, nn.Conv2d)  # there are more channels than the block answers with
-        low_hidden, hidden = (F.silu(each) for each in _normalised(self.norm1, low, beside))
+        low_hidden, hidden = (F.silu(each) for each in _normalised_parts(self.norm1, low, beside))
         flipped = F.pad(conv.weight[:, :width].flip(2, 3), (1, 1, 1, 1))
         taps = F.avg_pool2d(flipped, 2, stride=1, divisor_override=1).transpose(0, 1)
         taps = taps.contiguous(memory_format=torch.channels_last)
@@ -224,26 +224,65 @@ class ResidualBlock(nn.Module):
         return h, skipped + _doubled(F.conv2d(low, skip.weight[:, :width]))
 
 
-def _normalised(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
+def normalised(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Apply a group normalisation to [B, C, H, W] of any precision, in that of its weights.
+
+    Sums of squares are no bfloat16, and the kernel that takes a gradient of two precisions needs
+    several times the time of casts around the one of float32.
+    """
+    answer: Tensor = norm(x.to(norm.weight.dtype))
+    return answer
+
+
+def _normalised_parts(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
     """Apply a group normalisation to the parts of its channels, each [B, C_i, H_i, W_i].
 
     Every pixel of a part counts for an equal share of its plane, so parts may differ in resolution.
     """
     rows, groups = len(parts[0]), norm.num_groups
-    parts = tuple(each.to(norm.weight.dtype) for each in parts)  # sums of squares are no bfloat16
+    parts = tuple(each.to(norm.weight.dtype) for each in parts)
 
-    def of_groups(values: list[Tensor]) -> Tensor:
+    def of_groups(values: tuple[Tensor, ...]) -> Tensor:
         return torch.cat(values, 1).reshape(rows, groups, -1).mean(2)
 
-    mean = of_groups([each.mean((2, 3)) for each in parts])
-    square = of_groups([each.square().mean((2, 3)) for each in parts])
-    deviation = ((square - mean.square()).clamp_min(0.0) + norm.eps).sqrt()
+    means, squares = zip(*(_Moments.apply(each) for each in parts), strict=True)
+    mean = of_groups(means)
+    deviation = ((of_groups(squares) - mean.square()).clamp_min(0.0) + norm.eps).sqrt()
     size = norm.num_channels // groups
     factor = norm.weight / deviation.repeat_interleave(size, 1)
     offset = norm.bias - mean.repeat_interleave(size, 1) * factor
     widths = [each.shape[1] for each in parts]
     maps = zip(parts, torch.split(factor, widths, 1), torch.split(offset, widths, 1), strict=True)
     return [torch.addcmul(b[:, :, None, None], x, a[:, :, None, None]) for x, a, b in maps]
+
+
+class _Moments(torch.autograd.Function):
+    """Means of x and of its squares over the pixels of every channel, [B, C] of [B, C, H, W].
+
+    The gradient, (a + 2 b x) / pixels, is one pass over x where autograd makes five.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((2, 3)), x.square().mean((2, 3))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        a, b = (each[:, :, None, None] / x[0, 0].numel() for each in gradients)
+        return torch.addcmul(a, x, b, value=2.0)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        return tangent.mean((2, 3)), 2.0 * (x * tangent).mean((2, 3))
 
 
 def _doubled(x: Tensor) -> Tensor:

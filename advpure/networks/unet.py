@@ -26,6 +26,7 @@ from advpure.networks.layers import (
     check_levels,
     check_patch,
     groups_for,
+    normalised,
 )
 
 _MANY = 16
@@ -157,5 +158,5 @@ class UNet(nn.Module):
                 continue
             h = F.interpolate(h, scale_factor=2.0, mode="nearest") if doubles else h
             h = block(torch.cat([h, skip], dim=1), next(parts))
-        h = self.leave(F.silu(self.norm(h)))
+        h = self.leave(F.silu(normalised(self.norm, h)))
         return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h
