@@ -2,10 +2,10 @@
 
 Each checkout answers from a process of its own, in turn, so that what else the machine does falls
 on both: the processor time of a forward pass and of a forward and backward pass of a shipped
-defense on one tile, in one thread, the least of `ROUNDS`. The arithmetic is counted from the shapes
-of convolutions and matrix products, of which a gradient costs as much as the answer; what the
-processor can do at most is measured in the same rounds, by a large convolution. Writes
-``kernels.json``.
+defense on one tile, in one thread, the least of `ROUNDS`. This one also answers in bfloat16, where
+the processor has it. The arithmetic is counted from the shapes of convolutions and matrix products,
+of which a gradient costs as much as the answer; what the processor can do at most is measured in
+the same rounds, by a large convolution in the same precision. Writes ``kernels.json``.
 """
 
 import json
@@ -27,14 +27,17 @@ from advpure.data import dataset_info
 
 RESULTS = Path(__file__).with_name("kernels.json")
 HERE = Path(__file__).parents[1]
-ROUNDS = 4
+ROUNDS = 15
 CASES = (("cm", "cifar10"), ("cm", "digits"))
 PASSES = ("forward", "forward and backward")
+LABELS = {"before": "float32 before", "now": "float32", "bfloat16": "bfloat16"}
+RATIOS = {"before / now": ("before", "now"), "now / bfloat16": ("now", "bfloat16")}
 
 
-def _calls(name: str, dataset: str) -> tuple[dict[str, Callable[[], Any]], int]:
+def _calls(name: str, dataset: str, dtype: str) -> tuple[dict[str, Callable[[], Any]], int]:
     """Return the passes of a defense on one tile, and the tile."""
-    defense = load_defense(name, dataset, xi=RandomnessConfig(0))
+    options: Any = {} if dtype == "float32" else {"precision": dtype}  # older checkouts have none
+    defense = load_defense(name, dataset, xi=RandomnessConfig(0), **options)
     rows = defense.tile or 1
     shape = dataset_info(dataset).shape
     images = torch.rand(rows, *shape, generator=torch.Generator().manual_seed(0))
@@ -59,13 +62,14 @@ def _timed(call: Callable[[], Any], repeats: int = 1) -> float:
     return (time.process_time() - start) / repeats
 
 
-def answer() -> None:
+def answer(dtype: str) -> None:
     """Answer lines of the standard input, the place of a case, with times and arithmetic."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    cases = [_calls(*case) for case in CASES]
-    x = torch.full((8, 256, 32, 32), 0.5).to(memory_format=torch.channels_last)
-    weight = torch.full((256, 256, 3, 3), 0.01).to(memory_format=torch.channels_last)
+    cases = [_calls(*case, dtype) for case in CASES]
+    kind = {"dtype": getattr(torch, dtype), "memory_format": torch.channels_last}
+    x = torch.full((8, 256, 32, 32), 0.5).to(**kind)
+    weight = torch.full((256, 256, 3, 3), 0.01).to(**kind)
     flops: dict[int, float] = {}
     for line in sys.stdin:
         place = int(line)
@@ -85,10 +89,10 @@ def answer() -> None:
         print(json.dumps(found), flush=True)
 
 
-def _start(folder: Path) -> subprocess.Popen[str]:
+def _start(folder: Path, dtype: str = "float32") -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, Path(__file__).resolve(), "--answer"],
+        [sys.executable, Path(__file__).resolve(), "--answer", dtype],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
     )  # fmt: skip
 
@@ -96,6 +100,8 @@ def _start(folder: Path) -> subprocess.Popen[str]:
 def measure(against: Path) -> dict[str, Any]:
     """Measure this checkout and another in turn."""
     sides = {"before": _start(against), "now": _start(HERE)}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        sides["bfloat16"] = _start(HERE, "bfloat16")
     results: dict[str, Any] = {}
     for place, (name, dataset) in enumerate(CASES):
         runs: dict[str, list[Any]] = {side: [] for side in sides}
@@ -105,9 +111,9 @@ def measure(against: Path) -> dict[str, Any]:
                 assert process.stdout is not None
                 print(place, file=process.stdin, flush=True)
                 runs[side].append(json.loads(process.stdout.readline()))
-        peak = max(run["attainable"] for each in runs.values() for run in each)
+        peaks = {side: max(run["attainable"] for run in each) for side, each in runs.items()}
         results[f"{name} on {dataset}"] = {
-            "attainable": peak,
+            "attainable": peaks,
             **{each: _summary(each, runs) for each in PASSES},
         }
     for process in sides.values():
@@ -120,17 +126,20 @@ def _summary(name: str, runs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     for side, each in runs.items():
         seconds = min(run[name]["seconds"] for run in each)
         found[side] = {"seconds": seconds, "flops": each[0][name]["flops"]}
-    pairs = zip(runs["before"], runs["now"], strict=True)
-    ratios = sorted(a[name]["seconds"] / b[name]["seconds"] for a, b in pairs)
-    found["ratio of the least"] = found["before"]["seconds"] / found["now"]["seconds"]
-    found["ratios of pairs"] = [round(each, 3) for each in ratios]
+    for side, (slow, fast) in RATIOS.items():
+        if fast not in runs:
+            continue
+        pairs = zip(runs[slow], runs[fast], strict=True)
+        ratios = sorted(a[name]["seconds"] / b[name]["seconds"] for a, b in pairs)
+        least = found[slow]["seconds"] / found[fast]["seconds"]
+        found[side] = {"of the least": least, "of pairs": [round(each, 3) for each in ratios]}
     return found
 
 
 def main(arguments: Sequence[str]) -> None:
     """Answer, or measure and store."""
-    if arguments == ["--answer"]:
-        answer()
+    if arguments[0] == "--answer":
+        answer(arguments[1])
         return
     results = {
         "torch": torch.__version__,
@@ -143,26 +152,37 @@ def main(arguments: Sequence[str]) -> None:
     print(render(results))
 
 
+def _ratio(found: Mapping[str, Any], side: str) -> tuple[str, str]:
+    """Write how many times faster a side is than the one that it is compared with."""
+    for name, (slow, fast) in RATIOS.items():
+        if fast == side:
+            pairs = found[name]["of pairs"]
+            spread = f"{pairs[len(pairs) // 2]:.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})"
+            return f"{found[name]['of the least']:.2f} than {LABELS[slow]}", spread
+    return "", ""
+
+
 def render(stored: Mapping[str, Any]) -> str:
     """Write the stored results as a Markdown table."""
     lines = [
-        "| tile | before, ms an image | now | ratio of the least | median of pairs (least to most) "
-        "| GFLOP/s before | now | of |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| tile | ms an image | GFLOP/s, of attainable | times faster by the least | "
+        "median of pairs (least to most) |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for case, found in stored["results"].items():
         for name in PASSES:
-            one, pairs = found[name], found[name]["ratios of pairs"]
-            sides = [one[side] for side in ("before", "now")]
-            cells = [
-                f"`{case.split()[0]}` {case.partition(' ')[2]}, {name}",
-                *(f"{1e3 * each['seconds']:.3f}" for each in sides),
-                f"{one['ratio of the least']:.2f}",
-                f"{pairs[len(pairs) // 2]:.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})",
-                *(f"{each['flops'] / each['seconds'] / 1e9:.0f}" for each in sides),
-                f"{found['attainable'] / 1e9:.0f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+            for side, label in LABELS.items():
+                if side not in found[name]:
+                    continue
+                one, peak = found[name][side], found["attainable"][side] / 1e9
+                rate = one["flops"] / one["seconds"] / 1e9
+                cells = [
+                    f"`{case.split()[0]}` {case.partition(' ')[2]}, {name}, {label}",
+                    f"{1e3 * one['seconds']:.3f}",
+                    f"{rate:.0f} of {peak:.0f}",
+                    *_ratio(found[name], side),
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
     tail = (
         f"Processor time of one thread, least of {stored['rounds']} rounds in turns; "
         f"{stored['instructions']}, torch {stored['torch']}, beside other programs."

@@ -1,6 +1,7 @@
 """Networks: shapes, independence of rows, precision, forward-mode derivatives, no global draws."""
 
 import dataclasses
+from typing import cast
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.base.errors import BadInput
+from advpure.core.precision import InPrecision, Precision
 from advpure.networks import (
     ConvNet,
     ConvNetConfig,
@@ -76,6 +78,22 @@ def test_unet_rows_are_bit_identical_in_any_slot(config: dict[str, object]) -> N
     (one,) = torch.autograd.grad(straight.square().sum(), x)
     (two,) = torch.autograd.grad(shuffled.square().sum(), moved)
     assert torch.equal(one[order], two)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rows_are_bit_identical_in_any_slot_where_upsampling_comes_last(precision: str) -> None:
+    config = {"image_size": 16, "image_channels": 3, "channels": [8, 16]}
+    network = InPrecision(randomised("unet", config), cast(Precision, precision))
+    x, noise = draw(32, 3, 16, 16), draw(32, seed=2)
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(3))
+    rows = x.clone().requires_grad_()
+    moved = torch.cat([x[order[:16]], draw(16, 3, 16, 16, seed=4)]).requires_grad_()
+    answer = network(rows, noise)
+    other = network(moved, torch.cat([noise[order[:16]], draw(16, seed=5)]))
+    assert torch.equal(answer[order[:16]], other[:16])
+    (one,) = torch.autograd.grad(answer.square().sum(), rows)
+    (two,) = torch.autograd.grad(other.square().sum(), moved)
+    assert torch.equal(one[order[:16]], two[:16])
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
