@@ -25,6 +25,7 @@ from advpure.plots.charts import Points, Words, dots
 from advpure.purifiers import PURIFIERS
 from advpure.statistics.rates import Rate
 from benchmarks import certification_samples, inference, kernels, precision, until
+from benchmarks import stored as stored_graphs
 from benchmarks.table import render as render_benchmarks
 
 ROOT = Path(__file__).parents[1]
@@ -239,6 +240,11 @@ def networks_before_and_now() -> str:
     return kernels.render(json.loads(kernels.RESULTS.read_text()))
 
 
+def stored_steps() -> str:
+    """Show what storing the graphs of steps saves."""
+    return stored_graphs.render(json.loads(stored_graphs.RESULTS.read_text()))
+
+
 def certificate_samples() -> str:
     """Show what certificates that stop early save, and how near their error is to alpha."""
     return certification_samples.tables(json.loads(certification_samples.RESULTS.read_text()))
@@ -255,6 +261,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "until": until_answered,
     "precision": precisions,
     "kernels": networks_before_and_now,
+    "stored-steps": stored_steps,
 }
 
 

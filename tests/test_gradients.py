@@ -11,11 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from advpure.base.errors import BadInput
+from advpure.base.memory import STEPS
 from advpure.core.chain import Chain, Noise, Step
 from advpure.core.defense import Defense
 from advpure.core.denoisers import Denoiser, EDMDenoiser
 from advpure.core.gradients import KEPT_STATES, replace_gradient, run_chain
+from advpure.core.meter import metered
 from advpure.core.randomness import RandomnessConfig, set_noise_cache
+from advpure.core.stored import set_step_memory
 from advpure.loading import load_purifier
 from advpure.purifiers import PURIFIERS
 
@@ -80,6 +83,62 @@ def test_chains_longer_than_the_kept_states_are_cut_into_segments(
 
 
 # --- memory
+
+
+@pytest.mark.parametrize("name", ["ddpm", "cm", "vpsde"])
+@pytest.mark.parametrize("megabytes", [0.25, 16.0])  # a part of the steps, all of them
+@pytest.mark.parametrize("states", [KEPT_STATES, 5])
+def test_steps_that_are_stored_change_no_bit_and_no_count(
+    name: str, megabytes: float, states: int, toy_denoiser: MakeDenoiser, pictures: Draw,
+    normals: Draw, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("advpure.core.gradients.KEPT_STATES", states)
+    purifier = load_purifier(
+        name, denoiser=toy_denoiser(dtype=torch.float32), tile=2, xi=XI, gradient="checkpoint",
+        **OPTIONS[name],
+    ).bind([2, 5, 9])  # fmt: skip
+    images, weights = pictures(3, 1, 8, 8), normals(3, 1, 8, 8)
+    answers, counts = [], []
+    for memory in (0.0, megabytes, megabytes):  # weighed, then stored
+        set_step_memory(memory)
+        try:
+            rows: list[int] = []
+            x = images.clone().requires_grad_()
+            with metered(rows.append):
+                y = purifier(x)
+                held = STEPS.held
+                (gradient,) = torch.autograd.grad(y, x, weights, retain_graph=True)
+                counts.append(sum(rows))
+            assert STEPS.held == 0  # what was taken is given back
+            again = torch.autograd.grad(y, x, weights)[0]  # all of it recomputed
+            answers.append((y.detach(), gradient, again))
+        finally:
+            set_step_memory(0)
+    assert 0 < held <= megabytes * 2**20
+    assert len(set(counts)) == 1
+    for values in zip(*answers, strict=True):
+        assert all(torch.equal(value, values[0]) for value in values)
+    assert torch.equal(answers[0][1], answers[0][2])
+
+
+def test_what_no_gradient_asks_for_is_not_stored_and_forgotten_graphs_are_given_back(
+    toy_denoiser: MakeDenoiser, pictures: Draw
+) -> None:
+    purifier = load_purifier("ddpm", denoiser=toy_denoiser(), t=12, xi=XI, gradient="checkpoint")
+    images = pictures(2, 1, 8, 8).requires_grad_()
+    set_step_memory(16)
+    try:
+        purifier.bind([0, 1])(images)
+        kept = purifier(images)
+        assert STEPS.held > 0
+        del kept
+        assert STEPS.held == 0
+        with torch.no_grad():
+            purifier(images)
+        purifier(images.detach())
+        assert STEPS.held == 0
+    finally:
+        set_step_memory(0)
 
 
 class _Peak(TorchDispatchMode):

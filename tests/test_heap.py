@@ -66,9 +66,10 @@ def test_the_users_own_choice_counts(variables: dict[str, str]) -> None:
 
 def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from advpure import cli
-    from advpure.base import heap
+    from advpure.base import heap, memory
 
     asked = []
+    monkeypatch.setattr(memory, "give_steps_memory", lambda: asked.append("graphs"))
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: asked.append("command"))
     monkeypatch.setattr(cli, "run", lambda arguments: 0)
     with pytest.raises(SystemExit):
@@ -81,4 +82,4 @@ def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(child, "keep_freed_memory", tell)
     with pytest.raises(KeyboardInterrupt):
         child.begin(multiprocessing.Pipe()[0])
-    assert asked == ["command", "worker"]
+    assert asked == ["command", "graphs", "worker"]

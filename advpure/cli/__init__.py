@@ -65,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     by SIGTERM, with everything so far kept.
     """
     from advpure.base.heap import keep_freed_memory
+    from advpure.base.memory import give_steps_memory
 
     keep_freed_memory()
+    give_steps_memory()
     sys.exit(run(arguments))
 
 

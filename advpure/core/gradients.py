@@ -2,13 +2,15 @@
 
 ``full``: autograd through all steps; memory grows with the length of the chain.
 ``checkpoint``: the same numbers; every step is run again with the same noise when its turn comes
-    backwards, so that the memory holds one step's activations and a bounded number of states.
+    backwards, so that the memory holds one step's activations and a bounded number of states,
+    and those of the steps that `advpure.core.stored.set_step_memory` has room for.
 ``bpda``: the true value forward, the identity backward ([Athalye2018]).
 ``surrogate``: the true value forward, the exact gradient of a shorter chain backward
     ([Lee2023]).
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
@@ -19,7 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from advpure.base.errors import BadInput
 from advpure.base.validation import check_choice
-from advpure.core.chain import Chain, Noise
+from advpure.core.chain import Chain, Noise, Step
+from advpure.core.meter import tick
+from advpure.core.stored import StoredSteps, storing
 
 GradientMode = Literal["full", "checkpoint", "bpda", "surrogate"]
 KEPT_STATES = 128
@@ -97,7 +101,7 @@ def replace_gradient(
 
 
 def _recompute(x: Tensor, chain: Chain, noise: Noise) -> Tensor:
-    result: Tensor = _Recompute.apply(x, chain, noise)
+    result: Tensor = _Recompute.apply(x, chain, noise, storing(chain, x))
     return result
 
 
@@ -137,39 +141,66 @@ class _Recompute(torch.autograd.Function):
     """Run a chain keeping few states; rerun each step with its own noise on the way back.
 
     At most KEPT_STATES states at segment starts, plus one segment's states, live at a time.
-    Steps with a known scalar derivative are neither kept nor rerun.
+    Steps with a known scalar derivative are neither kept nor rerun, and stored ones are not rerun.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chain: Chain, noise: Noise) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, chain: Chain, noise: Noise, stored: StoredSteps | None
+    ) -> Tensor:
         length = math.ceil(len(chain) / KEPT_STATES)
         starts: dict[int, Tensor] = {}
         for k, step in enumerate(chain):
             segment = chain[k : k + length] if k % length == 0 else None
             if segment is not None and any(s.gain is None for s in segment):
                 starts[k] = x
-            x = step.move(x, noise.of(step, x))
-        ctx.chain, ctx.noise, ctx.length = chain, noise, length
+            drawn = noise.of(step, x)
+            if stored is None or step.gain is not None:
+                x = step.move(x, drawn)
+            else:
+                x = stored.run(k, functools.partial(_moved, step, drawn), x)
+        ctx.chain, ctx.noise, ctx.length, ctx.stored = chain, noise, length, stored
         ctx.places = list(starts)
         ctx.save_for_backward(*starts.values())
         return x
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         starts = dict(zip(ctx.places, ctx.saved_tensors, strict=True))
         chain: Chain = ctx.chain
         for first in reversed(range(0, len(chain), ctx.length)):
             segment = chain[first : first + ctx.length]
             states = [starts[first]] if first in starts else []
-            for step in segment[:-1] if states else ():
-                states.append(step.move(states[-1], ctx.noise.of(step, states[-1])))
+            last = _last_to_rerun(segment, first, ctx.stored)
+            for k, step in enumerate(segment[:-1] if states else ()):
+                if k < last:
+                    states.append(step.move(states[-1], ctx.noise.of(step, states[-1])))
+                else:
+                    tick(step.evaluations * len(gradient))  # counts do not depend on the memory
             for k, step in reversed(list(enumerate(segment))):
                 if step.gain is not None:
                     gradient = gradient * step.gain
                     continue
+                kept = ctx.stored.take(first + k) if ctx.stored is not None else None
                 with differentiating():
-                    x = states[k].detach().requires_grad_()
-                    y = step.move(x, ctx.noise.of(step, x))
+                    if kept is None:
+                        x = states[k].detach().requires_grad_()
+                        y = step.move(x, ctx.noise.of(step, x))
+                    else:
+                        x, y = kept
+                        tick(step.evaluations * len(x))  # as above
                     gradient = _pull_back(y, x, gradient)
-        return gradient, None, None
+                    del kept, x, y
+        return gradient, None, None, None
+
+
+def _last_to_rerun(segment: Chain, first: int, stored: StoredSteps | None) -> int:
+    """Return the index in a segment of the last step whose graph is not stored, -1 for none."""
+    kept = stored.kept if stored is not None else {}
+    needed = [k for k, s in enumerate(segment) if s.gain is None and first + k not in kept]
+    return needed[-1] if needed else -1
+
+
+def _moved(step: Step, drawn: Any, x: Tensor) -> Tensor:
+    return step.move(x, drawn)

@@ -6,11 +6,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from advpure.base.heap import keep_freed_memory
+from advpure.base.memory import give_steps_memory
 
 
 def begin(watched: "Connection[None, None]") -> None:
     """Prepare a new process, which ends when the other end of a pipe is closed, or is gone."""
     keep_freed_memory()
+    give_steps_memory()
     os.dup2(2, 1)  # standard output belongs to the command
     threading.Thread(target=_end_with_parent, args=(watched,), daemon=True).start()
 
