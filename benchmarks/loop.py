@@ -68,6 +68,7 @@ def measure(
 ) -> dict[str, object]:
     """Time the loop and the bare calls in turn; the ratio is the median over the pairs."""
     settings = Robustness(
+        dataset="digits",
         randomness="fixed",
         defense=defense,
         n=n,

@@ -34,7 +34,9 @@ class _FromStart(foolbox.attacks.LinfPGD):
 
 def measure(n: int = 128, usual_n: int = 8, t: int = 100, steps: int = 40) -> dict[str, object]:
     """Attack both ways; compare seconds per image, and accuracy on the images of both."""
-    prepared = Robustness.load(Robustness(randomness="fixed", defense="ddpm", t=t, n=n))
+    prepared = Robustness.load(
+        Robustness(dataset="digits", randomness="fixed", defense="ddpm", t=t, n=n)
+    )
     images, labels, ids = prepared.images
     eps = prepared.attack_settings.eps
     draw = RandomnessConfig(0, "counter").fold("benchmark start")
