@@ -2,9 +2,10 @@
 
 The usual way: foolbox's LinfPGD, full autograd through the whole chain, one image at a time, all 40
 steps. Ours: the same steps, step size and starting points, with exact gradients by recomputation,
-images in tiles, and decided images leaving. Both under the same fixed randomness. The usual way's
-time per image does not depend on their number, so it attacks some of our images only, and
-accuracies are compared on those. Wall time, with as many threads as torch is set to.
+images in tiles, decided images leaving, and the memory for stored steps that a command has. Both
+under the same fixed randomness. The usual way's time per image does not depend on their number, so
+it attacks some of our images only, and accuracies are compared on those. Wall time, with as many
+threads as torch is set to.
 """
 
 import time
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from advpure.analysis.robustness.study import Robustness
 from advpure.attacks import pgd
+from advpure.base.memory import give_steps_memory
 from advpure.core.randomness import RandomnessConfig
 
 _ROUNDS = 2  # ours and the usual way in turn, so that a drift of the machine hits both
@@ -34,6 +36,7 @@ class _FromStart(foolbox.attacks.LinfPGD):
 
 def measure(n: int = 128, usual_n: int = 8, t: int = 100, steps: int = 40) -> dict[str, object]:
     """Attack both ways; compare seconds per image, and accuracy on the images of both."""
+    give_steps_memory()
     prepared = Robustness.load(
         Robustness(dataset="digits", randomness="fixed", defense="ddpm", t=t, n=n)
     )
