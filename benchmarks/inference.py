@@ -5,10 +5,11 @@ the base classifier, matrix products and convolutions, a multiplication and an a
 time is the processor's of one thread, in calls of a tile, the least of several turns in which all
 rows take part. A row whose weights are not there is left out.
 
-    python -m benchmarks.inference      stores both sizes of digits, and prints a line a row
+    python -m benchmarks.inference [SIZE ...]   stores the sizes, all without, and prints the rows
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ from advpure.sweeps.table import options_of
 RESULTS = Path(__file__).with_name("inference.json")
 _SIGMA = 0.25
 _ROWS = 256
+_RADII = (0.25, 0.5, 1.0)
+SIZES = ("small", "densepure", "all")
+"""Of the experiment, which have denoisers in them: digits twice, CIFAR-10."""
 
 
 def measure(size: str, turns: int = 5) -> list[dict[str, Any]]:
@@ -36,7 +40,7 @@ def measure(size: str, turns: int = 5) -> list[dict[str, Any]]:
         turns: How often each is timed.
 
     Returns:
-        Per row method, evaluations, operations and seconds of one sample at sigma 0.25.
+        Per row data set, method, evaluations, operations and seconds of one sample at sigma 0.25.
     """
     experiment = load_experiment("004:claims", size)
     named = options_of(experiment.keys["method"])
@@ -57,6 +61,7 @@ def measure(size: str, turns: int = 5) -> list[dict[str, Any]]:
             calls[method](_ROWS)
         found[method] = {
             "size": size,
+            "dataset": draft.settings.dataset,
             "method": method,
             "evaluations": loaded.evaluations[_SIGMA],
             "operations": counter.get_total_flops() / _ROWS,
@@ -91,19 +96,19 @@ def table(results: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
         measured: Size to the stored output of `advpure reproduce 004:claims`.
     """
     lines = [
-        "| defense | n | certified % at 0.25 | at 0.5 | average radius | evaluations | "
-        "million operations | ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| images | defense | n | certified % at {' | at '.join(map(str, _RADII))} | "
+        "average radius | evaluations | million operations | ms |",
+        f"|{' --- |' * (len(_RADII) + 7)}",
     ]
     for size, costs in results.items():
         rows = measured[size]["rows"]
         for cost in costs:
             own = {row["radius"]: row for row in rows if row["method"] == cost["method"]}
             first = own[0.25]
-            cells = [_percent(own[radius]) for radius in (0.25, 0.5)]
+            cells = [_percent(own[radius]) for radius in _RADII]
             cells.append("" if "average radius" not in first else _radius(first))
             lines.append(
-                f"| `{cost['method']}` | {first['n']} | {' | '.join(cells)} | "
+                f"| {cost['dataset']} | `{cost['method']}` | {first['n']} | {' | '.join(cells)} | "
                 f"{cost['evaluations']} | {cost['operations'] / 1e6:.3g} | "
                 f"{1e3 * cost['seconds']:.2g} |"
             )
@@ -122,7 +127,9 @@ def _radius(row: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = {size: measure(size) for size in ("small", "densepure")}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    stored: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = {size: measure(size) for size in sys.argv[1:] or SIZES}
+    merged = {size: rows for size in SIZES if (rows := {**stored, **found}.get(size))}
+    RESULTS.write_text(json.dumps(merged, indent=1) + "\n")
     for row in (row for rows in found.values() for row in rows):
         print(json.dumps(row))
