@@ -32,9 +32,25 @@ def ascent(gradient: Tensor, norm: Norm) -> Tensor:
     if norm == "linf":
         return gradient.sign()
     peak = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
-    scaled = gradient / torch.where(peak > 0, peak, torch.ones_like(peak))
-    length = row_norms(scaled)
-    return scaled / torch.where(length > 0, length, torch.ones_like(length))
+    return direction(gradient, torch.where(peak > 0, peak, torch.ones_like(peak)))
+
+
+def direction(gradient: Tensor, peak: Tensor) -> Tensor:
+    """Return the l2 direction [B, C, H, W] of each row; a zero row gives zero.
+
+    Args:
+        gradient: [B, C, H, W].
+        peak: The largest magnitude of each row, [B, 1, 1, 1], and 1 of a zero row. It only keeps
+            squares from underflow: the direction does not depend on it, and neither does its
+            derivative.
+
+    Example:
+        >>> direction(torch.tensor([[[[3e-30, 4e-30]]]]), torch.tensor([[[[4e-30]]]])).tolist()
+        [[[[0.6000000238418579, 0.800000011920929]]]]
+    """
+    scaled = gradient / peak
+    length = scaled.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    return scaled / length.clamp_min(1.0)  # at least 1, the peak, but for a zero row
 
 
 def row_radii(radii: Tensor | None, eps: float, count: int) -> Tensor:

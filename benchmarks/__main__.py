@@ -38,7 +38,7 @@ def main() -> None:
         "memory": memory.measure(),
         "commands": commands.measure(),
         "usual_way": usual,
-        "boosting": [boosting.measure("digits", "robust-l2", steps=15, n=256)],
+        "boosting": boosting.measure_all(),
         "representation": representation.measure_all(),
         "certification": certification.measure_time(),
     }  # fmt: skip

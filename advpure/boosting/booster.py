@@ -58,7 +58,8 @@ class Booster(Refiner):
         instance(model, nn.Module, "model", "pass a JointClassifier")
         self.how = BoostSettings() if settings is None else settings
         instance(self.how, BoostSettings, "settings", "pass BoostSettings(...)")
-        l0 = model.l0 if isinstance(model, JointClassifier) else None
+        own = model.l0 if isinstance(model, JointClassifier) else None
+        l0 = own if self.how.l0 is None else self.how.l0
         if self.how.uses_reference:
             need_reference(l0)
         told = {**dataclasses.asdict(self.how), "steps": self.how.count, "stop": self.how.stops}
@@ -132,7 +133,8 @@ class Booster(Refiner):
 
         def run(x: Tensor, c: Tensor | None, i: Tensor) -> Refined:
             nonlocal left
-            count, keys = min(len(x), left), tuple((key, n) for n in i.tolist())
+            count, is_noisy = min(len(x), left), self.how.method == "sgld"
+            keys = tuple((key, n) for n in i.tolist()) if is_noisy else None
             left -= count
             tell = None if seen is None else lambda k, y: seen(k, y[:count])
             return self._refinement(keys).run(x, c, tell)

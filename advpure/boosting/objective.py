@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from advpure.base.errors import BadInput
 from advpure.boosting.settings import BoostSettings
-from advpure.networks.joint import binary_losses, realness
+from advpure.networks.joint import generated_losses, logits_of
 
 
 def boosting_loss(
@@ -30,27 +30,27 @@ def boosting_loss(
 
     Args:
         logits: f, [B, K].
-        classes: c, int64 [B].
+        classes: c, int64 [B], of those that the model has.
         settings: Which loss; of sgld minus the logit of the class.
         l0: The level of real images.
 
     Raises:
-        BadInput: for classes that the model does not have, or a loss that needs an l0.
+        BadInput: for a loss that needs an l0.
 
     Example:
         >>> settings = BoostSettings(loss="bce")
         >>> boosting_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([0]), settings, None)
         tensor([-0.6931])
     """
-    real = realness(logits, classes)
+    real = logits_of(logits, classes)
     if settings.method == "sgld":
         return real if settings.printed else -real
     if settings.loss == "bce":
-        return -binary_losses(real, "generated")
+        return -generated_losses(real)
     entropy = F.cross_entropy(logits, classes, reduction="none")
     if settings.loss == "ce":
         return entropy
-    binary = binary_losses(real, "generated")
+    binary = generated_losses(real)
     if settings.loss == "difference":
         return entropy - binary
     gap = (binary - need_reference(l0)).square() / 2
@@ -60,7 +60,7 @@ def boosting_loss(
 def is_real_enough(logits: Tensor, classes: Tensor, l0: float | None) -> Tensor:
     """Return whether l_BCE has reached the level of real images, bool [B]; no gradient flows."""
     with torch.no_grad():  # a decision
-        return binary_losses(realness(logits, classes), "generated") >= need_reference(l0)
+        return generated_losses(logits_of(logits, classes)) >= need_reference(l0)
 
 
 def need_reference(l0: float | None) -> float:
@@ -73,6 +73,6 @@ def need_reference(l0: float | None) -> float:
         raise BadInput(
             "a model without l0",
             "does not say how real the images of its class look",
-            "use loss ce, bce or difference, or a joint model that `advpure train` wrote",
+            "use loss ce, bce or difference, give option l0, or a joint model of `advpure train`",
         )
     return l0

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from advpure.attacks.balls import ascent, project
+from advpure.attacks.balls import direction, project
 from advpure.base.errors import BadInput
 from advpure.boosting.objective import boosting_loss, is_real_enough
 from advpure.boosting.settings import BoostSettings
 from advpure.core.gradients import differentiating, plain
+from advpure.networks.joint import check_classes
 
 Draw = Callable[[int, Tensor], Tensor]
 """Number of a step and images to standard normal noise of their shape."""
@@ -106,8 +107,9 @@ class Refinement:
                 kept.append(x)
             if not is_over:
                 step = self.step(k, x, centres, classes, graph=graph)
-                x, classes, is_over = step.images, step.classes, not bool(step.going.any())
-                taken += step.going
+                x, classes = step.images, step.classes
+                is_over = step.going is not None and not bool(step.going.any())
+                taken += 1 if step.going is None else step.going
                 if k == 0 and self.settings.centre == "first":
                     centres = x
             if seen is not None:
@@ -120,18 +122,25 @@ class Refinement:
     ) -> "Stepped":
         """Take step k, from 0, differentiably in images and centres of the ball where `graph`."""
         s = self.settings
-        gradient, classes, going = self._slope(x, classes, graph)
-        alive = going & (gradient.detach().abs().amax(dim=(1, 2, 3)) > 0)
-        moves = alive[:, None, None, None]
-        is_whole = bool(alive.all())
-        # Rows that stay get some other direction, since none has no derivative.
-        arrow = gradient if is_whole else torch.where(moves, gradient, torch.ones_like(gradient))
-        arrow = ascent(arrow, "l2") if s.direction == "unit" else arrow
+        gradient, classes, going = self._slope(x, classes, graph, is_first=k == 0)
+        peak = gradient.detach().abs().amax(dim=(1, 2, 3), keepdim=True)
+        least, most = (each.item() for each in peak.aminmax())  # both NaN where a gradient is
+        if not most < float("inf"):
+            raise BadInput("gradients", "contain NaN or infinite values", "mend the model")
+        goes = None if going is None else going[:, None, None, None]
+        is_whole = least > 0 and (goes is None or bool(goes.all()))
+        moves, arrow = peak, gradient
+        if not is_whole:
+            # Rows that stay get some other direction, since none has no derivative.
+            moves = peak > 0 if goes is None else goes & (peak > 0)
+            arrow = torch.where(moves, gradient, torch.ones_like(gradient))
+            peak = torch.where(moves, peak, torch.ones_like(peak))
+        arrow = direction(arrow, peak) if s.direction == "unit" else arrow
         if s.method == "sgld":
             assert self.draw is not None
             drift = arrow if is_whole else torch.where(moves, arrow, torch.zeros_like(arrow))
             moved = x - s.size * drift + s.noise * self.draw(k, x)
-            return Stepped(torch.where(going[:, None, None, None], moved, x), classes, going)
+            return Stepped(moved if goes is None else torch.where(goes, moved, x), classes, going)
         moved = x - s.size * arrow
         if s.eps < float("inf") and (k or s.centre == "image"):
             moved = project(moved, centres, s.eps, "l2")
@@ -140,8 +149,8 @@ class Refinement:
         return Stepped(moved if is_whole else torch.where(moves, moved, x), classes, going)
 
     def _slope(
-        self, x: Tensor, classes: Tensor | None, graph: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, x: Tensor, classes: Tensor | None, graph: bool, *, is_first: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the gradient of what is descended, the classes, and which rows go on."""
         with differentiating():
             # A view keeps a tangent, which detach() would drop.
@@ -149,14 +158,13 @@ class Refinement:
             logits = self.model(at)
             if classes is None:
                 classes = self._choose(logits.detach())
+            elif is_first:
+                check_classes(classes, logits)
             value = boosting_loss(logits, classes, self.settings, self.l0)
-            (gradient,) = torch.autograd.grad(value.sum(), at, create_graph=graph)
-        # One number is looked at first: a sum is finite only if its terms are.
-        plain_gradient = gradient.detach()
-        if not bool(plain_gradient.sum().isfinite()) and not bool(plain_gradient.isfinite().all()):
-            raise BadInput("gradients", "contain NaN or infinite values", "mend the model")
+            one = torch.ones_like(value)
+            (gradient,) = torch.autograd.grad(value, at, one, create_graph=graph)
         if not self.settings.stops:
-            return gradient, classes, torch.ones_like(classes, dtype=torch.bool)
+            return gradient, classes, None
         return gradient, classes, ~is_real_enough(logits.detach(), classes, self.l0)
 
     def _choose(self, logits: Tensor) -> Tensor:
@@ -165,11 +173,11 @@ class Refinement:
 
 
 class Stepped(NamedTuple):
-    """Rows after a step, their classes, and which of them had not been left alone before it."""
+    """Rows after a step, their classes, and which had not been left alone before; None for all."""
 
     images: Tensor
     classes: Tensor
-    going: Tensor
+    going: Tensor | None
 
 
 class _Replay(torch.autograd.Function):

@@ -43,6 +43,8 @@ class BoostSettings:
             code of the classifier's booster.
         noise: Of sgld: standard deviation of a step's noise, [0, 1] units.
         stop: Leave an image alone as soon as its l_BCE has reached l0. Default: for reference.
+        l0: Level of real images, in place of the model's own: the mean over them of softplus(f_c).
+            For models whose files have none.
         printed: Take the signs of equation 12 and of algorithm 3 as they are printed, which lead
             away from real images.
 
@@ -60,6 +62,7 @@ class BoostSettings:
     centre: Literal["image", "first"] = "image"
     noise: NotNegative = 0.01
     stop: bool | None = None
+    l0: NotNegative | None = None
     printed: bool = False
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class BoostSettings:
             if self.printed and self.loss != "reference":
                 rule = f"means nothing to loss {self.loss}"
                 raise BadInput("printed", rule, "leave it out, or use reference")
+        if not self.uses_reference:
+            refuse_idle(self, ("l0",), "means nothing without loss reference or stop")
         if not math.isinf(self.eps):
             parse_eps(self.eps, "l2")
         else:

@@ -455,6 +455,69 @@ _add(
         proof="resnet50",
     )
 )
+_robust = _vision(
+    name="microsoft-resnet50-l2-3",
+    about="ResNet-50 on ImageNet, trained against l2 attacks of 3",
+    dataset="imagenet",
+    source="hf:madrylab/robust-imagenet-models/resnet50_l2_eps3.ckpt",
+    licence="MIT",
+    parameters=25_557_032,
+    tensors=320,
+    quality="62.83 % of 50,000 validation images (published)",
+    accuracy=62.83,
+    config=VisionConfig(library="torchvision", model="resnet50"),
+    adapt=_IMAGENET,
+    proof="resnet50",
+    reader="robustness",
+)
+_wide = {
+    "parameters": 68_883_240,
+    "config": VisionConfig(library="torchvision", model="wide_resnet50_2"),
+    "proof": "wide-resnet50-2",
+}
+_add(_robust)
+_add(
+    replace(
+        _robust,
+        name="microsoft-wide-resnet50-2-l2-3",
+        about="Wide ResNet-50-2 on ImageNet, trained against l2 attacks of 3",
+        source="hf:madrylab/robust-imagenet-models/wide_resnet50_2_l2_eps3.ckpt",
+        quality="66.90 % of 50,000 validation images (published)",
+        accuracy=66.90,
+        **_wide,
+    )
+)
+_add(
+    replace(
+        _robust,
+        name="madry-resnet50-l2-3",
+        about="ResNet-50 on ImageNet, trained against l2 attacks of 3, by the robustness library",
+        source="https://www.dropbox.com/s/knf4uimlqsi1yz8/imagenet_l2_3_0.pt?dl=0",
+        quality="stated by its library, not repeated here",
+        accuracy=None,
+    )
+)
+_joint = replace(
+    _robust,
+    name="golan-joint-resnet50",
+    about="joint classifier and discriminator of ImageNet-64, ResNet-50",
+    dataset="imagenet64",
+    source="https://drive.google.com/uc?id=1L6Nd3ldlu_rL6OIPvHioOI5iUewn0cfZ",
+    licence="not stated",
+    quality="FID 4.95 of boosted cm-imagenet64-cd-lpips in one step, 6.20 before (published)",
+    accuracy=None,
+)
+_add(_joint)
+_add(
+    replace(
+        _joint,
+        name="golan-joint-wide-resnet50-2",
+        about="joint classifier and discriminator of ImageNet-64, Wide ResNet-50-2",
+        source="https://drive.google.com/uc?id=1KTP2vL8cjK0OAL2CXIC53fREVg8pRisz",
+        quality="FID 4.84 of boosted cm-imagenet64-cd-lpips in one step, 6.20 before (published)",
+        **_wide,
+    )
+)
 _add(
     _vision(
         name="vit-b16-cifar10",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advpure.checkpoints.layout import Layout
 from advpure.networks.named_tensors import Weights, check_kinds
 
-Reader = Literal["tensors", "edm", "flax", "score-sde"]
+Reader = Literal["tensors", "edm", "flax", "score-sde", "robustness"]
 
 
 @dataclass(frozen=True, kw_only=True)

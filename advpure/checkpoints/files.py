@@ -22,6 +22,7 @@ from advpure.checkpoints.entry import Checkpoint
 from advpure.checkpoints.flax import load_flax
 from advpure.checkpoints.layout import Layout, assemble
 from advpure.checkpoints.pickles import load_edm_pickle
+from advpure.checkpoints.robustness import read_robustness, unwrap
 from advpure.networks.named_tensors import (
     NamedTensors,
     Weights,
@@ -78,6 +79,8 @@ def read_weights(
     else:
         read = _READERS[entry.reader](path, weights)
         check_tensors(read.tensors, path)
+    if isinstance(entry.adapt, AsClassifier) and entry.reader == "robustness":
+        read = read._replace(tensors=unwrap(read.tensors, path, entry.adapt))
     known = (layout or entry.skeleton()[1]).official()
     return read._replace(tensors=plain_names(rename(entry, read.tensors), known, path))
 
@@ -262,4 +265,5 @@ _READERS: Mapping[str, Callable[[Path, Weights | None], NamedTensors]] = {
     "edm": _edm,
     "flax": _flax,
     "score-sde": _score_sde,
+    "robustness": read_robustness,
 }

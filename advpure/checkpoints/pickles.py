@@ -93,27 +93,27 @@ class _Dictionary(dict[str, Any]):
         self.update(state)
 
 
-class _Numbers(NamedTuple):
+class Numbers(NamedTuple):
     """The memory behind tensors."""
 
     dtype: torch.dtype
     memory: torch.UntypedStorage
 
 
-def _storage(content: bytes) -> _Numbers:
+def _storage(content: bytes) -> Numbers:
     """Read a serialised storage through torch's restricted unpickler."""
     stored = load_restricted(io.BytesIO(content))
     if not isinstance(stored, torch.storage.TypedStorage):
         raise _Refused("a storage that is none")
-    return _Numbers(stored.dtype, stored._untyped_storage)
+    return Numbers(stored.dtype, stored._untyped_storage)
 
 
-def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
+def rebuild_parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
     """Return the data of a parameter."""
     return data
 
 
-def _tensor(storage: _Numbers, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
+def rebuild_tensor(storage: Numbers, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
     """Put a tensor together from its storage, within the storage's bounds."""
     empty = torch.empty(0, dtype=storage.dtype, device="cpu")
     count = len(storage.memory) // empty.element_size()
@@ -156,8 +156,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("dnnlib.util", "EasyDict"): _Dictionary,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch.storage", "_load_from_bytes"): _storage,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): _Array,
     ("builtins", "set"): set,

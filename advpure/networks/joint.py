@@ -92,11 +92,25 @@ def realness(logits: Tensor, classes: Tensor | None = None) -> Tensor:
     """
     if classes is None:
         return logits.amax(dim=1)
+    check_classes(classes, logits)
+    return logits_of(logits, classes)
+
+
+def check_classes(classes: Tensor, logits: Tensor) -> None:
+    """Refuse classes, int64 [B], that a model with logits [B, K] does not have.
+
+    Raises:
+        BadInput: naming the first.
+    """
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
         outside = classes[(classes < 0) | (classes >= logits.shape[1])][0]
         rule = f"is outside the {logits.shape[1]} classes of the model"
         raise BadInput(f"class {int(outside)}", rule, f"use 0 .. {logits.shape[1] - 1}")
-    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def logits_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return f_c [B] of logits [B, K] for classes that were checked."""
+    return logits.gather(1, classes[:, None]).squeeze(1)
 
 
 def binary_losses(realness: Tensor, form: Form) -> Tensor:
@@ -116,7 +130,12 @@ def binary_losses(realness: Tensor, form: Form) -> Tensor:
         True
     """
     check_choice(form, get_args(Form), "form")
-    return F.softplus(-realness if form == "real" else realness)
+    return generated_losses(-realness if form == "real" else realness)
+
+
+def generated_losses(realness: Tensor) -> Tensor:
+    """Return softplus(f_c) [B], the generated form; minus f_c gives the real one."""
+    return F.softplus(realness)
 
 
 def debias(logits: Tensor) -> Tensor:
