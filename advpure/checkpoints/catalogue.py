@@ -470,11 +470,7 @@ _robust = _vision(
     proof="resnet50",
     reader="robustness",
 )
-_wide = {
-    "parameters": 68_883_240,
-    "config": VisionConfig(library="torchvision", model="wide_resnet50_2"),
-    "proof": "wide-resnet50-2",
-}
+_WIDE = VisionConfig(library="torchvision", model="wide_resnet50_2")
 _add(_robust)
 _add(
     replace(
@@ -484,7 +480,9 @@ _add(
         source="hf:madrylab/robust-imagenet-models/wide_resnet50_2_l2_eps3.ckpt",
         quality="66.90 % of 50,000 validation images (published)",
         accuracy=66.90,
-        **_wide,
+        parameters=68_883_240,
+        config=_WIDE,
+        proof="wide-resnet50-2",
     )
 )
 _add(
@@ -515,7 +513,9 @@ _add(
         about="joint classifier and discriminator of ImageNet-64, Wide ResNet-50-2",
         source="https://drive.google.com/uc?id=1KTP2vL8cjK0OAL2CXIC53fREVg8pRisz",
         quality="FID 4.84 of boosted cm-imagenet64-cd-lpips in one step, 6.20 before (published)",
-        **_wide,
+        parameters=68_883_240,
+        config=_WIDE,
+        proof="wide-resnet50-2",
     )
 )
 _add(

@@ -18,6 +18,7 @@ Source: the file formats of PyTorch, and the names that MadryLab's robustness li
 import collections
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,7 +104,11 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _equal(given: Tensor, own: tuple[float, ...]) -> bool:
     return given.numel() == len(own) and bool(
-        torch.allclose(given.double().flatten(), torch.tensor(own, dtype=torch.float64), atol=1e-4)
+        torch.allclose(
+            given.double().flatten(),
+            torch.tensor(own, dtype=torch.float64, device="cpu"),
+            atol=1e-4,
+        )
     )
 
 
@@ -171,10 +176,12 @@ def _read_zip(path: Path) -> Any:
     """Read the format of today: a zip file that keeps each storage as a member of its own."""
     memory: dict[str, Numbers] = {}
     with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("compressed members, which PyTorch does not write")
-        (start,) = (name for name in archive.namelist() if name.count("/") == 1
-                    and name.endswith("/data.pkl"))  # fmt: skip
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("more bytes than the file has")
+        (start,) = (name for name in archive.namelist() if _OBJECTS.fullmatch(name))
         folder = start.removesuffix("data.pkl")
 
         def storages(key: str, dtype: torch.dtype, count: int) -> Numbers:
@@ -217,9 +224,10 @@ def _read_stream(path: Path) -> Any:
 
 
 _MAGIC = 0x1950A86A20F9469CFC6C
+_OBJECTS = re.compile(r"[^/]+/data\.pkl")
 
 
 def _bytes(content: bytearray) -> torch.UntypedStorage:
     if not content:
-        return torch.UntypedStorage(0)
+        return torch.empty(0, dtype=torch.uint8, device="cpu").untyped_storage()
     return torch.frombuffer(content, dtype=torch.uint8).untyped_storage()
