@@ -23,8 +23,8 @@ def test_a_network_is_small_has_a_recipe_and_a_card_with_its_numbers(name: str) 
         assert f"{rate['what']}: {100 * rate['correct'] / rate['n']:.1f} % (n={rate['n']}" in card
 
 
-def test_all_of_them_fit_into_40_megabytes() -> None:
-    assert sum(model_path(name).stat().st_size for name in list_models()) <= 43_000_000
+def test_all_of_them_fit_into_52_megabytes() -> None:
+    assert sum(model_path(name).stat().st_size for name in list_models()) <= 52_000_000
 
 
 def test_the_cifar10_classifier_knows_the_sample_and_its_rows_do_not_mix() -> None:
