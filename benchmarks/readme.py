@@ -203,7 +203,9 @@ def models() -> str:
         rates = {rate["what"]: rate for rate in metadata["quality"]}
         cells = [_quality(rates, "test accuracy")]
         cells += [
-            _quality(rates, f"accuracy after one-shot denoising of sigma {s} ") for s in sigmas
+            _quality(rates, f"accuracy after one-shot denoising of sigma {s} ")
+            or _quality(rates, f"accuracy under noise {s:g} ")
+            for s in sigmas
         ]
         seen, size = f"{metadata['images_seen']:,}", f"{path.stat().st_size / 1e6:.1f} MB"
         count = f"{next(iter(rates.values()))['n']:,}"
