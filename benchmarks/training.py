@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from advpure.data import RawSplit
+from advpure.data import RawSplit, dataset_info
 from advpure.networks import build_network
 from advpure.networks.layers import seed_dropout
 from advpure.training import load_recipe
@@ -105,8 +105,7 @@ def make_bare(recipe: Recipe) -> Callable[[], None]:
 
 def noise_images(recipe: Recipe, count: int) -> RawSplit:
     """Return images of noise of the size that the recipe trains on."""
-    side = int(recipe.network.get("image_size", 32))
-    shape = (count, int(recipe.network["image_channels"]), side, side)
+    shape = (count, *dataset_info(recipe.dataset).shape)
     pixels = torch.randint(0, 256, shape, generator=step_generator(1)).to(torch.uint8)
     return RawSplit(pixels, torch.arange(count) % 10, 255)
 
