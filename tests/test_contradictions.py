@@ -167,7 +167,7 @@ def _calls() -> list[tuple[Callable[[], Any], str]]:
         (lambda: certification.compare(same, _certified(), []), "list of radii is empty"),
         (lambda: certification.certified_accuracy(same, -1), "radius -1 is not 0 or more"),
         (lambda: predict_from([]), "the list of runs is empty"),
-        (lambda: BoostSettings(eps=99), "epsilon 99.0 is ambiguous"),
+        (lambda: BoostSettings(eps=99).for_images(64), "eps 99 reaches beyond every image of 64"),
         (lambda: VPSDE(dt=1e-9), "dt 1e-09 takes .* steps, more than 100,000"),
         (lambda: parse_perturbations("uniform:0.1,uniform:0.10000000001", 0.1), "given twice"),
         (

@@ -14,7 +14,6 @@ from advpure.attacks.guided import GuidedSettings
 from advpure.base.errors import BadInput
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Limit, NotNegative, Positive
-from advpure.base.units import parse_eps
 from advpure.base.validation import check_choice, validate
 
 LossName = Literal["ce", "bce", "difference", "reference"]
@@ -87,9 +86,7 @@ class BoostSettings:
                 raise BadInput("printed", rule, "leave it out, or use reference")
         if not self.uses_reference:
             refuse_idle(self, ("l0",), "means nothing without loss reference or stop")
-        if not math.isinf(self.eps):
-            parse_eps(self.eps, "l2")
-        else:
+        if math.isinf(self.eps):
             refuse_idle(self, ("centre",), "means nothing without a ball", "give eps")
 
     @property
@@ -125,11 +122,17 @@ class BoostSettings:
         Published sizes are for 64 x 64 x 3 numbers. For others they are scaled by the root of the
         share, which keeps how far a pixel moves; those of raw gradients are left as they are.
 
+        Raises:
+            BadInput: for a ball that holds all such images, wherever its centre.
+
         Example:
             >>> BoostSettings(generator="cd-1").for_images(3 * 32 * 32).size
             0.075
         """
-        size = self.size
+        size, farthest = self.size, math.sqrt(numbers)
+        if self.eps > farthest and not math.isinf(self.eps):
+            rule = f"reaches beyond every image of {numbers:,} numbers"
+            raise BadInput(f"eps {self.eps:g}", rule, f"use at most {farthest:.3g}, or none")
         if self.step_size is None and self.direction == "unit":
             size *= math.sqrt(numbers / PUBLISHED_NUMBERS)
         return replace(self, generator=None, steps=self.count, step_size=size)

@@ -124,7 +124,7 @@ def certified_at(images: CertifiedImages, radius: float) -> NDArray[np.bool_]:
     Raises:
         BadInput: for a radius below 0.
     """
-    radius = number(radius, "radius", Range(least=0.0), "write 0 or 0.25")
+    radius = number(radius, "radius", Range(least=0.0, most=math.inf), "write 0 or 0.25")
     certified: NDArray[np.bool_] = images.correct & (images.radii >= radius)
     return certified
 
