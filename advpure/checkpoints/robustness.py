@@ -195,12 +195,14 @@ def _read_zip(path: Path) -> Any:
 
 def _read_stream(path: Path) -> Any:
     """Read the format of before: magic number, version, machine, objects, and then the storages."""
-    size, memory = path.stat().st_size, dict[str, Numbers]()
+    left, memory = path.stat().st_size, dict[str, Numbers]()
 
     def storages(key: str, dtype: torch.dtype, count: int) -> Numbers:
+        nonlocal left
         length = count * dtype.itemsize
         if key not in memory:
-            if not 0 <= length <= size:
+            left -= length
+            if length < 0 or left < 0:
                 raise ValueError("more numbers than the file has")
             memory[key] = Numbers(dtype, _bytes(bytearray(length)))
         return memory[key]
