@@ -69,7 +69,7 @@ REFUSED = [
     (f"certify {SMALL} --until width\t5\tat\tnan", 'radius nan .*; write "width 5 at 0.25"'),
     ("merge part1 other2 --to whole", "seeds .* merge the shards of one run alone"),
     ("merge part1 part2 --to attacked", "choose another --to"),
-    ("verify attacked --tolerance 1e9", "tolerance .* is not 0 or more and below 1"),
+    ("verify attacked --tolerance 1e9", "tolerance .* is not 0 or more and 1 or less"),
     ("sweep x.yaml --cluster x", "option 'x' is not KEY=VALUE; write --cluster NAME=VALUE"),
     (f"generate {SMALL.replace('-n 2', '-n 1000000000000')}", "images are more than 10,000,000"),
     (f"attack {SMALL} --step-size 2/x", "step size '2/x' is not a number; write 0.03 or 8/255"),

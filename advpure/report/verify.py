@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le
 
 from advpure.analysis.study import Study
 from advpure.base.display import Display
@@ -109,13 +109,13 @@ class Verification:
     Attributes:
         run: Run folder.
         sample: Id of the image. Default: one that the name of the run picks.
-        tolerance: Relative difference of numbers that passes, below 1; 0 asks for the same bits.
+        tolerance: Relative difference of numbers that passes, at most 1; 0 asks for the same bits.
         trust: Run code that the records name, such as file.py:Purifier; its hash is compared.
     """
 
     run: Annotated[str, Positional()]
     sample: Whole | None = None
-    tolerance: Annotated[float, Ge(0), Lt(1)] = 0.0
+    tolerance: Annotated[float, Ge(0), Le(1)] = 0.0
     trust: bool = False
 
     def __post_init__(self) -> None:

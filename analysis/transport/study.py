@@ -240,9 +240,12 @@ class Transport(DefenseStudy[TransportReport]):
             check_ending(self.grid)
             if self.kept == 0:
                 raise BadInput("--grid", "has no picture to draw", "keep some, --pictures 16")
-            if self.grid_sigma is not None and self.grid_sigma not in read_sigmas(self.sigmas):
+            levels = read_sigmas(self.sigmas)
+            if self.grid_sigma is not None and self.grid_sigma not in levels:
                 asked = f"--grid-sigma {self.grid_sigma:g}"
-                raise BadInput(asked, "is not among the noise levels", "name one of --sigma")
+                known = ", ".join(f"{each:g}" for each in levels)
+                fix = f"levels with pictures: {known}"
+                raise BadInput(asked, "is not among the noise levels", fix)
             if plot is not None and plot.resolve() == Path(self.grid).resolve():
                 raise BadInput(f"--grid {self.grid}", "is the file of --plot", "name another")
         elif self.grid_sigma is not None:
