@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advpure.base.alone import alone
 from advpure.base.errors import BadInput
 from advpure.core.analytic import GaussianDenoiser
 from advpure.data import RawSplit
@@ -79,6 +80,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 
 @pytest.mark.slow
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with alone(tmp_path / "run"), pytest.raises(BadInput, match="is being written by another"):
+        train(RECIPE, out=tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").iterdir())
+    assert train(RECIPE, out=tmp_path / "run", progress=False).steps == RECIPE.steps
+
+
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from advpure.base.alone import alone
 from advpure.base.devices import plain_defaults
 from advpure.base.errors import BadInput
 from advpure.base.storage import TRAINING_FILE, refuse_other_use
@@ -99,7 +100,8 @@ def train(
         TrainResult: Paths and measured quality.
 
     Raises:
-        BadInput: for a bad recipe, data set, teacher or checkpoint, or a folder of another verb.
+        BadInput: for a bad recipe, data set, teacher or checkpoint, or a folder of another verb or
+            one that another training writes.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
     """
     instance(recipe, (str, Path, Recipe), "recipe", "name one, or a TOML file")
@@ -132,35 +134,36 @@ def train(
     trainer = Trainer(plan, task, network, data, folder, device, taught_by)
     if plan.autocast and not trainer.autocast:
         _note("this processor is slow in bfloat16, which the recipe names: float32 takes its place")
-    resumed = resume and trainer.resume()
-    if weights is not None and resumed:
-        _note(f"{folder} has a checkpoint, at step {trainer.step}: {weights} was not read")
-    elif weights is not None:
-        trainer.go_on_from(load_network(_weights_path(weights)), f"weights {weights}")
-        trainer.save()
-    if minutes is not None:
-        plan = dataclasses.replace(plan, steps=trainer.plan(60.0 * minutes))
-    last = plan.steps if until is None else until
-    if trainer.step > plan.steps:
-        raise BadInput(
-            f"steps {plan.steps}",
-            f"are fewer than the {trainer.step} that the training in {folder} has taken",
-            f"use {trainer.step} or more, or start again without resuming",
+    with alone(folder):
+        resumed = resume and trainer.resume()
+        if weights is not None and resumed:
+            _note(f"{folder} has a checkpoint, at step {trainer.step}: {weights} was not read")
+        elif weights is not None:
+            trainer.go_on_from(load_network(_weights_path(weights)), f"weights {weights}")
+            trainer.save()
+        if minutes is not None:
+            plan = dataclasses.replace(plan, steps=trainer.plan(60.0 * minutes))
+        last = plan.steps if until is None else until
+        if trainer.step > plan.steps:
+            raise BadInput(
+                f"steps {plan.steps}",
+                f"are fewer than the {trainer.step} that the training in {folder} has taken",
+                f"use {trainer.step} or more, or start again without resuming",
+            )
+        if trainer.step > last:
+            _note(f"step {last} has passed: the weights are those of step {trainer.step}")
+        trainer.run(last, save_seconds=save_seconds, progress=progress)
+        average = trainer.average.to("cpu")
+        task.conclude(average, trainer.step)
+        exported, quality = export_network(
+            plan,
+            average,
+            folder,
+            config=config,
+            facts={**task.facts(), **origin, **trainer.restarts()},
+            steps=trainer.step,
+            curve=Curve(task.metric_name, trainer.rows),
         )
-    if trainer.step > last:
-        _note(f"step {last} has passed: the weights are those of step {trainer.step}")
-    trainer.run(last, save_seconds=save_seconds, progress=progress)
-    average = trainer.average.to("cpu")
-    task.conclude(average, trainer.step)
-    exported, quality = export_network(
-        plan,
-        average,
-        folder,
-        config=config,
-        facts={**task.facts(), **origin, **trainer.restarts()},
-        steps=trainer.step,
-        curve=Curve(task.metric_name, trainer.rows),
-    )
     return TrainResult(
         plan.name,
         exported,
