@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from advpure.base.budget import MAX_LEVELS, MAX_WIDTH
@@ -198,7 +199,8 @@ class ResidualBlock(nn.Module):
         if len(modulation) == 1:  # the affine map of the normalisation has room for it
             norm, scale = self.norm2, 1.0 + scale.flatten()
             weight, bias = norm.weight * scale, norm.bias * scale + shift.flatten()
-            h = F.group_norm(h.to(weight.dtype), norm.num_groups, weight, bias, norm.eps)
+            h = pushable(h.to(weight.dtype))
+            h = F.group_norm(h, norm.num_groups, weight, bias, norm.eps)
         else:
             h = normalised(self.norm2, h) * (1.0 + scale) + shift
         h = self.conv2(self.dropout(F.silu(h)))
@@ -230,8 +232,19 @@ def normalised(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     Sums of squares are no bfloat16, and the kernel that takes a gradient of two precisions needs
     several times the time of casts around the one of float32.
     """
-    answer: Tensor = norm(x.to(norm.weight.dtype))
+    answer: Tensor = norm(pushable(x.to(norm.weight.dtype)))
     return answer
+
+
+def pushable(x: Tensor) -> Tensor:
+    """Return [B, C, H, W] in a layout whose tangent torch can push through a normalisation.
+
+    Torch before 2.14 cannot where channels are last.
+    """
+    if torch.__version__ >= "2.14" or x.is_contiguous():
+        return x
+    tangent = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+    return x if tangent is None else x.contiguous()
 
 
 def _normalised_parts(norm: nn.GroupNorm, *parts: Tensor) -> list[Tensor]:
