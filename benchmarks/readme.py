@@ -36,7 +36,15 @@ PAGES = tuple(
         "README.md",
         *(
             f"docs/{name}.md"
-            for name in ("certified-defenses", "defenses", "networks", "rrcm", "speed", "until")
+            for name in (
+                "boosting",
+                "certified-defenses",
+                "defenses",
+                "networks",
+                "rrcm",
+                "speed",
+                "until",
+            )
         ),
     )
 )
@@ -252,7 +260,39 @@ def certificate_samples() -> str:
     return certification_samples.tables(json.loads(certification_samples.RESULTS.read_text()))
 
 
+def boosted(size: str, decimals: int) -> str:
+    """Tabulate how boosting changes the distance of generated images, from 002:table-1 to 3.
+
+    Args:
+        size: Of the three experiments.
+        decimals: Digits after the point.
+    """
+    named = {
+        "classifier": "robust classifier, ce",
+        "joint-plain-wide": "joint model trained without attacks, reference",
+        "joint": "joint model, reference",
+        "ce": "joint model, ce",
+        "bce": "joint model, bce",
+        "ce-bce": "joint model, ce - bce",
+        "sgld": "joint model, sgld",
+    }
+    changes: dict[str, dict[int, str]] = {}
+    for table, key in ((1, "booster"), (2, "loss"), (3, "sampler")):
+        path = ROOT / "experiments" / "measured" / f"002-table-{table}-{size}.json"
+        for row in json.loads(path.read_text())["rows"]:
+            if row[key] in named:
+                low, high = row["change_interval"]
+                texts = (f"{value:.{decimals}f}" for value in (row["change"], low, high))
+                change = "{} [{}, {}]".format(*texts)
+                changes.setdefault(named[row[key]], {})[row["steps"]] = change
+    lines = ["| booster | one step | two steps |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {cells[1]} | {cells[2]} |" for name, cells in changes.items()]
+    return "\n".join(lines)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
+    "boosted-digits": lambda: boosted("small", 2),
+    "boosted-cifar10": lambda: boosted("cifar10", 1),
     "first-results": first_results,
     "accuracies": accuracies,
     "defenses": defenses,

@@ -33,8 +33,7 @@ STEPS = Budget()
 """What graphs of steps may hold, see `advpure.core.stored`; a library's user decides."""
 
 OF_COMMANDS = 512 * 2**20
-"""Bytes of `STEPS` in a command and each worker: all 100 steps of `ddpm` on 64 digits, or three of
-the shipped CIFAR-10 network on 32 images."""
+"""Bytes of `STEPS` in a command and each worker; docs/speed.md has what they save."""
 
 
 def give_steps_memory() -> None:

@@ -1,10 +1,10 @@
 """Memory for the graphs of a chain's steps, so that their gradient need not run them again.
 
-A recomputed gradient runs every step twice, which is a third of its time. Steps whose graphs fit
-into a budget of the process are kept from the forward pass instead, the first ones of a chain
-first, and the others are run again: the same operations on the same numbers, so the same bits. The
-budget is shared by everything that is alive: tiles, draws and chains. What a step needs is weighed
-when its chain is first run on a shape, as the tensors that autograd saves.
+A recomputed gradient runs every step twice forwards. Steps whose graphs fit into a budget of the
+process are kept from the forward pass instead, the first ones of a chain first, and the others are
+run again: the same operations on the same numbers, so the same bits. The budget is shared by
+everything that is alive: tiles, draws and chains. What a step needs is weighed when its chain is
+first run on a shape, as the tensors that autograd saves.
 """
 
 import weakref
@@ -28,8 +28,8 @@ def set_step_memory(megabytes: float) -> None:
     It is for a program to decide: commands allow 512. No number that is computed changes.
 
     Args:
-        megabytes: Of all graphs that are alive at once. A step of the shipped networks needs about
-            3.6 on 64 digits and 167 on 32 images of CIFAR-10.
+        megabytes: Of all graphs that are alive at once; docs/speed.md has what those of the shipped
+            networks need.
 
     Raises:
         BadInput: for a number below 0.
