@@ -519,8 +519,9 @@ def test_every_recipe_s_loss_settings_are_known_to_its_task(
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, **settings})
     if recipe.task == "classifier-denoised":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "denoiser": "digits-edm"})
-    if recipe.task == "consistency-unconditional":
+    if "edm" in recipe.loss:
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "edm": "digits-edm"})
+        starts["consistency"] = load_network(model_path("digits-cm"))
     if recipe.task == "calibration":
         recipe = dataclasses.replace(recipe, loss={**recipe.loss, "guide": "digits-classifier"})
     if recipe.task not in MAY_HAVE_TEACHER:

@@ -1,6 +1,6 @@
 """The trained networks that ship with the package, each with a card that says how it was made."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -11,23 +11,15 @@ from advpure.base.validation import shown
 _SUFFIX = ".safetensors"
 
 
-def list_models(tasks: Container[str] | None = None) -> list[str]:
+def list_models() -> list[str]:
     """Return the names of the shipped networks, sorted.
 
-    Args:
-        tasks: Only those whose file names one of these tasks; None for all.
-
     Example:
-        >>> list_models(("selector",))
-        ['digits-selector-025']
+        >>> "digits-cm" in list_models()
+        True
     """
     files = resources.files(__name__).iterdir()
-    names = sorted(file.name.removesuffix(_SUFFIX) for file in files if file.name.endswith(_SUFFIX))
-    if tasks is None:
-        return names
-    from advpure.networks.weights import read_header
-
-    return [name for name in names if read_header(model_path(name))["metadata"]["task"] in tasks]
+    return sorted(file.name.removesuffix(_SUFFIX) for file in files if file.name.endswith(_SUFFIX))
 
 
 def model_path(name: str, suggest: Callable[[], Sequence[str]] = list_models) -> Path:

@@ -1,7 +1,9 @@
 """Weights are data: safetensors files with a self-describing header, and nothing that runs code.
 
 A file of ours stores parameters as float16 and, under the key `advpure` of the safetensors
-header, one JSON object {format, architecture, config, metadata}. Foreign files are read as plain
+header, one JSON object {format, architecture, config, metadata}. A network of which only parts were
+trained on from a shipped one, its base, stores what differs from that alone, and the header says
+{name, sha256} of the `base`. Foreign files are read as plain
 tensors only: safetensors, or PyTorch files through the restricted unpickler (`weights_only=True`).
 Which of their tensors are the weights is the rule of `advpure.networks.named_tensors`; which files
 a path names, that of `advpure.networks.weight_files`.
@@ -27,6 +29,8 @@ from advpure.base.devices import plain_defaults
 from advpure.base.documents import kind_of, parse_json
 from advpure.base.errors import BadInput
 from advpure.base.storage import atomic_path
+from advpure.base.validation import shown
+from advpure.models import list_models, model_path
 from advpure.networks import build_network, without_memory
 from advpure.networks.named_tensors import (
     NamedTensors,
@@ -39,6 +43,8 @@ from advpure.networks.weight_files import digest, is_index, locate, read_index
 
 HEADER = "advpure"
 FORMAT = 1
+_WITH_BASE = 2
+"""The format of files that need their base, which readers of whole files alone cannot use."""
 _CODE_SIGNS = ("global", "reduce", "instance", "persistent", "weights only load failed")
 _CONVERT = (
     "load it once in a sandbox that you can throw away and store its tensors with "
@@ -52,7 +58,8 @@ class LoadedNetwork(NamedTuple):
 
     Attributes:
         network: float32, evaluation mode, parameters without gradients.
-        metadata: What was stored with it, with `architecture` and `config` added.
+        metadata: What was stored with it, with `architecture` and `config` added, and `base`, the
+            {name, sha256} of the shipped network that the rest was taken from, if any was.
     """
 
     network: nn.Module
@@ -95,6 +102,7 @@ def save_network(
     architecture: str,
     config: Mapping[str, Any],
     metadata: Mapping[str, Any],
+    base: str | None = None,
 ) -> None:
     """Store a network as float16 safetensors with a header that rebuilds it.
 
@@ -107,23 +115,29 @@ def save_network(
         architecture: A name in `advpure.networks.ARCHITECTURES`.
         config: Settings of the architecture, JSON values.
         metadata: Anything JSON worth knowing: task, data, noise range, quality.
+        base: A shipped network; tensors that are equal to its own are not stored.
 
     Raises:
         BadInput: when a value is not finite or does not fit in float16.
         StorageFull: when the disk is full; an existing file stays as it was.
     """
+    known = {} if base is None else load_state(model_path(base))
     tensors = {}
     for name, value in network.state_dict().items():
         stored = value.half() if value.is_floating_point() else value
         if not torch.isfinite(stored).all():
             raise BadInput(f"tensor {name!r}", "is not finite in float16", "train it again")
-        tensors[name] = stored.contiguous().cpu()
+        stored = stored.contiguous().cpu()
+        if name not in known or not torch.equal(stored, known[name]):
+            tensors[name] = stored
     header = {
-        "format": FORMAT,
+        "format": FORMAT if base is None else _WITH_BASE,
         "architecture": architecture,
         "config": dict(config),
         "metadata": dict(metadata),
     }
+    if base is not None:
+        header["base"] = {"name": base, "sha256": sha256(model_path(base))}
     write_safetensors(path, tensors, {HEADER: json.dumps(header)})
 
 
@@ -168,13 +182,14 @@ def load_network(path: str | Path) -> LoadedNetwork:
         LoadedNetwork: The network and its metadata.
 
     Raises:
-        BadInput: when the file is missing, damaged, not ours, or does not fit its own header.
+        BadInput: when the file is missing, damaged, not ours, or does not fit its own header, or
+            when its base is another one here.
     """
     path = _existing(path)
     header = read_header(path)
     network = without_memory(header["architecture"], header["config"])
     expected = network.state_dict()
-    state = load_state(path)
+    state = {**_base(header, path), **load_state(path)}
     for name in [*expected, *state]:
         if name not in state or name not in expected:
             where = "is missing from" if name not in state else "is unknown to"
@@ -197,8 +212,25 @@ def load_network(path: str | Path) -> LoadedNetwork:
     }
     network.load_state_dict(own, assign=True)
     network.float().eval().requires_grad_(False)
-    described = {key: header[key] for key in ("architecture", "config")}
+    kept = ("architecture", "config", "base")
+    described: dict[str, Any] = {key: header[key] for key in kept if key in header}
     return LoadedNetwork(network, {**header["metadata"], **described})
+
+
+def _base(header: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the shipped network that a file leaves out its own for."""
+    if "base" not in header:
+        return {}
+    name, digest = header["base"]["name"], header["base"]["sha256"]
+    what = f"base {shown(name)} of weights file {path}"
+    if name not in list_models():
+        raise BadInput(
+            what, "is not shipped here", "use the version of advpure that wrote the file"
+        )
+    if sha256(model_path(name)) != digest:
+        rule = f"has another SHA-256 sum here than {shown(digest)}"
+        raise BadInput(what, rule, "use the version of advpure that wrote the file")
+    return load_state(model_path(name))
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -348,8 +380,11 @@ def read_header(path: Path) -> dict[str, Any]:
         not isinstance(header.get(name), kind) for name, kind in parts.items()
     ):
         raise BadInput(f"weights file {path}", "has a malformed advpure header", fix)
-    if header["format"] != FORMAT:
+    if header["format"] != (_WITH_BASE if "base" in header else FORMAT):
         raise BadInput(f"weights file {path}", f"has format {header['format']}", "update advpure")
+    base = header.get("base", {"name": "", "sha256": ""})
+    if not isinstance(base, dict) or {*map(type, map(base.get, ("name", "sha256")))} != {str}:
+        raise BadInput(f"weights file {path}", "has a malformed base in its header", fix)
     return header
 
 

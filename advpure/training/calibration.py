@@ -31,8 +31,8 @@ from advpure.base.errors import BadInput
 from advpure.base.units import to_model, to_unit
 from advpure.core.denoisers import EDMDenoiser
 from advpure.networks.weights import LoadedNetwork, state_sha256
-from advpure.training.consistency import noise_range
 from advpure.training.levels import LEVELS, Levels
+from advpure.training.noise_ranges import noise_range
 from advpure.training.randomness import normal
 from advpure.training.tasks import Batch, Task, fixed_classifier, right, take, validation_batch
 

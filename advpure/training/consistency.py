@@ -2,7 +2,8 @@
 
 Pick neighbouring nodes t > s of the Karras grid, x_t = x + t z, one Heun step of the teacher's
 probability-flow ODE to x_s, and minimise d(f(x_t, t), stop_gradient f(x_s, s)). The target uses
-the current parameters and, where there is dropout, the same mask.
+the current parameters and, where there is dropout, the same mask. The student starts as its
+teacher, or as another consistency model: a class-conditional one as an unconditional one.
 
 Source: [Song2023], algorithm 2; the stop-gradient target of its released JAX code.
 """
@@ -15,17 +16,18 @@ from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
 from advpure.base.units import to_model
-from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser, checked_range
+from advpure.core.denoisers import ConsistencyDenoiser, Denoiser, EDMDenoiser
 from advpure.core.schedules import karras_grid
-from advpure.networks.weights import LoadedNetwork
+from advpure.models import model_path
+from advpure.networks.weights import LoadedNetwork, load_network, sha256
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.labelled import with_labels
+from advpure.training.noise_ranges import check_start, noise_range
 from advpure.training.precision import InBfloat16
 from advpure.training.randomness import integers, normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
-_DEFAULTS = {"nodes": 18, "highest": 0.0, "teacher_bfloat16": False, **SETTINGS}
-RANGE = ("sigma_data", "sigma_min", "sigma_max")
+_DEFAULTS = {"nodes": 18, "highest": 0.0, "teacher_bfloat16": False, "edm": "", **SETTINGS}
 
 
 def heun_step(teacher: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -47,18 +49,6 @@ def heun_step(teacher: Denoiser, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     return x + gap * (slope + corrected) / 2
 
 
-def noise_range(teacher: LoadedNetwork, task: str) -> dict[str, float]:
-    """Return sigma_data, sigma_min and sigma_max of a network, model units.
-
-    Raises:
-        BadInput: when it was trained for another task than the one that is needed, or its file
-            does not say its noise range.
-    """
-    if teacher.metadata.get("task") != task:
-        raise BadInput("teacher", f"is not a denoiser of the {task} task", f"give an {task} one")
-    return checked_range({name: teacher.metadata.get(name) for name in RANGE})
-
-
 class ConsistencyTask(Task):
     """Distil a teacher into a one-step model.
 
@@ -67,8 +57,11 @@ class ConsistencyTask(Task):
         settings: nodes (of the grid), highest (the highest level of it that is trained, model
             units; 0 for all of them: a purifier never meets those that only sampling starts
             from, and their large losses drown the others), teacher_bfloat16 (whether the
-            teacher's network runs in bfloat16), and those of `advpure.training.distances`.
-        teacher: A network that the EDM task trained; its noise range is taken over.
+            teacher's network runs in bfloat16), edm (a shipped name or a weights file of the
+            denoiser whose trajectories are followed; empty for the teacher), and those of
+            `advpure.training.distances`.
+        teacher: What the student starts as: a network that the EDM task trained, or, where `edm`
+            names one, a consistency model of the same noise range.
     """
 
     def __init__(
@@ -77,6 +70,12 @@ class ConsistencyTask(Task):
         """Check the settings and the teacher, read the validation images."""
         values = take(settings, _DEFAULTS)
         assert teacher is not None
+        self.edm = str(values["edm"])
+        self.sum = ""
+        if self.edm:
+            path = self.edm if self.edm.endswith(".safetensors") else model_path(self.edm)
+            started, teacher, self.sum = teacher, load_network(path), sha256(path)
+            check_start(started, noise_range(teacher, "edm"), "consistency")
         self.range = noise_range(teacher, "edm")
         self.distance, self.nodes = make_distance(values), int(values["nodes"])
         self.kind = str(values["distance"])
@@ -111,4 +110,6 @@ class ConsistencyTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the number of nodes, model units."""
         known = {**self.range, "nodes": self.nodes, "distance": self.kind}
+        if self.edm:
+            known = {**known, "denoiser": self.edm, "denoiser_sha256": self.sum}
         return {**known, "trained_sigma": f"up to {self.highest / 2:g}"} if self.first else known

@@ -23,7 +23,6 @@ from advpure.core.denoisers import ConsistencyDenoiser, checked_range
 from advpure.core.schedules import karras_grid
 from advpure.networks.layers import seed_dropout
 from advpure.networks.weights import LoadedNetwork
-from advpure.training.consistency import RANGE
 from advpure.training.curricula import (
     improved_nodes,
     improved_probabilities,
@@ -31,6 +30,8 @@ from advpure.training.curricula import (
     original_nodes,
 )
 from advpure.training.distances import SETTINGS, make_distance, mean_squared
+from advpure.training.labelled import with_labels
+from advpure.training.noise_ranges import RANGE, check_start
 from advpure.training.randomness import integers, normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
@@ -49,7 +50,7 @@ class ConsistencyTrainingTask(Task):
         settings: losses (`original` or `improved`); first and last (s0 and s1); decay (mu0,
             original only); p_mean and p_std (improved only); sigma_data, sigma_min, sigma_max;
             and those of `advpure.training.distances`.
-        teacher: None.
+        teacher: None, or an EDM denoiser or consistency model of the same noise range to start as.
     """
 
     metric_name = "denoising_error"
@@ -70,6 +71,7 @@ class ConsistencyTrainingTask(Task):
                 f"first {values['first']}", f"is above last {values['last']}", "lower it"
             )
         self.range = checked_range({name: values[name] for name in RANGE})
+        check_start(teacher, self.range, "edm", "consistency")
         self.held_out = validation_batch(dataset, 256)
         self.target: nn.Module | None = None
         self.begin_step(0, 1)
@@ -121,8 +123,10 @@ class ConsistencyTrainingTask(Task):
             other = network if self.target is None else self.target.train(network.training)
             if self.target is not None:
                 seed_dropout(self.target, generator)
+            other = with_labels(other, batch.labels)
             target = self._denoise(other, clean + s[:, None, None, None] * noise, s)
         generator.set_state(mask)
+        network = with_labels(network, batch.labels)
         online = self._denoise(network, clean + t[:, None, None, None] * noise, t)
         lost = self.distance(online, target)
         return lost / (t - s) if self.improved else lost
@@ -132,6 +136,7 @@ class ConsistencyTrainingTask(Task):
         clean = to_model(batch.images)
         noise = normal(clean.shape, generator).to(clean.device)
         levels = torch.full((len(clean),), _LEVEL, device=clean.device, dtype=torch.float32)
+        network = with_labels(network, batch.labels)
         return mean_squared(self._denoise(network, clean + _LEVEL * noise, levels), clean)
 
     def facts(self) -> dict[str, Any]:

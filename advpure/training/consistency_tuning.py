@@ -17,9 +17,9 @@ from advpure.base.validation import whole
 from advpure.core.denoisers import ConsistencyDenoiser
 from advpure.core.schedules import karras_grid
 from advpure.networks.weights import LoadedNetwork
-from advpure.training.consistency import noise_range
 from advpure.training.distances import SETTINGS, make_distance
 from advpure.training.levels import LEVELS, Levels
+from advpure.training.noise_ranges import noise_range
 from advpure.training.randomness import normal
 from advpure.training.tasks import Batch, Task, take, validation_batch
 

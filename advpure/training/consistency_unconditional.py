@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from advpure.base.errors import BadInput
-from advpure.models import model_path
-from advpure.networks.weights import LoadedNetwork, load_network, sha256
-from advpure.training.consistency import ConsistencyTask, noise_range
-from advpure.training.tasks import take
+from advpure.networks.weights import LoadedNetwork
+from advpure.training.consistency import ConsistencyTask
 
 
 class UnconditionalTask(ConsistencyTask):
@@ -28,8 +26,7 @@ class UnconditionalTask(ConsistencyTask):
 
     Args:
         dataset: Data set that is validated on.
-        settings: edm (the denoiser: a shipped name or a weights file), and those of
-            `ConsistencyTask`.
+        settings: Those of `ConsistencyTask`, of which edm is needed.
         teacher: The conditional consistency model to start from; the denoiser must have its noise
             range.
     """
@@ -38,31 +35,14 @@ class UnconditionalTask(ConsistencyTask):
         self, dataset: str, settings: Mapping[str, Any], teacher: LoadedNetwork | None = None
     ) -> None:
         """Check the settings, both networks, and read the validation images."""
-        rest = dict(settings)
-        self.name = str(take({"edm": rest.pop("edm", "")}, {"edm": ""})["edm"])
-        if not self.name:
+        if not settings.get("edm"):
             raise BadInput("edm", "is not given", "name a denoiser in the recipe's [loss]")
-        assert teacher is not None
-        path = self.name if self.name.endswith(".safetensors") else model_path(self.name)
-        self.sum = sha256(path)
-        super().__init__(dataset, rest, load_network(path))
-        started = noise_range(teacher, "consistency")
-        if started != self.range:
-            raise BadInput(
-                f"denoiser {self.name}",
-                f"has another noise range than the teacher, {started}",
-                "use the denoiser that it was distilled from",
-            )
+        super().__init__(dataset, settings, teacher)
 
     def taught(self, labels: Tensor, device: torch.device) -> nn.Module:
         """Return the teacher's network, with the mean of its tokens whatever the labels."""
         return self.teacher.to(device)
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts of a distilled model, and the denoiser."""
-        return {
-            **super().facts(),
-            "task": "consistency",
-            "denoiser": self.name,
-            "denoiser_sha256": self.sum,
-        }
+        """Return the facts of a distilled model."""
+        return {**super().facts(), "task": "consistency"}

@@ -20,6 +20,7 @@ from advpure.core.denoisers import EDMDenoiser, checked_range
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.labelled import with_labels
 from advpure.training.levels import LEVELS, Levels
+from advpure.training.noise_ranges import check_start
 from advpure.training.randomness import normal, uniform
 from advpure.training.tasks import Batch, Task, take, validation_batch
 
@@ -42,7 +43,7 @@ class EDMTask(Task):
         settings: sigma_data, sigma_min, sigma_max, p_mean, p_std, model units; sigmas or
             sigma_range (see `advpure.training.levels`, [0, 1] units) instead of the last two;
             label_dropout, the probability in [0, 1) that an image comes without its label.
-        teacher: None.
+        teacher: None, or an EDM denoiser of the same noise range to train on from.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class EDMTask(Task):
         chosen = {name: values.pop(name) for name in LEVELS}
         self.levels = Levels.of(chosen) if any(chosen.values()) else None
         self.range = checked_range(values)
+        check_start(teacher, self.range, "edm")
         self.held_out = validation_batch(dataset, 256)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:

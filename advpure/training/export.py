@@ -9,7 +9,7 @@ from torch import nn
 
 from advpure.base.storage import atomic_path
 from advpure.data import dataset_info
-from advpure.networks.weights import load_network, save_network
+from advpure.networks.weights import load_network, load_state, save_network
 from advpure.training.quality import Rate, measure_quality
 from advpure.training.recipe import Recipe
 
@@ -38,6 +38,7 @@ def export_network(
     facts: dict[str, Any],
     steps: int,
     curve: Curve,
+    base: str | None = None,
 ) -> tuple[Path, list[Rate]]:
     """Store a trained network as `NAME.safetensors` with a card `NAME.md` beside it.
 
@@ -51,6 +52,7 @@ def export_network(
         facts: What the task says users must know.
         steps: Steps done so far.
         curve: The validation curve.
+        base: The shipped network of which it repeats what was not trained.
 
     Returns:
         The path of the weights, and the measured quality.
@@ -69,22 +71,35 @@ def export_network(
 
     def store() -> None:
         save_network(
-            path, network, architecture=recipe.architecture, config=config, metadata=metadata
+            path,
+            network,
+            architecture=recipe.architecture,
+            config=config,
+            metadata=metadata,
+            base=base,
         )
 
     store()
+    stored = sum(value.numel() for value in load_state(path).values())
     rates = measure_quality(load_network(path).network, metadata)
     metadata["quality"] = [rate._asdict() for rate in rates]
     store()
     with atomic_path(path.with_suffix(".md")) as scratch:
-        scratch.write_text(_card(recipe, network, metadata, rates, curve))
+        kept = f"{stored:,} of them stored as float16, the others those of `{base}`"
+        where = "stored as float16" if base is None else kept
+        scratch.write_text(_card(recipe, network, metadata, rates, curve, where))
     return path, rates
 
 
 def _card(
-    recipe: Recipe, network: nn.Module, metadata: dict[str, Any], rates: list[Rate], curve: Curve
+    recipe: Recipe,
+    network: nn.Module,
+    metadata: dict[str, Any],
+    rates: list[Rate],
+    curve: Curve,
+    where: str,
 ) -> str:
-    """Write the model card."""
+    """Write the model card; `where` says where the parameters are."""
     count = sum(parameter.numel() for parameter in network.parameters())
     info = dataset_info(recipe.dataset)
     lines = [
@@ -93,7 +108,7 @@ def _card(
         f"{recipe.about}.",
         "",
         f"- Rebuild: `advpure train {recipe.name}` (seed {recipe.seed})",
-        f"- Network: {recipe.architecture}, {count:,} parameters, stored as float16",
+        f"- Network: {recipe.architecture}, {count:,} parameters, {where}",
         f"- Data: {info.description}; training split, {info.splits['train']:,} images",
         f"- Training: {_progress(metadata['steps'], recipe.steps)} of {recipe.batch}, "
         f"{metadata['images_seen']:,} images seen",

@@ -2,7 +2,8 @@
 
 A network with class tokens adds the token of an image's class to the embedding of the noise level.
 Without labels it uses the mean of its tokens. An unconditional network is made from it by putting
-that mean in the place of the table, as one learnable token, and training on.
+that mean in the place of the table, as one learnable token, and training on. The other way round, a
+network without classes gets a table of zeros, which changes nothing before it is trained.
 
 Source: [Li2024], appendix C.
 """
@@ -52,6 +53,18 @@ def with_labels(network: nn.Module, labels: Tensor) -> nn.Module:
     """
     table = next((value for name, value in network.named_parameters() if name.endswith(TOKENS)), ())
     return Labelled(network, labels) if len(table) > 1 else network
+
+
+def with_tokens(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a state without class tokens those of zero that a class-conditional network wants.
+
+    Example:
+        >>> import torch
+        >>> with_tokens({}, {"tokens.weight": torch.ones(2, 1)})["tokens.weight"].tolist()
+        [[0.0], [0.0]]
+    """
+    added = {TOKENS: wanted[TOKENS].new_zeros(wanted[TOKENS].shape)} if TOKENS in wanted else {}
+    return {**added, **state}
 
 
 def average_tokens(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def make_optimizer(
         make = functools.partial(make, momentum=recipe.momentum)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        rate = rate_of(name)
+        rate = rate_of(name) if recipe.trains(name) else 0.0
         parameter.requires_grad_(rate > 0)
         if rate > 0:
             factor = recipe.bias_rate if parameter.ndim < 2 else 1.0

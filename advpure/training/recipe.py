@@ -35,6 +35,8 @@ class Recipe:
         network: Settings of the architecture; a student changes its teacher's by them.
         loss: Settings of the task, see the modules of the tasks.
         teacher: Shipped model or weights file that the network starts as a copy of.
+        trained: Parts of the network that are trained, each a part of the dotted names of its
+            parameters, such as `modulate`; the others stay as they are. Empty for all.
         steps: Optimiser steps.
         batch: Images per step.
         seed: Decides initial weights, order, noise and augmentation.
@@ -75,6 +77,7 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     teacher: str | None = None
+    trained: tuple[str, ...] = ()
     optimizer: OptimizerName = "adam"
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     learning_rate: Annotated[float, Ge(1e-12), Le(1e4)] = 1e-3
@@ -106,6 +109,9 @@ class Recipe:
         if self.optimizer != "sgd" and self.momentum != defaults()["momentum"]:
             rule = f"means nothing to optimizer {self.optimizer}"
             raise BadInput(f"momentum {self.momentum:g}", rule, "leave it out, or use sgd")
+        if self.trained and self.teacher is None:
+            rule = "are parts of a network that is trained on, and there is no teacher"
+            raise BadInput(f"trained {', '.join(self.trained)}", rule, "leave it out, or name one")
         if self.reflect and not self.shift:
             raise BadInput("reflect", "means nothing without a shift", "leave it out, or shift")
         if self.optimizer == "sgd" and not self.momentum:
@@ -117,6 +123,10 @@ class Recipe:
                     f"{table} {shown(settings)}", "is no table", f"write [{table}] and its settings"
                 )
             check_plain(dict(settings), table)
+
+    def trains(self, parameter: str) -> bool:
+        """Tell whether a parameter is trained, by its name."""
+        return not self.trained or not set(self.trained).isdisjoint(parameter.split("."))
 
 
 def defaults() -> dict[str, Any]:

@@ -31,10 +31,11 @@ from advpure.core.denoisers import Denoiser, checked_range, network_inputs
 from advpure.core.schedules import karras_grid, nearest_node
 from advpure.networks.representation import PROJECTION, RepresentationNetwork
 from advpure.networks.weights import LoadedNetwork
-from advpure.training.consistency import RANGE, heun_step
+from advpure.training.consistency import heun_step
 from advpure.training.contrastive import info_nce
 from advpure.training.curricula import representation_nodes, sigmoid_decay
 from advpure.training.neighbours import Memory, neighbour_classes
+from advpure.training.noise_ranges import RANGE
 from advpure.training.precision import unwrapped
 from advpure.training.randomness import integers, normal
 from advpure.training.tasks import Batch, Task, take

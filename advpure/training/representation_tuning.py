@@ -30,8 +30,8 @@ from advpure.core.schedules import karras_grid
 from advpure.networks.representation import HEAD, PROJECTION, RepresentationNetwork
 from advpure.networks.weights import LoadedNetwork
 from advpure.training.classifier_smoothed import consistency_losses
-from advpure.training.consistency import RANGE
 from advpure.training.levels import LEVELS, Levels
+from advpure.training.noise_ranges import RANGE
 from advpure.training.randomness import normal
 from advpure.training.tasks import Batch, Task, right, take, validation_batch
 

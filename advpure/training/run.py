@@ -27,7 +27,7 @@ from advpure.networks.weights import (
 )
 from advpure.training.checkpoint import check_same_names
 from advpure.training.export import Curve, export_network
-from advpure.training.labelled import average_tokens
+from advpure.training.labelled import average_tokens, with_tokens
 from advpure.training.quality import Rate
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe, list_recipes, load_recipe
@@ -131,6 +131,7 @@ def train(
     if isinstance(network, ConvNet) and start is None:
         network.fit(data.pixels[:_FIT].float() / data.full_scale)
     taught_by = None if start is None else state_sha256(start.network)
+    base = _base(plan, start)
     trainer = Trainer(plan, task, network, data, folder, device, taught_by)
     if plan.autocast and not trainer.autocast:
         _note("this processor is slow in bfloat16, which the recipe names: float32 takes its place")
@@ -163,6 +164,7 @@ def train(
             facts={**task.facts(), **origin, **trainer.restarts()},
             steps=trainer.step,
             curve=Curve(task.metric_name, trainer.rows),
+            base=base,
         )
     return TrainResult(
         plan.name,
@@ -190,6 +192,13 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
         raise BadInput(
             f"shift {plan.shift}", f"is no less than the side of {info.shape}", "lower it"
         )
+    names = [name for name, _ in network.named_parameters()]
+    parts = {part for name in names for part in name.split(".")}
+    if not set(plan.trained) <= parts:
+        missing = next(part for part in plan.trained if part not in parts)
+        words = sorted(part for part in parts if not part.isdigit())
+        rule = f"is no part of the names of parameters of the {plan.architecture}"
+        raise BadInput(f"trained {missing!r}", rule, f"use {', '.join(words)}")
     channels = getattr(getattr(network, "config", None), "image_channels", info.shape[0])
     if channels != info.shape[0]:
         raise BadInput(
@@ -262,6 +271,17 @@ def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | No
     return teacher, origin
 
 
+def _base(plan: Recipe, start: LoadedNetwork | None) -> str | None:
+    """Return the shipped network that the weights need not repeat, where parts of it are trained.
+
+    One that stores its own base's tensors nowhere is none; its base then is.
+    """
+    if not plan.trained or start is None:
+        return None
+    name = start.metadata.get("base", {"name": plan.teacher})["name"]
+    return str(name) if name in list_models() else None
+
+
 def _weights_path(name: str) -> Path:
     """Return the file of a shipped name, or the file that is named."""
     given = Path(name)
@@ -287,6 +307,7 @@ def _network(plan: Recipe, teacher: LoadedNetwork | None) -> tuple[nn.Module, di
         state = carry_over(state, network)
     if plan.network.get("classes") == 1:
         state = average_tokens(state)
+    state = with_tokens(state, network.state_dict())
     check_same_names(state, network.state_dict(), f"teacher {plan.teacher}")
     network.load_state_dict(state)
     return network, config

@@ -308,7 +308,7 @@ NEEDS_TEACHER = {
     "joint",
 }
 """Tasks that start from a trained network."""
-MAY_HAVE_TEACHER = {"classifier-adversarial"}
+MAY_HAVE_TEACHER = {"classifier-adversarial", "edm", "consistency-training"}
 """Tasks that start from a trained network where the recipe names one."""
 DENOISES = {
     "edm",

@@ -311,7 +311,7 @@ class Trainer:
     ) -> None:
         """Refuse a checkpoint or weights that another recipe made."""
         own = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        recipe = {**defaults(), **recipe}
+        recipe = {**json.loads(json.dumps(defaults())), **recipe}
         changed = [name for name in own if name != "steps" and own[name] != recipe.get(name)]
         if changed:
             raise BadInput(

@@ -50,7 +50,7 @@ from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.core.tiling import check_rows, tiled
 from advpure.data import Images, dataset_info, load_images
 from advpure.loading import lineage, load_booster, load_judge
-from advpure.models import list_models
+from advpure.loading.weights import shipped
 from advpure.networks.joint import debias, realness
 from advpure.plots.figures import check_ending
 from advpure.runs.cost import Cost, peak_memory
@@ -333,8 +333,8 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
                 )
             return self.classifier
         info = dataset_info(self.dataset)
-        shipped = list_models(("classifier",))
-        listed = [info.classifier, *(n for n in shipped if n.startswith(f"{info.networks}-"))]
+        known = shipped("classifier")
+        listed = [info.classifier, *(n for n in known if n.startswith(f"{info.networks}-"))]
         return next((n for n in listed if n is not None and not own & _lineage(n)), None)
 
     def share(self, loaded: LoadedBoost, shard: Shard) -> LoadedBoost:
