@@ -236,6 +236,10 @@ OTHERS: list[tuple[str, list[str]]] = [
         "transport -n 2 --grid a.png --plot ./a.png",
         ["--grid a.png", "is the file of --plot", "another"],
     ),
+    (
+        "boost --dataset digits -n 2 --plot a.png --grid ./a.png",
+        ["--grid ./a.png", "is the file of --plot", "another"],
+    ),
     ("survival -n 2 --eot 3", ["eot 3", "means nothing to none", "leave it out"]),
     ("certify -n 2 --log a.csv", ["log a.csv", "is written with tabs, not as .csv", "a.tsv"]),
     ("certify -n 2 --log .", ["log '.'", "names no file", "write cm.tsv"]),

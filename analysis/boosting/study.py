@@ -52,7 +52,6 @@ from advpure.data import Images, dataset_info, load_images
 from advpure.loading import lineage, load_booster, load_judge
 from advpure.loading.weights import shipped
 from advpure.networks.joint import debias, realness
-from advpure.plots.figures import check_ending
 from advpure.runs.cost import Cost, peak_memory
 from advpure.runs.records import RecordStore, collect_context, source_digests
 from advpure.runs.schema import Schema
@@ -459,12 +458,6 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
         """Say why metrics are missing."""
         notes = [note for note in report.notes if not note.startswith("not measured, their")]
         return replace(report, notes=(*notes, *loaded.chosen.notes))
-
-    def check_pictures(self, plot: Path | None) -> None:
-        """Refuse pictures that cannot be drawn."""
-        super().check_pictures(plot)
-        if self.grid is not None:
-            check_ending(self.grid)
 
     def pictures(
         self, report: BoostReport, loaded: LoadedBoost, plot: Path | None

@@ -194,10 +194,15 @@ class Study(ABC, Generic[L, R]):
         """Refuse pictures that cannot be drawn, before anything is loaded.
 
         Raises:
-            BadInput: for a file of another ending, or settings of a picture that is not asked for.
+            BadInput: for a file of another ending, settings of a picture that is not asked for, or
+                one file for two pictures.
         """
-        if plot is not None:
-            check_ending(plot)
+        grid = getattr(self, "grid", None)
+        for picture in (plot, grid):
+            if picture is not None:
+                check_ending(picture)
+        if grid is not None and plot is not None and plot.resolve() == Path(grid).resolve():
+            raise BadInput(f"--grid {grid}", "is the file of --plot", "name another")
 
     def pictures(self, report: R, loaded: L, plot: Path | None) -> dict[str, Any]:
         """Draw what was asked for; return the files by the name that JSON has for them."""

@@ -30,7 +30,6 @@ from advpure.core.purifier import Purifier
 from advpure.core.randomness import RandomnessConfig, Scheme
 from advpure.data import Images, dataset_info
 from advpure.loading import describe
-from advpure.plots.figures import check_ending
 from advpure.purifiers import PURIFIERS
 from advpure.runs.cost import Cost, estimate
 from advpure.runs.records import RecordStore
@@ -237,7 +236,6 @@ class Transport(DefenseStudy[TransportReport]):
         """Refuse pictures that cannot be drawn, before anything is loaded."""
         super().check_pictures(plot)
         if self.grid is not None:
-            check_ending(self.grid)
             if self.kept == 0:
                 raise BadInput("--grid", "has no picture to draw", "keep some, --pictures 16")
             levels = read_sigmas(self.sigmas)
@@ -246,8 +244,6 @@ class Transport(DefenseStudy[TransportReport]):
                 known = ", ".join(f"{each:g}" for each in levels)
                 fix = f"levels with pictures: {known}"
                 raise BadInput(asked, "is not among the noise levels", fix)
-            if plot is not None and plot.resolve() == Path(self.grid).resolve():
-                raise BadInput(f"--grid {self.grid}", "is the file of --plot", "name another")
         elif self.grid_sigma is not None:
             asked = f"--grid-sigma {self.grid_sigma:g}"
             raise BadInput(asked, "means nothing without --grid", "add it")
