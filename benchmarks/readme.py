@@ -41,6 +41,7 @@ PAGES = tuple(
                 "certified-defenses",
                 "defenses",
                 "networks",
+                "robust-training",
                 "rrcm",
                 "speed",
                 "until",
@@ -221,6 +222,33 @@ def models() -> str:
     return "\n".join(lines)
 
 
+def robust() -> str:
+    """Tabulate the networks that were trained on attacked images or to tell generated ones."""
+    lines = [
+        "| network | n | accuracy | under PGD of 20 steps | test images taken for real "
+        "| generated images taken for real |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in list_models():
+        metadata = load_network(model_path(name)).metadata
+        if metadata["task"] != "joint" and "trained_eps" not in metadata:
+            continue
+        rates = {rate["what"]: rate for rate in metadata["quality"]}
+        attacked = next((what for what in rates if "under PGD" in what), "")
+        fakes = next((what for what in rates if what.startswith("images of ")), "")
+        threat = " ".join(attacked.split()[-2:])
+        cells = [
+            _quality(rates, "test accuracy"),
+            f"{threat}: {_quality(rates, attacked)}" if attacked else "",
+            _quality(rates, "test images more likely real"),
+            f"`{metadata['generator']}`: {_quality(rates, fakes)}" if fakes else "",
+        ]
+        counts = sorted({rate["n"] for rate in rates.values()}, reverse=True)
+        n = ", ".join(f"{count:,}" for count in counts)
+        lines.append(f"| `{name}` | {n} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _quality(rates: dict[str, dict[str, Any]], what: str) -> str:
     """Write the rate whose description begins so, per cent with its interval, or nothing."""
     for found, rate in rates.items():
@@ -297,6 +325,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
     "defenses": defenses,
     "models": models,
+    "robust": robust,
     "cost-of-certificates": cost_of_certificates,
     "benchmarks": benchmarks,
     "certificate-samples": certificate_samples,
