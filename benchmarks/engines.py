@@ -100,6 +100,7 @@ CASES = (
         eps=0.5,
         more=_L2,
     ),
+    Case(**_ROBUST, budget=2000, network="cifar10-robust-linf", dataset="cifar10", eps="8/255"),
 )
 _STEPS = {"steps": 497, "rel_stepsize": 0.02}
 RIVALS = (
