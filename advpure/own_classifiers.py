@@ -117,7 +117,7 @@ def own_classifier(
     if outputs != "logits":
         after = AsLogits(nn.Identity(), outputs, len(info.classes)).convert
     before = None if normalize is None else Normalize(normalize)
-    model = OwnModel(built, name, before=before, after=after)
+    model = OwnModel(built, name, before=before, after=after, module=code.module)
     model.training = False
     try:
         model.examine(info.shape, info.tile)

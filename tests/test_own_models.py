@@ -483,6 +483,38 @@ def test_options_are_the_parameters_of_the_code(mine: Path) -> None:
         load_purifier("mine.py:Purifier", "digits", strenght=0.5)
 
 
+def test_defaults_of_torch_that_code_sets_are_its_own(mine: Path) -> None:
+    (mine / "double.py").write_text(
+        textwrap.dedent("""
+        import torch
+        from torch import nn
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        class Halve(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.share = nn.Parameter(torch.tensor([0.5]))
+                torch.set_default_device("meta")
+            def forward(self, x):
+                assert torch.ones(1).dtype == self.share.dtype == torch.float64
+                assert torch.ones(1).device.type == "meta"
+                torch.set_grad_enabled(False)
+                with torch.enable_grad():
+                    return x * self.share
+        """)
+    )
+    for _ in range(2):
+        images, labels, ids = load_images("digits", n=2)
+        defense = load_defense("double.py:Halve", "digits", classifier="mine.py:classifier")
+        x = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(defense.bind(ids)(x).sum(), x)
+        assert gradient.any()
+        here = torch.ones(1)
+        assert (here.dtype, here.device.type) == (torch.float32, "cpu")
+        assert torch.is_grad_enabled()
+        assert torch.equal(load_classifier("digits")(images).argmax(1), labels)
+
+
 def test_edited_code_is_another_run(mine: Path) -> None:
     (mine / "helper.py").write_text("FACTOR = 0.5\n")
     (mine / "uses.py").write_text("import helper\ndef f(x): return x * helper.FACTOR\n")

@@ -101,7 +101,7 @@ def test_a_sweep_without_an_experiment_is_drawn_along_its_axis(tmp_path: Path) -
         (path,) = draw(index.folder, tmp_path / f"figure-{k}", [".svg"])
         assert path.name == f"figure-{k}-cr-compression-rate.svg"
         text = path.read_text()
-        assert ("<!-- True -->" if k == 0 else "<!-- uniform -->") in text
+        assert ("<!-- clip=True -->" if k == 0 else "<!-- uniform -->") in text
 
 
 @pytest.mark.parametrize(

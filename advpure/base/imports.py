@@ -183,6 +183,61 @@ def seeded(seed: int = 0, device: str | None = None) -> Iterator[None]:
         random.setstate(python)
 
 
+_DEFAULTS: dict[str, tuple[Any, Any]] = {}
+"""Default dtype and device of torch that code of a module has set, by the module's name."""
+
+
+@contextmanager
+def contained(module: str) -> Iterator[None]:
+    """Run code of a module under the defaults of torch that it has set itself, and no others'.
+
+    A default dtype or device that it sets holds in its own later calls and nowhere else; gradients
+    that it turns off or on for good are as before afterwards.
+
+    Args:
+        module: The module's name; nothing is remembered without one.
+
+    Example:
+        >>> import torch
+        >>> with contained("somebody"):
+        ...     torch.set_default_dtype(torch.float64)
+        >>> torch.ones(1).dtype
+        torch.float32
+        >>> with contained("somebody"):
+        ...     torch.ones(1).dtype
+        torch.float64
+    """
+    import torch
+
+    before, is_recording = _defaults(), torch.is_grad_enabled()
+    inside = _DEFAULTS.get(module, before)
+    _set_defaults(inside, before)
+    try:
+        yield
+    finally:
+        after = _defaults()
+        if after != inside and module:
+            _DEFAULTS[module] = after
+        _set_defaults(before, after)
+        if torch.is_grad_enabled() != is_recording:
+            torch.set_grad_enabled(is_recording)
+
+
+def _defaults() -> tuple[Any, Any]:
+    import torch
+
+    return torch.get_default_dtype(), torch.get_default_device()
+
+
+def _set_defaults(wanted: tuple[Any, Any], now: tuple[Any, Any]) -> None:
+    import torch
+
+    if wanted[0] != now[0]:
+        torch.set_default_dtype(wanted[0])
+    if wanted[1] != now[1]:
+        torch.set_default_device(None if wanted[1].type == "cpu" else wanted[1])
+
+
 def _from_file(place: str, subject: str) -> ModuleType:
     path = Path(place)
     if not path.is_file():
@@ -202,7 +257,7 @@ def _from_file(place: str, subject: str) -> ModuleType:
     _forget_helpers(path.parent)
     sys.path.insert(0, beside)
     try:
-        with seeded():
+        with seeded(), contained(name):
             # Compiled here: a cached file of bytes may be older than an edit of the same second.
             exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except BaseException as error:
@@ -260,7 +315,7 @@ def _file_sha256(path: Path) -> str:
 
 def _from_package(place: str, subject: str) -> ModuleType:
     try:
-        with seeded():
+        with seeded(), contained(place):
             return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{place}.".startswith(f"{error.name}."):
