@@ -148,7 +148,7 @@ class OwnModel(nn.Module):
         with torch.no_grad(), torch.inference_mode(False), seeded():
             start = _states()
             try:
-                first = unspoilt(lambda x: self._plain(x, keys))(images)
+                first = unspoilt(lambda x: self._plain(x, keys))(images).detach()
             except BadInput:
                 if tile is None:
                     raise

@@ -173,6 +173,8 @@ def policy_words(settings: Mapping[str, Any]) -> str:
         'fresh: mean over 10 decisions'
         >>> policy_words({"decisions": {"randomness": "fixed"}, "randomness": {"seed": 3}})
         'fixed: seed 3'
+        >>> policy_words({"decisions": {"randomness": "fixed"}, "is_random": False})
+        'draws nothing'
     """
     decisions, seed = settings.get("decisions"), (settings.get("randomness") or {}).get("seed")
     if decisions is None:

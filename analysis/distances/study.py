@@ -106,6 +106,7 @@ class Distances(DefenseStudy[DistancesReport]):
         with_classifier = bool(attacks) or self.has_classifier
         model = self.load_model(self.xi) if with_classifier else self.load_purifier(self.xi)
         classifier = model.classifier if isinstance(model, Defense) else None
+        purifier = model.purifier if isinstance(model, Defense) else model
         if isinstance(model, Defense):
             described = describe(model)
         else:
@@ -135,6 +136,7 @@ class Distances(DefenseStudy[DistancesReport]):
                 "clip": self.clip,
                 **chosen.identity,
                 "missing": list(chosen.missing),
+                "is_random": purifier.is_random,
                 "randomness": {"seed": self.seed, "scheme": self.scheme},
             },
             context=self.context(model, described, measure_trajectory, *attacks),
@@ -222,7 +224,6 @@ class Distances(DefenseStudy[DistancesReport]):
         report = replace(
             report,
             notes=(*report.notes_beside_missing(), *loaded.chosen.notes),
-            is_random=loaded.purifier.chain.is_random,
         )
         if self.against is None:
             return report
