@@ -224,6 +224,25 @@ def test_recorded_code_is_verified_when_it_is_trusted(mine: Path) -> None:
     assert run(["verify", "a", "--trust"]) == 1
 
 
+def test_verbs_that_read_records_never_run_the_code_that_these_name(mine: Path) -> None:
+    parts = "-d mine.py:Purifier --classifier mine.py:classifier --dataset images.npz"
+    for shard in ("1", "2"):
+        line = f"attack {parts} --eps 0.2 --steps 1 --step-size 0.2 -n 4 --fix-random -q"
+        assert run(f"{line} --shard {shard}/2 --out part{shard}".split()) == 0
+    (mine / "mine.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    for line, code in {
+        "merge part1 part2 --to whole": 0,
+        "plot whole --to whole.png": 0,
+        "report whole part1 --to whole.html": 0,
+        "report whole part1 --as leaderboard --to board.html": 0,
+        "export whole --to whole.csv": 0,
+        "audit whole -q": 1,
+        "verify whole": 2,
+    }.items():
+        assert run(line.split()) == code, line
+        assert not (mine / "ran").exists(), line
+
+
 def test_objects_that_hold_other_values_are_other_runs() -> None:
     def scaled(by: float) -> Any:
         return lambda x: x * by

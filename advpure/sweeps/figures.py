@@ -135,10 +135,14 @@ def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
         there = [(k, scale * value) for k, value in printed if value is not None]
         if there:
             hollow[name] = Points(x=[value for _, value in there], y=[k for k, _ in there])
-    rows = [", ".join(map(str, row)) or drawn.name for row in table.rows]
+    keys = list(table.keys)
+    shown = [keys.index(key) for key in _varied(table) or keys]
+    rows = [", ".join(str(row[k]) for k in shown) or drawn.name for row in table.rows]
     units = {drawn.axis(name) for name in columns}
     label = units.pop() if len(units) == 1 else ("%" if drawn.scale(columns[0]) == 100 else "value")
-    words = Words(x=label, y=", ".join(table.keys), title=drawn.title, caption=caption(drawn))
+    words = Words(
+        x=label, y=", ".join(keys[k] for k in shown), title=drawn.title, caption=caption(drawn)
+    )
     return dots(_kept(measured), rows, path, words, hollow=hollow)
 
 
