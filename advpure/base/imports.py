@@ -183,16 +183,16 @@ def seeded(seed: int = 0, device: str | None = None) -> Iterator[None]:
         random.setstate(python)
 
 
-_DEFAULTS: dict[str, tuple[Any, Any]] = {}
-"""Default dtype and device of torch that code of a module has set, by the module's name."""
+_DTYPES: dict[str, Any] = {}
+"""Default dtype of torch that code of a module has set, by the module's name."""
 
 
 @contextmanager
 def contained(module: str) -> Iterator[None]:
-    """Run code of a module under the defaults of torch that it has set itself, and no others'.
+    """Run code of a module under the default dtype of torch that it has set itself.
 
-    A default dtype or device that it sets holds in its own later calls and nowhere else; gradients
-    that it turns off or on for good are as before afterwards.
+    That holds in its own later calls and nowhere else. A default device that it sets, and gradients
+    that it turns off or on for good, are as before afterwards.
 
     Args:
         module: The module's name; nothing is remembered without one.
@@ -209,33 +209,21 @@ def contained(module: str) -> Iterator[None]:
     """
     import torch
 
-    before, is_recording = _defaults(), torch.is_grad_enabled()
-    inside = _DEFAULTS.get(module, before)
-    _set_defaults(inside, before)
+    before, device = torch.get_default_dtype(), torch.get_default_device()
+    is_recording = torch.is_grad_enabled()
+    inside = _DTYPES.get(module, before)
+    torch.set_default_dtype(inside)
     try:
         yield
     finally:
-        after = _defaults()
+        after = torch.get_default_dtype()
         if after != inside and module:
-            _DEFAULTS[module] = after
-        _set_defaults(before, after)
+            _DTYPES[module] = after
+        torch.set_default_dtype(before)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
         if torch.is_grad_enabled() != is_recording:
             torch.set_grad_enabled(is_recording)
-
-
-def _defaults() -> tuple[Any, Any]:
-    import torch
-
-    return torch.get_default_dtype(), torch.get_default_device()
-
-
-def _set_defaults(wanted: tuple[Any, Any], now: tuple[Any, Any]) -> None:
-    import torch
-
-    if wanted[0] != now[0]:
-        torch.set_default_dtype(wanted[0])
-    if wanted[1] != now[1]:
-        torch.set_default_device(None if wanted[1].type == "cpu" else wanted[1])
 
 
 def _from_file(place: str, subject: str) -> ModuleType:

@@ -44,7 +44,7 @@ class OwnModel(nn.Module):
         name: What it is called in messages.
         before: What images pass first, such as a normalisation.
         after: Turns its answer, with the images, into logits.
-        module: Name of the module of its code, whose defaults of torch it is called under.
+        module: Name of the module of its code, whose default dtype of torch it is called under.
 
     Attributes:
         draws: Where its randomness comes from.

@@ -78,7 +78,7 @@ def open_place(name: str) -> Dataset:
     """
     path = Path(name)
     if path.is_dir():
-        return _folder(name, str(path.resolve()))
+        return _folder(name, str(path.resolve()), _changed(path))
     try:
         there = path.stat()
     except (OSError, ValueError):
@@ -397,9 +397,15 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES and not path.name.startswith(".")
 
 
+def _changed(folder: Path) -> int:
+    """Return when a folder, one within it or its table of labels was changed last, nanoseconds."""
+    inner = [each for each in folder.iterdir() if each.is_dir() or each.name.startswith("labels.")]
+    return max(each.stat().st_mtime_ns for each in (folder, *inner))
+
+
 @lru_cache(maxsize=4)
-def _folder(name: str, place: str) -> Dataset:
-    """List a folder of pictures."""
+def _folder(name: str, place: str, changed: int) -> Dataset:
+    """List a folder of pictures; it is listed again when a picture came, went or was renamed."""
     folder = Path(place)
     listed, names = _listed(folder, name)
     digest = hashlib.sha256()
