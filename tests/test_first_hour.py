@@ -157,6 +157,8 @@ def test_one_default_strength_for_all_verbs() -> None:
     assert Compression(**digits).strengths == (own,)
     assert Snr(**digits).strength == Steps(**digits).strength == own
     assert Timesteps(**digits).cr_eps == own
+    assert Distances(**digits).perturb == "uniform:0.15"
+    assert Distances(dataset="cifar10").perturb == "uniform:8/255"
     assert Compression(dataset="cifar10").strengths == (8 / 255,)
     assert Compression(dataset="digits", eps="8/255").strengths == (8 / 255,)
 
