@@ -4,6 +4,7 @@ They take images in [0, 1], after the normalisation that ``normalize`` names; no
 One whose accuracy on the images is that of chance is refused where no normalisation was named.
 """
 
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -117,7 +118,7 @@ def own_classifier(
     if outputs != "logits":
         after = AsLogits(nn.Identity(), outputs, len(info.classes)).convert
     before = None if normalize is None else Normalize(normalize)
-    model = OwnModel(built, name, before=before, after=after)
+    model = OwnModel(built, name, before=before, after=after, module=code.module)
     model.training = False
     try:
         model.examine(info.shape, info.tile)
@@ -178,7 +179,9 @@ def exported_classifier(path: Path) -> nn.Module | None:
         return None
     try:
         if is_script:
-            script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated")
+                script: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return script
         return torch.export.load(str(path)).module()
     except Exception as error:

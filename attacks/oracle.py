@@ -77,7 +77,7 @@ def check_batch(
         model: The model under attack; ids that it is bound to are the default ids.
         images: [B, C, H, W], floating point in [0, 1], B >= 1.
         labels: [B], class indices.
-        ids: Data-set indices [B]; None means those of the model, else 0 .. B-1.
+        ids: Data-set indices [B], each once; None means those of the model, else 0 .. B-1.
         settings: Threat model and randomness. Under fresh randomness a plain callable need not
             give equal answers to equal calls.
         xi: Under which configuration a model with `at` is asked; None for its own.
@@ -100,6 +100,10 @@ def check_batch(
     if ids is None:
         ids = getattr(model, "ids", None)
     listed = list(range(len(images))) if ids is None else check_ids(ids, len(images))
+    if len(set(listed)) < len(listed):
+        twice = next(i for i in listed if listed.count(i) > 1)
+        rule = "stands for two rows, which would share all noise, a random start too"
+        raise BadInput(f"id {twice}", rule, "give each row an id of its own")
     with torch.inference_mode(False):
         batch = Batch(
             images.detach().clamp(0.0, 1.0),

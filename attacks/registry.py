@@ -1,9 +1,11 @@
 """The attacks by name. A new attack is one file and one line here."""
 
+import difflib
+import importlib.util
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
-from advpure.attacks.engines.contract import engine, is_engine
+from advpure.attacks.engines.contract import LIBRARIES, engine, is_engine
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.settings import AttackSettings
 from advpure.base.errors import BadInput
@@ -42,8 +44,24 @@ def find(name: str) -> Callable[..., AttackResult]:
     Example:
         >>> find("PGD_EOT").__name__
         'pgd_eot'
+        >>> find("autoattak:standard")
+        Traceback (most recent call last):
+        ...
+        advpure.BadInput: attack autoattak:standard names no module, there is no autoattak; \
+did you mean autoattack:standard?
     """
+    if ATTACKS.takes(name) and isinstance(name, str) and not is_engine(name):
+        _refuse_misspelt(name)
     return engine(name) if is_engine(name) else ATTACKS.get(_spelt(name))
+
+
+def _refuse_misspelt(name: str) -> None:
+    """Refuse what is nearly the name of a library and no module."""
+    place, _, rest = name.partition(":")
+    near = difflib.get_close_matches(place.lower(), LIBRARIES, n=1)
+    if near and "." not in place and importlib.util.find_spec(place) is None:
+        rule = f"names no module, there is no {place}"
+        raise BadInput(f"attack {name}", rule, f"did you mean {near[0]}:{rest}?")
 
 
 def attack_digest(name: str) -> str | None:

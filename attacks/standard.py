@@ -43,6 +43,7 @@ from advpure.attacks.outcome import AttackResult, Contest, Tally, conclude, star
 from advpure.attacks.projected import first_iterates
 from advpure.attacks.settings import SELECTION, AttackSettings, Count, Passes, resolve
 from advpure.attacks.square import SquareSettings, search
+from advpure.base.display import counted
 from advpure.base.errors import BadInput
 from advpure.core.given import takes_pairs
 from advpure.core.gradients import GradientMode
@@ -89,15 +90,16 @@ class Plan(NamedTuple):
     @property
     def text(self) -> str:
         """What is run, in words."""
-        parts = [f"APGD {self.first} steps"]
+        parts = [f"APGD {counted(self.first, 'step')}"]
         if self.passes:
-            parts = [f"momentum {self.first} steps of {self.passes} passes"]
+            each = "passes" if self.passes > 1 else "pass"
+            parts = [f"momentum {counted(self.first, 'step')} of {self.passes} {each}"]
         if self.targets:
-            parts.append(f"{self.targets} targets")
+            parts.append(counted(self.targets, "target"))
         if self.restarts:
-            parts.append(f"{self.restarts} restart{'s' if self.restarts > 1 else ''}")
+            parts.append(counted(self.restarts, "restart"))
         if self.targets:
-            parts[-1] += f" of {self.steps} steps"
+            parts[-1] += f" of {counted(self.steps, 'step')}"
         parts.append(f"Square {self.queries} queries" if self.queries else "no Square")
         return ", ".join(parts)
 

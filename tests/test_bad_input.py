@@ -28,6 +28,10 @@ Refused = Callable[..., str]
 
 ATTACK: list[tuple[str, list[str]]] = [
     ("--defense ddmp", ["defense 'ddmp'", "is not known", "did you mean ddpm"]),
+    ("-d whole.pt", ["defense 'whole.pt' is a file", "file.py:make, code that makes it"]),
+    ("-d mine.py", ["defense 'mine.py' is a file, and no name; write mine.py:NAME, code"]),
+    ("--attack autoattak:standard", ["did you mean autoattack:standard?"]),
+    ("--policy eot:1", ["is the mean of one"]),
     ("--defense zzz", ["defense 'zzz'", "is not known", "known: none, ddpm"]),
     ("--eps 8", ["epsilon 8", "ambiguous", "8/255", "8.0"]),
     ("--eps 1e-9", ["epsilon 1e-09", "below 1.2e-07, the spacing of float32", "float64"]),

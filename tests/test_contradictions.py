@@ -162,6 +162,11 @@ def _calls() -> list[tuple[Callable[[], Any], str]]:
         (lambda: advpure.load_images((images.to_sparse(), labels)), "no plain array of numbers"),
         (lambda: advpure.load_images(([[1, 2], [3]], labels)), "no plain array of numbers"),
         (lambda: advpure.Policy("majority", 1), "a vote of one"),
+        (lambda: advpure.Policy("eot", 1), "the mean of one"),
+        (
+            lambda: attacks.pgd(defense, images, labels, eps=0.1, ids=[3, 3]),
+            "id 3 stands for two rows",
+        ),
         (lambda: advpure.Policy("single", 1, reverse_only=True), "means nothing to single"),
         (lambda: certification.compare(same, same, [0.0]), "is compared with itself"),
         (lambda: certification.compare(same, _certified(), []), "list of radii is empty"),

@@ -60,6 +60,20 @@ def test_the_run_and_its_headline_say_what_is_run(tmp_path: Path) -> None:
     assert "EOT 15" in attack_text({"attack": {"name": "pgd-eot", **vars(fresh)}})
 
 
+def test_a_defense_without_noise_has_the_plan_that_is_run(tmp_path: Path) -> None:
+    study = Robustness(dataset="digits", n=2, defense="none", budget=31)  # fresh, by default
+    text = study.run(out=tmp_path / "a").display().headline
+    assert "31 evaluations an image: APGD 20 steps, no Square), no randomness:" in text
+    with pytest.raises(BadInput, match="pays for no step under fresh randomness"):
+        Robustness(dataset="digits", n=2, defense="cm", budget=31).load()
+    timed = Robustness(dataset="digits", n=2, defense="none", budget="9s").load().settings
+    assert "then 2000 evaluations an image: APGD 99 steps, 9 targets" in attack_text(timed)
+
+
+def test_an_attack_by_decisions_alone_has_no_loss() -> None:
+    assert attack_text(_settings(attack="rays")) == "rays (1000 queries)"
+
+
 def test_the_papers_protocol_is_pgd_40_and_labelled(tmp_path: Path) -> None:
     paper = _settings(protocol="paper")
     plain = _settings(attack="pgd")

@@ -14,6 +14,7 @@ from test_prediction import simulated
 from advpure.analysis.certification.study import GOES_ON
 from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.compression.study import Compression
+from advpure.analysis.distances.study import Distances
 from advpure.analysis.gradient_noise.result import GradientResult, ImageGradients, image_gradients
 from advpure.analysis.prediction.report import PredictionReport, make_report
 from advpure.analysis.robustness.study import Robustness
@@ -29,6 +30,7 @@ from advpure.cli import output, run
 from advpure.core.meter import metered
 from advpure.plots.charts import Points, Words, lines
 from advpure.plots.figures import draw_histogram, new_figure
+from advpure.runs.records import RecordStore
 from advpure.statistics.zero_inflated import fit_zero_inflated
 from advpure.sweeps.experiment import load_experiment
 
@@ -155,6 +157,8 @@ def test_one_default_strength_for_all_verbs() -> None:
     assert Compression(**digits).strengths == (own,)
     assert Snr(**digits).strength == Steps(**digits).strength == own
     assert Timesteps(**digits).cr_eps == own
+    assert Distances(**digits).perturb == "uniform:0.15"
+    assert Distances(dataset="cifar10").perturb == "uniform:8/255"
     assert Compression(dataset="cifar10").strengths == (8 / 255,)
     assert Compression(dataset="digits", eps="8/255").strengths == (8 / 255,)
 
@@ -272,6 +276,14 @@ def test_headlines_name_strength_steps_step_size_loss_and_randomness(tmp_path: P
         for words in ("sigma=0.25" if verb == "attack" else "onestep-edm", "2 steps of", "loss ce"):
             assert words in line
         assert "fixed randomness (seed 0)" in line
+
+
+def test_a_report_from_records_knows_that_nothing_was_drawn(tmp_path: Path) -> None:
+    for kind in (Compression, Distances):
+        given: dict[str, Any] = {"metrics": "ssim"} if kind is Distances else {"perturbations": 1}
+        kind(dataset="digits", n=2, defense="none", **given).run(out=tmp_path / kind.verb)
+        with RecordStore.read(tmp_path / kind.verb) as store:
+            assert "no randomness" in kind.report(store).display().headline
 
 
 def test_progress_advances_within_an_image() -> None:

@@ -1,6 +1,7 @@
 """Images of users: every form gives the same images, and what cannot be decided is refused."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,21 @@ def test_pictures_of_two_sizes_are_refused() -> None:
     name = store("folder")
     Image.fromarray(PIXELS[0, 0]).resize((5, 5)).convert("RGB").save("pictures/class-2/9.png")
     with pytest.raises(BadInput, match=r"has 5x5 pixels, others 10x8; resize"):
+        load_images(name)
+
+
+def test_class_folders_that_are_numbers_of_other_classes_are_noted() -> None:
+    name = store("folder")
+    (Path(name) / ".cache").mkdir()  # of a file manager, and no class
+    assert load_images(name).labels.tolist() == LABELS.tolist()
+    for old, new in (("class-0", "2"), ("class-1", "7"), ("class-2", "10")):
+        (Path(name) / old).rename(Path(name) / new)
+    with pytest.warns(UserWarning, match=r"in the order of their names: 10 is class 0; .*labels"):
+        assert load_images(name).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for old, new in (("2", "1"), ("7", "2"), ("10", "0")):
+        (Path(name) / old).rename(Path(name) / new)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         load_images(name)
 
 

@@ -224,6 +224,25 @@ def test_recorded_code_is_verified_when_it_is_trusted(mine: Path) -> None:
     assert run(["verify", "a", "--trust"]) == 1
 
 
+def test_verbs_that_read_records_never_run_the_code_that_these_name(mine: Path) -> None:
+    parts = "-d mine.py:Purifier --classifier mine.py:classifier --dataset images.npz"
+    for shard in ("1", "2"):
+        line = f"attack {parts} --eps 0.2 --steps 1 --step-size 0.2 -n 4 --fix-random -q"
+        assert run(f"{line} --shard {shard}/2 --out part{shard}".split()) == 0
+    (mine / "mine.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    for line, code in {
+        "merge part1 part2 --to whole": 0,
+        "plot whole --to whole.png": 0,
+        "report whole part1 --to whole.html": 0,
+        "report whole part1 --as leaderboard --to board.html": 0,
+        "export whole --to whole.csv": 0,
+        "audit whole -q": 1,
+        "verify whole": 2,
+    }.items():
+        assert run(line.split()) == code, line
+        assert not (mine / "ran").exists(), line
+
+
 def test_objects_that_hold_other_values_are_other_runs() -> None:
     def scaled(by: float) -> Any:
         return lambda x: x * by
@@ -481,6 +500,37 @@ def test_options_are_the_parameters_of_the_code(mine: Path) -> None:
     assert purifier.settings["strength"] == 0.25
     with pytest.raises(BadInput, match="did you mean strength"):
         load_purifier("mine.py:Purifier", "digits", strenght=0.5)
+
+
+def test_defaults_of_torch_that_code_sets_are_its_own(mine: Path) -> None:
+    (mine / "double.py").write_text(
+        textwrap.dedent("""
+        import torch
+        from torch import nn
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        class Halve(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.share = nn.Parameter(torch.tensor([0.5]))
+            def forward(self, x):
+                assert torch.ones(1).dtype == self.share.dtype == torch.float64
+                torch.set_default_device("meta")
+                torch.set_grad_enabled(False)
+                with torch.enable_grad():
+                    return x * self.share
+        """)
+    )
+    for _ in range(2):
+        images, labels, ids = load_images("digits", n=2)
+        defense = load_defense("double.py:Halve", "digits", classifier="mine.py:classifier")
+        x = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(defense.bind(ids)(x).sum(), x)
+        assert gradient.any()
+        here = torch.ones(1)
+        assert (here.dtype, here.device.type) == (torch.float32, "cpu")
+        assert torch.is_grad_enabled()
+        assert torch.equal(load_classifier("digits")(images).argmax(1), labels)
 
 
 def test_edited_code_is_another_run(mine: Path) -> None:

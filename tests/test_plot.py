@@ -93,7 +93,8 @@ def test_runs_are_drawn_from_their_records(
 def test_a_sweep_without_an_experiment_is_drawn_along_its_axis(tmp_path: Path) -> None:
     base = {"dataset": "digits", "n": 2, "defense": "none", "perturbations": 2}
     ordered = {"verb": "cr", "base": base, "grid": {"eps": [0.1, 0.2, 0.3], "clip": [True, False]}}
-    named = {"verb": "cr", "base": base, "grid": {"distribution": ["uniform", "sign"]}}
+    axes = {"distribution": ["uniform", "sign"], "perturbations": [2]}  # a constant names nothing
+    named = {"verb": "cr", "base": base, "grid": axes}
     for k, law in enumerate((ordered, named)):
         session = Session(root=tmp_path, jobs=1)
         index, points = prepare_sweep(parse_sweep(law, name=f"law-{k}", where="a test"), session)
@@ -101,7 +102,9 @@ def test_a_sweep_without_an_experiment_is_drawn_along_its_axis(tmp_path: Path) -
         (path,) = draw(index.folder, tmp_path / f"figure-{k}", [".svg"])
         assert path.name == f"figure-{k}-cr-compression-rate.svg"
         text = path.read_text()
-        assert ("<!-- True -->" if k == 0 else "<!-- uniform -->") in text
+        assert ("<!-- clip=True -->" if k == 0 else "<!-- uniform -->") in text
+        for words in ("none", "seeds 0"):  # of the runs, where settings are by default
+            assert words in text
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import html
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -89,6 +91,41 @@ def test_a_run_that_was_stopped_goes_on_and_gives_the_same(verb: str, tmp_path: 
     assert ALREADY_COMPLETE in complete.notes
     assert ALREADY_COMPLETE not in again.notes
     assert values(complete) == values(whole)
+
+
+EDM = "onestep-edm sigma=0.25"
+TOLD: dict[str, tuple[str, ...]] = {
+    "attack": ("cm sigma=0.25", "2 steps of 0.005", "loss ce", "fresh randomness (seed 0, 2 dec"),
+    "survival": (EDM, "2 steps of 0.01", "loss ce", "fixed randomness (seed 0)"),
+    "predict": ("onestep-ddpm t=60", "2 steps of 0.005", "loss ce", "seed 0"),
+    "randomness": (EDM, "2 steps of 0.005", "loss ce", "base seeds 0, 1"),
+    "timesteps": ("2 steps of 0.005", "loss ce", "seed 0"),
+    "cr": (EDM, "seeds 0, 1"),
+    "distances": (EDM, "seed 0"),
+    "certify": ("cm", "seed 0"),
+    "snr": (EDM, "seeds from 0"),
+    "transport": ("cm", "seed 0"),
+    "steps": ("t=2", "seed 0"),
+    "gradients": (EDM, "loss ce", "seeds from 0"),
+}
+"""What headline and figure of a run say of strength, attack and randomness."""
+IN_TABLE = {"predict"}
+"""Studies of several purifiers, whose strengths stand in the table."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", TOLD)
+def test_headline_and_figure_name_strength_attack_and_randomness(verb: str, tmp_path: Path) -> None:
+    report = finished(verb, tmp_path / "run")
+    with RecordStore.read(tmp_path / "run") as store:
+        STUDIES.get(verb).draw(store, tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text()
+    # What matplotlib draws is also a comment, a line of the text each.
+    lines = " ".join(re.findall(r"<!-- (.*?) -->", drawn, re.DOTALL))
+    told = report.table() if verb in IN_TABLE else report.display().headline
+    for words in TOLD[verb]:
+        assert words in told
+        assert words in " ".join(html.unescape(lines).split())
 
 
 UNSHARED = {"predict", "field", "two-point", "check-grad", "audit"}

@@ -32,6 +32,16 @@ class Display(NamedTuple):
     parts: Sequence[Table | str] = ()
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words.
+
+    Example:
+        >>> counted(1, "step"), counted(20, "step")
+        ('1 step', '20 steps')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def rich_table(table: Table) -> Any:
     """Return a table as rich prints it: numbers stand right, the first column left."""
     from rich.table import Table as RichTable

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from advpure.base.errors import BadInput
-from advpure.base.imports import Code, explain, seeded
+from advpure.base.imports import Code, contained, explain, seeded
 
 KEYED = ("ids", "randomness")
 """Names of the arguments, after the images, of a function whose randomness is keyed."""
@@ -74,7 +74,7 @@ class Factory:
             pairs = " ".join(f"-o {name}=VALUE" for name in missing)
             raise BadInput(self.code.name, rule, f"give {pairs}, or defaults in the code")
         try:
-            with seeded():
+            with seeded(), contained(self.code.module):
                 return value(**filled)
         except BadInput:
             raise

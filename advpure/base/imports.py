@@ -183,6 +183,49 @@ def seeded(seed: int = 0, device: str | None = None) -> Iterator[None]:
         random.setstate(python)
 
 
+_DTYPES: dict[str, Any] = {}
+"""Default dtype of torch that code of a module has set, by the module's name."""
+
+
+@contextmanager
+def contained(module: str) -> Iterator[None]:
+    """Run code of a module under the default dtype of torch that it has set itself.
+
+    That holds in its own later calls and nowhere else. A default device that it sets, and gradients
+    that it turns off or on for good, are as before afterwards.
+
+    Args:
+        module: The module's name; nothing is remembered without one.
+
+    Example:
+        >>> import torch
+        >>> with contained("somebody"):
+        ...     torch.set_default_dtype(torch.float64)
+        >>> torch.ones(1).dtype
+        torch.float32
+        >>> with contained("somebody"):
+        ...     torch.ones(1).dtype
+        torch.float64
+    """
+    import torch
+
+    before, device = torch.get_default_dtype(), torch.get_default_device()
+    is_recording = torch.is_grad_enabled()
+    inside = _DTYPES.get(module, before)
+    torch.set_default_dtype(inside)
+    try:
+        yield
+    finally:
+        after = torch.get_default_dtype()
+        if after != inside and module:
+            _DTYPES[module] = after
+        torch.set_default_dtype(before)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if torch.is_grad_enabled() != is_recording:
+            torch.set_grad_enabled(is_recording)
+
+
 def _from_file(place: str, subject: str) -> ModuleType:
     path = Path(place)
     if not path.is_file():
@@ -202,7 +245,7 @@ def _from_file(place: str, subject: str) -> ModuleType:
     _forget_helpers(path.parent)
     sys.path.insert(0, beside)
     try:
-        with seeded():
+        with seeded(), contained(name):
             # Compiled here: a cached file of bytes may be older than an edit of the same second.
             exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except BaseException as error:
@@ -260,7 +303,7 @@ def _file_sha256(path: Path) -> str:
 
 def _from_package(place: str, subject: str) -> ModuleType:
     try:
-        with seeded():
+        with seeded(), contained(place):
             return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{place}.".startswith(f"{error.name}."):

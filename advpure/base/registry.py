@@ -10,6 +10,7 @@ objects.
 
 import difflib
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from advpure.base.imports import Code
 
 T = TypeVar("T")
+_FILE = re.compile(r"\.(py|pt|pth|pt2|ckpt|safetensors|onnx|pkl)$")
+"""How files end that hold code or weights, but are no name of a model."""
 
 
 @dataclass(frozen=True)
@@ -222,4 +225,8 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(str(name).lower(), lowered, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(lowered[match] for match in near)}? " if near else ""
         known = ", ".join(self._entries) or "none"
+        if self.adapt is not None and (ending := _FILE.search(str(name))) is not None:
+            way = f"write {shown(name)[1:-1]}:NAME" if ending[0] == ".py" else "write file.py:make"
+            rule = "is a file, and no name"
+            raise BadInput(f"{self.kind} {shown(name)}", rule, f"{way}, code that makes it")
         raise BadInput(f"{self.kind} {shown(name)}", "is not known", f"{hint}known: {known}")

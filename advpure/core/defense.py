@@ -53,6 +53,9 @@ class Policy:
         if self.kind == "majority" and self.draws == 1:
             rule = "is a vote of one, which hides logits and decides as without a vote"
             raise BadInput("policy majority:1", rule, "use single, or majority:3")
+        if self.kind == "eot" and self.draws == 1:
+            rule = "is the mean of one, which decides as without a mean"
+            raise BadInput("policy eot:1", rule, "use single, or eot:10")
 
     @classmethod
     def parse(cls, text: str) -> "Policy":

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import keyed_arguments
-from advpure.base.imports import explain, seeded
+from advpure.base.imports import contained, explain, seeded
 from advpure.core.chain import Noise, RowKeys, Step
 from advpure.core.precision import Precision, computed_in
 from advpure.core.randomness import RandomnessConfig, row_seed
@@ -44,6 +44,7 @@ class OwnModel(nn.Module):
         name: What it is called in messages.
         before: What images pass first, such as a normalisation.
         after: Turns its answer, with the images, into logits.
+        module: Name of the module of its code, whose default dtype of torch it is called under.
 
     Attributes:
         draws: Where its randomness comes from.
@@ -60,12 +61,14 @@ class OwnModel(nn.Module):
         *,
         before: nn.Module | None = None,
         after: Callable[[Tensor, Tensor], Tensor] | None = None,
+        module: str = "",
     ) -> None:
         """Wrap the callable; nothing is called."""
         super().__init__()
         refuse_unmade(function, name)
         self.function: Any = function
         self.name, self.before, self.after = name, before, after
+        self.module = module
         self.takes_keys = keyed_arguments(function)
         self.draws: Draws = "keyed" if self.takes_keys else "none"
         self.answers: Literal["images", "classes"] = "images"
@@ -145,7 +148,7 @@ class OwnModel(nn.Module):
         with torch.no_grad(), torch.inference_mode(False), seeded():
             start = _states()
             try:
-                first = unspoilt(lambda x: self._plain(x, keys))(images)
+                first = unspoilt(lambda x: self._plain(x, keys))(images).detach()
             except BadInput:
                 if tile is None:
                     raise
@@ -282,7 +285,8 @@ class OwnModel(nn.Module):
         return answer if self.after is None else self.after(answer, images)
 
     def _tensor(self, *given: Any) -> Tensor:
-        return logits_of(self.function(*given))
+        with contained(self.module):
+            return logits_of(self.function(*given))
 
 
 JUDGE = Step(

@@ -73,7 +73,11 @@ class OwnRecipe(Recipe):
         stand_in = None if model is None else getattr(model.function, "surrogate", None)
         if not callable(stand_in):
             return None
-        shorter = OwnModel(stand_in, f"the surrogate of {self.factory.code.name}")
+        shorter = OwnModel(
+            stand_in,
+            f"the surrogate of {self.factory.code.name}",
+            module=self.factory.code.module,
+        )
         shorter.precision = model.precision if model is not None else "float32"
         return Chain([own_step(shorter)])
 
@@ -96,7 +100,7 @@ class OwnRecipe(Recipe):
         if not callable(built):
             rule = f"gives {shown(built)}, which cannot be called"
             raise BadInput(f"defense {name}", rule, "name a module or function of images")
-        made = OwnModel(built, f"defense {name}")
+        made = OwnModel(built, f"defense {name}", module=self.factory.code.module)
         object.__setattr__(self, "_model", made)
         return made
 

@@ -78,7 +78,7 @@ def open_place(name: str) -> Dataset:
     """
     path = Path(name)
     if path.is_dir():
-        return _folder(name, str(path.resolve()))
+        return _folder(name, str(path.resolve()), _changed(path))
     try:
         there = path.stat()
     except (OSError, ValueError):
@@ -397,9 +397,15 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _PICTURES and not path.name.startswith(".")
 
 
+def _changed(folder: Path) -> int:
+    """Return when a folder, one within it or its table of labels was changed last, nanoseconds."""
+    inner = [each for each in folder.iterdir() if each.is_dir() or each.name.startswith("labels.")]
+    return max(each.stat().st_mtime_ns for each in (folder, *inner))
+
+
 @lru_cache(maxsize=4)
-def _folder(name: str, place: str) -> Dataset:
-    """List a folder of pictures."""
+def _folder(name: str, place: str, changed: int) -> Dataset:
+    """List a folder of pictures; it is listed again when a picture came, went or was renamed."""
     folder = Path(place)
     listed, names = _listed(folder, name)
     digest = hashlib.sha256()
@@ -439,7 +445,9 @@ def _listed(folder: Path, name: str) -> tuple[list[_Picture], list[str]]:
         table = folder / f"labels.{kind}"
         if table.is_file():
             return _from_table(folder, table, what)
-    classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    folders = (each for each in folder.iterdir() if each.is_dir())
+    classes = sorted(each.name for each in folders if not each.name.startswith("."))
+    _note_numbers(classes, what)
     found = [
         _Picture(path, label)
         for label, each in enumerate(classes)
@@ -452,6 +460,20 @@ def _listed(folder: Path, name: str) -> tuple[list[_Picture], list[str]]:
     if len(found) > budget.FILES:
         raise BadInput(what, f"holds more than {budget.FILES:,} pictures", "give fewer")
     return found, classes
+
+
+def _note_numbers(classes: Sequence[str], what: str) -> None:
+    """Warn of class folders that are numbers, and not the numbers of their classes."""
+    numbers = [_digits(each) for each in classes]
+    astray = [(name, k) for k, name in enumerate(classes) if numbers[k] != k]
+    if astray and None not in numbers:
+        name, label = astray[0]
+        warnings.warn(
+            f"class folders of {what} are numbered in the order of their names: {name} is class "
+            f"{label}; to say it otherwise, put the pictures into one folder with labels.csv "
+            "(file,label)",
+            stacklevel=2,
+        )
 
 
 def _from_table(folder: Path, table: Path, what: str) -> tuple[list[_Picture], list[str]]:

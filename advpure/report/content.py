@@ -12,8 +12,8 @@ from advpure.analysis.audit.free import free_findings
 from advpure.analysis.audit.report import ORDER, AuditReport
 from advpure.analysis.robustness.protocol import ADVERSARIAL, ATTACKS, CLEAN, NOISE, latest
 from advpure.analysis.robustness.study import RobustnessReport
-from advpure.analysis.robustness.wording import attack_text, strength_text
-from advpure.base.display import Table, percent, percent_ends, percent_interval, written
+from advpure.analysis.robustness.wording import attack_text, randomness_text, strength_text
+from advpure.base.display import Table, counted, percent, percent_ends, percent_interval, written
 from advpure.base.errors import BadInput
 from advpure.plots.charts import Points, Words, lines
 from advpure.report.command import command_line, size_words
@@ -173,14 +173,18 @@ def policy_words(settings: Mapping[str, Any]) -> str:
         'fresh: mean over 10 decisions'
         >>> policy_words({"decisions": {"randomness": "fixed"}, "randomness": {"seed": 3}})
         'fixed: seed 3'
+        >>> policy_words({"decisions": {"randomness": "fixed"}, "is_random": False})
+        'draws nothing'
     """
     decisions, seed = settings.get("decisions"), (settings.get("randomness") or {}).get("seed")
     if decisions is None:
         words = "" if seed is None else f"seed {seed}"
+    elif not settings.get("is_random", True):
+        words = "draws nothing"
     elif decisions["randomness"] == "fixed":
         words = f"fixed: seed {seed}"
     else:
-        words = f"fresh: mean over {decisions['draws']} decisions"
+        words = f"fresh: mean over {counted(decisions['draws'], 'decision')}"
     policy = (settings.get("defense") or {}).get("policy") or {}
     if policy.get("kind", "single") != "single":
         words += f", {policy['kind']}:{policy['draws']}"
@@ -205,11 +209,12 @@ def _verdict(report: RobustnessReport) -> str:
     s = report.settings
     robust = percent_interval(report.headline(ADVERSARIAL))
     clean = percent_interval(report.headline(CLEAN))
-    how = "on the mean over fresh decisions " if report.headline_rate == "mean" else ""
+    is_mean = report.headline_rate == "mean" and s.get("is_random", True)
+    how = "on the mean over fresh decisions " if is_mean else ""
     return (
         f"{strength_text(s['defense'])} keeps {robust} % of {report.n} images of {s['dataset']} "
-        f"right {how}when {attack_text(s)} may {threat_words(s['threat_model'])}; without an "
-        f"attack it has {clean} % right.{report.bound}"
+        f"right {how}when {attack_text(s)} may {threat_words(s['threat_model'])}, under "
+        f"{randomness_text(s)}; without an attack it has {clean} % right.{report.bound}"
     )
 
 
@@ -234,7 +239,7 @@ def _budget(store: RecordStore) -> Iterator[str]:
         )
     evaluations = (store.settings.get("defense") or {}).get("evaluations")
     if evaluations is not None:
-        yield f"{evaluations} network evaluations a pass"
+        yield f"{counted(evaluations, 'network evaluation')} a pass"
     blind = sum(row["zero_gradient"] for row in rows)
     yield f"{blind} of {len(rows)} images gave the attack an exactly zero gradient"
 
@@ -277,7 +282,8 @@ def _figures(run: Run, store: RecordStore, judged: Sequence[Judged]) -> Iterator
             x=f"steps of {name}",
             y="accuracy",
             title="What more steps of the attack leave",
-            caption=f"{len(judged)} images; the band is Wilson's 95 % interval",
+            caption=f"{attack_text(store.settings)}, {randomness_text(store.settings)}; "
+            f"{len(judged)} images; the band is Wilson's 95 % interval",
         )
         yield Figure(
             chart(lambda path: lines({name: points}, path, words)), "Accuracy over attack steps"

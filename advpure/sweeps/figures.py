@@ -27,6 +27,7 @@ from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.figure import draw_panels
 from advpure.analysis.certification.study import Certification
 from advpure.analysis.distances.result import DistancesResult
+from advpure.analysis.robustness.wording import conditions
 from advpure.analysis.transport.figure import draw_purified
 from advpure.base.errors import BadInput
 from advpure.base.units import as_number
@@ -92,7 +93,7 @@ def compression_robustness(
     """Draw robustness against compression, one marker a purifier."""
     table = drawn.table
     groups = _by(table, by)
-    beside = label or next((key for key in table.keys if key != by), None)
+    beside = label or next((key for key in _varied(table) if key != by), None)
     measured = _kept({name: _plane(drawn, rows, x, y, beside) for name, rows in groups.items()})
     words = Words(
         x=drawn.axis(x), y=drawn.axis(y), title=drawn.title, caption=caption(drawn, beside)
@@ -134,10 +135,14 @@ def side_by_side(drawn: Drawn, path: Path, *, columns: Sequence[str]) -> Path:
         there = [(k, scale * value) for k, value in printed if value is not None]
         if there:
             hollow[name] = Points(x=[value for _, value in there], y=[k for k, _ in there])
-    rows = [", ".join(map(str, row)) or drawn.name for row in table.rows]
+    keys = list(table.keys)
+    shown = [keys.index(key) for key in _varied(table) or keys]
+    rows = [", ".join(str(row[k]) for k in shown) or drawn.name for row in table.rows]
     units = {drawn.axis(name) for name in columns}
     label = units.pop() if len(units) == 1 else ("%" if drawn.scale(columns[0]) == 100 else "value")
-    words = Words(x=label, y=", ".join(table.keys), title=drawn.title, caption=caption(drawn))
+    words = Words(
+        x=label, y=", ".join(keys[k] for k in shown), title=drawn.title, caption=caption(drawn)
+    )
     return dots(_kept(measured), rows, path, words, hollow=hollow)
 
 
@@ -259,9 +264,24 @@ def caption(drawn: Drawn, labels: str | None = None) -> str:
     n = "" if not counts else f"n = {counts[0]}" + (f" to {counts[-1]}" if counts[1:] else "")
     runs = {cell.point.run for cell in cells}
     blocks = {point.block: point for point in drawn.points if point.run in runs}
-    parts = [drawn.name, n, *(describe_settings(point) for point in blocks.values())]
+    shared = {block: _shared(drawn, block) for block in blocks}
+    parts = [
+        drawn.name,
+        n,
+        *(", ".join([describe_settings(each), *shared[block]]) for block, each in blocks.items()),
+    ]
     text = "; ".join(part for part in parts if part) + ". Bars and bands: 95 % intervals."
     return text + (f" Beside the points: {labels}." if labels else "")
+
+
+def _shared(drawn: Drawn, block: str) -> list[str]:
+    """Return strength, attack and randomness of the finished runs of a block, where all agree."""
+    every: list[list[str]] = []
+    for point in drawn.points:
+        if point.block == block and find_run(drawn.root, point.run):
+            with RecordStore.read(drawn.root / point.run) as store:
+                every.append(list(conditions(store.settings)))
+    return [each for each in every[0] if all(each in other for other in every)] if every else []
 
 
 def describe_settings(point: Point) -> str:
@@ -311,12 +331,23 @@ def _by(table: Table, key: str) -> dict[str, list[Key]]:
 
 
 def _by_others(table: Table, along: str, name: str) -> dict[str, list[Key]]:
-    index = list(table.keys).index(along)
+    keys = list(table.keys)
+    shown = [(keys.index(key), key) for key in _varied(table) if key != along]
     groups: dict[str, list[Key]] = {}
     for row in table.rows:
-        others = ", ".join(str(each) for k, each in enumerate(row) if k != index)
+        others = ", ".join(_named(key, row[index]) for index, key in shown)
         groups.setdefault(others or name, []).append(row)
     return groups
+
+
+def _varied(table: Table) -> list[str]:
+    """Return the row keys of more than one value: a constant tells no group from another."""
+    return [key for k, key in enumerate(table.keys) if len({str(row[k]) for row in table.rows}) > 1]
+
+
+def _named(key: str, value: Any) -> str:
+    """Write a value for a legend, a number or a truth with what it is of."""
+    return str(value) if isinstance(value, str) else f"{key}={value}"
 
 
 def _plane(drawn: Drawn, rows: Sequence[Key], x: str, y: str, label: str | None) -> Points:

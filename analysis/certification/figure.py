@@ -148,6 +148,6 @@ def certification_figure(store: RecordStore, path: str | Path) -> Path:
         report.certificates,
         path,
         title=f"{subject(s)} on {s['dataset']}",
-        caption=f"{procedure.name}, {procedure.samples:,} samples, alpha {procedure.alpha:g}; "
-        "bands: 95 % over images",
+        caption=f"{procedure.name}, {procedure.samples:,} samples, alpha {procedure.alpha:g}, "
+        f"seed {s['randomness']['seed']}; bands: 95 % over images",
     )

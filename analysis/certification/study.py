@@ -99,7 +99,7 @@ class CertificationReport(Report):
         headline = (
             f"{s['dataset']}, defense {purifier}, {procedure.name} certificates, alpha "
             f"{procedure.alpha:g}{' for all sigmas together' if procedure.joint else ''}, {most}"
-            f"{procedure.samples:,} samples an image: "
+            f"{procedure.samples:,} samples an image, seed {s['randomness']['seed']}: "
             f"{in_words(self.certificates, procedure.radii)}"
         )
         if self.standing is not None:

@@ -143,7 +143,8 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
 
     def describe(self, model: Purifier, images: Images, xi: RandomnessConfig) -> dict[str, Any]:
         """Return what the rows depend on, as JSON values."""
-        return describe_compression(model, images.images, self, xi)
+        own = describe_compression(model, images.images, self, xi)
+        return {**own, "is_random": model.is_random}
 
     def total(self, loaded: LoadedModel) -> int:
         """Return the number of perturbations."""
@@ -187,12 +188,12 @@ class Compression(CompressionSettings, ModelStudy[CompressionReport]):
             run=store.folder,
             settings=store.settings,
             result=result,
+            is_random=store.settings.get("is_random", True),
             notes=tuple(notes) if absent else (),
         )
 
     def after(self, report: CompressionReport, loaded: LoadedModel) -> CompressionReport:
         """Add the limit of vanishing perturbations: a derivative an image, seed and draw."""
-        report = replace(report, is_random=loaded.purifier.chain.is_random)
         if not self.limit:
             return report
         limit = infinitesimal_compression_rate(

@@ -5,11 +5,12 @@ over images; the forward phase is shaded. One line a perturbation.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from advpure.analysis.distances.result import STEPS, DistancesResult
+from advpure.analysis.robustness.wording import strength_text
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 from advpure.runs.records import RecordStore
@@ -70,7 +71,7 @@ def distances_figure(store: RecordStore, path: str | Path) -> Path:
     where = "forward phase shaded, then reverse" if forward else "reverse phase only"
     panels[1].set_xlabel(f"step of the chain ({where})")
     n = "/".join(map(str, sorted(counts)))
-    panels[0].set_title(f"{_purifier(s['defense'])} on {s['dataset']}", fontsize=10)
+    panels[0].set_title(f"{strength_text(s['defense'])} on {s['dataset']}", fontsize=10)
     panels[1].annotate(
         f"mean over {n} images, band: one standard deviation over images; seed "
         f"{s['randomness']['seed']}",
@@ -83,10 +84,3 @@ def distances_figure(store: RecordStore, path: str | Path) -> Path:
         color="#444444",
     )
     return save_figure(figure, path)
-
-
-def _purifier(described: dict[str, Any]) -> str:
-    for name in ("t", "sigma"):
-        if described.get(name) is not None:
-            return f"{described['purifier']}, {name} = {described[name]:g}"
-    return str(described["purifier"])

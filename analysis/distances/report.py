@@ -57,6 +57,7 @@ class DistancesReport(Report):
             distances=result.distances,
             measured=result.measured,
             steps=store.count(STEPS.table),
+            is_random=store.settings.get("is_random", True),
             notes=tuple(_notes(result, n)),
         )
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, get_args
 
 from annotated_types import Ge, Le
 
+from advpure.analysis.compression.noising import default_strength
 from advpure.analysis.distances.compare import compare_distances
 from advpure.analysis.distances.report import DistancesReport
 from advpure.analysis.distances.result import SCHEMAS, STATES
@@ -28,7 +29,7 @@ from advpure.analysis.distances.trajectory import measure_trajectory
 from advpure.analysis.metrics.choice import METRICS, load_metrics
 from advpure.analysis.metrics.networks import MetricContext
 from advpure.analysis.perturbations import Distribution
-from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers
+from advpure.analysis.perturbed import Perturber, parse_perturbations, perturbers, write_eps
 from advpure.analysis.robustness.attack_choice import refuse_two_gradients
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Session
 from advpure.analysis.target import as_target, batch_rows
@@ -54,7 +55,8 @@ class Distances(DefenseStudy[DistancesReport]):
 
     Attributes:
         perturb: List of none, uniform:EPS, gaussian:EPS, sign:EPS, attack:NAME or
-            attack:NAME:EPS, such as uniform:8/255,uniform:32/255,attack:pgd.
+            attack:NAME:EPS, such as uniform:8/255,uniform:32/255,attack:pgd. Default: uniform
+            noise of the data set's radius.
         metrics: List of compression[-linf], ssim, lpips, clip, fid-768, fid-2048,
             frechet-classifier, frechet-vgg, inception-score, classifier-score,
             precision-recall[-classifier|-vgg]; none; or all that can be had.
@@ -76,7 +78,7 @@ class Distances(DefenseStudy[DistancesReport]):
         "l2 after": {"at": "rows.0.l2_final"},
     }
 
-    perturb: str | list[str] = "uniform:8/255"
+    perturb: str | list[str] | None = None
     metrics: str | list[str] = "all"
     norm: Norm | None = None
     attack_options: Annotated[Mapping[str, Any], Flag("--attack-option")] = field(
@@ -87,7 +89,10 @@ class Distances(DefenseStudy[DistancesReport]):
     resamples: Annotated[int, Ge(0), Le(10**6), Beside()] = 0
 
     def __post_init__(self) -> None:
-        """Check every field, and that there is something to resample."""
+        """Fill in the noise of the data set; check that there is something to resample."""
+        if self.perturb is None:
+            own = f"uniform:{write_eps(default_strength(self.dataset))}"
+            object.__setattr__(self, "perturb", own)
         super().__post_init__()
         if self.against is None and self.resamples:
             rule = "means nothing without another run to compare with"
@@ -106,6 +111,7 @@ class Distances(DefenseStudy[DistancesReport]):
         with_classifier = bool(attacks) or self.has_classifier
         model = self.load_model(self.xi) if with_classifier else self.load_purifier(self.xi)
         classifier = model.classifier if isinstance(model, Defense) else None
+        purifier = model.purifier if isinstance(model, Defense) else model
         if isinstance(model, Defense):
             described = describe(model)
         else:
@@ -135,6 +141,7 @@ class Distances(DefenseStudy[DistancesReport]):
                 "clip": self.clip,
                 **chosen.identity,
                 "missing": list(chosen.missing),
+                "is_random": purifier.is_random,
                 "randomness": {"seed": self.seed, "scheme": self.scheme},
             },
             context=self.context(model, described, measure_trajectory, *attacks),
@@ -153,6 +160,7 @@ class Distances(DefenseStudy[DistancesReport]):
         known = (
             (info.eps or 0.0) if norm == info.norm else 0.0
         )  # no attack can be told to have radius 0
+        assert self.perturb is not None  # filled in
         wanted = parse_perturbations(self.perturb, known, norm)
         if any(p.kind == "attack" and p.eps == 0.0 for p in wanted):
             rule = f"has no default radius on {self.dataset}"
@@ -222,7 +230,6 @@ class Distances(DefenseStudy[DistancesReport]):
         report = replace(
             report,
             notes=(*report.notes_beside_missing(), *loaded.chosen.notes),
-            is_random=loaded.purifier.chain.is_random,
         )
         if self.against is None:
             return report

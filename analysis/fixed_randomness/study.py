@@ -113,8 +113,9 @@ class RandomnessReport(Report):
             change = f"fixed randomness is not shown to lower measured robustness: {points} points"
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
-            f"{strength_text(s['defense'])}, attack {attack_text(s)}: {change} (one decision, "
-            f"paired on {first.n} images, p = {first.p_value:.2g})"
+            f"{strength_text(s['defense'])}, attack {attack_text(s)}, base seeds "
+            f"{', '.join(map(str, s['seeds']))}: {change} (one decision, paired on {first.n} "
+            f"images, p = {first.p_value:.2g})"
         )
         rows = [
             _row(f"fixed, {attack}", [result.fixed(stage) for stage in STAGES]),

@@ -54,7 +54,8 @@ def draw_gradients(report: GradientReport, path: str | Path) -> Path:
     where = "clean images" if s["point"] == "clean" else "random starts in the ball"
     figure.suptitle(
         f"{strength_text(s['defense'])} on {s['dataset']}: gradients of loss {s['loss']} at "
-        f"{where}, {len(result.images)} images, {s['draws'] + s['reference']} draws each",
+        f"{where}, {len(result.images)} images, {s['draws'] + s['reference']} draws each (seeds "
+        f"from {s['randomness']['seed']})",
         fontsize=10,
     )
     figure.subplots_adjust(wspace=0.3)

@@ -120,7 +120,9 @@ class GradientReport(Report):
         median, ratio = result.median_snr(), "absent"
         if median is not None:
             ends = ", ".join(number(end, ".3g") or "-" for end in (median.low, median.high))
-            ratio = f"{median.value:.3g} (median, 95 % [{ends}], n = {median.n})"
+            known = median.low is not None or median.high is not None
+            within = f"95 % [{ends}], n = {median.n}" if known else f"n = {median.n}, no interval"
+            ratio = f"{median.value:.3g} (median, {within})"
         headline = (
             f"{s['dataset']}, defense {strength_text(s['defense'])}, gradients of loss {s['loss']} "
             f"at {where}, {len(result.images)} images x {s['draws'] + s['reference']} draws "

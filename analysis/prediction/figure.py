@@ -6,6 +6,7 @@ with its band, and the survival function of the classifier at CR times epsilon. 
 and S1): that survival function over the size of perturbations, with its zero-inflated Gaussian.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from advpure.analysis.prediction.parts import PREDICTION_SCHEMA, to_survival
 from advpure.analysis.prediction.predict import Estimated, Outcome
-from advpure.analysis.prediction.report import PredictionReport
+from advpure.analysis.prediction.report import PredictionReport, strength_of
 from advpure.analysis.prediction.study import PredictedRobustness
 from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.survival.figure import draw_curve, dress
@@ -72,9 +73,10 @@ def draw_prediction(
         axes.legend(frameon=False, fontsize=7, ncols=2, **below)
     s = report.settings
     attack = f", {attack_text(s)}" if s.get("attack") else ""
+    seed = f", seed {s['randomness']['seed']}" if "randomness" in s else ""
     title = (
         f"{report.outcomes[0].setting.n} images of {s.get('dataset', 'the data set')}, {norm} "
-        f"{report.eps:.4g}{attack}; intervals 95 %"
+        f"{report.eps:.4g}{attack}{seed}; intervals 95 %"
     )
     figure.suptitle(title, fontsize=9)
     return save_figure(figure, path)
@@ -83,6 +85,7 @@ def draw_prediction(
 def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | None) -> None:
     outcomes = report.outcomes
     names = list(dict.fromkeys(outcome.setting.purifier for outcome in outcomes))
+    alone = {name: _alone(outcomes, name) for name in names}
     most = max(outcome.cr.high for outcome in outcomes) * 1.05
     grid = np.linspace(0.0, most, _GRID)
     if report.sigmoid is not None:
@@ -104,7 +107,7 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
         )
     for index, name in enumerate(names):
         own = [outcome for outcome in outcomes if outcome.setting.purifier == name]
-        _draw_purifier(axes, name, own, index)
+        _draw_purifier(axes, alone[name], own, index)
     axes.set_xlabel("expected compression rate")
     axes.set_ylabel("robust accuracy")
     axes.set_ylim(-0.02, 1.02)
@@ -112,6 +115,12 @@ def _draw_law(axes: "Axes", report: PredictionReport, clean: SurvivalResult | No
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
+
+
+def _alone(outcomes: Sequence[Outcome], name: str) -> str:
+    """Return a purifier's name, with its strength where it has one alone."""
+    shown = {strength_of(each) for each in outcomes if each.setting.purifier == name}
+    return shown.pop() if len(shown) == 1 else name
 
 
 def _draw_purifier(axes: "Axes", name: str, own: list[Outcome], index: int) -> None:

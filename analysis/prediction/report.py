@@ -1,7 +1,7 @@
 """The report of a prediction: every purifier's row, and what holds across purifiers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from advpure.analysis.prediction.sigmoid import (
     fit_sigmoid,
     leave_one_out,
 )
-from advpure.analysis.robustness.wording import attack_text
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.analysis.study import Report
-from advpure.base.display import Display, Table, number, percent_interval, written
+from advpure.base.display import Display, Table, percent_interval, written
+from advpure.base.imports import names_code
+from advpure.purifiers import PURIFIERS
 from advpure.statistics.estimates import Estimate
 from advpure.statistics.rates import Interval, Rate, wilson
 
@@ -114,13 +116,14 @@ class PredictionReport(Report):
         """Return predictions beside measurements, and what holds across purifiers."""
         s = self.settings
         attack = f", attack {attack_text(s)}" if s.get("attack") else ""
+        if "randomness" in s:
+            attack += f", fixed randomness (seed {s['randomness']['seed']})"
         about = f"{s['dataset']}, {s['threat_model']['norm']} " if "dataset" in s else ""
         what = "robust accuracy predicted and measured"
         headline = f"{about}{self.eps:.4g}, {self.n} images{attack}: {what}"
-        has_sigma = any(outcome.setting.sigma is not None for outcome in self.outcomes)
-        best, strength = self.outcomes[0].best, "sigma" if has_sigma else "t"
+        best = self.outcomes[0].best
         shown = (_NAMES[kind] for kind in _SHOWN)
-        heads = ("purifier", strength, "CR", *shown, "measured", f"{best} - measured")
+        heads = ("purifier", "CR", *shown, "measured", f"{best} - measured")
         rows = [_shown(outcome) for outcome in self.outcomes]
         parts: list[Table | str] = [Table(heads, rows)]
         errors = [f"{_NAMES[kind]} {_points(each, '')}" for kind, each in self.errors.items()]
@@ -149,17 +152,29 @@ class PredictionReport(Report):
 
 
 def _shown(outcome: Outcome) -> list[str]:
-    setting, predicted = outcome.setting, outcome.predicted
-    strength = setting.sigma if setting.t is None else setting.t
+    predicted = outcome.predicted
     error = predicted[outcome.best].error
     return [
-        setting.purifier,
-        number(strength, "g"),
+        strength_of(outcome),
         f"{outcome.cr.value:.3f}",
         *(percent_interval(predicted[k].accuracy) if k in predicted else "" for k in _SHOWN),
         percent_interval(outcome.measured),
         "" if error is None else _points(error),
     ]
+
+
+def strength_of(outcome: Outcome) -> str:
+    """Return the name of a purifier with its strength, that of a shipped one also by default.
+
+    Code of a user's is named as it is: a report runs none.
+    """
+    setting = outcome.setting
+    described = {"purifier": setting.purifier, "t": setting.t, "sigma": setting.sigma}
+    kind = None if names_code(setting.purifier) else PURIFIERS.get(setting.purifier)
+    names = {each.name for each in fields(kind)} if kind is not None else set()
+    if names & {"t", "sigma"}:
+        return strength_text(described | dict.fromkeys(names & {"schedule"}))
+    return strength_text({k: v for k, v in described.items() if v is not None})
 
 
 def _points(value: Estimated, sign: str = "+") -> str:

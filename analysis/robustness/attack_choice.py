@@ -7,6 +7,7 @@ import torch
 
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings, GradientSettings
+from advpure.attacks.standard import StandardSettings
 from advpure.base.errors import BadInput
 from advpure.base.units import check_radius, check_reach
 from advpure.base.validation import words
@@ -16,7 +17,13 @@ from advpure.options import read_options
 
 
 def attack_settings(
-    name: str, options: Mapping[str, Any], *, eps: float, norm: str, randomness: str
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    eps: float,
+    norm: str,
+    randomness: str,
+    is_random: bool = True,
 ) -> AttackSettings:
     """Resolve an attack's settings; the threat model and the labels are the run's, not its own.
 
@@ -26,6 +33,8 @@ def attack_settings(
         eps: Radius in [0, 1] units.
         norm: ``linf`` or ``l2``.
         randomness: ``fixed`` or ``fresh``, as the run decides.
+        is_random: Whether the defense draws noise. The standard attack on one that draws none is
+            that under fixed randomness, whose budget pays for more.
 
     Raises:
         BadInput: for a radius or a step below the spacing of float32, an unknown name, an option
@@ -50,8 +59,11 @@ def attack_settings(
             f"contradicts the {randomness} randomness of the whole run",
             "leave it out: an attack sees what decides",
         )
-    chosen = {**options, "randomness": randomness}
-    resolved = read_options(settings_type(run), {"eps": eps, "norm": norm, **chosen}, name)
+    kind = settings_type(run)
+    if kind is StandardSettings and not is_random:
+        randomness = "fixed"
+    chosen = {"eps": eps, "norm": norm, **options, "randomness": randomness}
+    resolved = read_options(kind, chosen, name)
     step = getattr(resolved, "step_size", None)
     if step is not None:
         check_radius(step, torch.float32, "step size")

@@ -10,7 +10,7 @@ import torch
 
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN, DECISIONS, PURIFIED, latest
 from advpure.analysis.robustness.study import Robustness
-from advpure.analysis.robustness.wording import attack_text, strength_text
+from advpure.analysis.robustness.wording import attack_text, randomness_text, strength_text
 from advpure.base.errors import BadInput
 from advpure.plots.figures import Caption, histogram, image_grid
 from advpure.runs.records import RecordStore
@@ -51,7 +51,7 @@ def robustness_figure(store: RecordStore, path: str | Path) -> Path:
         title=f"{strength_text(s['defense'])} on {s['dataset']}, attack {s['attack']['name']}",
         caption=f"{report.n} images, {draws} decision{'s' if draws > 1 else ''} each, "
         f"{s['threat_model']['norm']} {s['threat_model']['eps']:.4g}, attack {attack_text(s)}, "
-        f"{s['decisions']['randomness']} randomness, seed {s['randomness']['seed']}",
+        f"{randomness_text(s)}",
     )
 
 

@@ -52,6 +52,7 @@ from advpure.analysis.robustness.wording import (
     few_draws_note,
     idle_note,
     library_notes,
+    randomness_text,
     strength_text,
 )
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session
@@ -182,16 +183,12 @@ class RobustnessReport(Report):
     def display(self) -> Display:
         """Return the accuracies of the three stages."""
         s = self.settings
-        model, draws, seed = s["threat_model"], s["decisions"]["draws"], s["randomness"]["seed"]
-        how = f"fresh randomness (seed {seed}, {draws} decisions an image)"
-        if s["decisions"]["randomness"] == "fixed":
-            how = f"fixed randomness (seed {seed})"
-        if not s.get("is_random", True):
-            how = "no randomness"
+        model, draws = s["threat_model"], s["decisions"]["draws"]
         headline = (
             f"{s['dataset']}, {model['norm']} {model['eps']:.4g}, defense "
-            f"{strength_text(s['defense'])}, attack {attack_text(s)}, {how}: robust accuracy "
-            f"{percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images{self.bound}"
+            f"{strength_text(s['defense'])}, attack {attack_text(s)}, {randomness_text(s)}: "
+            f"robust accuracy {percent_interval(self.headline(ADVERSARIAL))} % on {self.n} images"
+            f"{self.bound}"
         )
         if self.standing is not None:
             headline += f" ({self.standing.words})"
@@ -289,10 +286,15 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
         name = self.attack_name
         run = find(name)
         chosen = attack_settings(
-            name, self.all_attack_options, eps=eps, norm=norm, randomness=self.randomness
+            name,
+            self.all_attack_options,
+            eps=eps,
+            norm=norm,
+            randomness=self.randomness,
+            is_random=defense.is_random,
         )
         refuse_two_gradients(name, chosen, self.gradient)
-        rungs = self._rungs(chosen, defense.is_random)
+        rungs = self._rungs(chosen)
         refuse_idle_average(name, chosen, self.all_attack_options, defense)
         resolved = {
             "threat_model": {"norm": norm, "eps": eps},
@@ -321,16 +323,14 @@ class Robustness(Adaptive, RobustnessSettings, DefenseStudy[RobustnessReport]):
             others=others,
         )
 
-    def _rungs(self, chosen: AttackSettings, is_random: bool) -> tuple[int, ...]:
+    def _rungs(self, chosen: AttackSettings) -> tuple[int, ...]:
         """Return the budgets of a standard attack within an amount of time, else nothing."""
         if self.seconds is None:
             return ()
         if self.until is not None:
             rule = f"does not go with until {self.until!r}, which attacks image by image"
             raise BadInput(f"budget {self.budget}", rule, "give evaluations, or leave out one")
-        if not isinstance(chosen, StandardSettings):
-            return ()
-        return (chosen if is_random else dataclasses.replace(chosen, randomness="fixed")).rungs
+        return chosen.rungs if isinstance(chosen, StandardSettings) else ()
 
     def as_recorded(
         self, loaded: LoadedModel, store: RecordStore, sample: int | None

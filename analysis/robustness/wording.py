@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 from advpure.analysis.robustness.protocol import RUNGS
 from advpure.attacks.engines.contract import OURS, is_engine
 from advpure.attacks.standard import StandardSettings
+from advpure.base.display import counted
 from advpure.core.recipe import DEFAULT_SIGMA, DEFAULT_T
 
 ROUNDING = 1e-5
 """How far outside of its ball an image of another library may lie by the rounding of float32."""
+DECISIONS_ALONE = "rays"
+"""The attack that asks for decisions alone, and has no loss."""
 FEW_DRAWS = 8
 """Passes per gradient below which the noise of a random defense hides much of the direction."""
 
@@ -47,7 +50,8 @@ def attack_text(settings: Mapping[str, Any]) -> str:
     name, parts = attack["name"], []
     if "steps" in attack:
         size = step_of(attack)
-        parts.append(f"{attack['steps']} steps" + ("" if size is None else f" of {size:.4g}"))
+        steps = counted(attack["steps"], "step")
+        parts.append(steps + ("" if size is None else f" of {size:.4g}"))
     parts += [
         f"{attack[key]} {key}"
         for key in ("targets", "restarts", "queries", "draws")
@@ -56,7 +60,7 @@ def attack_text(settings: Mapping[str, Any]) -> str:
     if "budget" in attack:
         most = " then ".join(map(str, settings.get(RUNGS, (attack["budget"],))))
         parts.append(f"{most} evaluations an image: {_standard(attack).plan.text}")
-    else:
+    elif name != DECISIONS_ALONE:
         parts.append(f"loss {attack['loss']}")
     if "eot" in attack and (attack["eot"] > 1 and attack.get("randomness") == "fresh"):
         parts.append(f"EOT {attack['eot']}")
@@ -86,6 +90,45 @@ def strength_text(defense: Mapping[str, Any]) -> str:
     return " ".join([str(defense["purifier"]), *parts])
 
 
+def randomness_text(settings: Mapping[str, Any]) -> str:
+    """Return under which randomness a run decides, from the run's settings.
+
+    Example:
+        >>> randomness_text({"decisions": {"randomness": "fixed"}, "randomness": {"seed": 3}})
+        'fixed randomness (seed 3)'
+        >>> fresh = {"decisions": {"randomness": "fresh", "draws": 10}, "randomness": {"seed": 0}}
+        >>> randomness_text(fresh), randomness_text({**fresh, "is_random": False})
+        ('fresh randomness (seed 0, 10 decisions an image)', 'no randomness')
+    """
+    decisions, seed = settings["decisions"], settings["randomness"]["seed"]
+    if not settings.get("is_random", True):
+        return "no randomness"
+    if decisions["randomness"] == "fixed":
+        return f"fixed randomness (seed {seed})"
+    return f"fresh randomness (seed {seed}, {counted(decisions['draws'], 'decision')} an image)"
+
+
+def conditions(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield purifier with strength, attack and randomness of any run, as far as it has them.
+
+    Example:
+        >>> list(conditions({"purifier": "cm", "sigma": 0.5, "seed": 3}))
+        ['cm sigma=0.5', 'seed 3']
+    """
+    defense = settings.get("defense", settings)
+    if isinstance(defense, Mapping) and "purifier" in defense:
+        yield strength_text(defense)
+    if settings.get("attack"):
+        yield f"attack {attack_text(settings)}"
+    randomness = settings.get("randomness") or {}
+    if "decisions" in settings:
+        yield randomness_text(settings)
+    elif (seed := settings.get("seed", randomness.get("seed"))) is not None:
+        yield f"seed {seed}"
+    elif settings.get("seeds"):
+        yield f"seeds {', '.join(map(str, settings['seeds']))}"
+
+
 def step_of(attack: Mapping[str, Any]) -> float | None:
     """Return the size of a step, of an attack whose steps have one."""
     if "step_size" not in attack:
@@ -108,9 +151,9 @@ def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterato
     if size is not None and attack["steps"] * size < 2 * attack["eps"] * (1 - 1e-9):
         crossed = attack["steps"] * size / attack["eps"]
         yield (
-            f"{attack['steps']} steps of {size:.4g} travel {crossed:.3g} epsilon and cannot cross "
-            f"the ball, which is 2 wide: a weak attack; use --attack standard, or --step-size "
-            f"{2.5 * attack['eps'] / attack['steps']:.2g}"
+            f"{counted(attack['steps'], 'step')} of {size:.4g} travel {crossed:.3g} epsilon and "
+            "cannot cross the ball, which is 2 wide: a weak attack; use --attack standard, or "
+            f"--step-size {2.5 * attack['eps'] / attack['steps']:.2g}"
         )
     if lost:
         yield (
@@ -122,9 +165,9 @@ def attack_notes(settings: Mapping[str, Any], lost: int, robust: int) -> Iterato
         default = StandardSettings(eps=own.eps, norm=own.norm, randomness=own.randomness)
         if own.budget < default.budget:
             yield (
-                f"the budget of {own.budget} evaluations an image ended the attack on {robust} "
-                f"images that it had not fooled; it paid for {own.plan.text}, the default "
-                f"{default.budget} pays for {default.plan.text}"
+                f"the budget of {own.budget} evaluations an image ended the attack on "
+                f"{counted(robust, 'image')} that it had not fooled; it paid for {own.plan.text}, "
+                f"the default {default.budget} pays for {default.plan.text}"
             )
 
 
@@ -135,9 +178,8 @@ def few_draws_note(settings: Mapping[str, Any]) -> Iterator[str]:
         return
     if random and attack.get("randomness") == "fresh" and attack.get("eot", FEW_DRAWS) < FEW_DRAWS:
         yield (
-            f"{attack['eot']} EOT draw{'s' if attack['eot'] > 1 else ''} a gradient under fresh "
-            f"randomness: noise hides much of the direction; use --eot {FEW_DRAWS} or more, or "
-            "--attack standard"
+            f"{counted(attack['eot'], 'EOT draw')} a gradient under fresh randomness: noise hides "
+            f"much of the direction; use --eot {FEW_DRAWS} or more, or --attack standard"
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.steps.report import StepsReport
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -168,10 +169,7 @@ def _legend(grid: Any) -> tuple[list[Any], list[str]]:
 
 
 def _title(settings: dict[str, Any]) -> str:
-    strength = f", t = {settings['t']}" if settings.get("t") else ""
-    if settings.get("sigma"):
-        strength = f", sigma = {settings['sigma']}"
-    return f"{settings['purifier']}{strength} on {settings['dataset']}"
+    return f"{strength_text(settings)} on {settings['dataset']}"
 
 
 def _caption(reports: Sequence[StepsReport]) -> str:

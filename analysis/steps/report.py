@@ -160,7 +160,8 @@ class StepsReport(Report):
         """Return the whole chain, some of its steps, and singular values."""
         s, tree = self.settings, self.tree()
         start = (
-            f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense {strength_text(s)}"
+            f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense "
+            f"{strength_text(s)}, seed {s['seed']}"
         )
         if tree["whole"] is None:
             return Display(f"{start}: no steps")

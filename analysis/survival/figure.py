@@ -12,7 +12,7 @@ import numpy as np
 
 from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.survival.fit import SurvivalResult
-from advpure.analysis.survival.study import SurvivalReport, named
+from advpure.analysis.survival.study import SurvivalReport, named, search_randomness
 from advpure.base.errors import BadInput
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
 
@@ -114,6 +114,7 @@ def _caption(report: SurvivalReport) -> str:
     s = report.settings
     model = s["threat_model"]
     return (
-        f"{attack_text(s)}, {s['search']['search']} search up to {model['top']:.4g} in "
-        f"{s['search']['bisections']} bisections, box {model['box']}; bands 95 %"
+        f"{attack_text(s)}{search_randomness(s)}, {s['search']['search']} search up to "
+        f"{model['top']:.4g} in {s['search']['bisections']} bisections, box {model['box']}; "
+        "bands 95 %"
     )

@@ -12,7 +12,7 @@ from advpure.analysis.robustness.attack_choice import (
     refuse_idle_average,
     refuse_two_gradients,
 )
-from advpure.analysis.robustness.wording import attack_text
+from advpure.analysis.robustness.wording import attack_text, strength_text
 from advpure.analysis.study import Columns, DefenseStudy, LoadedModel, Report, Session, chunks
 from advpure.analysis.subject import Attacked
 from advpure.analysis.survival.cross_check import (
@@ -90,7 +90,7 @@ class SurvivalReport(Report):
         ends = "" if median.low is None else f" [{_size(median.low)}, {_size(median.high)}]"
         headline = (
             f"{s['dataset']}, {named(s)}, {s['threat_model']['norm']}, attack {attack_text(s)}"
-            f"{_randomness(s)}, {s['search']['search']} search up to {self.top:.4g}: median "
+            f"{search_randomness(s)}, {s['search']['search']} search up to {self.top:.4g}: median "
             f"smallest perturbation {_size(median.value)}{ends} over {result.n} images, accuracy "
             f"{percent_interval(result.accuracy)} %"
         )
@@ -117,15 +117,14 @@ class SurvivalReport(Report):
 def named(settings: dict[str, Any]) -> str:
     """Return what was attacked and where, in words."""
     defense = settings["defense"]
-    name = defense["purifier"]
-    if name == "none":
+    if defense["purifier"] == "none":
         return "clean images"
-    strength = next((f", {k} = {defense[k]:g}" for k in ("t", "sigma") if defense.get(k)), "")
     where = "anchor points of " if settings["at"] == "anchor" else "defended by "
-    return f"{where}{name}{strength}"
+    return f"{where}{strength_text(defense)}"
 
 
-def _randomness(settings: dict[str, Any]) -> str:
+def search_randomness(settings: dict[str, Any]) -> str:
+    """Return, after a comma, under which randomness a run searched; nothing where none is drawn."""
     xi = settings.get("randomness")
     return "" if xi is None else f", fixed randomness (seed {xi['seed']})"
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advpure.analysis.robustness.wording import attack_text
 from advpure.analysis.timesteps.study import Timesteps
 from advpure.plots.charts import draw_band
 from advpure.plots.figures import PALETTE, check_ending, new_figure, save_figure
@@ -35,7 +36,7 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
     for index, (name, (style, marker)) in enumerate(_STYLES.items()):
         known = [(step.t, getattr(step, name)) for step in steps]
         rates: list[tuple[int, Rate]] = [(t, rate) for t, rate in known if rate is not None]
-        label = name if name != "attacked" else f"attacked ({(s['attack'] or {}).get('name')})"
+        label = f"attacked ({s['attack']['name']})" if rates and name == "attacked" else name
         _curve(
             left,
             [t for t, _ in rates],
@@ -72,10 +73,11 @@ def timesteps_figure(store: RecordStore, path: str | Path) -> Path:
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     model, eps = s["threat_model"], s["compression"]["eps"][0]
+    attack = f", {attack_text(s)}" if s["attack"] else ""
     figure.suptitle(
         f"{s['defense']['purifier']} on {s['dataset']}: {steps[0].clean.n} images, one "
-        f"configuration (seed {s['randomness']['seed']}), {model['norm']} {model['eps']:.4g}; "
-        f"compression at {255 * eps:.3g}/255",
+        f"configuration (seed {s['randomness']['seed']}), {model['norm']} {model['eps']:.4g}"
+        f"{attack}; compression at {255 * eps:.3g}/255",
         fontsize=10,
     )
     figure.subplots_adjust(wspace=0.25)

@@ -40,7 +40,8 @@ def draw_transport(reports: Sequence[TransportReport], path: str | Path) -> Path
         x="noise level sigma, [0, 1] units",
         y="transport: mean l2 distance, [0, 1] units",
         title=f"Transport on {s['dataset']}",
-        caption=f"n = {s['n']} images, draws of each: {s['draws']}. Bands: 95 % intervals.",
+        caption=f"n = {s['n']} images, draws of each: {s['draws']}, seed "
+        f"{s['randomness']['seed']}. Bands: 95 % intervals.",
     )
     return lines(groups, Path(path), words)
 

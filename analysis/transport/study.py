@@ -71,7 +71,8 @@ class TransportReport(Report):
         s = self.settings
         headline = (
             f"{s['dataset']}, defense {s['defense']['purifier']}: mean l2 distance from an image "
-            f"to its purified noisy version; draws of each: {s['draws']}"
+            f"to its purified noisy version; draws of each: {s['draws']}, seed "
+            f"{s['randomness']['seed']}"
         )
         rows, bounds = [], []
         for level in self.levels:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from advpure.analysis.robustness.wording import strength_text
 from advpure.analysis.variability.study import Snr
 from advpure.plots.figures import check_ending, draw_histogram, new_figure, save_figure
 from advpure.runs.records import RecordStore
@@ -60,11 +61,10 @@ def snr_figure(store: RecordStore, path: str | Path) -> Path:
     draw_histogram(middle, distances, "L2 distance to the centroid, [0, 1] units")
     _draw_maps(figure, grid[2].subgridspec(1, 2, wspace=0.45), store, ids)
     row = result.rows[0]
-    strength = "" if s.get("t") is None else f", t = {s['t']},"
     figure.suptitle(
-        f"{s['purifier']}{strength} on {s['dataset']}: {result.n} images, "
+        f"{strength_text(s)} on {s['dataset']}: {result.n} images, "
         f"{row.perturbations} perturbations ({s['distribution']}, "
-        f"{255 * s['eps']:.3g}/255), {row.configurations} configurations",
+        f"{255 * s['eps']:.3g}/255), {row.configurations} configurations (seeds from {s['seed']})",
         fontsize=10,
     )
     return save_figure(figure, path)

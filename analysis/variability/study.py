@@ -73,7 +73,8 @@ class SnrReport(Report):
         headline = (
             f"{s['dataset']}, {s['distribution']} noise {s['eps']:.4g}, defense "
             f"{strength_text(s)}, {self.result.n} images x {first.perturbations} perturbations x "
-            f"{first.configurations} configurations: SNR {written(ratio) or 'absent'}"
+            f"{first.configurations} configurations (seeds from {s['seed']}): SNR "
+            f"{written(ratio) or 'absent'}"
         )
         if times is not None:
             headline += f", internal variance {times.value:.4g} times the input variance"
