@@ -290,7 +290,37 @@ def boosted(size: str, decimals: int) -> str:
     return "\n".join(lines)
 
 
+def boosted_defense() -> str:
+    """Tabulate what a booster behind a purifier changes, from 002:defense."""
+    path = ROOT / "experiments" / "measured" / "002-defense-small.json"
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in json.loads(path.read_text())["rows"]:
+        rows.setdefault(row["purifier"], {})[row["booster"]] = row
+    lines = [
+        "| purifier | robust %, without and with the booster | compression rate | certified % |",
+        "| --- | --- | --- | --- |",
+    ]
+    for purifier, sides in rows.items():
+        both = [sides["none"], sides["joint"]]
+        cells = [
+            ", ".join(_within(row, name, scale, digits) for row in both)
+            for name, scale, digits in (("robust", 100, 1), ("cr", 1, 3), ("certified", 100, 1))
+        ]
+        lines.append(f"| `{purifier}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _within(row: dict[str, Any], name: str, scale: float, digits: int) -> str:
+    """Write a value of a row with its interval, or nothing where it was not measured."""
+    if row.get(name) is None:
+        return ""
+    low, high = row[f"{name}_interval"]
+    texts = (f"{scale * value:.{digits}f}" for value in (row[name], low, high))
+    return "{} [{}, {}]".format(*texts)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
+    "boosted-defense": boosted_defense,
     "boosted-digits": lambda: boosted("small", 2),
     "boosted-cifar10": lambda: boosted("cifar10", 1),
     "first-results": first_results,
