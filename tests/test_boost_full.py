@@ -7,6 +7,7 @@ stand-in, and everything between them is what a full run uses.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,18 +74,17 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     NETWORKS.register("inception", inception)
 
 
-def reproduce(
-    name: str, capsys: pytest.CaptureFixture[str], *more: str
-) -> dict[tuple[object, ...], dict[str, object]]:
-    """Run an experiment of the paper in full size on four images, and return its rows by key."""
+def reproduce(name: str, capsys: pytest.CaptureFixture[str], *more: str) -> list[dict[str, Any]]:
+    """Run an experiment of the paper in full size on four images, and return its rows."""
     words = ["reproduce", f"002:{name}", "--size", "full", "--set", "n=4"]
     code = run([*words, "--set", "tile=4", "--jobs", "1", "--json", *more])
     printed = capsys.readouterr()
     assert code == 0, printed.err + printed.out
     found = json.loads(printed.out)
     assert not found["failed"]
-    assert {row["n"] for row in found["rows"]} == {4}
-    return {tuple(list(row.values())[:3]): row for row in found["rows"]}
+    rows: list[dict[str, Any]] = found["rows"]
+    assert {row["n"] for row in rows} == {4}
+    return rows
 
 
 @pytest.mark.slow
@@ -92,12 +92,13 @@ def reproduce(
 def test_tables_of_the_full_size_come_from_official_files_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = reproduce("table-1", capsys, "--set", "boost_options.steps=2")
-    assert len(rows) == 12
+    listed = reproduce("table-1", capsys, "--set", "boost_options.steps=2")
+    rows = {(row["model"], row["steps"], row["booster"]): row for row in listed}
+    assert len(rows) == len(listed) == 12
     row = rows["ct", 2, "joint-wide"]
-    assert row["published"]["frechet"]["value"] == 7.98  # type: ignore[index]
-    assert row["published"]["before"]["value"] == 11.12  # type: ignore[index]
-    assert row["published"]["score"]["value"] == 46.33  # type: ignore[index]
+    assert row["published"]["frechet"]["value"] == 7.98
+    assert row["published"]["before"]["value"] == 11.12
+    assert row["published"]["score"]["value"] == 46.33
     assert isinstance(row["frechet"], float)
     assert isinstance(row["precision"], float)
     assert rows["cd", 1, "classifier"]["before"] == rows["cd", 1, "joint"]["before"]
@@ -115,5 +116,5 @@ def test_images_of_others_generators_are_boosted_in_the_full_size(
         pixels = pen.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
         np.savez(file, arr_0=pixels, arr_1=pen.integers(0, 1000, 4))
     rows = reproduce(name, capsys, "--plot", "x.png")
-    assert {row["generator"] for row in rows.values()} >= {"adm-64"}
+    assert "adm-64" in {row["generator"] for row in rows}
     assert Path("x.png").stat().st_size > 5_000
