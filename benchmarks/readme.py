@@ -71,6 +71,7 @@ COMMANDS = {
     **_BOTH,
     **{f"{name}-paper": line + PAPER for name, line in {**_BOTH, **_PAPER_ALONE}.items()},
     "cr-cm": "advpure cr --eps 8/255",
+    "boost-digits": "advpure boost --dataset digits -n 400 --metrics frechet-classifier",
 }
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -118,8 +119,17 @@ def _by_attack(name: str) -> dict[str, dict[str, Any]]:
 
 def first_results() -> str:
     """Show what the two main commands print."""
+    return _printed("attack-cm", "cr-cm")
+
+
+def boosted_first() -> str:
+    """Show what the command of boosting prints."""
+    return _printed("boost-digits")
+
+
+def _printed(*names: str) -> str:
     lines = ["```text"]
-    for name in ("attack-cm", "cr-cm"):
+    for name in names:
         stored = _stored(name)
         lines += [f"$ {stored['command']}", *(line.rstrip() for line in stored["printed"])]
     return "\n".join([*lines, "```"])
@@ -306,21 +316,52 @@ def boosted(size: str, decimals: int) -> str:
         "ce-bce": "joint model, ce - bce",
         "sgld": "joint model, sgld",
     }
-    changes: dict[str, dict[int, str]] = {}
+    before = "distance before boosting"
+    changes: dict[str, dict[int, str]] = {before: {}}
     for table, key in ((1, "booster"), (2, "loss"), (3, "sampler")):
         path = ROOT / "experiments" / "measured" / f"002-table-{table}-{size}.json"
         for row in json.loads(path.read_text())["rows"]:
+            changes[before][row["steps"]] = _within(row, "before", 1, decimals)
             if row[key] in named:
-                low, high = row["change_interval"]
-                texts = (f"{value:.{decimals}f}" for value in (row["change"], low, high))
-                change = "{} [{}, {}]".format(*texts)
+                change = _within(row, "change", 1, decimals)
                 changes.setdefault(named[row[key]], {})[row["steps"]] = change
     lines = ["| booster | one step | two steps |", "| --- | --- | --- |"]
     lines += [f"| {name} | {cells[1]} | {cells[2]} |" for name, cells in changes.items()]
     return "\n".join(lines)
 
 
+def boosted_defense() -> str:
+    """Tabulate what a booster behind a purifier changes, from 002:defense."""
+    path = ROOT / "experiments" / "measured" / "002-defense-small.json"
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in json.loads(path.read_text())["rows"]:
+        rows.setdefault(row["purifier"], {})[row["booster"]] = row
+    lines = [
+        "| purifier | robust %, without and with the booster | compression rate | certified % |",
+        "| --- | --- | --- | --- |",
+    ]
+    for purifier, sides in rows.items():
+        both = [sides["none"], sides["joint"]]
+        cells = [
+            ", ".join(_within(row, name, scale, digits) for row in both)
+            for name, scale, digits in (("robust", 100, 1), ("cr", 1, 3), ("certified", 100, 1))
+        ]
+        lines.append(f"| `{purifier}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _within(row: dict[str, Any], name: str, scale: float, digits: int) -> str:
+    """Write a value of a row with its interval, or that it was not measured."""
+    if row.get(name) is None:
+        return "not measured"
+    low, high = row[f"{name}_interval"]
+    texts = (f"{scale * value:.{digits}f}" for value in (row[name], low, high))
+    return "{} [{}, {}]".format(*texts)
+
+
 MAKERS: dict[str, Callable[[], str]] = {
+    "boosted-defense": boosted_defense,
+    "boosted-first": boosted_first,
     "boosted-digits": lambda: boosted("small", 2),
     "boosted-cifar10": lambda: boosted("cifar10", 1),
     "first-results": first_results,

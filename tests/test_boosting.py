@@ -94,6 +94,16 @@ def test_one_step_on_a_linear_model_equals_its_derivation(loss: Any) -> None:
     assert got.taken.tolist() == [1] * 4
 
 
+def test_a_step_in_the_other_norm_is_the_sign_and_its_ball_a_cube() -> None:
+    model, x, classes = _Linear(), images(), torch.tensor([0, 1, 2, 0])
+    shared: dict[str, Any] = {"loss": "bce", "norm": "linf", "step_size": 0.01, "stop": False}
+    sign = model.weight[classes].sign().reshape(x.shape)
+    one = Booster(model, BoostSettings(**shared, steps=1)).boost(x, classes).images
+    assert torch.allclose(one, x + 0.01 * sign, atol=1e-14)
+    held = Booster(model, BoostSettings(**shared, steps=9, eps=0.03)).boost(x, classes).images
+    assert torch.allclose(held, x + 0.03 * sign, atol=1e-14)
+
+
 def test_between_two_gaussians_the_best_discriminator_moves_generated_images_straight() -> None:
     """Log N(x; m, s^2) / N(x; n, s^2) is linear: each step goes along m - n, for every image."""
     real, made = (torch.full((SIDE**2,), level, dtype=torch.float64) for level in (0.6, 0.4))
@@ -201,6 +211,7 @@ HOWS: dict[str, dict[str, Any]] = {
     "stopping": {"steps": 4, "step_size": 0.03},
     "ball": {"loss": "ce", "steps": 5, "step_size": 0.04, "eps": 0.06},
     "first": {"loss": "difference", "steps": 5, "step_size": 0.04, "eps": 0.06, "centre": "first"},
+    "cube": {"loss": "ce", "steps": 4, "step_size": 0.01, "eps": 0.025, "norm": "linf"},
     "raw": {"loss": "bce", "steps": 3, "step_size": 0.01, "direction": "raw"},
     "sgld": {"method": "sgld", "steps": 3, "step_size": 0.02, "noise": 0.01},
 }
@@ -317,6 +328,23 @@ def test_the_published_steps_are_those_of_their_table() -> None:
     assert not BoostSettings(loss="ce").stops
 
 
+def test_a_level_that_no_file_has_is_measured_over_training_images() -> None:
+    how = {"l0": "measured", "steps": "1"}
+    booster = load_booster("digits-classifier", "digits", how)
+    images, labels, _ = load_images("digits", subset="train/every-2nd")
+    with torch.no_grad():
+        level = load_classifier("digits")(images).gather(1, labels[:, None]).double()
+    assert booster.l0 == pytest.approx(float(torch.log1p(level.exp()).mean()), rel=1e-5)
+    assert booster.settings["l0_measured_over"] == "train/every-2"
+    own = load_booster(standin(None), "digits", how)
+    assert own.l0 == pytest.approx(booster.l0, rel=1e-6)
+    unused = load_booster("digits-classifier", "digits", {**how, "loss": "ce"})
+    assert unused.l0 is None
+    assert "l0_measured_over" not in unused.settings
+    with pytest.raises(BadInput, match="l0 measured takes images of a data set"):
+        Booster(standin(None), BoostSettings(l0="measured"))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -327,6 +355,11 @@ def test_the_published_steps_are_those_of_their_table() -> None:
         ({"noise": 0.5}, "noise 0.5 means nothing to pgd"),
         ({"loss": "ce", "printed": True}, "printed means nothing to loss ce"),
         ({"centre": "first"}, "means nothing without a ball"),
+        ({"norm": "l1"}, "norm l1 is not covered"),
+        ({"norm": "linf", "method": "sgld"}, "norm 'linf' means nothing to sgld"),
+        ({"norm": "linf", "direction": "raw"}, "means nothing to raw steps without a ball"),
+        ({"l0": "known"}, "l0 'known'"),
+        ({"l0": -1.0}, "l0 -1 is not 0 or more"),
         ({"loss": "kl"}, "loss 'kl' is not known"),
         ({"step_size": math.nan}, "step size nan is not finite"),
     ],

@@ -160,6 +160,33 @@ def test_the_printed_attack_on_generated_images_makes_them_easy() -> None:
     assert bool((lost(printed) < lost(fake.images)).all())
 
 
+def test_the_printed_steps_of_both_attacks_do_what_they_say() -> None:
+    network, real, fake = linear(), drawn(40, 1, 0.02), drawn(40, 2, -0.01)
+    sound = joint_task().attack(network, real, fake)
+    # Raw steps move a row by what its slope is: here far less than steps of one size.
+    raw = joint_task(direction="raw").attack(network, real, fake)
+    for before, after, moved in ((real, raw[0], 4 * 0.04), (fake, raw[1], 6 * 0.02)):
+        lengths = (after - before.images).flatten(1).norm(dim=1)
+        bound = torch.tensor(0.1 if before is real else 0.5)
+        slope = moved * slopes_of(network, before.labels)
+        assert torch.allclose(lengths, torch.minimum(slope, bound), atol=1e-5)
+    # A ball of the other norm holds a step of every pixel at once, sqrt(64) times as long.
+    wide = joint_task(norm="linf").attack(network, real, fake)
+    assert torch.allclose((wide[0] - real.images).abs(), torch.tensor(0.1), atol=1e-5)
+    assert torch.allclose((wide[1] - fake.images).abs(), torch.tensor(0.12), atol=1e-5)
+    # The loop from 0 to T asks for one gradient more, and throws it away.
+    asked: list[int] = []
+    network.register_forward_pre_hook(lambda *given: asked.append(1))
+    joint_task().attack(network, real, fake)
+    usual = len(asked)
+    extra = joint_task(extra=True).attack(network, real, fake)
+    assert len(asked) == 2 * usual + 2
+    assert all(torch.equal(a, b) for a, b in zip(extra, sound, strict=True))
+    facts = joint_task(norm="linf").facts()
+    assert facts["norm"] == "linf"
+    assert "direction" not in facts
+
+
 def test_the_reference_level_is_in_the_form_of_what_is_compared_with_it() -> None:
     network, level = linear(), {}
     for form in ("generated", "real"):
@@ -290,6 +317,8 @@ def test_generated_images_follow_the_draws_and_have_classes(tmp_path: Path) -> N
         ({"generator": "cifar10-cm"}, "makes images"),
         ({"fake_attack": "up"}, "fake_attack 'up' is not known"),
         ({"fake_steps": 0}, "fake_steps 0"),
+        ({"norm": "l3"}, "norm 'l3' is not known"),
+        ({"direction": "up"}, "direction 'up' is not known"),
         ({"l0": 1.0}, "loss setting 'l0' is unknown"),
     ],
 )

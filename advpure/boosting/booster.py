@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advpure.base.errors import BadInput
 from advpure.base.units import check_images, check_labels, to_model, to_unit
 from advpure.base.validation import instance
 from advpure.boosting.objective import need_reference
@@ -32,7 +33,8 @@ class Booster(Refiner):
         identity: What identifies the model in records.
 
     Raises:
-        BadInput: for settings that need an l0 which the model does not have.
+        BadInput: for settings that need an l0 which the model does not have, or one that is yet to
+            be measured.
 
     Cost: `settings.count` forward and backward passes through the model an image. An exact gradient
     through the boost costs these, the same again with a graph, and a backward pass of each that
@@ -60,12 +62,17 @@ class Booster(Refiner):
         instance(self.how, BoostSettings, "settings", "pass BoostSettings(...)")
         own = model.l0 if isinstance(model, JointClassifier) else None
         l0 = own if self.how.l0 is None else self.how.l0
+        if isinstance(l0, str):
+            fix = "give the number, or let advpure.load_booster measure it"
+            raise BadInput(f"l0 {l0}", "takes images of a data set", fix)
         if self.how.uses_reference:
             need_reference(l0)
         told = {**dataclasses.asdict(self.how), "steps": self.how.count, "stop": self.how.stops}
         told |= {"step_size": self.how.size, "l0": l0}
         if told["eps"] == float("inf"):
             told["eps"] = None
+        if told["norm"] == "l2":  # as in records from before there was another
+            del told["norm"]
         if debias is not None:
             told["debias"] = debias.tolist()
         super().__init__(model, {**(identity or {"name": type(model).__name__}), **told})

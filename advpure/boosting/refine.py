@@ -5,9 +5,10 @@ PGD (algorithm 2) and SGLD (algorithm 3) move an image x, aimed at a class c, by
     x <- P(x - a g / |g|),    g = grad l(x, c)
     x <- x + a g / |g| + s z,  g = grad f_c(x), z standard normal
 
-with l one of `advpure.boosting.objective`, P the projection to an l2 ball around the image and to
-the box [0, 1]. The class is given, or the most likely one before the first step. A row that is real
-enough stays where it is, and so it does ever after.
+with l one of `advpure.boosting.objective`, P the projection to a ball around the image and to the
+box [0, 1], and the sign of g in place of g / |g| where the norm is l-inf. The class is given, or
+the most likely one before the first step. A row that is real enough stays where it is, and so it
+does ever after.
 
 The derivative of a step contains the second derivative of l. A gradient through all of it is exact:
 steps are replayed one by one on the way back, so that one step's graph is in memory at a time.
@@ -135,7 +136,8 @@ class Refinement:
             moves = peak > 0 if goes is None else goes & (peak > 0)
             arrow = torch.where(moves, gradient, torch.ones_like(gradient))
             peak = torch.where(moves, peak, torch.ones_like(peak))
-        arrow = direction(arrow, peak) if s.direction == "unit" else arrow
+        if s.direction == "unit":
+            arrow = direction(arrow, peak) if s.norm == "l2" else arrow.sign()
         if s.method == "sgld":
             assert self.draw is not None
             drift = arrow if is_whole else torch.where(moves, arrow, torch.zeros_like(arrow))
@@ -143,7 +145,7 @@ class Refinement:
             return Stepped(moved if goes is None else torch.where(goes, moved, x), classes, going)
         moved = x - s.size * arrow
         if s.eps < float("inf") and (k or s.centre == "image"):
-            moved = project(moved, centres, s.eps, "l2")
+            moved = project(moved, centres, s.eps, s.norm)
         else:
             moved = moved.clamp(0.0, 1.0)
         return Stepped(moved if is_whole else torch.where(moves, moved, x), classes, going)

@@ -14,12 +14,14 @@ from advpure.attacks.guided import GuidedSettings
 from advpure.base.errors import BadInput
 from advpure.base.idle import refuse_idle
 from advpure.base.kinds import Limit, NotNegative, Positive
+from advpure.base.units import Norm, refuse_l1
 from advpure.base.validation import check_choice, validate
 
 LossName = Literal["ce", "bce", "difference", "reference"]
 Method = Literal["pgd", "sgld"]
 Steps = Annotated[int, Ge(1), Le(10_000)]
 DEFAULT_GENERATOR = "ct-1"
+MEASURED: Literal["measured"] = "measured"
 PUBLISHED_NUMBERS = 64 * 64 * 3
 """Numbers of the images that the published step sizes are for."""
 
@@ -36,14 +38,17 @@ class BoostSettings:
             of a data set scales the size to its images, see `for_images`.
         steps: Steps instead.
         step_size: Their size instead, l2 in [0, 1] units; a factor of a raw gradient.
-        eps: Radius of the l2 ball around the image, [0, 1] units; inf for none.
+        eps: Radius of the ball around the image, [0, 1] units; inf for none.
+        norm: Of steps and ball: ``l2``, or ``linf``, steps of the gradient's sign, since the source
+            names none. Published sizes are then taken as they stand.
         direction: ``unit``: steps of one size. ``raw``: the gradient itself.
         centre: ``image``, or ``first``: the ball lies around the first iterate, as in the published
             code of the classifier's booster.
         noise: Of sgld: standard deviation of a step's noise, [0, 1] units.
         stop: Leave an image alone as soon as its l_BCE has reached l0. Default: for reference.
         l0: Level of real images, in place of the model's own: the mean over them of softplus(f_c).
-            For models whose files have none.
+            For models whose files have none. ``measured``: over training images of the data set,
+            where it has a say, by `advpure.loading.load_booster`.
         printed: Take the signs of equation 12 and of algorithm 3 as they are printed, which lead
             away from real images.
 
@@ -57,11 +62,12 @@ class BoostSettings:
     steps: Steps | None = None
     step_size: Positive | None = None
     eps: Limit = math.inf
+    norm: Norm = "l2"
     direction: Literal["unit", "raw"] = "unit"
     centre: Literal["image", "first"] = "image"
     noise: NotNegative = 0.01
     stop: bool | None = None
-    l0: NotNegative | None = None
+    l0: NotNegative | Literal["measured"] | None = None
     printed: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +76,7 @@ class BoostSettings:
         Raises:
             BadInput: naming the setting and the rule.
         """
+        refuse_l1(self.norm)
         validate(self)
         if self.generator is not None:
             check_choice(self.generator, tuple(schedules()), "generator")
@@ -77,17 +84,21 @@ class BoostSettings:
                 rule = "says nothing beside steps and a step size"
                 raise BadInput(f"generator {self.generator}", rule, "leave it out")
         if self.method == "sgld":
-            names = ("loss", "eps", "centre")
+            names = ("loss", "eps", "norm", "centre")
             refuse_idle(self, names, "means nothing to sgld", "leave it out, or use method pgd")
         else:
             refuse_idle(self, ("noise",), "means nothing to pgd", "leave it out, or use sgld")
             if self.printed and self.loss != "reference":
                 rule = f"means nothing to loss {self.loss}"
                 raise BadInput("printed", rule, "leave it out, or use reference")
-        if not self.uses_reference:
+        if not self.uses_reference and self.l0 != MEASURED:
             refuse_idle(self, ("l0",), "means nothing without loss reference or stop")
         if math.isinf(self.eps):
             refuse_idle(self, ("centre",), "means nothing without a ball", "give eps")
+            if self.direction == "raw":
+                refuse_idle(
+                    self, ("norm",), "means nothing to raw steps without a ball", "give eps"
+                )
 
     @property
     def uses_reference(self) -> bool:
@@ -120,7 +131,8 @@ class BoostSettings:
         """Return settings with steps and step size of their own, for images of so many numbers.
 
         Published sizes are for 64 x 64 x 3 numbers. For others they are scaled by the root of the
-        share, which keeps how far a pixel moves; those of raw gradients are left as they are.
+        share, which keeps how far a pixel moves; those of raw gradients and of l-inf steps are left
+        as they are.
 
         Raises:
             BadInput: for a ball that holds all such images, wherever its centre.
@@ -129,11 +141,11 @@ class BoostSettings:
             >>> BoostSettings(generator="cd-1").for_images(3 * 32 * 32).size
             0.075
         """
-        size, farthest = self.size, math.sqrt(numbers)
+        size, farthest = self.size, math.sqrt(numbers) if self.norm == "l2" else 1.0
         if self.eps > farthest and not math.isinf(self.eps):
             rule = f"reaches beyond every image of {numbers:,} numbers"
             raise BadInput(f"eps {self.eps:g}", rule, f"use at most {farthest:.3g}, or none")
-        if self.step_size is None and self.direction == "unit":
+        if self.step_size is None and self.direction == "unit" and self.norm == "l2":
             size *= math.sqrt(numbers / PUBLISHED_NUMBERS)
         return replace(self, generator=None, steps=self.count, step_size=size)
 

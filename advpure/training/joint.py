@@ -6,8 +6,8 @@ For real images x and generated ones g, each with its class c, minimise the sum 
 
 with the losses of `advpure.networks.joint`, on attacked images only:
 
-* x' lowers f_c in an l2 ball, a few steps;
-* g' raises f_c in a wide l2 ball, with more and more steps: so the model first unlearns what looks
+* x' lowers f_c in a small ball, l2, a few steps;
+* g' raises f_c in a wide one, with more and more steps: so the model first unlearns what looks
   real close to a generated image, then what does farther away. A row stops as soon as its
   probability of being real is above the mean one of the attacked real images of its batch;
 * both with batch normalisation by running statistics; then one call of the network learns from all
@@ -20,8 +20,11 @@ would tell the two apart, and is refused. Flips are harmless where the model was
 
 Printed otherwise, and kept as settings: the attack on generated images minimises their own form of
 l_BCE, which lowers f_c and makes them easy (`fake_attack = "lower"`); the reference level l0 is the
-mean of the real form (`l0_form = "real"`). Not said in the source: the first number of steps, how
-many are added, optimiser, learning rate, batch and length; those of the recipes are our choice.
+mean of the real form (`l0_form = "real"`); and, of both attacks, what `advpure.attacks.guided` says
+of algorithm 1: steps along the raw gradient (`direction = "raw"`), a norm without a name
+(`norm = "linf"`), a gradient that is thrown away (`extra = true`). Not said in the source: the
+first number of steps, how many are added, optimiser, learning rate, batch and length; those of the
+recipes are our choice.
 
 Source: [Golan2024], section 3.1 and equations 7 to 10 and 13.
 """
@@ -59,10 +62,14 @@ _DEFAULTS = {
     "fake_steps_added": 1,
     "fake_steps_most": 100,
     "early_stop": True,
+    "norm": "l2",
+    "direction": "unit",
+    "extra": False,
     "fake_attack": "raise",
     "l0_form": "generated",
     "held_back": 500,
 }
+_PRINTED = ("norm", "direction", "extra")
 _HEAD = "leave."
 """What the names of the last layer start with, in every classifier of ours."""
 
@@ -75,10 +82,10 @@ class JointTask(Task):
         settings: generator (a consistency model: a shipped name or a weights file) and labeller
             (the classifier that says the classes of what an unconditional one makes; empty for the
             teacher); attacked (false: the same losses without attacks); real_eps, real_steps,
-            real_step_size, fake_eps, fake_step_size ([0, 1] units, l2); fake_steps (at the start),
+            real_step_size, fake_eps, fake_step_size ([0, 1] units); fake_steps (at the start),
             fake_steps_every (training steps after which fake_steps_added more are taken, up to
-            fake_steps_most); early_stop; fake_attack and l0_form (see the module); held_back
-            (images kept for validation and l0).
+            fake_steps_most); early_stop; norm, direction, extra, fake_attack and l0_form (see the
+            module); held_back (images kept for validation and l0).
         teacher: The classifier to start from.
     """
 
@@ -98,10 +105,8 @@ class JointTask(Task):
         labeller = str(values["labeller"])
         self.labeller = fixed_classifier(labeller, dataset) if labeller else teacher.network
         self.generator = OneStepGenerator(str(values["generator"]), dataset, self.labeller)
-        self.real_attack = GuidedSettings(
-            steps=values["real_steps"], step_size=values["real_step_size"], eps=values["real_eps"]
-        )
         self.fake_steps = int(values["fake_steps"])
+        self.real_attack = self._attack("real", values["real_steps"])
         self.level = math.nan
 
     def initialise(self, network: nn.Module, seed: int) -> None:
@@ -126,9 +131,13 @@ class JointTask(Task):
     @property
     def fake_attack(self) -> GuidedSettings:
         """The attack on generated images, at the current step."""
+        return self._attack("fake", self.fake_steps)
+
+    def _attack(self, of: str, steps: int) -> GuidedSettings:
         values = self.values
-        size, eps = values["fake_step_size"], values["fake_eps"]
-        return GuidedSettings(steps=self.fake_steps, step_size=size, eps=eps)
+        printed = {name: values[name] for name in _PRINTED}
+        size, eps = values[f"{of}_step_size"], values[f"{of}_eps"]
+        return GuidedSettings(steps=steps, step_size=size, eps=eps, **printed)
 
     def attack(self, network: nn.Module, real: Batch, fake: Batch) -> tuple[Tensor, Tensor]:
         """Return attacked real and attacked generated images, without a graph.
@@ -181,7 +190,8 @@ class JointTask(Task):
     def facts(self) -> dict[str, Any]:
         """Return the reference level, and what it was trained against."""
         values = self.values
-        attacks = ("real_eps", "real_steps", "real_step_size", "fake_eps", "fake_step_size")
+        attacks = ["real_eps", "real_steps", "real_step_size", "fake_eps", "fake_step_size"]
+        attacks += [name for name in _PRINTED if values[name] != _DEFAULTS[name]]
         return {
             "l0": self.level,
             "l0_form": values["l0_form"],

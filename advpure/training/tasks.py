@@ -174,6 +174,8 @@ RULES: Mapping[str, Any] = {
     "fake_steps_added": Annotated[int, Ge(0), Le(MAX_DRAWS)],
     "fake_steps_most": Annotated[int, Ge(1), Le(MAX_DRAWS)],
     "early_stop": bool,
+    "direction": Literal["unit", "raw"],
+    "extra": bool,
     "fake_attack": Literal["raise", "lower"],
     "l0_form": Literal["generated", "real"],
 }

@@ -45,7 +45,8 @@ def curve_figure(store: RecordStore, path: str | Path) -> Path:
         curves[first.metric] = Points(x=steps, y=values)
     how = store.settings["boost"]
     words = Words(
-        x=f"steps of {how['step_size']:g} (l2, [0, 1] units), each one gradient of the booster",
+        x=f"steps of {how['step_size']:g} ({how.get('norm', 'l2')}, [0, 1] units), each one "
+        "gradient of the booster",
         y="distance to real images / before",
         title=f"{store.settings['dataset']}, boosted by {how['name']}",
         caption=f"{report.n} images, 95 % bands; seed {store.settings['randomness']['seed']}",
