@@ -144,7 +144,7 @@ class StandardSettings(AttackSettings):
         return self.eot if self.randomness == "fresh" else 1
 
     @property
-    def _look(self) -> int:
+    def look(self) -> int:
         """Passes that look for a gradient."""
         return min(self._passes, _JUDGED)
 
@@ -155,7 +155,7 @@ class StandardSettings(AttackSettings):
 
     @property
     def _least(self) -> int:
-        return 2 * self._draws + 2 * self._passes + self._look + 2
+        return 2 * self._draws + 2 * self._passes + self.look + 2
 
     @property
     def plan(self) -> Plan:
@@ -169,7 +169,7 @@ class StandardSettings(AttackSettings):
         """
         draws, passes, ends = self._draws, self._passes, self._draws + self._passes
         # The unchanged image, a look for a gradient, and the last test.
-        left = self.budget - draws - self._look - 1
+        left = self.budget - draws - self.look - 1
         if self.randomness == "fresh":
             sparse, most = max(passes // _SPARSE, 1), left - draws
             share = int(_DEEP * left)
@@ -216,12 +216,12 @@ class StandardSettings(AttackSettings):
         plan = self.plan
         lanes = (plan.targets + plan.restarts) * plan.steps * self._passes
         first = plan.first * (plan.passes or self._passes)
-        return Passes(self.budget, first + lanes + self._look)
+        return Passes(self.budget, first + lanes + self.look)
 
     @property
     def blind_queries(self) -> int:
         """Forward passes of the random search on an image without a gradient."""
-        return max(self.budget - 2 * self._draws - self._look - 1, 0)
+        return max(self.budget - 2 * self._draws - self.look - 1, 0)
 
 
 @takes_pairs
@@ -346,9 +346,9 @@ def _told_apart(
     _, labels, ids = (part[rows] for part in batch)
     goals = torch.full_like(labels, MARGIN)
     points = first_iterates(Oracle(model, chosen), batch, None, rows, sizes)
-    looking = replace(_climbing(chosen, 1), eot=chosen._look)
+    looking = replace(_climbing(chosen, 1), eot=chosen.look)
     slope = Oracle(model, looking).slope(points, labels, ids, 3 * _LONG, goals)
-    tally.count(rows, chosen._look, chosen._look)
+    tally.count(rows, chosen.look, chosen.look)
     blind = (slope.gradient == 0).flatten(1).all(dim=1).cpu()
     tally.zero_gradient[rows] = blind
     return rows[~blind], rows[blind]

@@ -16,6 +16,7 @@ from advpure.analysis.audit.registry import CHECKS
 from advpure.analysis.audit.study import Audit, _copy
 from advpure.analysis.robustness.study import Robustness
 from advpure.base.imports import imported_anew, load_code
+from advpure.core.chain import Chain, Step
 from advpure.data import Images, load_images
 
 FIXED: dict[str, Any] = {
@@ -83,6 +84,121 @@ def test_an_attack_that_moves_no_margin_fails(fall: float, status: str) -> None:
     rows = [decided(i) for i in range(8)]
     rows += [decided(i, "adversarial", margin=1.0 - fall) for i in range(8)]
     assert found("margin-falls", decisions=rows).status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "backwards", "flagged", "status"),
+    [
+        ("standard", "square", 1, False, "fail"),
+        ("standard", "square", 57, False, "pass"),
+        ("standard", "clean", 0, False, "pass"),
+        ("standard", "clean", 1, True, "fail"),
+        ("square", None, 0, False, "pass"),
+    ],
+)
+def test_images_that_the_standard_attack_left_to_square_had_no_gradient(
+    name: str, member: Any, backwards: int, flagged: bool, status: str
+) -> None:
+    row = {
+        "sample": 0,
+        "stage": "adversarial",
+        "zero_gradient": flagged,
+        "member": member,
+        "backwards": backwards,
+    }
+    attack = {"name": name, "eps": 0.1, "norm": "linf", "randomness": "fixed"}
+    if name == "standard":
+        attack["budget"] = 400
+    assert found("zero-gradient", changes={"attack": attack}, attacks=[row]).status == status
+
+
+def _chain(cut: Any) -> Chain:
+    """Return five steps that halve what a state is beyond grey, the third as `cut` makes it."""
+
+    def move(x: torch.Tensor, z: Any) -> torch.Tensor:
+        return x / 2
+
+    def wrong(x: torch.Tensor, z: Any) -> torch.Tensor:
+        return cut(x)
+
+    return Chain(
+        [
+            Step(name="halve", phase="reverse", time=k, move=wrong if k == 2 else move)
+            for k in range(5)
+        ]
+    )
+
+
+CUTS: dict[str, tuple[Any, str, str]] = {
+    "sound": (lambda x: x / 2, "pass", "0.031 to 0.5 times"),
+    "turned": (lambda x: x.detach() - x / 2, "fail", "step 3"),
+    "vanished": (lambda x: x.detach() / 2 + 1e-14 * (x - x.detach()), "fail", "before step 3"),
+    "exploded": (lambda x: x.detach() / 2 + 1e10 * (x - x.detach()), "fail", "before step 3"),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_chain_is_followed_step_by_step(name: str, tmp_path: Path) -> None:
+    cut, status, words = CUTS[name]
+    settings = {**ROOM, "defense": _chain(cut), "n": 4, "attack": "uniform-noise"}
+    report = Audit(**settings, only=("chain-gradients",)).run(out=tmp_path / "audit")
+    (told,) = report.findings.values()
+    assert (told.status, words in told.words) == (status, True), told.words
+
+
+def _ladder(*curve: list[float]) -> Finding:
+    values = [Value("classes", -1, 2.0)]
+    for factor, right in zip((0.5, 1, 2, 4, 8), curve, strict=True):
+        values += [Value(f"right at {factor:g}", i, each) for i, each in enumerate(right)]
+    return CHECKS.get("radius-ladder").finding(Measured(values), FIXED)
+
+
+def test_images_that_come_back_in_a_larger_ball_fail() -> None:
+    held, lost = [1.0] * 24, [0.0] * 24
+    back = [1.0] * 5 + [0.0] * 19
+    assert _ladder(held, held, back, lost, lost).status == "pass"
+    assert _ladder(held, lost, back, lost, lost).status == "fail"
+    assert _ladder(held, held, held, held, held).status == "fail"
+    assert _ladder(held, held, back, back, back).status == "pass"
+    swapped = [*lost[:1], *held[1:]]  # one image comes back and another falls
+    assert _ladder(swapped, [*held[:23], 0.0], lost, lost, lost).status == "pass"
+
+
+BROKEN: dict[str, Any] = {"attack": named("broken"), "attack_options": {**PGD, "fault": "sign"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["doubled-restarts", "decisions-alone", "radius-ladder"])
+def test_what_costs_more_is_found_by_the_thorough_checks_alone(check: str, tmp_path: Path) -> None:
+    plants = {
+        "doubled-restarts": {
+            "dataset": named("trapped"),
+            "classifier": named("trap"),
+            "attack": "pgd",
+            "attack_options": {**PGD, "random_start": False},
+        },
+        "decisions-alone": BROKEN,
+        "radius-ladder": BROKEN,
+    }
+    settings = {**ROOM, **plants[check], "only": (check,)}
+    (cheap,) = Audit(**settings).run(out=tmp_path / "cheap").findings.values()
+    assert "--thorough makes it" in cheap.words
+    (told,) = Audit(**settings, thorough=True).run(out=tmp_path / "audit").findings.values()
+    assert told.status == "fail", told.words
+
+
+@pytest.mark.slow
+def test_planted_images_are_found_under_fresh_noise_and_not_by_a_broken_attack(
+    tmp_path: Path,
+) -> None:
+    fresh = {**ROOM, "defense": named("noisy"), "randomness": "fresh", "draws": 2, "n": 4}
+    attack = {"steps": 20, "step_size": 0.03, "loss": "margin", "eot": 16}
+    settings = {**fresh, "only": ("binarization",), "thorough": True}
+    sound = Audit(**settings, attack="pgd", attack_options=attack).run(out=tmp_path / "sound")
+    broken = {"attack": named("broken"), "attack_options": {**attack, "fault": "sign"}}
+    wrong = Audit(**settings, **broken).run(out=tmp_path / "broken")
+    (good,), (bad,) = sound.findings.values(), wrong.findings.values()
+    assert (good.status, bad.status) == ("pass", "fail"), (good.words, bad.words)
 
 
 def test_classes_that_changed_places_are_no_errors() -> None:

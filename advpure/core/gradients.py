@@ -105,7 +105,7 @@ def _recompute(x: Tensor, chain: Chain, noise: Noise) -> Tensor:
     return result
 
 
-def _pull_back(y: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+def pull_back(y: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient at x, zero where y does not depend on it, as plain autograd has it."""
     if not y.requires_grad:
         return torch.zeros_like(x)
@@ -133,7 +133,7 @@ class _Replace(torch.autograd.Function):
             y = ctx.chain(x)
             if y is x:
                 return gradient, None, None
-            pulled = _pull_back(y, x, gradient)
+            pulled = pull_back(y, x, gradient)
         return pulled, None, None
 
 
@@ -190,7 +190,7 @@ class _Recompute(torch.autograd.Function):
                     else:
                         x, y = kept
                         tick(step.evaluations * len(x))  # as above
-                    gradient = _pull_back(y, x, gradient)
+                    gradient = pull_back(y, x, gradient)
                     del kept, x, y
         return gradient, None, None, None
 

@@ -1,7 +1,7 @@
 """Published robustness, what was measured of it later, and the flaw that explains the difference.
 
 The numbers stand in experiments/published/claims.json, as printed, in per cent unless a note says
-otherwise. A flaw has a toy whose audit shows its mechanism, and a command on the shipped networks.
+otherwise. A flaw has a toy whose audit shows its mechanism, and commands on the shipped networks.
 """
 
 from collections.abc import Sequence
@@ -68,13 +68,14 @@ class Flaw(BaseModel):
     Attributes:
         about: What it is.
         toy: Command of a toy that shows its mechanism, in a checkout of the sources.
-        shipped: Command that shows it with the shipped networks.
+        shipped: Commands that show it with the shipped networks: with the flaw, without it, and
+            both compared image by image. What names `tests` needs a checkout.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     about: str
     toy: str
-    shipped: str
+    shipped: tuple[str, ...]
 
 
 class Statistics(BaseModel):
@@ -146,7 +147,8 @@ class Claims:
     def display(self) -> Display:
         """Return the claims by flaw, and the commands that show each."""
         known, rows = published_claims(), []
-        for each in self.chosen:
+        codes = list(known.flaws)
+        for each in sorted(self.chosen, key=lambda each: codes.index(each.flaws[0])):
             later = "; ".join(f"{one.value:g} ({one.by})" for one in each.later)
             rows.append(
                 [
@@ -163,7 +165,7 @@ class Claims:
         for code in dict.fromkeys(code for each in self.chosen for code in each.flaws):
             flaw = known.flaws[code]
             parts.append(f"{code}: {flaw.about}")
-            parts += [f"  {line}" for line in (flaw.toy, flaw.shipped) if line]
+            parts += [f"  {line}" for line in (flaw.toy, *flaw.shipped) if line]
         counted = known.robustbench
         headline = (
             f"{len(self.chosen)} of {len(known.claims)} claims; of {counted.entries} RobustBench "
@@ -172,7 +174,7 @@ class Claims:
         return Display(headline, parts)
 
     def draw(self, path: Path) -> Path:
-        """Draw by how many points each claim fell, one colour a flaw.
+        """Draw by how many points each claim fell, flaw by flaw, one colour each.
 
         Raises:
             BadInput: for claims without two numbers, or another ending than .png, .svg and .pdf.
@@ -185,10 +187,17 @@ def _in_percent(claim: Claim) -> bool:
     return claim.drop is not None and "radii" not in claim.note
 
 
+def _largest(code: str, claims: Sequence[Claim]) -> float:
+    """Return the largest drop of the claims whose first flaw this is."""
+    return max(each.drop or 0.0 for each in claims if each.flaws[0] == code)
+
+
 def _drawn(claims: Sequence[Claim], path: Path) -> Path:
-    ordered = sorted(claims, key=lambda each: -(each.drop or 0.0))
+    known = dict.fromkeys(each.flaws[0] for each in claims)
+    codes = sorted(known, key=lambda code: -_largest(code, claims))
+    ordered = sorted(claims, key=lambda each: (codes.index(each.flaws[0]), -(each.drop or 0.0)))
     groups: dict[str, Points] = {}
-    for code in dict.fromkeys(each.flaws[0] for each in ordered):
+    for code in codes:
         mine = [(row, each) for row, each in enumerate(ordered) if each.flaws[0] == code]
         groups[code] = Points(
             x=[each.lowest or 0.0 for _, each in mine],

@@ -50,6 +50,10 @@ class Measured:
         """Return whether a number of this name was measured."""
         return name in self._values
 
+    def names(self, start: str) -> list[str]:
+        """Return the names that begin with a text, as they were measured."""
+        return [name for name in self._values if name.startswith(start)]
+
     def by_image(self, name: str) -> dict[int, float]:
         """Return the numbers of a name by sample id; none where it was not measured."""
         return dict(self._values.get(name, {}))

@@ -5,8 +5,10 @@ some noise across s. The classifier is the sign of s . (x - 1/2). Under linf it 
 image exactly if t > eps, whatever stands in front of it and keeps s . x.
 """
 
+import functools
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +20,10 @@ from advpure.attacks.oracle import Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
 from advpure.attacks.settings import AttackSettings, resolve
+from advpure.base.units import to_model, to_unit
+from advpure.core.chain import Chain, Step
 from advpure.core.randomness import RandomnessConfig
+from advpure.loading.denoisers import load_denoiser
 
 SIDE, EPS, COUNT = 4, 0.1, 24
 _PEN = np.random.default_rng(3)
@@ -376,6 +381,59 @@ def drifting() -> nn.Module:
     return Purifier(lambda x: _Straight.apply(x, lambda z: _flow(z, 20), adjoint))
 
 
+class Integrated(nn.Module):
+    """The probability-flow equation of a shipped denoiser, by Euler's method from the image on.
+
+    Args:
+        is_adjoint: Whether the gradient is that of an adjoint equation, whose states are found
+            again by integrating backwards, and not that of the steps that were taken.
+    """
+
+    levels = (0.5, 0.35, 0.24, 0.16, 0.1, 0.06, 0.03, 0.01)
+
+    def __init__(self, is_adjoint: bool) -> None:
+        super().__init__()
+        self.denoiser, self.is_adjoint = load_denoiser("digits-edm"), is_adjoint
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.is_adjoint:
+            return self.flow(images)
+        return _Straight.apply(images, self.flow, self.adjoint)
+
+    def step(self, state: Tensor, level: float, other: float) -> Tensor:
+        """Return the state at another level, by the slope at this one."""
+        return state + (other - level) * (state - self.denoiser(state, level)) / level
+
+    def flow(self, images: Tensor) -> Tensor:
+        """Return the state at the last level, in [0, 1] units."""
+        state = to_model(images)
+        for level, below in pairwise(self.levels):
+            state = self.step(state, level, below)
+        return to_unit(state)
+
+    def adjoint(self, images: Tensor) -> Tensor:
+        """Return nothing but a derivative: that of the steps at states that were found again."""
+        found = [to_model(self.flow(images.detach())).detach()]
+        for level, above in pairwise(reversed(self.levels)):
+            found.append(self.step(found[-1], level, above).detach())
+        change = to_model(images) - to_model(images).detach()
+        for state, (level, below) in zip(reversed(found), pairwise(self.levels), strict=False):
+            at = self.step(state + change, level, below)
+            change = at - at.detach()
+        return to_unit(change)
+
+
+def adjoint() -> nn.Module:
+    """Return it with the gradient of the adjoint equation."""
+    return Integrated(is_adjoint=True)
+
+
+def integrated() -> nn.Module:
+    """Return it with the exact gradient."""
+    return Integrated(is_adjoint=False)
+
+
 def two_grids() -> nn.Module:
     """Return the flow, whose backward pass takes the states of a coarser grid."""
 
@@ -406,6 +464,37 @@ def detached() -> nn.Module:
         return half + (_flow(half, 10) - half).detach()
 
     return Purifier(cut)
+
+
+def _five_steps(cut: int | None) -> Chain:
+    """Return the flow of twenty steps as a chain of five, one of them cut off if asked."""
+
+    def move(x: Tensor, is_cut: bool) -> Tensor:
+        images = to_unit(x)
+        moved = _flow(images, 4, 0.4)
+        return to_model(images + (moved - images).detach() if is_cut else moved)
+
+    return Chain(
+        [
+            Step(
+                name="flow",
+                phase="reverse",
+                time=k,
+                move=functools.partial(lambda x, z, is_cut: move(x, is_cut), is_cut=k == cut),
+            )
+            for k in range(5)
+        ]
+    )
+
+
+def five_steps() -> Chain:
+    """Return a sound chain."""
+    return _five_steps(None)
+
+
+def cut_step() -> Chain:
+    """Return the chain whose third step lets no gradient through what it does."""
+    return _five_steps(2)
 
 
 def pull(images: Tensor) -> Tensor:
