@@ -180,10 +180,11 @@ class Claims:
             BadInput: for claims without two numbers, or another ending than .png, .svg and .pdf.
             StorageFull: when there is no room.
         """
-        return _drawn([each for each in self.chosen if _in_percent(each)], path)
+        return _drawn([each for each in self.chosen if is_in_percent(each)], path)
 
 
-def _in_percent(claim: Claim) -> bool:
+def is_in_percent(claim: Claim) -> bool:
+    """Return whether both numbers of a claim are there, and are rates."""
     return claim.drop is not None and "radii" not in claim.note
 
 

@@ -41,6 +41,8 @@ from advpure.data import Images
 _IMAGES, _INNER, _GAP = 8, 49, 0.95
 _LEAST, _NOISE, _RIDGE = 0.95, 0.5, 1e-2
 _DRAWS, _TOSSES, _MAJORITY = 10, 20, 0.5
+_CLOSE, _ROOM = 0.1, 0.5
+"""Where the border is between the planted point (0) and the nearest other (1): noise needs room."""
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
@@ -92,11 +94,11 @@ def _task(evaluation: Evaluation, one: Images) -> Defense | None:
     drawn = torch.cat([2 * xi.uniform(one.ids, k, shape) - 1 for k in range(_INNER + 1)]).to(like)
     if evaluation.norm == "linf":
         inner = _GAP * evaluation.eps * drawn[:_INNER]
-        border = evaluation.eps * drawn[_INNER:].sign()
+        outer = evaluation.eps * drawn[_INNER:].sign()
     else:
         unit = drawn / drawn.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-        inner, border = _GAP * evaluation.eps * unit[:_INNER], evaluation.eps * unit[_INNER:]
-    points = torch.cat([like + inner, like + border]).clamp(0, 1)
+        inner, outer = _GAP * evaluation.eps * unit[:_INNER], evaluation.eps * unit[_INNER:]
+    points = torch.cat([like + inner, like + outer]).clamp(0, 1)
     known = _features(evaluation, points, one.ids.repeat(_INNER + 1))
     centre, spread = known[:-1].mean(0), known[:-1] - known[:-1].mean(0)
     cover = spread.T @ spread / _INNER
@@ -106,7 +108,11 @@ def _task(evaluation: Evaluation, one: Images) -> Defense | None:
     if not bool(at_border > inside):
         return None
     size = (at_border - inside).clamp(min=1e-12)
-    weights, bias = weights * 20 / size, float((at_border - 0.1 * (at_border - inside)) * 20 / size)
+    room = _CLOSE if evaluation.fixed else _ROOM
+    weights, bias = (
+        weights * 20 / size,
+        float((at_border - room * (at_border - inside)) * 20 / size),
+    )
     view = evaluation.view(one.ids, 0)
     readout = _Readout(view.classifier, weights.float().to(like), bias)
     task = Defense(view.purifier, readout, xi=view.xi, tile=view.tile)

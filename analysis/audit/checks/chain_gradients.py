@@ -158,8 +158,14 @@ def _slope(move: Move, x: Tensor, behind: Tensor, way: Tensor) -> tuple[Tensor, 
     return slope, has_limit
 
 
+def _step(name: str) -> int:
+    """Return the number of the step in the name of a size before it."""
+    return int(name.removeprefix(_SIZE).split()[0])
+
+
 def _judge(numbers: Measured, settings: Settings) -> Finding:
-    sizes = {name: numbers.values(name) for name in numbers.names(_SIZE)}
+    backwards = sorted(numbers.names(_SIZE), key=_step, reverse=True)
+    sizes = {name: numbers.values(name) for name in backwards}
     if not sizes:
         return open_question("no noise can be held, or the classifier has no gradient")
     n = len(next(iter(sizes.values())))
