@@ -34,6 +34,7 @@ from advpure.training.curricula import (
 )
 from advpure.training.distances import SETTINGS, make_distance, mean_absolute
 from advpure.training.edm import EDMTask
+from advpure.training.labelled import TOKENS
 from advpure.training.levels import Levels
 from advpure.training.randomness import step_generator
 from advpure.training.run import _network, _teacher
@@ -255,6 +256,23 @@ def test_the_target_gets_no_gradient_and_sees_the_same_dropout(losses: str) -> N
 
 
 # Consistency fine-tuning
+
+
+@pytest.mark.parametrize("losses", ["original", "improved"])
+def test_a_network_with_classes_learns_of_the_classes_that_it_sees(losses: str) -> None:
+    network = build_network("unet", {**NETWORK, "classes": 10}, step_generator(0))
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=step_generator(1)))
+    task, labels = trained(losses, first=4), torch.tensor([3, 3, 7, 3])
+    task.start(network)
+    batch = Batch(images(4).images, labels)
+    task.losses(network, batch, step_generator(4)).sum().backward()  # type: ignore[no-untyped-call]
+    told = network.get_parameter(TOKENS).grad
+    assert told is not None
+    assert told.abs().sum(1).nonzero().flatten().tolist() == [3, 7]
+    others = Batch(batch.images, (labels + 1) % 10)
+    scores = [task.score(network, each, step_generator(5)) for each in (batch, others)]
+    assert not torch.allclose(*scores)
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])

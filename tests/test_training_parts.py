@@ -13,10 +13,8 @@ from advpure.base.errors import BadInput
 from advpure.models import model_path
 from advpure.networks.weights import HEADER, load_network, load_state, save_network, sha256
 from advpure.training import Recipe, load_recipe, train
-from advpure.training.consistency_training import ConsistencyTrainingTask
 from advpure.training.labelled import TOKENS
 from advpure.training.randomness import step_generator
-from advpure.training.tasks import Batch
 
 PARTS = ("modulate", "tokens")
 
@@ -141,21 +139,3 @@ def test_parts_and_starts_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         train(plan(**changes), out=tmp_path, progress=False)
-
-
-def test_a_model_trained_without_a_teacher_learns_from_the_labels() -> None:
-    """Its loss sees the class of each image, on both sides."""
-    task = ConsistencyTrainingTask("digits", {"losses": "improved", "sigma_data": 0.75})
-    network = load_network(model_path("digits-edm-conditional")).network
-    images = torch.rand(6, 1, 8, 8, generator=step_generator(1))
-    one, two = (
-        task.losses(network, Batch(images, (torch.arange(6) + k) % 10), step_generator(5))
-        for k in (0, 1)
-    )
-    assert not torch.allclose(one, two)
-    plain = load_network(model_path("digits-edm")).network
-    one, two = (
-        task.losses(plain, Batch(images, (torch.arange(6) + k) % 10), step_generator(5))
-        for k in (0, 1)
-    )
-    assert torch.equal(one, two)

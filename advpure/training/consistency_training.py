@@ -3,7 +3,8 @@
 Both ends of a step share image and noise: minimise w d(f(x + t z, t), f-(x + s z, s)) for
 neighbouring nodes t > s of a grid that is refined while training goes on. Original: f- is a moving
 average with decay mu(k), nodes are drawn uniformly, w = 1. Improved: f- is a copy of the current
-network (mu = 0), nodes follow a lognormal, w = 1 / (t - s). Both sides see the same dropout mask.
+network (mu = 0), nodes follow a lognormal, w = 1 / (t - s). Both sides see the same dropout mask,
+and the classes of the images where the network has classes.
 
 Source: [Song2023], algorithm 3; [Song2024].
 """
@@ -123,11 +124,11 @@ class ConsistencyTrainingTask(Task):
             other = network if self.target is None else self.target.train(network.training)
             if self.target is not None:
                 seed_dropout(self.target, generator)
-            other = with_labels(other, batch.labels)
-            target = self._denoise(other, clean + s[:, None, None, None] * noise, s)
+            nearer = clean + s[:, None, None, None] * noise
+            target = self._denoise(with_labels(other, batch.labels), nearer, s)
         generator.set_state(mask)
-        network = with_labels(network, batch.labels)
-        online = self._denoise(network, clean + t[:, None, None, None] * noise, t)
+        farther = clean + t[:, None, None, None] * noise
+        online = self._denoise(with_labels(network, batch.labels), farther, t)
         lost = self.distance(online, target)
         return lost / (t - s) if self.improved else lost
 
@@ -136,8 +137,8 @@ class ConsistencyTrainingTask(Task):
         clean = to_model(batch.images)
         noise = normal(clean.shape, generator).to(clean.device)
         levels = torch.full((len(clean),), _LEVEL, device=clean.device, dtype=torch.float32)
-        network = with_labels(network, batch.labels)
-        return mean_squared(self._denoise(network, clean + _LEVEL * noise, levels), clean)
+        told = with_labels(network, batch.labels)
+        return mean_squared(self._denoise(told, clean + _LEVEL * noise, levels), clean)
 
     def facts(self) -> dict[str, Any]:
         """Return the noise range, sigma_data and the final number of nodes, model units."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from advpure.analysis.boosting.result import BoostReport, BoostResult, no_images
+from advpure.base.display import written
 from advpure.data import dataset_info
 from advpure.plots.charts import Points, Words, lines
 from advpure.plots.figures import check_ending, image_grid
@@ -17,6 +18,7 @@ def curve_figure(store: RecordStore, path: str | Path) -> Path:
     """Draw the Frechet distance over steps, with the band of its interval.
 
     Distances of several networks have scales of their own, so each is divided by its first value.
+    Bands are those of the distances alone, and the paired change is written below.
 
     Raises:
         BadInput: for a run without images, or another ending.
@@ -26,7 +28,7 @@ def curve_figure(store: RecordStore, path: str | Path) -> Path:
     report = BoostReport.of(store)
     if not report.measured:
         raise no_images(store.folder)
-    curves = {}
+    curves, first = {}, report.measured[0]
     for metric in dict.fromkeys(each.metric for each in report.curve):
         own = [each for each in report.curve if each.metric == metric]
         sides = [own[0].change.before, *(each.change.after for each in own)]
@@ -39,17 +41,18 @@ def curve_figure(store: RecordStore, path: str | Path) -> Path:
             y_high=[scale * high for _, high in intervals],
         )
     if not curves:
-        first = report.measured[0]
         steps = (0, store.settings["boost"]["steps"])
         values = [each.value for each in first.change[:2]]
         curves[first.metric] = Points(x=steps, y=values)
     how = store.settings["boost"]
+    change = f"{first.metric} after - before, paired: {written(first.change.difference)}"
+    seed = store.settings["randomness"]["seed"]
     words = Words(
         x=f"steps of {how['step_size']:g} ({how.get('norm', 'l2')}, [0, 1] units), each one "
         "gradient of the booster",
         y="distance to real images / before",
         title=f"{store.settings['dataset']}, boosted by {how['name']}",
-        caption=f"{report.n} images, 95 % bands; seed {store.settings['randomness']['seed']}",
+        caption=f"{report.n} images, seed {seed}; 95 % bands of each distance alone; {change}",
     )
     return lines(curves, path, words)
 
