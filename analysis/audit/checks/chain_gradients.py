@@ -83,7 +83,7 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
 
 
 def _norms(gradient: Tensor) -> Tensor:
-    norms: Tensor = gradient.double().flatten(1).norm(dim=1)  # type: ignore[no-untyped-call]
+    norms: Tensor = gradient.double().flatten(1).norm(dim=1)
     return norms
 
 
