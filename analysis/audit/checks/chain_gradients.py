@@ -83,7 +83,8 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
 
 
 def _norms(gradient: Tensor) -> Tensor:
-    return gradient.double().flatten(1).norm(dim=1)
+    norms: Tensor = gradient.double().flatten(1).norm(dim=1)
+    return norms
 
 
 def _walked(evaluation: Evaluation) -> _Way:
