@@ -52,8 +52,8 @@ class Subject:
         options: Option of the purifier, e.g. -o clip_x0=true.
         weights: Weights of the denoiser: a file, a shipped name, or official NAME:FILE.
         denoiser: Denoiser of your own instead: file.py:NAME, a function of (state, sigma).
-        boost: Booster behind the purifier: joint or robust, the data set's; another shipped name, a
-            file, or file.py:NAME. Default: none.
+        boost: Booster behind the purifier: joint or robust-l2 of the data set; another shipped
+            name, a file, or file.py:NAME. Default: none.
         boost_options: Setting of the booster, KEY=VALUE, e.g. steps=10.
         scheme: Noise keys: ``hash`` (the published ones) or ``counter`` (without collisions).
         tile: Images per network call, 1 or more; 0: batches as they come. Default: the data set's.

@@ -38,7 +38,7 @@ def load_booster(
     """Load a booster, which refines images of a data set by a joint model.
 
     Args:
-        model: ``joint`` or ``robust`` for the shipped network of the data set, another shipped
+        model: ``joint``, ``robust-l2`` ... for a shipped network of the data set, another shipped
             name, a weights file, an official ``NAME:FILE``, code of yours as
             ``file.py:attribute``, or a module from images in [0, 1] to logits.
         dataset: A data set's name.

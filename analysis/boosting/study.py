@@ -97,7 +97,7 @@ class Boost(Seeded, Study[LoadedBoost, BoostReport]):
     Example: advpure boost --dataset digits -n 400 --plot curve.png --curve 5
 
     Attributes:
-        boost: Booster: joint or robust, the data set's; another shipped name, a file, or
+        boost: Booster: joint or robust-l2 of the data set; another shipped name, a file, or
             file.py:NAME.
         boost_options: Setting of the booster, KEY=VALUE, e.g. step_size=0.1.
         dataset: Data set of generator, booster and real images; `advpure data` lists them.
