@@ -218,6 +218,8 @@ def render(results: Mapping[str, Any], table: str) -> str:
 
 
 def _percent(difference: Any) -> str:
+    if difference.interval is None:  # every image has the same difference
+        return f"{100 * difference.value:.1f}, on every image"
     low, high = difference.interval
     return f"{100 * difference.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
