@@ -40,6 +40,9 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ATTACK = {"name": "pgd", "steps": 10, "restarts": 1, "seed": 0, "randomness": "fresh", "eot": 1}
+
+
 def test_every_check_says_what_why_from_where_and_what_to_do() -> None:
     names = CHECKS.names()
     assert len(names) > 45
@@ -52,7 +55,7 @@ def test_every_check_says_what_why_from_where_and_what_to_do() -> None:
         module = check.measure.__module__ if name not in ("train-mode",) else ""
         assert module is not None
         if not check.is_free:
-            assert check.cost({**FRESH, "attack": {"randomness": "fresh", "eot": 1}}) >= 0
+            assert check.cost({**FRESH, "attack": ATTACK}) >= 0
 
 
 def test_one_image_is_no_verdict_and_four_of_twenty_four_are() -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from advpure.attacks.oracle import Oracle, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.projected import PGDSettings, pgd
-from advpure.attacks.settings import AttackSettings, resolve
+from advpure.attacks.settings import AttackSettings, Passes, resolve
 from advpure.base.units import to_model, to_unit
 from advpure.core.chain import Chain, Step
 from advpure.core.randomness import RandomnessConfig
@@ -774,6 +774,11 @@ class PeekingSettings(AttackSettings):
 
     candidates: int = 60
     draws: int = 5
+
+    @property
+    def most_passes(self) -> Passes:
+        """Every candidate is decided in every draw."""
+        return Passes(self.candidates * self.draws, 0)
 
 
 def peeking(
