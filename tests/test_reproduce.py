@@ -125,7 +125,7 @@ def test_published_boosting_has_its_order_and_its_misprints() -> None:
 
 def test_the_page_on_boosting_says_what_was_measured() -> None:
     page = (ROOT / "docs" / "boosting.md").read_text()
-    for place in (1, 2, 3, 4):
+    for place in (1, 2, 3):  # those of table 4 stand in docs/measured.md alone
         name = f"002-table-{place}-small.json"
         rows = json.loads((ROOT / "experiments" / "measured" / name).read_text())["rows"]
         for row in rows:
@@ -135,7 +135,7 @@ def test_the_page_on_boosting_says_what_was_measured() -> None:
         (ROOT / "experiments" / "measured" / "002-defense-small.json").read_text()
     )["rows"]:
         low, high = row["robust_interval"]
-        assert f"{100 * row['robust']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" in page
+        assert f"{100 * row['robust']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in page
         low, high = row["cr_interval"]
         assert f"{row['cr']:.3f} [{low:.3f}, {high:.3f}]" in page
 

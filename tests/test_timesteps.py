@@ -161,7 +161,7 @@ def test_the_command_line(
     out = capsys.readouterr().out
     told = (
         "digits, linf 0.15, defense ddpm, fixed randomness (seed 0), t = 1 to 3, "
-        "attack pgd (1 steps of 0.005, loss ce): lowest compression"
+        "attack pgd (1 step of 0.005, loss ce): lowest compression"
     )
     assert out.startswith(told)
     assert "pgd %" in out

@@ -433,7 +433,7 @@ def test_every_recipe_of_the_package_is_readable_and_says_what_it_is(name: str) 
         ("stepz = 3", "'stepz' of r.toml is unknown"),
         ("steps = 0", "steps 0 is not a whole number of 1 or more"),
         ("learning_rate = -1.0", "learning rate -1 is not 1e-12 or more"),
-        ("teacher = 'digits-edm'", "which need one; mend the recipe"),
+        ("task = 'classifier'\nteacher = 'digits-edm'", "which need one; mend the recipe"),
         ("seed = -1", "seed -1 is not a whole number of 0 or more"),
         ("momentum = 1.0", "momentum 1 is not 0 or more and below 1"),
         ("order = 'sorted'", "order 'sorted' is not known; known: random, epochs"),

@@ -166,11 +166,13 @@ def _shown(outcome: Outcome) -> list[str]:
 def strength_of(outcome: Outcome) -> str:
     """Return the name of a purifier with its strength, that of a shipped one also by default.
 
-    Code of a user's is named as it is: a report runs none.
+    Code of a user's is named as it is, since a report runs none, and so is what a package that is
+    not here once registered.
     """
     setting = outcome.setting
     described = {"purifier": setting.purifier, "t": setting.t, "sigma": setting.sigma}
-    kind = None if names_code(setting.purifier) else PURIFIERS.get(setting.purifier)
+    is_known = setting.purifier in PURIFIERS and not names_code(setting.purifier)
+    kind = PURIFIERS.get(setting.purifier) if is_known else None
     names = {each.name for each in fields(kind)} if kind is not None else set()
     if names & {"t", "sigma"}:
         return strength_text(described | dict.fromkeys(names & {"schedule"}))
