@@ -14,7 +14,6 @@ from torch import Tensor
 
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.factories import keyed_arguments
-from advpure.base.validation import shown
 from advpure.core.chain import Chain, Noise
 from advpure.core.defense import Defense
 from advpure.core.given import as_purifier
@@ -206,11 +205,7 @@ def choose_ids(target: Target, images: Tensor, ids: Ids | None, *, unique: bool)
         raise BadInput(f"images of shape {tuple(images.shape)}", "are empty", "pass at least one")
     if ids is None:
         ids = target.ids if target.ids is not None else range(count)
-    samples = check_ids(ids, count)
-    if unique and len(set(samples)) != count:
-        twice = shown(next(i for i in samples if samples.count(i) > 1))
-        raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
-    return samples
+    return check_ids(ids, count, distinct=unique)
 
 
 def batch_rows(target: Target, batch_size: int | None) -> int:

@@ -99,11 +99,8 @@ def check_batch(
             check_radius(step, images.dtype, "step size")
     if ids is None:
         ids = getattr(model, "ids", None)
-    listed = list(range(len(images))) if ids is None else check_ids(ids, len(images))
-    if len(set(listed)) < len(listed):
-        twice = next(i for i in listed if listed.count(i) > 1)
-        rule = "stands for two rows, which would share all noise, a random start too"
-        raise BadInput(f"id {twice}", rule, "give each row an id of its own")
+    known = range(len(images)) if ids is None else ids
+    listed = check_ids(known, len(images), distinct=True)
     with torch.inference_mode(False):
         batch = Batch(
             images.detach().clamp(0.0, 1.0),

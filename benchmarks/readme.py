@@ -65,8 +65,14 @@ _PAPER_ALONE = {
     "attack-cm-transfer": "advpure attack --defense cm --fix-random --transfer-from 1",
     "attack-digits-dpm": "advpure attack --dataset digits --defense dpm --fix-random",
 }
-_LONG = {"attack-digits-dpm": _PAPER_ALONE["attack-digits-dpm"]}
-"""Standard attacks of an hour or more on one core: made only where they are named."""
+_GENERATORS = ("cifar10-cm", "cifar10-cm-conditional", "cifar10-ct-conditional")
+_LONG = {
+    "attack-digits-dpm": _PAPER_ALONE["attack-digits-dpm"],
+    **{f"generated-{name}": f"advpure boost --dataset cifar10 --weights {name} -n 300 --steps 1 "
+       "--reference train/first-5000 --classifier cifar10-gaussian-025 --metrics frechet-classifier"
+       for name in _GENERATORS},
+}  # fmt: skip
+"""Made only where they are named: an hour or more of one core, or the whole of CIFAR-10."""
 COMMANDS = {
     **_BOTH,
     **{f"{name}-paper": line + PAPER for name, line in {**_BOTH, **_PAPER_ALONE}.items()},
@@ -330,6 +336,26 @@ def boosted(size: str, decimals: int) -> str:
     return "\n".join(lines)
 
 
+def boosted_others(size: str, decimals: int) -> str:
+    """Tabulate the same for images that no consistency model made, from 002:table-4."""
+    path = ROOT / "experiments" / "measured" / f"002-table-4-{size}.json"
+    lines = ["| generator | before boosting | change |", "| --- | --- | --- |"]
+    for row in json.loads(path.read_text())["rows"]:
+        cells = (_within(row, name, 1, decimals) for name in ("before", "change"))
+        lines.append(f"| {row['generator']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def generated() -> str:
+    """Tabulate what consistency models of CIFAR-10 generate in one step, before any boosting."""
+    lines = ["| network | Frechet distance | n |", "| --- | --- | --- |"]
+    for name in _GENERATORS:
+        before = _stored(f"generated-{name}")["result"]["before"]
+        row = {"before": before["value"], "before_interval": before["interval"]}
+        lines.append(f"| `{name}` | {_within(row, 'before', 1, 1)} | {before['n']} |")
+    return "\n".join(lines)
+
+
 def boosted_defense() -> str:
     """Tabulate what a booster behind a purifier changes, from 002:defense."""
     path = ROOT / "experiments" / "measured" / "002-defense-small.json"
@@ -362,6 +388,9 @@ def _within(row: dict[str, Any], name: str, scale: float, digits: int) -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "boosted-defense": boosted_defense,
     "boosted-first": boosted_first,
+    "boosted-others-digits": lambda: boosted_others("small", 2),
+    "boosted-others-cifar10": lambda: boosted_others("cifar10", 1),
+    "generated-cifar10": generated,
     "boosted-digits": lambda: boosted("small", 2),
     "boosted-cifar10": lambda: boosted("cifar10", 1),
     "first-results": first_results,

@@ -165,7 +165,7 @@ def _calls() -> list[tuple[Callable[[], Any], str]]:
         (lambda: advpure.Policy("eot", 1), "the mean of one"),
         (
             lambda: attacks.pgd(defense, images, labels, eps=0.1, ids=[3, 3]),
-            "id 3 stands for two rows",
+            "sample id 3 appears twice",
         ),
         (lambda: advpure.Policy("single", 1, reverse_only=True), "means nothing to single"),
         (lambda: certification.compare(same, same, [0.0]), "is compared with itself"),

@@ -305,7 +305,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     images, labels = torch.full((2, *SHAPE), 0.5), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(BadInput, match="has no randomness that can be set"):
         gradient_noise(lambda x: x, images, labels)
-    with pytest.raises(BadInput, match="stands for two rows"):
+    with pytest.raises(BadInput, match="appears twice"):
         gradient_noise(NoisyLinear(std=1.0), images, labels, ids=[4, 4])
     with pytest.raises(BadInput, match="holds no image"):
         gradient_noise(NoisyLinear(std=1.0), images, labels, batch_size=0)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from advpure.base.errors import BadInput
 from advpure.models import model_path
 from advpure.networks.weights import HEADER, load_network, load_state, save_network, sha256
-from advpure.training import Recipe, load_recipe, train
+from advpure.training import Recipe, load_recipe, run, train
 from advpure.training.labelled import TOKENS
 from advpure.training.randomness import step_generator
 
@@ -139,3 +139,26 @@ def test_parts_and_starts_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         train(plan(**changes), out=tmp_path, progress=False)
+
+
+@pytest.mark.slow
+def test_a_denoiser_that_does_not_ship_is_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder beside, as a teacher is; the records name it as the recipe does."""
+    shipped, read = run.list_models, run.load_recipe
+    monkeypatch.setattr(run, "list_models", lambda: [n for n in shipped() if n != "digits-edm"])
+    monkeypatch.setattr(
+        run, "load_recipe", lambda name: dataclasses.replace(read(name), steps=1, batch=8)
+    )
+    student = dataclasses.replace(
+        read("digits-cm"), name="student", teacher="digits-cm", steps=1, batch=8,
+        loss={"nodes": 6, "distance": "l2", "edm": "digits-edm"},
+    )  # fmt: skip
+    made = train(student, out=tmp_path / "student", progress=False).weights
+    beside = tmp_path / "digits-edm" / "digits-edm.safetensors"
+    metadata = load_network(made).metadata
+    assert metadata["denoiser"] == metadata["recipe"]["loss"]["edm"] == "digits-edm"
+    assert metadata["denoiser_sha256"] == sha256(beside)
+    assert str(tmp_path) not in made.with_suffix(".md").read_text()
+    assert train(student, out=tmp_path / "student", progress=False).steps == 1

@@ -228,6 +228,6 @@ def test_the_recipes_lead_from_one_to_the_next(data: str) -> None:
     if data == "digits":
         assert cm.teacher == edm.name
     else:  # only parts are trained, so that the file repeats nothing of cifar10-cm
-        assert (cm.teacher, cm.loss["edm"]) == ("cifar10-cm", path)
+        assert (cm.teacher, cm.loss["edm"]) == ("cifar10-cm", edm.name)
     assert one.teacher == f"runs/train/{cm.name}/{cm.name}.safetensors"
     assert one.network["classes"] == 1

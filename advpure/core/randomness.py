@@ -374,12 +374,13 @@ def _purpose(name: object) -> str | int:
     return plain
 
 
-def check_ids(ids: Ids, count: int | None = None) -> list[int]:
+def check_ids(ids: Ids, count: int | None = None, *, distinct: bool = False) -> list[int]:
     """Refuse anything but whole, non-negative sample ids, one per row.
 
     Args:
         ids: [B], a sequence of int or an int64 tensor.
         count: The number of rows they must match, if known.
+        distinct: Whether none may come twice: rows of one id share all noise.
 
     Raises:
         BadInput: naming the rule.
@@ -414,6 +415,9 @@ def check_ids(ids: Ids, count: int | None = None) -> list[int]:
     if listed and not (min(listed) >= 0 and max(listed) < 2**63):
         wrong = min(listed) if min(listed) < 0 else max(listed)
         raise BadInput(f"sample id {shown(wrong)}", "is out of range", "use 0 .. 2**63 - 1")
+    if distinct and len(set(listed)) < len(listed):
+        twice = shown(next(i for i in listed if listed.count(i) > 1))
+        raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
     return listed
 
 

@@ -1,10 +1,10 @@
 """Weights are data: safetensors files with a self-describing header, and nothing that runs code.
 
 A file of ours stores parameters as float16 and, under the key `advpure` of the safetensors
-header, one JSON object {format, architecture, config, metadata}. A network of which only parts were
-trained on from a shipped one, its base, stores what differs from that alone, and the header says
-{name, sha256} of the `base`. Foreign files are read as plain
-tensors only: safetensors, or PyTorch files through the restricted unpickler (`weights_only=True`).
+header, one JSON object {format, architecture, config, metadata}. Of a network that was trained on
+in parts from a shipped one, its base, only what differs is stored, and the header has the `base`,
+{name, sha256}, too. Foreign files are read as plain tensors only: safetensors, or PyTorch files
+through the restricted unpickler (`weights_only=True`).
 Which of their tensors are the weights is the rule of `advpure.networks.named_tensors`; which files
 a path names, that of `advpure.networks.weight_files`.
 """
@@ -383,7 +383,8 @@ def read_header(path: Path) -> dict[str, Any]:
     if header["format"] != (_WITH_BASE if "base" in header else FORMAT):
         raise BadInput(f"weights file {path}", f"has format {header['format']}", "update advpure")
     base = header.get("base", {"name": "", "sha256": ""})
-    if not isinstance(base, dict) or {*map(type, map(base.get, ("name", "sha256")))} != {str}:
+    is_named = isinstance(base, dict) and isinstance(base.get("name"), str)
+    if not is_named or not isinstance(base.get("sha256"), str):
         raise BadInput(f"weights file {path}", "has a malformed base in its header", fix)
     return header
 

@@ -78,8 +78,9 @@ def train(
     """Train a network, or go on where an earlier call stopped.
 
     Args:
-        recipe: Name of a recipe, path of a TOML file, or a recipe. Its teacher, where it does not
-            ship but has a recipe, is trained first, in the folder beside `out`.
+        recipe: Name of a recipe, path of a TOML file, or a recipe. Its teacher, and the denoiser
+            `edm` of its loss, are trained first where they do not ship but have a recipe, in the
+            folder beside `out`.
         out: Folder for checkpoint, log, weights and card; `runs/train/NAME` when None.
         resume: Whether to continue from the checkpoint in the folder; False starts again.
         steps: Replaces the recipe's number of steps (and with it the length of its decay).
@@ -122,9 +123,16 @@ def train(
     refuse_other_use(folder, TRAINING_FILE)
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"folder {folder}", "is a file", "choose another folder")
-    made_first = _made_first(plan, folder, device, save_seconds, progress)
-    start, origin = _teacher(plan, made_first)
-    task = make_task(plan, start)
+    teacher_made, denoiser_made = (
+        _made_first(name, folder, device, save_seconds, progress)
+        for name in (plan.teacher, plan.loss.get("edm"))
+    )
+    start, origin = _teacher(plan, teacher_made)
+    told = plan
+    if denoiser_made is not None:
+        told = dataclasses.replace(plan, loss={**plan.loss, "edm": str(denoiser_made)})
+        origin["denoiser"] = plan.loss["edm"]
+    task = make_task(told, start)
     network, config = _network(plan, start)
     _check_fits(plan, network)
     data = task.divide(DATASETS.get(plan.dataset).read("train"))
@@ -244,14 +252,13 @@ def _check_fits(plan: Recipe, network: nn.Module) -> None:
 
 
 def _made_first(
-    plan: Recipe, folder: Path, device: str, save_seconds: float, progress: bool
+    name: object, folder: Path, device: str, save_seconds: float, progress: bool
 ) -> Path | None:
-    """Train a teacher that does not ship but has a recipe, in the folder beside; None for others.
+    """Train a network that does not ship but has a recipe, in the folder beside; None for others.
 
     So a model of several stages is made by one command, which goes on where it stopped.
     """
-    name = plan.teacher
-    if name is None or name in list_models() or name not in list_recipes():
+    if not isinstance(name, str) or name in list_models() or name not in list_recipes():
         return None
     beside = folder.parent / name
     return train(
@@ -274,7 +281,7 @@ def _teacher(plan: Recipe, path: Path | None = None) -> tuple[LoadedNetwork | No
 def _base(plan: Recipe, start: LoadedNetwork | None) -> str | None:
     """Return the shipped network that the weights need not repeat, where parts of it are trained.
 
-    One that stores its own base's tensors nowhere is none; its base then is.
+    Where the teacher repeats nothing of a base of its own, that is the base.
     """
     if not plan.trained or start is None:
         return None

@@ -72,9 +72,6 @@ def gradient_noise(
     first = sampled(xi).fold("gradient", 0)
     batch = check_batch(defense, images, labels, ids, xi=first)
     listed: list[int] = batch.ids.tolist()
-    if len(set(listed)) != len(listed):
-        twice = next(i for i in listed if listed.count(i) > 1)
-        raise BadInput(f"sample id {twice}", "appears twice", "give each image its own id")
     kept: dict[str, Tensor] = {}
     rows: dict[int, tuple[list[Row], list[Row], list[Row]]] = {i: ([], [], []) for i in listed}
     for each in gradient_progress(

@@ -197,8 +197,7 @@ class Study(ABC, Generic[L, R]):
             BadInput: for a file of another ending, settings of a picture that is not asked for, or
                 one file for two pictures.
         """
-        beside = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
-        grid = beside.get("grid")
+        grid = vars(self).get("grid")
         for picture in (plot, grid):
             if picture is not None:
                 check_ending(picture)
