@@ -182,8 +182,7 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     if not bool(values.isfinite().all()):
         rule, fix = "contain NaN or infinite values", "mend the model or its input"
         raise ModelFault("logits", rule, fix, "not-finite")
-    sums_to_one = (values.sum(dim=1) - 1).abs().max() < 1e-3 if classes > 1 else False
-    if sums_to_one and values.min() >= 0:
+    if values.min() >= 0 and (values.sum(dim=1) - 1).abs().max() < 1e-3:
         raise ModelFault(
             "model outputs",
             "look like probabilities (non-negative rows that sum to 1)",

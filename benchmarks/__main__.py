@@ -16,8 +16,8 @@ from benchmarks import (
     representation,
     usual_way,
 )
-from benchmarks.representation import RESULTS
 from benchmarks.table import render
+from benchmarks.timing import RESULTS
 
 
 def main() -> None:
@@ -30,10 +30,7 @@ def main() -> None:
             "processor": platform.machine(), "cores": os.cpu_count(), "threads": 1,
             "torch": torch.__version__,
         },
-        "loop": [
-            loop.measure("cm", {}, steps=40, n=256),
-            loop.measure("ddpm", {"t": 20}, steps=3, n=128),
-        ],
+        "loop": loop.measure_all(),
         "randomness": [randomness.small(), randomness.whole_table(100)],
         "memory": memory.measure(),
         "commands": commands.measure(),

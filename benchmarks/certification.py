@@ -20,7 +20,8 @@ from advpure.analysis.certification.loading import LoadedCertification
 from advpure.analysis.certification.noise import stage_xi
 from advpure.base.heap import keep_freed_memory
 from advpure.base.units import to_model, to_unit
-from benchmarks.loop import Calls, _time
+from benchmarks.loop import Calls
+from benchmarks.timing import store, time_of
 
 LEAST = 0.95
 """The least share of the bare networks' throughput."""
@@ -48,8 +49,8 @@ def throughput(
         calls.replay()
         ratios, seconds = [], []
         for _ in range(repeats):
-            seconds.append(_time(loop))
-            ratios.append(_time(calls.replay) / seconds[-1])
+            seconds.append(time_of(loop))
+            ratios.append(time_of(calls.replay) / seconds[-1])
     rows = n * samples
     return {
         "defense": defense, "dataset": dataset, "samples": samples, "n": n,
@@ -97,7 +98,7 @@ def published_loop(
         ratios = []
         for pair in range(repeats):
             order = (one_by_one, ours) if pair % 2 == 0 else (ours, one_by_one)
-            seconds = {loop: _time(loop) for loop in order}
+            seconds = {loop: time_of(loop) for loop in order}
             ratios.append(seconds[one_by_one] / seconds[ours])
     return {
         "defense": defense, "dataset": dataset, "samples": samples, "n": n,
@@ -159,13 +160,9 @@ def measure_time() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, store the result beside the others, and print it."""
-    from benchmarks.__main__ import RESULTS
-
     torch.set_num_threads(1)
     found = measure_time()
-    results = json.loads(RESULTS.read_text())
-    results["certification"] = found
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store("certification", found)
     for name, rows in found.items():
         for row in rows:
             print(json.dumps({"benchmark": name, **row}))

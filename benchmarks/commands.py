@@ -4,6 +4,7 @@ Processor time of a new process, its children included, which other programs on 
 less than wall time.
 """
 
+import json
 import os
 import resource
 import statistics
@@ -12,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from benchmarks.timing import store
 
 LINES = {
     "--help": 0.5,
@@ -48,14 +51,9 @@ def _spent() -> float:
 
 def main() -> None:
     """Measure and store: ``python -m benchmarks.commands``."""
-    import json
-
-    from benchmarks.__main__ import RESULTS
-
-    results = json.loads(RESULTS.read_text())
-    results["commands"] = measure()
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results["commands"], indent=2))
+    found = measure()
+    store("commands", found)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

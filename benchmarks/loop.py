@@ -1,20 +1,24 @@
 """(a) What the evaluation loop costs beside the bare network calls that it makes.
 
-Processor time of one thread, which other programs on the machine disturb less than wall time.
+The passes are recorded and made again with nothing around them, see `benchmarks.timing.beside`.
+
+    python -m benchmarks.loop      stores and prints the ratios of two defenses
 """
 
-import statistics
+import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import advpure
 from advpure.analysis.robustness.protocol import evaluate
 from advpure.analysis.robustness.study import Robustness
+from benchmarks.timing import beside, store
+
+MOST = 1.05
+"""The largest ratio that is asked for."""
 
 
 class Calls:
@@ -64,9 +68,9 @@ class Calls:
 
 
 def measure(
-    defense: str, options: dict[str, object], steps: int, n: int, repeats: int = 5
+    defense: str, options: dict[str, object], steps: int, n: int, turns: int = 15
 ) -> dict[str, object]:
-    """Time the loop and the bare calls in turn; the ratio is the median over the pairs."""
+    """Time the loop on digits and its bare calls, see `benchmarks.timing.beside`."""
     settings = Robustness(
         dataset="digits",
         randomness="fixed",
@@ -94,19 +98,38 @@ def measure(
     loop()
     calls.stop()
     calls.replay()
-    ratios, seconds = [], []
-    for _ in range(repeats):
-        seconds.append(_time(loop))
-        ratios.append(seconds[-1] / _time(calls.replay))
     return {
-        "defense": defense, "steps": steps, "n": n, "loop_seconds": statistics.median(seconds),
-        "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
-        "network_calls": len(calls.made),
-        "tile": prepared.defense.tile, "advpure": advpure.__version__,
+        "defense": defense, "steps": steps, "n": n, **beside(loop, calls.replay, modules, turns),
+        "network_calls": len(calls.made), "tile": prepared.defense.tile,
     }  # fmt: skip
 
 
-def _time(function: Callable[[], None]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+def measure_all() -> list[dict[str, object]]:
+    """Measure a purifier of one evaluation and one of many."""
+    return [
+        measure("cm", {}, steps=40, n=256),
+        measure("ddpm", {"t": 20}, steps=3, n=128),
+    ]
+
+
+def rows(results: list[dict[str, Any]]) -> list[str]:
+    """Write the rows of the table."""
+    return [
+        f"| evaluation loop / bare network calls, `{row['defense']}`, {row['n']} images: least "
+        f"stretches of {row['turns']} turns | {row['ratio']:.3f} (median {row['middle']:.3f}) | "
+        f"{MOST} |"
+        for row in results
+    ]
+
+
+def main() -> None:
+    """Measure, and store the result among those of the other benchmarks."""
+    torch.set_num_threads(1)
+    found = measure_all()
+    store("loop", found)
+    for row in found:
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

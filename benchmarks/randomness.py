@@ -13,8 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 
 import torch
 
@@ -24,6 +22,7 @@ from advpure.analysis.variability.study import Snr
 from advpure.base.heap import keep_freed_memory
 from advpure.base.peak import peak_resident
 from benchmarks.loop import Calls
+from benchmarks.timing import RESULTS, store, time_of
 
 FULL = (50, 50, 50)
 SMALL = (4, 50, 10)
@@ -73,9 +72,9 @@ def measure(
 
     seconds, ratios = [], []
     for _ in range(repeats):
-        before = _time(bare)
-        seconds.append(_time(whole))
-        ratios.append(seconds[-1] / ((before + _time(bare)) * tiles / (2 * half)))
+        before = time_of(bare)
+        seconds.append(time_of(whole))
+        ratios.append(seconds[-1] / ((before + time_of(bare)) * tiles / (2 * half)))
     return {
         "defense": "ddpm", "t": t, "images": n, "perturbations": k, "configurations": s,
         "purifications": prepared.total, "seconds": statistics.median(seconds),
@@ -104,12 +103,6 @@ def _tile_of_calls(purifier: advpure.Purifier, image: torch.Tensor, tile: int) -
     return calls
 
 
-def _time(function: Callable[[], None]) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
 def small(t: int = 100) -> dict[str, object]:
     """Measure the small size, and its memory in a process of its own."""
     return measure(SMALL, t) | {"peak_mib": memory(SMALL, t)}
@@ -127,8 +120,6 @@ def whole_table(t: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure one size and store it: ``python -m benchmarks.randomness``, or with ``--full``."""
-    from benchmarks.__main__ import RESULTS
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="125,000 purifications")
     parser.add_argument("--t", type=int, default=100, help="half an hour at 100, full")
@@ -136,14 +127,12 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # as the command does
     found = whole_table(given.t) if given.full else small(given.t)
-    results = json.loads(RESULTS.read_text())
     others = [
         each
-        for each in results.get("randomness", [])
+        for each in json.loads(RESULTS.read_text()).get("randomness", [])
         if (each["purifications"], each["t"]) != (found["purifications"], found["t"])
     ]
-    results["randomness"] = [*others, found]
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store("randomness", [*others, found])
     print(json.dumps(found, indent=2))
 
 

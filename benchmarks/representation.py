@@ -23,9 +23,9 @@ from advpure.training.precision import InBfloat16, unwrapped
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
 from advpure.training.trainer import Trainer
-from benchmarks.training import make_trainer, time_of
+from benchmarks.timing import store, time_of
+from benchmarks.training import make_trainer
 
-RESULTS = Path(__file__).with_name("results.json")
 LEAST = 0.9
 """The least share of the speed of the bare passes."""
 
@@ -113,9 +113,7 @@ def main() -> None:
     """Measure, and store the result among those of the other benchmarks."""
     torch.set_num_threads(1)
     found = measure_all()
-    results = json.loads(RESULTS.read_text())
-    results["representation"] = found
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    store("representation", found)
     for row in found:
         print(json.dumps(row), flush=True)
         assert float(str(row["ratio"])) > LEAST, f"{row['recipe']} has less of the speed"

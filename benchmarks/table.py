@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import boosting, representation
+from benchmarks import boosting, loop, representation
 
 
 def render(results: dict[str, Any]) -> str:
@@ -12,11 +12,7 @@ def render(results: dict[str, Any]) -> str:
         "| what | measured | bound |",
         "| --- | --- | --- |",
     ]
-    lines += [
-        f"| evaluation loop / bare network calls, `{row['defense']}`, {row['n']} images | "
-        f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) | 1.10 |"
-        for row in results["loop"]
-    ]
+    lines += loop.rows(results["loop"])
     for r in results.get("randomness", []):
         lines.append(
             f"| `snr` / bare network calls, `{r['defense']}` t={r['t']}, {r['purifications']:,} "

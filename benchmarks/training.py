@@ -11,7 +11,6 @@ import dataclasses
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
 from advpure.training.tasks import Batch, make_task
 from advpure.training.trainer import Trainer
+from benchmarks.timing import time_of
 
 LIMIT = 1.15
 """The most that the trainer may cost, as a factor."""
@@ -108,13 +108,6 @@ def noise_images(recipe: Recipe, count: int) -> RawSplit:
     shape = (count, *dataset_info(recipe.dataset).shape)
     pixels = torch.randint(0, 256, shape, generator=step_generator(1)).to(torch.uint8)
     return RawSplit(pixels, torch.arange(count) % 10, 255)
-
-
-def time_of(function: Callable[[], None]) -> float:
-    """Return the processor's seconds of a call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def main() -> None:

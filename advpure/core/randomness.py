@@ -471,9 +471,11 @@ class _NoiseCache:
             while self._bytes > self.limit and self._contexts:
                 _, gone = self._contexts.popitem(last=False)
                 self._bytes -= gone.size
-        if samples == list(drawn.places):  # the same batch again, the common case
-            return drawn.values.clone()
-        return drawn.values[[drawn.places[i] for i in samples]]
+        places = [drawn.places[i] for i in samples]
+        first = places[0] if places else 0
+        if places == list(range(first, first + len(places))):  # a tile again, the common case
+            return drawn.values[first : first + len(places)].clone()
+        return drawn.values[places]
 
     def clear(self) -> None:
         with self._lock:

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from advpure.base.budget import MAX_LEVELS, MAX_WIDTH
 from advpure.base.errors import BadInput
 
+_PUSHES_CHANNELS_LAST = torch.__version__ >= "2.14"
+"""Whether torch can push a tangent through a normalisation whose channels are last."""
+
 Width = Annotated[int, Ge(1), Le(MAX_WIDTH)]
 """The width of a layer."""
 
@@ -241,7 +244,7 @@ def pushable(x: Tensor) -> Tensor:
 
     Torch before 2.14 cannot where channels are last.
     """
-    if torch.__version__ >= "2.14" or x.is_contiguous():
+    if _PUSHES_CHANNELS_LAST or x.is_contiguous():
         return x
     tangent = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
     return x if tangent is None else x.contiguous()
