@@ -84,9 +84,10 @@ def _climb_group(
 ) -> Lanes:
     count = sum(counts)
     images, labels, ids = (part[rows] for part in batch)
-    logits = oracle.logits(images, labels, ids, first)
+    with torch.no_grad():
+        ranked = oracle.answer(images, labels, ids, first).climbed
     tally.count(rows, 1)
-    goals = lane_goals(logits, labels, *counts)
+    goals = lane_goals(ranked, labels, *counts)
     owners, numbers = rows.repeat_interleave(count), torch.arange(count).repeat(len(rows))
     wide = Batch(*(part[owners] for part in batch))
     own, everyone = Tally(wide, quiet=True), torch.arange(len(owners))

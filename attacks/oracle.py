@@ -6,6 +6,9 @@ Here, and only here, it is decided which randomness a pass sees:
 * fixed, several passes: fold("eot", j), the same at every step; verdicts use the model's own xi;
 * fresh: fold("attack", step, j), disjoint from every fold that reports use.
 
+Losses are those of what a defense says an attack is to climb, successes those of what decides; see
+`Answer`.
+
 All rows are handled in tiles of the model's `tile`, so a row's gradient has the same bits in any
 batch.
 """
@@ -22,6 +25,7 @@ from advpure.attacks.losses import LOSSES, succeeds, towards
 from advpure.attacks.settings import AttackSettings, GradientSettings
 from advpure.base.errors import BadInput, ModelFault
 from advpure.base.units import check_images, check_labels, check_radius
+from advpure.core.defense import Answer, Defense
 from advpure.core.gradients import differentiating, plain
 from advpure.core.purifier import Bound
 from advpure.core.randomness import Ids, RandomnessConfig, check_ids
@@ -29,7 +33,7 @@ from advpure.core.steady import check_steady
 from advpure.core.tiling import tiled
 
 Model = Callable[[Tensor], Tensor]
-View = Callable[[Tensor, Tensor], Tensor]
+View = Callable[[Tensor, Tensor], Answer]
 
 
 class Batch(NamedTuple):
@@ -282,10 +286,10 @@ class Oracle:
 
         def ask(images: Tensor, labels: Tensor, ids: Tensor, goals: Tensor | None) -> Verdict:
             with torch.no_grad():
-                passes = [self._logits(view, images, labels, ids) for view in views]
-                losses = torch.stack([self._loss(each, labels, goals) for each in passes])
-                success = succeeds(torch.stack(passes).mean(dim=0), labels, self.settings.targeted)
-                return Verdict(losses.mean(dim=0), success)
+                passes = [self._ask(view, images, labels, ids) for view in views]
+                losses = torch.stack([self._loss(each.climbed, labels, goals) for each in passes])
+                mean = torch.stack([each.decided for each in passes]).mean(dim=0)
+                return Verdict(losses.mean(dim=0), succeeds(mean, labels, self.settings.targeted))
 
         return tiled(ask, self.tile)(images, labels, ids, goals)
 
@@ -303,9 +307,10 @@ class Oracle:
 
         def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Standing:
             with torch.no_grad():
-                passes = [self._logits(view, images, labels, ids) for view in views]
-            margins = torch.stack([LOSSES["margin"](each, labels, targeted) for each in passes])
-            failed = torch.stack([~succeeds(each, labels, targeted) for each in passes])
+                passes = [self._ask(view, images, labels, ids) for view in views]
+            margin = LOSSES["margin"]
+            margins = torch.stack([margin(each.climbed, labels, targeted) for each in passes])
+            failed = torch.stack([~succeeds(each.decided, labels, targeted) for each in passes])
             return Standing(failed.sum(dim=0), margins.mean(dim=0))
 
         return tiled(ask, self.tile)(images, labels, ids)
@@ -313,14 +318,14 @@ class Oracle:
     def logits(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:
         """Return the logits [B, classes] of the pass that `judge` takes."""
         with torch.no_grad():
-            return self.answers(images, labels, ids, step)
+            return self.answer(images, labels, ids, step).decided
 
-    def answers(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Tensor:
-        """Return the logits of that pass with their graph, for who takes the gradient himself."""
+    def answer(self, images: Tensor, labels: Tensor, ids: Tensor, step: int) -> Answer:
+        """Return the answer of that pass with its graph, for who takes the gradient himself."""
         view = self._own_view if self.settings.randomness == "fixed" else self._view(step, 0)
 
-        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-            return self._logits(view, images, labels, ids)
+        def ask(images: Tensor, labels: Tensor, ids: Tensor) -> Answer:
+            return self._ask(view, images, labels, ids)
 
         return tiled(ask, self.tile)(images, labels, ids)
 
@@ -337,10 +342,9 @@ class Oracle:
     def _xi(self) -> RandomnessConfig | None:
         return cast("RandomnessConfig | None", getattr(self.model, "xi", None))
 
-    def _own_view(self, images: Tensor, ids: Tensor) -> Tensor:
+    def _own_view(self, images: Tensor, ids: Tensor) -> Answer:
         model = cast(Any, self.model)
-        view = model.at(ids=ids) if hasattr(model, "at") else model
-        return cast(Tensor, view(images))
+        return _answer(model.at(ids=ids) if hasattr(model, "at") else model, images)
 
     def _view(self, step: int, draw: int) -> View:
         xi = self._xi if hasattr(self.model, "at") else None
@@ -356,12 +360,12 @@ class Oracle:
         if xi.scope == "fresh":
             xi = dataclasses.replace(xi, scope="sample")
         folded, model = xi.fold(*names), cast(Any, self.model)
-        return lambda images, ids: cast(Tensor, model.at(ids=ids, xi=folded)(images))
+        return lambda images, ids: _answer(model.at(ids=ids, xi=folded), images)
 
-    def _logits(self, view: View, images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-        logits = view(images, ids)
-        check_logits(logits, labels)
-        return logits
+    def _ask(self, view: View, images: Tensor, labels: Tensor, ids: Tensor) -> Answer:
+        answer = view(images, ids)
+        check_logits(answer.decided, labels)
+        return answer
 
     def _loss(self, logits: Tensor, labels: Tensor, goals: Tensor | None) -> Tensor:
         if goals is not None:
@@ -376,28 +380,38 @@ class Oracle:
             points, labels = plain(images).requires_grad_(), plain(labels)
             goals = None if goals is None else plain(goals)
             if self.gradient_settings.eot_mode == "logits":
-                passes = [self._logits(view, points, labels, ids) for view in views]
-                mean = torch.stack(passes).mean(dim=0)
-                losses = self._loss(mean, labels, goals)
+                passes = [self._ask(view, points, labels, ids) for view in views]
+                mean = torch.stack([each.decided for each in passes]).mean(dim=0)
+                climbed = torch.stack([each.climbed for each in passes]).mean(dim=0)
+                losses = self._loss(climbed, labels, goals)
                 gradient = _gradient(losses, points)
             else:
                 gradient = torch.zeros_like(points)
                 losses = gradient.new_zeros(len(points))
                 mean = gradient.new_zeros(())
                 for view in views:
-                    logits = self._logits(view, points, labels, ids)
-                    loss = self._loss(logits, labels, goals)
+                    answer = self._ask(view, points, labels, ids)
+                    loss = self._loss(answer.climbed, labels, goals)
                     gradient = gradient + _gradient(loss, points)
-                    losses, mean = losses + loss.detach() * share, mean + logits.detach() * share
+                    losses = losses + loss.detach() * share
+                    mean = mean + answer.decided.detach() * share
                 gradient = gradient * share
         if not bool(gradient.isfinite().all()):
             rule = "contain NaN or infinite values"
             raise ModelFault("gradients", rule, "mend the model", "not-finite")
         if self._judges_apart:
             with torch.no_grad():
-                mean = self._logits(self._own_view, images, labels, ids)
+                mean = self._ask(self._own_view, images, labels, ids).decided
         success = succeeds(mean.detach(), labels, self.settings.targeted)
         return Slope(gradient, losses.detach(), success)
+
+
+def _answer(model: Model, images: Tensor) -> Answer:
+    """Return what a defense answers; of another model what it returns, which is climbed too."""
+    if isinstance(model, Defense):
+        return model.answer(images)
+    logits = model(images)
+    return Answer(logits, logits)
 
 
 def _gradient(losses: Tensor, points: Tensor) -> Tensor:

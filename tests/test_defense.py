@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advpure.attacks import pgd
+from advpure.attacks.oracle import Oracle
+from advpure.attacks.projected import PGDSettings
 from advpure.base.errors import BadInput
 from advpure.core.analytic import GaussianDenoiser
+from advpure.core.chain import Noise
 from advpure.core.defense import Defense, Policy, _votes
 from advpure.core.denoisers import Denoiser
 from advpure.core.purifier import Purifier
@@ -224,7 +228,7 @@ def test_majority_decides_by_votes_and_ties_go_to_the_lowest_class(
     labels: list[int], decision: int
 ) -> None:
     logits = nn.functional.one_hot(torch.tensor(labels), 5).float().unsqueeze(1) * 9
-    votes = _votes(logits)
+    votes = _votes(logits).decided
     assert votes.argmax(1).tolist() == [decision]
     for k in range(5):
         share = max(labels.count(k), 0.5) / len(labels)
@@ -233,16 +237,64 @@ def test_majority_decides_by_votes_and_ties_go_to_the_lowest_class(
 
 def test_a_landslide_in_one_draw_outvotes_nobody() -> None:
     logits = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 100.0]]])
-    assert _votes(logits).argmax(1).tolist() == [0]
+    assert _votes(logits).decided.argmax(1).tolist() == [0]
     assert logits.mean(0).argmax(1).tolist() == [1]  # the mean would
 
 
 def test_majority_gradient_is_that_of_the_mean_probability(normals: Draw) -> None:
     logits = normals(4, 2, 5, dtype=torch.float64).requires_grad_()
     weights = normals(2, 5, seed=1, dtype=torch.float64)
-    (found,) = torch.autograd.grad(_votes(logits), logits, weights)
-    (expected,) = torch.autograd.grad(logits.softmax(2).mean(0).log(), logits, weights)
-    torch.testing.assert_close(found, expected)
+    mean = logits.softmax(2).mean(0).log()
+    (expected,) = torch.autograd.grad(mean, logits, weights)
+    for name in ("decided", "climbed"):
+        (found,) = torch.autograd.grad(getattr(_votes(logits), name), logits, weights)
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(_votes(logits).climbed, mean)
+
+
+def test_an_attack_climbs_the_mean_probability_and_votes_judge_it(
+    defense: Defense, normals: Draw
+) -> None:
+    voting = Defense(
+        defense.purifier, defense.classifier, xi=XI, policy=Policy("majority", 5), tile=16
+    )
+    images, ids = normals(16, 1, 8, 8).mul(0.2).add(0.5).clamp(0, 1), torch.arange(16)
+    labels = voting.at(ids=ids)(images).argmax(1).roll(1)
+    x = images.clone().requires_grad_()
+    drawn = [voting._once(x, Noise(XI, ids, k, k)) for k in range(5)]
+    probability = torch.stack(drawn).softmax(2).mean(0)
+    losses = -probability[range(16), labels].log()
+    (expected,) = torch.autograd.grad(losses.sum(), x)
+    slope = Oracle(voting, PGDSettings(eps=0.1)).slope(images, labels, ids, step=0)
+    torch.testing.assert_close(slope.loss, losses.detach())
+    torch.testing.assert_close(slope.gradient, expected)
+    votes = torch.stack(drawn).argmax(2).mode(0).values
+    assert torch.equal(slope.success, votes != labels)
+    assert torch.equal(voting.at(ids=ids)(images), voting.at(ids=ids).answer(images).decided)
+
+
+def test_an_attack_on_a_vote_that_is_flat_sees_its_steps(normals: Draw) -> None:
+    """All voters agree at every step, so the shares say nothing of any of them."""
+    weights = normals(64, seed=3)
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            score = x.flatten(1) @ weights
+            return torch.stack([score + 40, -score - 40], 1)
+
+    purifier = load_purifier("onestep-edm", denoiser=GaussianDenoiser(torch.zeros(1, 8, 8), 0.5))
+    voting = Defense(purifier, Two().eval(), xi=XI, policy=Policy("majority", 3))
+    images, ids = torch.full((4, 1, 8, 8), 0.5), [0, 1, 2, 3]
+    labels = torch.zeros(4, dtype=torch.int64)
+    oracle = Oracle(voting, PGDSettings(eps=0.1, loss="margin"))
+    found = []
+    for steps in (1, 4, 8):
+        result = pgd(voting.bind(ids), images, labels, eps=0.1, steps=steps, step_size=0.01)
+        assert not result.success.any()
+        assert (voting.at(ids=ids)(result.images)[:, 0] == 0).all()  # the logarithm of all votes
+        found.append(oracle.judge(result.images, labels, torch.tensor(ids), step=0).loss)
+    assert (found[0] < found[1]).all()
+    assert (found[1] < found[2]).all()
 
 
 def test_majority_may_repeat_the_reverse_noise_alone(classifier: nn.Module) -> None:

@@ -4,8 +4,9 @@ Because it is a plain `torch.nn.Module`, foolbox, torchattacks, ART and AutoAtta
 unchanged; what it adds is control over its randomness and its gradient.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -72,6 +73,17 @@ class Policy:
         return cls(kind, draws)  # type: ignore[arg-type]
 
 
+class Answer(NamedTuple):
+    """Logits [B, K] that decide, and logits [B, K] whose loss an attack follows.
+
+    They differ under a vote alone, which is flat between its jumps: where all voters agree, no loss
+    of the shares says whether a step was good. Followed is the mean probability of the voters.
+    """
+
+    decided: Tensor
+    climbed: Tensor
+
+
 @checked
 class Defense(Bound):
     """Purify, then classify.
@@ -129,17 +141,24 @@ class Defense(Bound):
         xi, ids = self._resolve(images)
         return tiled(lambda x, i: self.logits(x, xi, i), self.tile)(images, ids)
 
+    def answer(self, images: Tensor) -> Answer:
+        """Classify purified images, and say what an attack is to climb; otherwise as `forward`."""
+        xi, ids = self._resolve(images)
+        return tiled(lambda x, i: self._answered(x, xi, i), self.tile)(images, ids)
+
     def logits(self, images: Tensor, xi: RandomnessConfig | None, ids: Tensor | None) -> Tensor:
         """Answer for one batch as it is: no checks, no tiling."""
+        return self._answered(images, xi, ids).decided
+
+    def _answered(self, images: Tensor, xi: RandomnessConfig | None, ids: Tensor | None) -> Answer:
         draws = [
             self._once(images, Noise(xi, ids, 0 if self.policy.reverse_only else k, k))
             for k in range(self.policy.draws)
         ]
-        if self.policy.kind == "single":
-            return draws[0]
-        if self.policy.kind == "eot":
-            return torch.stack(draws).mean(0)
-        return _votes(torch.stack(draws))
+        if self.policy.kind == "majority":
+            return _votes(torch.stack(draws))
+        logits = draws[0] if self.policy.kind == "single" else torch.stack(draws).mean(0)
+        return Answer(logits, logits)
 
     def check_steady(self, images: Tensor, *, repeatable: bool = True) -> None:
         """Refuse networks that are in training mode, random or learning; see `Bound`."""
@@ -179,14 +198,14 @@ def classified(classifier: nn.Module, images: Tensor, noise: Noise) -> Tensor:
     return logits
 
 
-def _votes(logits: Tensor) -> Tensor:
+def _votes(logits: Tensor) -> Answer:
     """Return log vote shares [B, K] of logits [draws, B, K], differentiated as mean probability.
 
-    A class without a vote counts half a vote, which keeps the logarithm finite and changes no
-    decision.
+    That probability's logarithm is what is climbed. A class without a vote counts half a vote,
+    which keeps the logarithm finite and changes no decision.
     """
     draws, _, classes = logits.shape
     counts = nn.functional.one_hot(logits.argmax(2), classes).sum(0).to(logits.dtype)
     share = counts.clamp(min=0.5).div(draws).log()
-    smooth = logits.softmax(2).mean(0).clamp(min=1e-12).log()
-    return share + (smooth - smooth.detach())
+    smooth = logits.log_softmax(2).logsumexp(0) - math.log(draws)  # sure voters have slopes too
+    return Answer(share + (smooth - smooth.detach()), smooth)

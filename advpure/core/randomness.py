@@ -471,11 +471,11 @@ class _NoiseCache:
             while self._bytes > self.limit and self._contexts:
                 _, gone = self._contexts.popitem(last=False)
                 self._bytes -= gone.size
-        places = [drawn.places[i] for i in samples]
-        first = places[0] if places else 0
-        if places == list(range(first, first + len(places))):  # a tile again, the common case
-            return drawn.values[first : first + len(places)].clone()
-        return drawn.values[places]
+        rows = [drawn.places[i] for i in samples]
+        first = rows[0] if rows else 0
+        if rows == list(range(first, first + len(rows))):  # a tile again, the common case
+            return drawn.values[first : first + len(rows)].clone()
+        return drawn.values[rows]
 
     def clear(self) -> None:
         with self._lock:

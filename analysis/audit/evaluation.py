@@ -190,9 +190,18 @@ class Evaluation:
             return self.view(ids, draw)(points).double()
 
     def margins(self, points: Tensor, batch: Images, draw: int | None = None) -> Tensor:
-        """Return by how much the attack has won [B]: positive where the image is misclassified."""
-        logits = self.answers(points, batch.ids, draw)
-        return LOSSES["margin"](logits, batch.labels, False)
+        """Return by how much the attack has won [B]: positive where the image is misclassified.
+
+        That is the margin of what attacks climb. Of a vote, which is flat, it is that of the mean
+        probability of the voters, whose sign may differ where votes are nearly even.
+        """
+        return LOSSES["margin"](self.climbed(points, batch.ids, draw), batch.labels, False)
+
+    def climbed(self, points: Tensor, ids: Tensor, draw: int | None = None) -> Tensor:
+        """Return the logits [B, classes], float64, whose loss attacks climb; see `Answer`."""
+        self.count(len(points))
+        with torch.no_grad():  # an answer, no gradient flows
+            return self.view(ids, draw).answer(points).climbed.double()
 
     def right(
         self, points: Tensor, batch: Images, fresh: int = FRESH_DECISIONS

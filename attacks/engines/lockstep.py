@@ -204,7 +204,7 @@ class Lockstep:
             return _Joint(points, self._oracle.logits(points, labels, ids, self._round))
         with differentiating():
             points = points.detach().clone().requires_grad_()
-            return _Joint(points, self._oracle.answers(points, labels, ids, self._round))
+            return _Joint(points, self._oracle.answer(points, labels, ids, self._round).decided)
 
 
 class _Joint(NamedTuple):

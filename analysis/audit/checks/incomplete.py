@@ -45,7 +45,7 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
     size = evaluation.settings["attack"]["step_size"]
     before = evaluation.own_attack(batch, steps=steps - _LAST, step_size=size)
     loss = LOSSES[evaluation.settings["attack"]["loss"]]
-    start = loss(evaluation.answers(batch.images, batch.ids), batch.labels, False)
+    start = loss(evaluation.climbed(batch.images, batch.ids), batch.labels, False)
     final = evaluation.recorded.attacked("loss")
     for i, first, late in zip(
         batch.ids.tolist(), start.tolist(), before.loss.tolist(), strict=True

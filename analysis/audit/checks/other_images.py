@@ -28,6 +28,7 @@ from advpure.analysis.audit.check import (
 )
 from advpure.analysis.audit.evaluation import Evaluation, every_third
 from advpure.analysis.robustness.protocol import CLEAN
+from advpure.attacks.losses import LOSSES
 from advpure.data import Images
 
 _ALPHA, _OPEN, _DRAWS = 1e-4, 1e-3, 4
@@ -39,7 +40,8 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
         return
     for i, margin in evaluation.recorded.margins(CLEAN).items():
         yield Value("reported margin", i, margin)
-    for k, margin in enumerate((-evaluation.margins(others.images, others)).tolist()):
+    answers = evaluation.answers(others.images, others.ids)
+    for k, margin in enumerate((-LOSSES["margin"](answers, others.labels, False)).tolist()):
         yield Value("others margin", k, margin)
     for name, seen in (("reported", batch), ("others", every_third(others))):
         for k, right in enumerate(_attacked(evaluation, seen).values()):
