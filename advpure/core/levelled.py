@@ -197,8 +197,3 @@ class LevelledClassifier(nn.Module):
                 "choose one of them, or a classifier for this level",
             )
         return min(able, key=lambda k: self.levels[k].span)
-
-
-def bind_level(classifier: Any, sigma: float) -> Any:
-    """Return a classifier for noise of a level; one that does not receive it as it is."""
-    return classifier.at(sigma) if isinstance(classifier, LevelledClassifier) else classifier
