@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "experiments" / "measured"
 PAGE = ROOT / "docs" / "measured.md"
 PICTURES = ROOT / "docs" / "pictures"
-_SIZES = ("small", "densepure", "all", "cifar10", "weak", "full")
+_SIZES = ("small", "densepure", "all", "cifar10", "short", "law", "weak", "full")
 _ABOUT = """\
 # Measured beside published
 

@@ -79,11 +79,22 @@ def test_a_decision_against_its_margin_was_edited() -> None:
     assert found("every-image", decisions=rows).status == "fail"
 
 
-@pytest.mark.parametrize(("fall", "status"), [(0.5, "pass"), (0.0, "fail"), (-0.2, "fail")])
-def test_an_attack_that_moves_no_margin_fails(fall: float, status: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "fall", "status"),
+    [
+        ("single", 0.5, "pass"),
+        ("single", 0.0, "fail"),
+        ("single", -0.2, "fail"),
+        ("majority", 0.5, "pass"),
+        ("majority", 0.0, "inconclusive"),
+        ("majority", -0.2, "fail"),
+    ],
+)
+def test_an_attack_that_moves_no_margin_fails(kind: str, fall: float, status: str) -> None:
     rows = [decided(i) for i in range(8)]
     rows += [decided(i, "adversarial", margin=1.0 - fall) for i in range(8)]
-    assert found("margin-falls", decisions=rows).status == status
+    changes = {"defense": {"policy": {"kind": kind}}}
+    assert found("margin-falls", changes=changes, decisions=rows).status == status
 
 
 @pytest.mark.parametrize(

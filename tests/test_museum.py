@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 from museum.cases import PIXELS, PLANTED, SOUND, Case
-from museum.record import PAGE, VERDICTS, audited, renewed
+from museum.record import PAGE, PAIRS, SHIPPED, VERDICTS, audited, renewed
 from museum.truth import true_robustness
+
+from advpure.purifiers import PURIFIERS
+from advpure.sweeps.claims import published_claims
 
 FEW = 8.0
 """Points by which 24 images, 6 of them close to the border, and 5 decisions of each may miss the
@@ -80,3 +83,24 @@ def test_the_page_says_what_was_recorded_and_that_is_of_all_rooms() -> None:
         assert room["check"] in room["fails"] if room["check"] else not room["fails"]
     text = PAGE.read_text()
     assert renewed(text) == text
+
+
+def test_every_purifier_that_ships_has_a_verdict_under_both_attacks() -> None:
+    known = {(each["defense"], each["protocol"]) for each in json.loads(SHIPPED.read_text())}
+    names = {*PURIFIERS.names(), "cm, joint"}
+    assert known == {(name, protocol) for name in names for protocol in ("paper", "standard")}
+
+
+def test_what_a_flaw_hides_is_measured_by_the_commands_that_are_printed() -> None:
+    flaws = published_claims().flaws
+    compared = {
+        code: [line.partition(" --out ")[0] for line in flaw.shipped if " --out " in line]
+        for code, flaw in flaws.items()
+        if any(line.startswith("advpure attack ") and " --out " in line for line in flaw.shipped)
+    }
+    recorded = {each["flaw"]: each for each in json.loads(PAIRS.read_text())}
+    assert {code: each["commands"] for code, each in recorded.items()} == compared
+    assert set(compared) >= {"ADJ", "SUR", "EOT", "BPDA", "OPT"}
+    for each in recorded.values():
+        assert each["paired"]
+        assert each["first"]["value"] > each["second"]["value"]

@@ -1,11 +1,13 @@
 """Audit every room of the museum and keep what came out: ``python -m museum.record`` in `tests`.
 
-It writes `verdicts.json`, and renews the generated parts of `docs/audit.md` from that file and from
-the declarations of the checks.
+It writes `verdicts.json`, with --shipped `shipped.json`, with --pairs `pairs.json`, and renews the
+generated parts of `docs/audit.md` from those files and from the declarations of the checks.
 """
 
 import functools
 import json
+import shlex
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +25,7 @@ from museum.truth import true_robustness
 HERE = Path(__file__).parent
 VERDICTS = HERE / "verdicts.json"
 SHIPPED = HERE / "shipped.json"
+PAIRS = HERE / "pairs.json"
 UNSEEN = HERE / "unseen.json"
 DEFENSES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -35,16 +38,16 @@ DEFENSES: dict[str, dict[str, Any]] = {
     "ddim": {"t": 20},
     "ddpm": {"t": 20},
     "reverse": {"t": 20},
-}
-"""Shipped defenses that were audited, and what that is told; the last three take minutes each."""
-LONGER: dict[str, dict[str, Any]] = {
-    "cm, joint": {"boost": "joint"},
     "vpsde": {"t": 20},
     "dpm": {},
     "pf-ode": {},
+    "cm, joint": {"boost": "joint"},
     "densepure": {},
 }
-"""The others, whose cost alone is stated; behind a comma, the booster."""
+"""Shipped defenses and what an audit of them is told; behind a comma, the booster.
+
+From `ddim` on they ask their networks often for one answer, and take minutes each.
+"""
 _ALIKE = ("sample-size", "clean-accuracy", "attack-kinds")
 PAGE = HERE.parents[1] / "docs" / "audit.md"
 
@@ -69,28 +72,14 @@ def audited(case: Case, folder: Path, **changes: Any) -> dict[str, Any]:
 
 def shipped_audit(defense: str, protocol: str | None) -> Audit:
     """Return the audit of a shipped defense on digits, from nothing."""
-    told = {**DEFENSES, **LONGER}[defense]
     return Audit(
         defense=defense.partition(",")[0],
         dataset="digits",
         n=24,
         randomness="fixed",
         protocol=protocol,
-        **told,
+        **DEFENSES[defense],
     )
-
-
-def priced(defense: str) -> dict[str, Any]:
-    """Return what the audit of a shipped defense takes at most, in network evaluations."""
-    audit = shipped_audit(defense, None)
-    loaded = audit.load()
-    assert loaded.loaded is not None
-    told = " ".join(f"--{name} {value}" for name, value in LONGER[defense].items())
-    return {
-        "command": f"advpure audit --dataset digits --defense {audit.defense} {told}".strip(),
-        "each": loaded.loaded.defense.evaluations,
-        "most": audit.cost(loaded).evaluations,
-    }
 
 
 def judged(defense: str, protocol: str | None, folder: Path) -> dict[str, Any]:
@@ -173,22 +162,11 @@ def shipped() -> str:
         "| defense | attack | robust accuracy % | verdict | fail | inconclusive, not by cost |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for each in json.loads(SHIPPED.read_text())["measured"]:
+    for each in json.loads(SHIPPED.read_text()):
         fails = "; ".join(f"`{name}`: {words}" for name, words in each["fails"].items())
         names = ", ".join(f"`{name}`" for name in each["inconclusive"])
         head = f"| `{each['defense']}` | {each['protocol']} | {each['robust']} | {each['verdict']}"
         lines.append(f"{head} | {fails} | {names} |")
-    return "\n".join(lines)
-
-
-def longer() -> str:
-    """Return what the audits that are not in the table take."""
-    lines = [
-        "| command, with `--fix-random` | evaluations a pass | evaluations in all, at most |",
-        "| --- | --- | --- |",
-    ]
-    for each in json.loads(SHIPPED.read_text())["longer"]:
-        lines.append(f"| `{each['command']}` | {each['each']} | {each['most']:,} |")
     return "\n".join(lines)
 
 
@@ -207,6 +185,62 @@ def claims() -> str:
         check = f"`{words[words.index('--only') + 1]}`" if "--only" in words else ""
         lines.append(f"| `{code}` | {flaw.about} | {len(mine)} | {most} | {check} |")
     return "\n".join(lines)
+
+
+def paired(code: str, root: Path) -> dict[str, Any] | None:
+    """Run the two attacks of a flaw, with it and without, and compare them; None where none are.
+
+    Args:
+        code: The flaw.
+        root: Where the run folders go; what is there is not run again.
+    """
+    lines = published_claims().flaws[code].shipped
+    attacks = [line for line in lines if line.startswith("advpure attack ") and " --out " in line]
+    if len(attacks) != 2:
+        return None
+    for line in attacks:
+        _printed(line, root)
+    (found,) = json.loads(_printed(lines[-1] + " --json", root))["comparisons"]
+    row = next(each for each in found["estimates"] if each["at"] == "robust_accuracy")
+    return {
+        "flaw": code,
+        "commands": [line.partition(" --out ")[0] for line in attacks],
+        "n": found["images"],
+        **{name: row[name] for name in ("first", "second", "difference", "paired", "verdict")},
+    }
+
+
+def _printed(line: str, root: Path) -> str:
+    """Return what a command prints, its run folders elsewhere."""
+    words = [word.replace("runs/", f"{root}/") for word in shlex.split(line)[1:]]
+    code = "from advpure.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=PAGE.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def pairs() -> str:
+    """Return what the attacks of each flaw leave, with it and without, as a table."""
+    lines = [
+        "| flaw | with it | robust accuracy % | without | robust accuracy % | change, points | n |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in json.loads(PAIRS.read_text()):
+        cells = [f"`{each['flaw']}`"]
+        for command, side in zip(each["commands"], ("first", "second"), strict=True):
+            cells += [f"`{command}`", _in_percent(each[side])]
+        lines.append(f"| {' | '.join([*cells, _in_percent(each['difference']), str(each['n'])])} |")
+    return "\n".join(lines)
+
+
+def _in_percent(estimate: dict[str, Any]) -> str:
+    low, high = estimate["interval"]
+    return f"{100 * estimate['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def unseen(file: Path = UNSEEN) -> str:
@@ -234,8 +268,8 @@ GENERATED = {
     "checks": pages,
     "museum": tables,
     "claims": claims,
+    "pairs": pairs,
     "shipped": shipped,
-    "longer": longer,
     "unseen": unseen,
     "unseen-again": functools.partial(unseen, UNSEEN.with_name("unseen_again.json")),
 }
@@ -254,7 +288,7 @@ def renewed(text: str) -> str:
 
 
 def main() -> None:
-    """Audit all rooms, or with --shipped what ships, then renew the page; --page only does that."""
+    """Audit all rooms, or what is asked for, then renew the page; --page only does that."""
     if "--shipped" in sys.argv:
         with tempfile.TemporaryDirectory() as root:
             measured = [
@@ -262,8 +296,11 @@ def main() -> None:
                 for defense in DEFENSES
                 for protocol in ("paper", None)
             ]
-        found = {"measured": measured, "longer": [priced(each) for each in LONGER]}
-        SHIPPED.write_text(json.dumps(found, indent=1) + "\n")
+        SHIPPED.write_text(json.dumps(measured, indent=1) + "\n")
+    elif "--pairs" in sys.argv:
+        with tempfile.TemporaryDirectory() as root:
+            every = [paired(code, Path(root)) for code in published_claims().flaws]
+        PAIRS.write_text(json.dumps([each for each in every if each], indent=1) + "\n")
     elif "--page" not in sys.argv:
         with tempfile.TemporaryDirectory() as root:
             rooms = [

@@ -396,10 +396,11 @@ class Integrated(nn.Module):
 
     Args:
         is_adjoint: Whether the gradient is that of an adjoint equation, whose states are found
-            again by integrating backwards, and not that of the steps that were taken.
+            again by integrating backwards, and not that of the steps that were taken. The
+            steps are long, so that what is found again is another state.
     """
 
-    levels = (0.5, 0.35, 0.24, 0.16, 0.1, 0.06, 0.03, 0.01)
+    levels = (1.5, 0.3, 0.05, 0.01)
 
     def __init__(self, is_adjoint: bool) -> None:
         super().__init__()
