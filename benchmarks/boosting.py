@@ -6,7 +6,6 @@ image takes all steps.
     python -m benchmarks.boosting      stores and prints the ratios of digits and of CIFAR-10
 """
 
-import json
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from advpure.data import dataset_info
 from advpure.loading import load_booster
 from benchmarks.loop import Calls
-from benchmarks.timing import beside, store, time_of
+from benchmarks.timing import beside, measured, time_of
 
 CASES = (
     {"dataset": "digits", "classifier": "joint", "loss": "reference", "steps": 15, "n": 64},
@@ -86,11 +85,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Measure, and store the result among those of the other benchmarks."""
-    torch.set_num_threads(1)
-    found = measure_all()
-    store("boosting", found)
-    for row in found:
-        print(json.dumps(row), flush=True)
+    measured("boosting", measure_all)
 
 
 if __name__ == "__main__":

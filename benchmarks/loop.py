@@ -5,7 +5,6 @@ The passes are recorded and made again with nothing around them, see `benchmarks
     python -m benchmarks.loop      stores and prints the ratios of two defenses
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from advpure.analysis.robustness.protocol import evaluate
 from advpure.analysis.robustness.study import Robustness
-from benchmarks.timing import beside, store
+from benchmarks.timing import beside, measured
 
 MOST = 1.05
 """The largest ratio that is asked for."""
@@ -124,11 +123,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Measure, and store the result among those of the other benchmarks."""
-    torch.set_num_threads(1)
-    found = measure_all()
-    store("loop", found)
-    for row in found:
-        print(json.dumps(row), flush=True)
+    measured("loop", measure_all)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ turns of each counts, since other programs can only lengthen one.
     python -m benchmarks.representation      stores and prints the ratio for the recipes below
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from advpure.training.precision import InBfloat16, unwrapped
 from advpure.training.randomness import step_generator
 from advpure.training.recipe import Recipe
 from advpure.training.trainer import Trainer
-from benchmarks.timing import store, time_of
+from benchmarks.timing import measured, time_of
 from benchmarks.training import make_trainer
 
 LEAST = 0.9
@@ -111,11 +110,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Measure, and store the result among those of the other benchmarks."""
-    torch.set_num_threads(1)
-    found = measure_all()
-    store("representation", found)
-    for row in found:
-        print(json.dumps(row), flush=True)
+    for row in measured("representation", measure_all):
         assert float(str(row["ratio"])) > LEAST, f"{row['recipe']} has less of the speed"
 
 

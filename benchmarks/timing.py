@@ -71,3 +71,13 @@ def store(name: str, found: object) -> None:
     results = json.loads(RESULTS.read_text())
     results[name] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def measured(name: str, measure: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Measure on one thread, store and print; return what was found."""
+    torch.set_num_threads(1)
+    found = measure()
+    store(name, found)
+    for row in found:
+        print(json.dumps(row), flush=True)
+    return found
