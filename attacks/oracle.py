@@ -344,7 +344,7 @@ class Oracle:
 
     def _own_view(self, images: Tensor, ids: Tensor) -> Answer:
         model = cast(Any, self.model)
-        return _answer(model.at(ids=ids) if hasattr(model, "at") else model, images)
+        return answer_of(model.at(ids=ids) if hasattr(model, "at") else model, images)
 
     def _view(self, step: int, draw: int) -> View:
         xi = self._xi if hasattr(self.model, "at") else None
@@ -360,7 +360,7 @@ class Oracle:
         if xi.scope == "fresh":
             xi = dataclasses.replace(xi, scope="sample")
         folded, model = xi.fold(*names), cast(Any, self.model)
-        return lambda images, ids: _answer(model.at(ids=ids, xi=folded), images)
+        return lambda images, ids: answer_of(model.at(ids=ids, xi=folded), images)
 
     def _ask(self, view: View, images: Tensor, labels: Tensor, ids: Tensor) -> Answer:
         answer = view(images, ids)
@@ -406,9 +406,12 @@ class Oracle:
         return Slope(gradient, losses.detach(), success)
 
 
-def _answer(model: Model, images: Tensor) -> Answer:
-    """Return what a defense answers; of another model what it returns, which is climbed too."""
-    if isinstance(model, Defense):
+def answer_of(model: Model, images: Tensor) -> Answer:
+    """Return what a defense answers; of another model what it returns, which is climbed too.
+
+    A subclass with a `forward` of its own is another model.
+    """
+    if isinstance(model, Defense) and type(model).forward is Defense.forward:
         return model.answer(images)
     logits = model(images)
     return Answer(logits, logits)

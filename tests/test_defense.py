@@ -297,6 +297,23 @@ def test_an_attack_on_a_vote_that_is_flat_sees_its_steps(normals: Draw) -> None:
     assert (found[1] < found[2]).all()
 
 
+def test_a_defense_that_answers_otherwise_is_attacked_as_it_answers(
+    defense: Defense, normals: Draw
+) -> None:
+    class Reversed(Defense):
+        def forward(self, images: Tensor) -> Tensor:
+            return -super().forward(images)
+
+    other = Reversed(defense.purifier, defense.classifier, xi=XI, tile=16).bind(range(4))
+    images = normals(4, 1, 8, 8).mul(0.2).add(0.5).clamp(0, 1)
+    labels = other(images).argmax(1)
+    assert not torch.equal(labels, defense.bind(range(4))(images).argmax(1))
+    found = Oracle(other, PGDSettings(eps=0.1)).judge(images, labels, torch.arange(4), step=0)
+    assert not found.success.any()
+    expected = nn.functional.cross_entropy(other(images), labels, reduction="none")
+    torch.testing.assert_close(found.loss, expected)
+
+
 def test_majority_may_repeat_the_reverse_noise_alone(classifier: nn.Module) -> None:
     denoiser = GaussianDenoiser(torch.zeros(1, 8, 8), 0.1)
     image = torch.full((1, 1, 8, 8), 0.5)

@@ -19,7 +19,7 @@ from advpure.analysis.audit.recorded import Recorded
 from advpure.analysis.robustness.protocol import ADVERSARIAL, sampled
 from advpure.analysis.robustness.study import LoadedRobustness
 from advpure.attacks.losses import LOSSES
-from advpure.attacks.oracle import Oracle, Slope, check_batch
+from advpure.attacks.oracle import Oracle, Slope, answer_of, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings, GradientSettings
@@ -201,7 +201,7 @@ class Evaluation:
         """Return the logits [B, classes], float64, whose loss attacks climb; see `Answer`."""
         self.count(len(points))
         with torch.no_grad():  # an answer, no gradient flows
-            return self.view(ids, draw).answer(points).climbed.double()
+            return answer_of(self.view(ids, draw), points).climbed.double()
 
     def right(
         self, points: Tensor, batch: Images, fresh: int = FRESH_DECISIONS
