@@ -59,10 +59,16 @@ def measure(
     found = beside(boost, calls.replay, [booster.network], turns)
     gradients = [time_of(gradient) for _ in range(5)]
     return {
-        "dataset": dataset, "booster": classifier, "loss": loss, "steps": steps, "n": n, **found,
+        "dataset": dataset,
+        "booster": classifier,
+        "loss": loss,
+        "steps": steps,
+        "n": n,
+        **found,
         "milliseconds": 1000 * found["seconds"] / n,
-        "gradient": min(gradients) / found["seconds"], "network_calls": len(calls.made),
-    }  # fmt: skip
+        "gradient": min(gradients) / found["seconds"],
+        "network_calls": len(calls.made),
+    }
 
 
 def measure_all() -> list[dict[str, object]]:

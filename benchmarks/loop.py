@@ -98,9 +98,13 @@ def measure(
     calls.stop()
     calls.replay()
     return {
-        "defense": defense, "steps": steps, "n": n, **beside(loop, calls.replay, modules, turns),
-        "network_calls": len(calls.made), "tile": prepared.defense.tile,
-    }  # fmt: skip
+        "defense": defense,
+        "steps": steps,
+        "n": n,
+        **beside(loop, calls.replay, modules, turns),
+        "network_calls": len(calls.made),
+        "tile": prepared.defense.tile,
+    }
 
 
 def measure_all() -> list[dict[str, object]]:

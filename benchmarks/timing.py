@@ -46,9 +46,14 @@ def beside(
     ratios = [sum(one) / sum(other) for one, other in zip(first, second, strict=True)]
     least, passes = (sum(map(min, zip(*each, strict=True))) for each in (first, second))
     return {
-        "ratio": least / passes, "middle": statistics.median(ratios), "low": min(ratios),
-        "high": max(ratios), "turns": turns, "seconds": least, "torch": torch.__version__,
-    }  # fmt: skip
+        "ratio": least / passes,
+        "middle": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "turns": turns,
+        "seconds": least,
+        "torch": torch.__version__,
+    }
 
 
 def _stretches(networks: list[nn.Module], function: Callable[[], object]) -> list[float]:

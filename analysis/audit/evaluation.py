@@ -23,7 +23,7 @@ from advpure.attacks.oracle import Oracle, Slope, answer_of, check_batch
 from advpure.attacks.outcome import AttackResult
 from advpure.attacks.registry import find, settings_type
 from advpure.attacks.settings import AttackSettings, GradientSettings
-from advpure.core.defense import Defense
+from advpure.core.defense import Answer, Defense
 from advpure.core.gradients import GradientMode
 from advpure.core.own import OwnModel
 from advpure.core.randomness import RandomnessConfig
@@ -185,9 +185,7 @@ class Evaluation:
 
     def answers(self, points: Tensor, ids: Tensor, draw: int | None = None) -> Tensor:
         """Return logits [B, classes], float64, at points in [0, 1]."""
-        self.count(len(points))
-        with torch.no_grad():  # an answer, no gradient flows
-            return self.view(ids, draw)(points).double()
+        return self._answer(points, ids, draw).decided.double()
 
     def margins(self, points: Tensor, batch: Images, draw: int | None = None) -> Tensor:
         """Return by how much the attack has won [B]: positive where the image is misclassified.
@@ -199,9 +197,12 @@ class Evaluation:
 
     def climbed(self, points: Tensor, ids: Tensor, draw: int | None = None) -> Tensor:
         """Return the logits [B, classes], float64, whose loss attacks climb; see `Answer`."""
+        return self._answer(points, ids, draw).climbed.double()
+
+    def _answer(self, points: Tensor, ids: Tensor, draw: int | None) -> Answer:
         self.count(len(points))
         with torch.no_grad():  # an answer, no gradient flows
-            return answer_of(self.view(ids, draw), points).climbed.double()
+            return answer_of(self.view(ids, draw), points)
 
     def right(
         self, points: Tensor, batch: Images, fresh: int = FRESH_DECISIONS

@@ -23,7 +23,7 @@ from advpure.analysis.audit.check import (
 from advpure.analysis.audit.checks.finite_differences import exact_mode
 from advpure.analysis.audit.evaluation import Evaluation
 
-_MOST = 0.01
+_MOST, _ROUNDING = 0.01, 1e-6
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
@@ -42,12 +42,12 @@ def _judge(numbers: Measured, settings: Settings) -> Finding:
     gaps = numbers.values("gap")
     if not gaps:
         return open_question("the model draws anew on every call: no two answers can be compared")
-    count, n = sum(gap > _MOST for gap in gaps), len(gaps)
-    told = f"{count} of {n} images have another margin, by up to {max(gaps):.2g} of it, when a "
-    told += "gradient is asked for"
+    count, n, most = sum(gap > _MOST for gap in gaps), len(gaps), max(gaps)
+    size = f"up to {most:.2g} of it" if most > _ROUNDING else "rounding at most"
+    told = f"{count} of {n} images have another margin, by {size}, when a gradient is asked for"
     if count > max(1.0, 0.1 * n):
-        return failed(told, max(gaps), n=n)
-    return (open_question if count else passed)(told, max(gaps), n=n)
+        return failed(told, most, n=n)
+    return (open_question if count else passed)(told, most, n=n)
 
 
 CHECK = Check(

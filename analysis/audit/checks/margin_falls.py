@@ -3,8 +3,7 @@
 An image that the attack leaves has, at least, a smaller margin than before. Where the margin stays
 to the last bit although the image was changed, the defense answers for another image: one that it
 looked up or projected onto, or a clean one that was decided in the place of the attacked one. Where
-it grows, the attack walks downhill. Shares of votes are flat, so that of a defense that votes only
-those that grew count.
+it grows, the attack walks downhill. Shares of votes are flat, so that those which stay say nothing.
 It misses a lookup that gives back the clean image in part.
 
 What to do: decide the images that the attack returns; look for a sign or a gradient that is wrong.
@@ -27,6 +26,7 @@ from advpure.analysis.audit.evaluation import Evaluation
 from advpure.analysis.robustness.protocol import ADVERSARIAL, CLEAN
 
 _MOST, _FRESH, _FEW = 0.25, 0.5, 3
+_VOTES = "majority"
 
 
 def _measure(evaluation: Evaluation) -> Iterator[Value]:
@@ -41,16 +41,14 @@ def _measure(evaluation: Evaluation) -> Iterator[Value]:
 
 def _judge(numbers: Measured, settings: Settings) -> Finding:
     falls, margins = numbers.by_image("fall"), numbers.by_image("margin")
-    if not falls:
-        return passed("no image is left that was right before", 0.0)
-    if settings.get("defense", {}).get("policy", {}).get("kind") == "majority":
-        falls = {i: fall for i, fall in falls.items() if fall}
-        if not falls:
-            return open_question("all images that are left get the votes that they got before")
     n = len(falls)
+    if not n:
+        return passed("no image is left that was right before", 0.0)
+    grown = sum(fall < -1e-6 * margins[i] for i, fall in falls.items())
     count = sum(fall <= 1e-6 * margins[i] for i, fall in falls.items())
     told = f"{count} of the {n} images that are left have no smaller margin than before"
-    if count >= _FEW and count > (_MOST if is_fixed(settings) else _FRESH) * n:
+    sure = grown if settings.get("defense", {}).get("policy", {}).get("kind") == _VOTES else count
+    if sure >= _FEW and sure > (_MOST if is_fixed(settings) else _FRESH) * n:
         return failed(told, count / n, n=n)
     return (open_question if count >= _FEW else passed)(told, count / n, n=n)
 
