@@ -14,6 +14,7 @@ batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -183,10 +184,10 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             f"is outside the {classes} classes of the model",
             f"use 0 .. {classes - 1}",
         )
-    if not bool(values.isfinite().all()):
+    if not _finite(values):
         rule, fix = "contain NaN or infinite values", "mend the model or its input"
         raise ModelFault("logits", rule, fix, "not-finite")
-    if values.min() >= 0 and (values.sum(dim=1) - 1).abs().max() < 1e-3:
+    if float(values.min()) >= 0 and (values.sum(dim=1) - 1).abs().max() < 1e-3:
         raise ModelFault(
             "model outputs",
             "look like probabilities (non-negative rows that sum to 1)",
@@ -386,17 +387,13 @@ class Oracle:
                 losses = self._loss(climbed, labels, goals)
                 gradient = _gradient(losses, points)
             else:
-                gradient = torch.zeros_like(points)
-                losses = gradient.new_zeros(len(points))
-                mean = gradient.new_zeros(())
-                for view in views:
-                    answer = self._ask(view, points, labels, ids)
-                    loss = self._loss(answer.climbed, labels, goals)
-                    gradient = gradient + _gradient(loss, points)
-                    losses = losses + loss.detach() * share
-                    mean = mean + answer.decided.detach() * share
-                gradient = gradient * share
-        if not bool(gradient.isfinite().all()):
+                asked = (self._one(view, points, labels, ids, goals) for view in views)
+                gradient, losses, mean = next(asked)
+                for each in asked:  # a running sum: there may be hundreds
+                    gradient, losses, mean = gradient + each[0], losses + each[1], mean + each[2]
+                if len(views) > 1:
+                    gradient, losses, mean = gradient * share, losses * share, mean * share
+        if not _finite(gradient):
             rule = "contain NaN or infinite values"
             raise ModelFault("gradients", rule, "mend the model", "not-finite")
         if self._judges_apart:
@@ -404,6 +401,14 @@ class Oracle:
                 mean = self._ask(self._own_view, images, labels, ids).decided
         success = succeeds(mean.detach(), labels, self.settings.targeted)
         return Slope(gradient, losses.detach(), success)
+
+    def _one(
+        self, view: View, points: Tensor, labels: Tensor, ids: Tensor, goals: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return gradient, loss and deciding logits of one pass, detached."""
+        answer = self._ask(view, points, labels, ids)
+        loss = self._loss(answer.climbed, labels, goals)
+        return _gradient(loss, points), loss.detach(), answer.decided.detach()
 
 
 def answer_of(model: Model, images: Tensor) -> Answer:
@@ -415,6 +420,13 @@ def answer_of(model: Model, images: Tensor) -> Answer:
         return model.answer(images)
     logits = model(images)
     return Answer(logits, logits)
+
+
+def _finite(values: Tensor) -> bool:
+    """Return whether all values are finite, from the least and the greatest, which NaN passes."""
+    if not values.numel():
+        return True
+    return all(math.isfinite(float(each)) for each in values.aminmax())
 
 
 def _gradient(losses: Tensor, points: Tensor) -> Tensor:
