@@ -132,13 +132,13 @@ def test_the_recipes_say_that_they_are_re_derived(data: str) -> None:
     assert recipe.loss["sigmas"] == [0.25, 0.5, 1.0]
 
 
-def test_what_ships_is_labelled_and_is_the_purifier_s() -> None:
-    metadata = load_network(model_path("digits-calibrated")).metadata
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_what_ships_is_labelled_and_is_the_purifier_s(data: str) -> None:
+    name = f"{data}-calibrated"
+    metadata = load_network(model_path(name)).metadata
     assert metadata["derivation"] == "re-derived"
     assert metadata["task"] == "edm"
-    assert (
-        "- derivation: re-derived" in model_path("digits-calibrated").with_suffix(".md").read_text()
-    )
-    defense = load_defense("calibrated", "digits", xi=RandomnessConfig(0))
-    assert defense.purifier.settings["denoiser"]["name"] == "digits-calibrated"
+    assert "- derivation: re-derived" in model_path(name).with_suffix(".md").read_text()
+    defense = load_defense("calibrated", data, xi=RandomnessConfig(0))
+    assert defense.purifier.settings["denoiser"]["name"] == name
     assert defense.purifier.settings["time_rule"] == "exact"
