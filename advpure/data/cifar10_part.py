@@ -20,7 +20,7 @@ from advpure.base.storage import atomic_path
 from advpure.data import cifar10
 from advpure.data.base import Dataset, RawSplit, Split
 
-_MAKE = "pack it where CIFAR-10 is: python -m benchmarks.rrcm_on_gpu pack"
+_MAKE = "pack it where CIFAR-10 is: python -m benchmarks.on_gpu pack"
 
 
 def file() -> Path:
