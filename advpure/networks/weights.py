@@ -160,15 +160,20 @@ def write_torch(path: str | Path, content: Any) -> None:
     """Store tensors and plain containers as a PyTorch file, whole or not at all.
 
     In memory first, for the reason that `write_safetensors` gives: `torch.save` raises a
-    RuntimeError where a disk is full.
+    RuntimeError where a disk is full. The view of that memory is released in any case: over one
+    that an error left behind, the garbage collector of Python 3.12.1 crashes.
 
     Raises:
         StorageFull: when the disk is full; an existing file stays as it was.
     """
     memory = io.BytesIO()
     torch.save(content, memory)
-    with atomic_path(Path(path)) as scratch:
-        scratch.write_bytes(memory.getbuffer())
+    with (
+        atomic_path(Path(path)) as scratch,
+        memory.getbuffer() as view,
+        scratch.open("wb") as stream,
+    ):
+        stream.write(view)
 
 
 @plain_defaults()
