@@ -11,9 +11,9 @@ stage made, that one is taken. Networks run in bfloat16, channels last, captured
 The weights, their cards and `summary.json` (images seen, images a second and accuracies with
 intervals, stage by stage) are left in the folder.
 
-The attack is the cell of 003:table-2 that costs most: PGD of 40 steps under fixed randomness
-through `ddpm` t = 100, of the first 1,000 test images at 8/255, in bfloat16; `summary.json` says
-how long it took.
+The attack is a cell of 003:table-2 that two cores do not reach: PGD of 40 steps under fixed
+randomness through `ddpm` t = 100, of the first 1,000 test images at 8/255, in bfloat16;
+`summary.json` says how long it took.
 """
 
 import argparse
