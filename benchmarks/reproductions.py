@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from advpure.sweeps.columns import Column, written
-from advpure.sweeps.experiment import Experiment, experiment_ids, load_experiment
+from advpure.sweeps.experiment import Experiment, load_experiment, summaries
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "experiments" / "measured"
 PAGE = ROOT / "docs" / "measured.md"
 PICTURES = ROOT / "docs" / "pictures"
-_SIZES = ("small", "densepure", "all", "cifar10", "short", "law", "weak", "full")
 _ABOUT = """\
 # Measured beside published
 
@@ -45,11 +44,11 @@ def store(output: Path) -> Path:
 
 
 def stored() -> list[dict[str, Any]]:
-    """Return what is stored, in the papers' order, small sizes first."""
+    """Return what is stored, in the papers' order and that of the sizes in a file."""
     found = []
-    for id in experiment_ids():
+    for id, _, sizes in summaries():
         seed, name = id.split(":")
-        paths = (MEASURED / f"{seed}-{name}-{size}.json" for size in _SIZES)
+        paths = (MEASURED / f"{seed}-{name}-{size}.json" for size in sizes)
         found += [json.loads(path.read_text()) for path in paths if path.is_file()]
     return found
 
