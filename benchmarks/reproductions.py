@@ -6,6 +6,7 @@ from all that are stored there. So no number of that page is typed by hand.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +32,23 @@ Written by `python -m benchmarks.reproductions` from `experiments/measured/`.
 
 
 def store(output: Path) -> Path:
-    """Keep one output under its experiment and size, without the place of this machine."""
+    """Keep one output and its picture under experiment and size, without this machine's places.
+
+    Raises:
+        ValueError: for a run that is not finished, or one without `--plot` where a picture of
+            earlier numbers is shown.
+    """
     found = json.loads(output.read_text())
     if found["failed"] or found["left"]:
         raise ValueError(f"{output} is not finished")
     found["sweep"] = f"runs/{Path(found['sweep']).name}"
-    found.pop("plot", None)
     seed, name = found["experiment"].split(":")
     target = MEASURED / f"{seed}-{name}-{found['size']}.json"
+    picture, drawn = PICTURES / f"{target.stem}.png", found.pop("plot", None)
+    if drawn is not None:
+        shutil.copyfile(drawn, picture)
+    elif picture.is_file():
+        raise ValueError(f"{output} has no picture, and {picture.name} is one; add --plot FILE.png")
     target.write_text(json.dumps(found, indent=1) + "\n")
     return target
 

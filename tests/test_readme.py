@@ -102,6 +102,28 @@ def test_the_page_of_reproductions_is_made_from_what_is_stored() -> None:
     assert page() == PAGE.read_text(), "run python -m benchmarks.reproductions"
 
 
+def test_numbers_are_not_stored_beside_a_picture_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import reproductions
+
+    monkeypatch.setattr(reproductions, "MEASURED", tmp_path)
+    monkeypatch.setattr(reproductions, "PICTURES", tmp_path)
+    drawn, output = tmp_path / "drawn.png", tmp_path / "output.json"
+    drawn.write_bytes(b"new")
+    found = {"failed": {}, "left": [], "sweep": "x", "experiment": "000:table-2", "size": "small"}
+    output.write_text(json.dumps({**found, "plot": str(drawn)}))
+    stored = reproductions.store(output)
+    assert (tmp_path / "000-table-2-small.png").read_bytes() == b"new"
+    assert "plot" not in json.loads(stored.read_text())
+    before = stored.read_bytes()
+    output.write_text(json.dumps({**found, "title": "newer"}))
+    with pytest.raises(ValueError, match=r"has no picture, and 000-table-2-small\.png is one"):
+        reproductions.store(output)
+    assert stored.read_bytes() == before
+
+
 def test_measured_files_name_no_machine() -> None:
     files = sorted((ROOT / "experiments" / "measured").glob("*.json"))
     assert files
