@@ -184,10 +184,11 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             f"is outside the {classes} classes of the model",
             f"use 0 .. {classes - 1}",
         )
-    if not _finite(values):
+    low, high = _extremes(values)
+    if not (math.isfinite(low) and math.isfinite(high)):
         rule, fix = "contain NaN or infinite values", "mend the model or its input"
         raise ModelFault("logits", rule, fix, "not-finite")
-    if float(values.min()) >= 0 and (values.sum(dim=1) - 1).abs().max() < 1e-3:
+    if low >= 0 and (values.sum(dim=1) - 1).abs().max() < 1e-3:
         raise ModelFault(
             "model outputs",
             "look like probabilities (non-negative rows that sum to 1)",
@@ -393,7 +394,7 @@ class Oracle:
                     gradient, losses, mean = gradient + each[0], losses + each[1], mean + each[2]
                 if len(views) > 1:
                     gradient, losses, mean = gradient * share, losses * share, mean * share
-        if not _finite(gradient):
+        if not all(map(math.isfinite, _extremes(gradient))):
             rule = "contain NaN or infinite values"
             raise ModelFault("gradients", rule, "mend the model", "not-finite")
         if self._judges_apart:
@@ -422,11 +423,10 @@ def answer_of(model: Model, images: Tensor) -> Answer:
     return Answer(logits, logits)
 
 
-def _finite(values: Tensor) -> bool:
-    """Return whether all values are finite, from the least and the greatest, which NaN passes."""
-    if not values.numel():
-        return True
-    return all(math.isfinite(float(each)) for each in values.aminmax())
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """Return the least and the greatest value, both NaN where one is."""
+    low, high = values.aminmax()
+    return float(low), float(high)
 
 
 def _gradient(losses: Tensor, points: Tensor) -> Tensor:

@@ -163,8 +163,6 @@ def attack(
     Returns:
         Accuracies with their intervals, and the seconds of this call with loading.
     """
-    set_noise_cache(NOISE_MEGABYTES)
-    give_steps_memory()
     settings: dict[str, Any] = {
         "dataset": DATASET,
         "subset": "test",
@@ -228,6 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.verb == "train":
         train_all(given.family, given.minutes, given.to, device=given.device)
     else:
+        set_noise_cache(NOISE_MEGABYTES)
+        give_steps_memory()
         attack(given.to, n=given.n, device=given.device)
 
 
