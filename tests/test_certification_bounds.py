@@ -5,6 +5,7 @@ alpha" is tested by the upper 1e-5 quantile of the binomial distribution.
 """
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from advpure.analysis.certification.anytime import (
     unreachable,
 )
 from advpure.analysis.certification.cascade import certify_cascade
+from advpure.analysis.certification.crossing import crossing_probability
 from advpure.analysis.certification.jointly import certify_jointly
 from advpure.analysis.certification.prior import (
     _A,
@@ -445,8 +447,8 @@ def test_nothing_to_follow() -> None:
     assert follow(rule, [10], 128).decided  # the budget holds no block
     assert looks(128, 100) == []
     assert follow(rule, [64], 64).samples == 64
-    assert unreachable(AnytimeRule(radii=(0.5, 1.0), sigma=0.25)) == (1.0,)
-    assert unreachable(AnytimeRule(radii=(0.5, 9.0), sigma=0.25)) == (9.0,)
+    assert unreachable(AnytimeRule(radii=(0.5, 1.0), sigma=0.25), 64) == (1.0,)
+    assert unreachable(AnytimeRule(radii=(0.5, 9.0), sigma=0.25), 64) == (9.0,)
     assert follow(AnytimeRule(radii=(9.0,), sigma=0.25), [64] * 156, 64).samples == 64
 
 
@@ -463,6 +465,101 @@ def test_radius_covers_what_is_certified() -> None:
         reached = radius_of(followed_bound(exactly, [64], 64, state), 0.5)
         assert state.certified == (reached >= radius)
     assert followed_bound(rule, [], 64, follow(rule, [], 64)) == 0.0
+
+
+# --- planned --------------------------------------------------------------------------------------
+
+
+def test_a_crossing_probability_by_hand_and_by_enumeration() -> None:
+    # Five of five, or, after four of five, five of five: (1 + 5 / 32) / 32.
+    assert crossing_probability([5, 9], [5, 10], 0.5) == pytest.approx((1 + 5 / 32) / 32, rel=1e-8)
+    assert crossing_probability([0, 9], [5, 10], 0.5) == pytest.approx(1.0, rel=1e-8)
+    assert crossing_probability([6, 11], [5, 10], 0.5) == 0.0
+    assert crossing_probability([], [], 0.5) == 0.0
+    p, enough, ends = 0.7, (3, 6, 8), (3, 7, 10)
+    paths = (np.arange(1 << 10)[:, None] >> np.arange(10)) & 1
+    totals = paths.cumsum(axis=1)
+    reached = np.zeros(len(paths), dtype=bool)
+    for least, n in zip(enough, ends, strict=True):
+        reached |= totals[:, n - 1] >= least
+    masses = p ** totals[:, -1] * (1 - p) ** (10 - totals[:, -1])
+    found = crossing_probability(enough, ends, p)
+    assert found == pytest.approx(float(masses[reached].sum()), rel=1e-8)
+    assert found >= masses[reached].sum()  # rounded up
+
+
+def test_a_crossing_probability_counts_what_it_does_not_carry_on() -> None:
+    # All of many samples: the tails are cut, and p^n is far below what is cut.
+    n = np.arange(100, 20_001, 100)
+    exact, found = 0.5**100, crossing_probability(n, n, 0.5)
+    assert exact <= found < 1e-12
+
+
+@given(
+    radius=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7]),
+    alpha=st.sampled_from([0.5, 0.05, 0.001, 1e-6]), block=st.sampled_from([1, 16, 64, 300]),
+    shape=st.sampled_from([0.1, 0.5, 0.65]), below=st.floats(0.0, 0.2),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_a_planned_test_keeps_its_alpha_and_takes_no_more_evidence(
+    radius: float, alpha: float, block: int, shape: float, below: float
+) -> None:
+    rule = AnytimeRule(
+        radii=(radius,), sigma=0.25, alpha=alpha, budget=600, prior=FLAT._replace(shape=shape)
+    )
+    planned = replace(rule, planned=True)
+    few, enough = _fewest(planned, block)[:, 0], _fewest(rule, block)[:, 0]
+    (p,), times = rule.levels, looks(block, 600)
+    assert (few <= enough).all()
+    assert exact_error(few, times, p) <= alpha
+    assert exact_error(few, times, p - below * p) <= alpha
+
+
+def exact_error(enough: Ints, times: list[int], p: float) -> float:
+    """The probability of a crossing, sample by sample."""
+    alive, crossed = np.array([1.0]), 0.0
+    ends = dict(zip(times, enough.tolist(), strict=True))
+    for n in range(1, times[-1] + 1):
+        alive = np.append(alive * (1 - p), 0.0) + np.append(0.0, alive * p)
+        if n in ends:
+            crossed += alive[ends[n] :].sum()
+            alive[ends[n] :] = 0.0
+    return float(crossed)
+
+
+@pytest.mark.parametrize("p", [0.55, 0.6914, 0.84])
+def test_coverage_of_the_planned_radii(p: float) -> None:
+    """No claim is wrong more often than alpha, whatever stops, and alpha is used up."""
+    rule = AnytimeRule(
+        radii=(0.0, 0.25, 0.5), sigma=0.5, alpha=ALPHA, budget=1600, prior=SURE, planned=True
+    )
+    block, draw, runs = 16, generator(11), 2000
+    wrong = stopped = 0
+    for _ in range(runs):
+        hits = draw.binomial(block, p, 100).tolist()
+        everything = follow(rule, hits, block, (8, 2), stops=False)
+        found = follow(rule, hits, block, (8, 2))
+        reached = rule.radii[: everything.certified]
+        wrong += bool(reached) and reached[-1] >= 0.5 * ndtri(p)
+        stopped += found.samples < everything.samples
+        assert found.certified <= everything.certified
+    check_at_most(wrong, runs=runs)
+    assert stopped > 0.5 * runs
+    if p == 0.6914:  # just below what a radius asked for takes
+        assert wrong > 0.75 * ALPHA * runs
+
+
+def test_a_planned_rule_certifies_the_radii_asked_for_and_none_between() -> None:
+    radii = (0.0, 0.25, 0.5)
+    rule = AnytimeRule(radii=radii, sigma=0.5, planned=True)
+    state = follow(rule, [64], 64)
+    assert state.certified == 3
+    assert followed_bound(rule, [64], 64, state) == rule.levels[-1]
+    assert radius_of(rule.levels[-1], 0.5) == pytest.approx(0.5, rel=1e-11)
+    assert radius_of(rule.levels[-1], 0.5) >= 0.5
+    none = follow(rule, [20], 64)
+    assert (none.certified, followed_bound(rule, [20], 64, none)) == (0, 0.0)
+    assert unreachable(AnytimeRule(radii=(0.5, 1.0), sigma=0.25, planned=True), 64) == (1.0,)
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,11 @@ def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
         assert one["largest_radius"] < other["largest_radius"]
     fewer = json.loads(cli("certified-accuracy", "run", "--samples", "100", "--json")[1])
     assert fewer["curves"][0]["largest_radius"] < loose["curves"][0]["largest_radius"]
-    for name in ("anytime", "predict", "cascade"):
+    for name in ("anytime", "sequential", "predict", "cascade"):
         code, _, err = cli("certified-accuracy", "run", "--procedure", name)
         assert code == 0
         assert ("a prediction has no radius" in err) == (name == "predict")
+        assert ("were chosen before the counts were looked at" in err) == (name == "sequential")
     assert set(json.loads(cli("certified-accuracy", "run", "-p", "predict", "--json")[1])[
         "certified_accuracy"
     ]) == {"0"}  # fmt: skip

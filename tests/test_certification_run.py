@@ -270,21 +270,44 @@ def test_values_are_means_over_their_images(whole: tuple[Path, CertificationRepo
 def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
     change = {"samples": 2000, "n": 3}
     fixed = certified(tmp_path / "fixed", **change)
-    found = certified(tmp_path / "anytime", **change, procedure="anytime")
-    used = sum(curve.samples for curve in found.curves)
-    assert used < 0.5 * sum(curve.samples for curve in fixed.curves)
-    # The same noise in the same blocks: the fixed run holds every block of the other.
-    blocks = {tuple(row.values()) for row in rows_of(tmp_path / "fixed")}
-    assert {tuple(row.values()) for row in rows_of(tmp_path / "anytime")} <= blocks
-    again = read_sources([tmp_path / "fixed"], procedure="anytime").curves
-    assert [curve.radii.tolist() for curve in again] == [
-        curve.images.radii.tolist() for curve in found.curves
-    ]
-    loose = read_sources([tmp_path / "anytime"], alpha=0.05).curves
-    for strict, wide in zip(found.curves, loose, strict=True):
-        assert (wide.radii >= strict.images.radii).all()
-    with pytest.raises(BadInput, match=r"as their counts asked for, .*; read it with"):
-        read_sources([tmp_path / "anytime"], procedure="fixed")
+    reached = {}
+    for name in ("anytime", "sequential"):
+        found = certified(tmp_path / name, **change, procedure=name)
+        used = sum(curve.samples for curve in found.curves)
+        assert used < 0.5 * sum(curve.samples for curve in fixed.curves)
+        asked = found.procedure.radii
+        reached[name] = sum(
+            int((curve.images.radii >= radius).sum()) for curve in found.curves for radius in asked
+        )
+        # The same noise in the same blocks: the fixed run holds every block of the other.
+        blocks = {tuple(row.values()) for row in rows_of(tmp_path / "fixed")}
+        assert {tuple(row.values()) for row in rows_of(tmp_path / name)} <= blocks
+        again = read_sources([tmp_path / "fixed"], procedure=name).curves
+        assert [curve.radii.tolist() for curve in again] == [
+            curve.images.radii.tolist() for curve in found.curves
+        ]
+        loose = read_sources([tmp_path / name], alpha=0.05).curves
+        for strict, wide in zip(found.curves, loose, strict=True):
+            assert (wide.radii >= strict.images.radii).all()
+        with pytest.raises(BadInput, match=r"as their counts asked for, .*; read it with"):
+            read_sources([tmp_path / name], procedure="fixed")
+    assert reached["sequential"] >= reached["anytime"] > 0
+
+
+def test_sequential_certifies_the_radii_asked_for_exactly(tmp_path: Path) -> None:
+    change = {"samples": 400, "n": 4, "procedure": "sequential", "radii": "0,0.1,0.25"}
+    found = certified(tmp_path / "run", **change)
+    radii = np.concatenate([curve.images.radii for curve in found.curves])
+    assert set(radii) <= {0.0, 0.1, 0.25}
+    assert (radii > 0).any()
+    read = read_sources([tmp_path / "run"])
+    assert read.notes == ()
+    other = read_sources([tmp_path / "run"], radii=(0.0, 0.2))
+    assert {0.0, 0.2} >= {float(radius) for curve in other.curves for radius in curve.radii}
+    assert any("chosen before the counts were looked at" in note for note in other.notes)
+    # Counts that were looked at with fewer samples warn, as those of a fixed number do.
+    more = certified(tmp_path / "more", **{**change, "samples": 800}, counts=(tmp_path / "run",))
+    assert any("anytime needs no such care" in note for note in more.notes)
 
 
 def test_a_prior_is_learned_on_training_images_and_is_part_of_the_run(

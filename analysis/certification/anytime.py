@@ -38,7 +38,17 @@ posterior, that the next radius is certified at a later look m; sampling goes on
 
 so while a certificate is expected to cost at most budget / (5 futility) samples.
 
-Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences).
+Planned. Where the radii r_1 < r_2 < ..., the looks and N are fixed before the first sample, more is
+known than Ville's inequality: under p = p_r the successes at the looks are a random walk, so the
+probability e(w) that log M_n(p_r) >= w at some look is computed (`crossing.py`), and the least w with
+e(w) <= alpha takes the place of log(1/alpha), radius by radius. M_n(p_r) grows with S_n, so that
+p_r is rejected where S_n reaches a number c_n; under p <= p_r that is no more probable (let each sample
+agree with probability p / p_r of what it agreed before). A radius is claimed only after those below
+it. If some claim is false, so is the least false radius among those asked for, whose test was passed:
+probability at most alpha, whatever stops. Nothing is claimed at other looks, radii or a larger N.
+
+Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences);
+[Armitage1969] (boundaries of repeated tests by the exact distribution, look by look).
 """
 
 import functools
@@ -51,6 +61,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaln
 
+from advpure.analysis.certification.crossing import crossing_probability
 from advpure.analysis.certification.prior import FLAT, LARGEST_SHAPE, Prior, chances, check_prior
 from advpure.analysis.certification.radius import ALPHA, bound_for, check_alpha, read_radii
 from advpure.base.errors import BadInput
@@ -68,8 +79,14 @@ FUTILITY = 0.05
 _AHEAD = (0, 1, 2, 4, 7, 11, 16, 22, 30, 40, 55, 75)
 """How many looks ahead a chance is computed for; and for the last look."""
 
+_HALVINGS = 14
+"""Of the interval in which the least evidence of a planned rule is looked for."""
+
 # Logarithms of the evidence are good to about 1e-10 for up to 10^6 samples.
 _GUARD = 1e-9
+
+_UP = 1e-12
+"""Share by which a planned radius is taken for larger: more than its probability's rounding."""
 
 
 def log_evidence(successes: Any, failures: Any, p: Any, shape: float = SHAPE) -> Floats:
@@ -175,6 +192,8 @@ class AnytimeRule:
         futility: In (0, 1): gives up where the chance of a certificate is less than this for every
             fifth of the budget that it takes.
         prior: Of the class's probability. Choose it before the samples are seen.
+        planned: Whether the radii, the looks and the budget are fixed before the samples are seen:
+            then a certificate takes less evidence, see the module, and holds for these alone.
 
     Raises:
         BadInput: for a setting out of range.
@@ -186,6 +205,7 @@ class AnytimeRule:
     budget: Natural = 10_000
     futility: Share = FUTILITY
     prior: Prior = FLAT
+    planned: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -200,8 +220,9 @@ class AnytimeRule:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The probabilities that the radii take."""
-        return tuple(bound_for(radius, self.sigma) for radius in self.radii)
+        """The probabilities that the radii take; those of a planned rule are rounded up."""
+        more = 1.0 + _UP if self.planned else 1.0
+        return tuple(bound_for(more * radius, self.sigma) for radius in self.radii)
 
 
 class Followed(NamedTuple):
@@ -280,12 +301,16 @@ def followed_bound(
 ) -> float:
     """Return the largest lower bound of the looks that counted, 0.0 before the first.
 
+    That of a planned rule is the level of the largest radius that is certified.
+
     Args:
         rule: The rule.
         successes: As for `follow`.
         block: Samples per block.
         state: What `follow` returned.
     """
+    if rule.planned:
+        return max((0.0, *rule.levels[: state.certified]))
     s, n = _at_looks(rule, successes, block)
     counted = n <= state.samples
     if not counted.any():
@@ -322,10 +347,15 @@ def next_samples(rule: AnytimeRule, samples: int, block: int) -> int:
     return next(n for n in looks(block, rule.budget) if n > samples)
 
 
-def unreachable(rule: AnytimeRule) -> tuple[float, ...]:
-    """Return the radii that the rule cannot certify even if every sample of the budget agrees."""
-    best = float(lower_bounds(rule.budget, rule.budget, rule.alpha, rule.prior.shape))
-    return tuple(r for r, p in zip(rule.radii, rule.levels, strict=True) if p > best)
+def unreachable(rule: AnytimeRule, block: int) -> tuple[float, ...]:
+    """Return the radii that the rule cannot certify even if every sample of the budget agrees.
+
+    Args:
+        rule: The rule.
+        block: Samples per block.
+    """
+    samples, enough = _looks(block, rule.budget), _fewest(rule, block)
+    return tuple(r for k, r in enumerate(rule.radii) if (enough[:, k] > samples).all())
 
 
 @functools.lru_cache(maxsize=256)
@@ -335,21 +365,40 @@ def _looks(block: int, budget: int) -> NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=256)
 def _fewest(rule: AnytimeRule, block: int) -> NDArray[np.int64]:
-    """Return the fewest successes that certify, (looks, radii); n + 1 where none do.
+    """Return the fewest successes that certify, (looks, radii); n + 1 where none do."""
+    n, shape, columns = _looks(block, rule.budget), rule.prior.shape, []
+    for p in rule.levels:
+        wanted = math.log(1.0 / rule.alpha) + _GUARD
+        if p < 1.0 and rule.planned:
+            wanted = _least_evidence(n, p, rule.alpha, shape)
+        columns.append(_enough(n, p, wanted, shape) if p < 1.0 else n + 1)
+    return np.stack(columns, axis=1)
+
+
+def _enough(n: NDArray[np.int64], p: float, wanted: float, shape: float) -> NDArray[np.int64]:
+    """Return the fewest successes of n samples with this evidence against p; n + 1 where none do.
 
     The evidence grows with the successes, so that bisection finds them.
     """
-    levels = np.asarray(rule.levels)
-    n = np.repeat(_looks(block, rule.budget)[:, None], len(levels), axis=1)
-    possible = levels < 1.0
-    at, wanted = np.where(possible, levels, 0.5), math.log(1.0 / rule.alpha) + _GUARD
     few, enough = np.full_like(n, -1), n + 1
     while (live := enough - few > 1).any():
         middle = np.where(live, (few + enough) // 2, 0)
-        rejected = possible & (log_evidence(middle, n - middle, at, rule.prior.shape) >= wanted)
+        rejected = log_evidence(middle, n - middle, p, shape) >= wanted
         enough = np.where(live & rejected, middle, enough)
         few = np.where(live & ~rejected, middle, few)
     return enough
+
+
+def _least_evidence(n: NDArray[np.int64], p: float, alpha: float, shape: float) -> float:
+    """Return the least evidence that is found at a look of n with probability up to alpha at p."""
+    low, high = 0.0, math.log(1.0 / alpha) + _GUARD  # which suffices at any look
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        if crossing_probability(_enough(n, p, middle, shape), n, p) <= alpha:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 @functools.lru_cache(maxsize=2**16)

@@ -13,7 +13,13 @@ from typing import Any
 from advpure.analysis.certification.counting import COUNTS, Counted, Unit, count_classes, to_text
 from advpure.analysis.certification.loading import LoadedCertification, counts_identity
 from advpure.analysis.certification.noise import stage_xi
-from advpure.analysis.certification.procedures import Cascade, Fixed, Predict, Procedure
+from advpure.analysis.certification.procedures import (
+    Cascade,
+    Fixed,
+    Predict,
+    Procedure,
+    Sequential,
+)
 from advpure.analysis.certification.tallies import Tallies
 from advpure.base.errors import BadInput
 from advpure.runs.records import RecordStore
@@ -52,11 +58,12 @@ def take_over(store: RecordStore, loaded: LoadedCertification, folder: Path) -> 
 
 
 def looked_note(procedure: Procedure, folder: Path) -> str | None:
-    """Return a warning where a fixed number of samples was perhaps chosen after looking at some."""
+    """Return a warning where the number of samples was perhaps chosen after looking at some."""
     with RecordStore.read(folder) as other:
         before = other.settings["procedure"]
-    looked = before["name"] in ("fixed", "cascade") and before["samples"] < procedure.samples
-    if not looked or not isinstance(procedure, Fixed | Cascade):
+    planned = before["name"] in (Fixed.name, Cascade.name, Sequential.name)
+    looked = planned and before["samples"] < procedure.samples
+    if not looked or not isinstance(procedure, Fixed | Cascade | Sequential):
         return None
     return (
         f"the counts of {folder} were read with {before['samples']:,} samples before: the "

@@ -125,8 +125,11 @@ def procedure_of(
     own = stored.pop("name")
     name = own if procedure is None else procedure
     if name != own:
-        read = name == Anytime.name
-        stored["prior"] = read_prior(None, settings["dataset"], stored["sigmas"]) if read else None
+        stops, stopped = (issubclass(find_procedure(each), Anytime) for each in (name, own))
+        if not stops:
+            stored["prior"] = None
+        elif not stopped:
+            stored["prior"] = read_prior(None, settings["dataset"], stored["sigmas"])
     fix = "name another procedure: this run has none; certify --core NAME makes one that has"
     check_composed(settings, name, fix)
     return find_procedure(name)(

@@ -1,10 +1,11 @@
 """The procedures by name: which samples an image needs next, and what its counts certify.
 
 ``fixed``: Cohen's two stages. ``anytime``: stops as soon as the radii asked for are decided.
+``sequential``: the same with fewer samples, for radii and N that are fixed beforehand.
 ``cascade``: the largest noise first. ``predict``: the top-two test, no radius. ``composed``:
 selection between two classifiers (`advpure.analysis.certification.composed`). Each is a pure
-function of counts, so one can be applied to the counts of another: ``anytime`` and ``predict`` to
-those of a fixed run, at any alpha. The other way round it takes as many samples of every image as
+function of counts, so one can be applied to the counts of another: ``anytime``, ``sequential`` and
+``predict`` to those of a fixed run, at any alpha. The other way round it takes as many samples of every image as
 ``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
 """
 
@@ -41,7 +42,7 @@ from advpure.base.errors import BadInput
 from advpure.base.kinds import Natural, Share
 from advpure.base.validation import check_choice, validate
 
-ProcedureName = Literal["fixed", "anytime", "cascade", "predict", "composed"]
+ProcedureName = Literal["fixed", "anytime", "sequential", "cascade", "predict", "composed"]
 ByLevel = Mapping[float, Tally]
 _MOST_BLOCKS = 10**5
 
@@ -61,14 +62,14 @@ class Procedure(ABC):
         sigmas: Noise levels, [0, 1] units, increasing.
         radii: Radii asked for, [0, 1] units, increasing.
         alpha: Probability of error.
-        samples: Samples of the estimation stage; of the anytime procedure, at most.
+        samples: Samples of the estimation stage; of those that stop when decided, at most.
         selection: Samples of the selection stage.
         block: Samples per block of the estimation stage.
         joint: All noise levels of an image together are wrong with probability at most alpha:
             each gets alpha divided by their number.
         classes: Number of classes.
         futility: See `AnytimeRule`.
-        prior: Of the anytime procedure, one a noise level; None for flat ones, and elsewhere.
+        prior: Of those that stop when decided, one a noise level; None for flat ones, and elsewhere.
     """
 
     sigmas: tuple[float, ...]
@@ -125,8 +126,8 @@ class Procedure(ABC):
 
         Args:
             tallies: The image's counts.
-            partial: Whether `anytime` certifies from the samples that there are, also where more
-                of them would be drawn; its guarantee allows that.
+            partial: Whether `anytime` and `sequential` certify from the samples that there are,
+                also where more of them would be drawn; their guarantees allow that.
         """
 
     def _stage_units(
@@ -189,6 +190,7 @@ class Anytime(Procedure):
     """The anytime procedure at every noise level."""
 
     name: ClassVar[ProcedureName] = "anytime"
+    planned: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse a budget that reaches nothing."""
@@ -204,7 +206,7 @@ class Anytime(Procedure):
                 f"hold no block of {self.block}",
                 f"use {self.block} samples or more, or smaller blocks",
             )
-        if all(len(unreachable(self.rule(s))) == len(self.radii) for s in self.sigmas):
+        if all(len(self._beyond(sigma)) == len(self.radii) for sigma in self.sigmas):
             raise BadInput(
                 f"{self.samples} samples at alpha {self.share:g}",
                 "can certify none of the radii, even if all of them agree",
@@ -221,13 +223,14 @@ class Anytime(Procedure):
             futility=self.futility,
             budget=self.blocks * self.block,
             prior=self.prior[self.sigmas.index(sigma)],
+            planned=self.planned,
         )
 
     def notes(self) -> list[str]:
         """Return which radii the budget cannot reach."""
         notes = []
         for sigma in self.sigmas:
-            if beyond := unreachable(self.rule(sigma)):
+            if beyond := self._beyond(sigma):
                 notes.append(
                     f"sigma {sigma:g} cannot reach radius {beyond[0]:g} with {self.samples:,} "
                     f"samples at alpha {self.share:g}; it is given up at once"
@@ -256,23 +259,46 @@ class Anytime(Procedure):
                 continue
             state = self._follow(tally, stops=not partial)
             if state.decided or (partial and state.samples):
-                candidate = top_class(tally.selection)
-                bound = followed_bound(self.rule(sigma), self._hits(tally), self.block, state)
-                used = state.samples + self.selection
-                certificates.append(Named(sigma, claim(candidate, bound, sigma, used)))
+                certificates.append(Named(sigma, self._claim(tally, state)))
         return certificates
+
+    def _claim(self, tally: Tally, state: Followed) -> Certificate:
+        bound = followed_bound(self.rule(tally.sigma), self._hits(tally), self.block, state)
+        used = state.samples + self.selection
+        return claim(self._candidate(tally), bound, tally.sigma, used)
+
+    def _beyond(self, sigma: float) -> tuple[float, ...]:
+        return unreachable(self.rule(sigma), self.block)
 
     def _follow(self, tally: Tally, *, stops: bool = True) -> Followed:
         assert tally.selection is not None
-        agree = tally.selection[top_class(tally.selection)]
+        agree = tally.selection[self._candidate(tally)]
         selected = agree, sum(tally.selection.values()) - agree
         rule, hits = self.rule(tally.sigma), self._hits(tally)
         return follow(rule, hits, self.block, selected, stops=stops)
 
-    def _hits(self, tally: Tally) -> list[int]:
+    @staticmethod
+    def _candidate(tally: Tally) -> int:
         assert tally.selection is not None
-        candidate = top_class(tally.selection)
+        return top_class(tally.selection)
+
+    def _hits(self, tally: Tally) -> list[int]:
+        candidate = self._candidate(tally)
         return [block.get(candidate, 0) for block in tally.first_blocks(self.blocks)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequential(Anytime):
+    """The planned test of `AnytimeRule` at every noise level: fewer samples, these radii alone."""
+
+    name: ClassVar[ProcedureName] = "sequential"
+    planned: ClassVar[bool] = True
+
+    def _claim(self, tally: Tally, state: Followed) -> Certificate:
+        """Certify a radius that was asked for, exactly."""
+        found = super()._claim(tally, state)
+        reached = self.rule(tally.sigma).radii[: state.certified]
+        return found._replace(radius=reached[-1]) if reached else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,7 +398,7 @@ class Predict(Procedure):
 
 
 PROCEDURES: dict[str, type[Procedure]] = {
-    kind.name: kind for kind in (Fixed, Anytime, Cascade, Predict)
+    kind.name: kind for kind in (Fixed, Anytime, Sequential, Cascade, Predict)
 }
 
 

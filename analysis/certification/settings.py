@@ -8,7 +8,12 @@ from annotated_types import Ge, Le
 
 from advpure.analysis.certification.anytime import FUTILITY
 from advpure.analysis.certification.prior import read_prior
-from advpure.analysis.certification.procedures import Procedure, ProcedureName, find_procedure
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Procedure,
+    ProcedureName,
+    find_procedure,
+)
 from advpure.analysis.certification.radius import ALPHA, check_alpha, read_radii, read_sigmas
 from advpure.analysis.subject import DefenseSubject, Seeded
 from advpure.base.errors import BadInput
@@ -20,7 +25,7 @@ from advpure.core.randomness import Scheme
 
 RADII = "0,0.25,0.5,0.75,1.0"
 """Radii asked for by default, [0, 1] units."""
-_FIXED_BLOCK, _ANYTIME_BLOCK = 1000, 64
+_FIXED_BLOCK, _STOPPING_BLOCK = 1000, 64
 _LEAST_BLOCK = 100  # smaller ones would make more rows of records than they are worth
 
 
@@ -31,11 +36,12 @@ class CertificationSettings(Seeded, DefenseSubject):
     Attributes:
         sigmas: Smoothing noise in [0, 1] units, above 0, a list such as 0.25,0.5,1.0; also the
             purifier's strength.
-        samples: Noise samples per image and sigma; of anytime, at most.
+        samples: Noise samples per image and sigma; of anytime and sequential, at most.
         selection: Noise samples that select the class; predict selects none.
         alpha: Probability of a wrong certificate, above 0, at most 1/2.
-        procedure: ``fixed`` (Cohen), ``anytime`` (stops when decided), ``cascade`` (largest sigma
-            first) or ``predict`` (no radius). With --core: ``composed``.
+        procedure: ``fixed`` (Cohen), ``anytime`` (stops when decided), ``sequential`` (stops
+            sooner; for these radii and N alone), ``cascade`` (largest sigma first) or ``predict``
+            (no radius). With --core: ``composed``.
         core: Accurate classifier that answers where a selector does not choose the certified one:
             shipped name or weights file.
         select_entropy: Of --core: entropy, 0 or more nats, up to which the selector chooses.
@@ -43,9 +49,11 @@ class CertificationSettings(Seeded, DefenseSubject):
         joint: The alpha is for all sigmas of an image together.
         radii: Radii asked for, l2, in [0, 1] units, such as 0,0.25,0.5.
         shard: Compute part i of k only: 1/4, 2/4, ... in any order.
-        block: Samples per row of the records. Default: up to 1000 that divide N; 64 anytime.
-        futility: Of anytime: gives up on a radius whose chance is below this for every fifth of N.
-        prior: Of anytime: run folder of certify on training images (--subset train), or ``flat``.
+        block: Samples per row of the records. Default: up to 1000 that divide N; 64 for anytime
+            and sequential.
+        futility: Of anytime and sequential: gives up on a radius whose chance is below this for
+            every fifth of N.
+        prior: Of the same: run folder of certify on training images (--subset train), or ``flat``.
             Default: the data set's shipped one.
         noise: ``normal``, or ``grid``: multiples of a grey level, so that the certificate holds in
             floating point too.
@@ -89,9 +97,10 @@ class CertificationSettings(Seeded, DefenseSubject):
             object.__setattr__(self, "procedure", "composed")
         if self.joint and len(levels) == 1:
             raise BadInput("joint", "means nothing to one noise level", "leave it out")
-        if self.procedure != "anytime":
+        if not self._stops:
             rule = f"means nothing to {self.procedure}, which gives up on nothing"
-            refuse_idle(self, ["futility", "prior"], rule, "leave it out, or use procedure anytime")
+            fix = "leave it out, or use procedure anytime or sequential"
+            refuse_idle(self, ["futility", "prior"], rule, fix)
         if self.procedure == "predict":
             refuse_idle(self, ["selection"], "means nothing to predict, which selects no class")
             if read_radii(self.radii) != (0.0,):
@@ -114,9 +123,7 @@ class CertificationSettings(Seeded, DefenseSubject):
             BadInput: for a setting out of range, or samples that cannot certify anything.
         """
         sigmas = read_sigmas(self.sigmas)
-        prior = (
-            read_prior(self.prior, self.dataset, sigmas) if self.procedure == "anytime" else None
-        )
+        prior = read_prior(self.prior, self.dataset, sigmas) if self._stops else None
         return find_procedure(self.procedure)(
             sigmas=sigmas,
             radii=read_radii(self.radii),
@@ -131,12 +138,17 @@ class CertificationSettings(Seeded, DefenseSubject):
         )
 
     @property
+    def _stops(self) -> bool:
+        """Whether an image takes only as many samples as its radii need."""
+        return issubclass(find_procedure(self.procedure), Anytime)
+
+    @property
     def block_size(self) -> int:
         """Samples per row of the records; of a fixed number N, a divisor up to 1,000."""
         if self.block is not None:
             return self.block
-        if self.procedure == "anytime":
-            return _ANYTIME_BLOCK
+        if self._stops:
+            return _STOPPING_BLOCK
         if self.samples <= _FIXED_BLOCK:
             return self.samples
         divisors = range(_FIXED_BLOCK, _LEAST_BLOCK - 1, -1)

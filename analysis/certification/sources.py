@@ -20,7 +20,13 @@ from advpure.analysis.certification.curves import (
 )
 from advpure.analysis.certification.logs import near_threshold, read_log
 from advpure.analysis.certification.naming import names_of
-from advpure.analysis.certification.procedures import Anytime, Cascade, Predict, Procedure
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Cascade,
+    Predict,
+    Procedure,
+    Sequential,
+)
 from advpure.analysis.certification.tallies import Tallies
 from advpure.base.errors import BadInput
 from advpure.base.validation import shown
@@ -109,6 +115,8 @@ def read_sources(
                 joint.append((name, range(len(curves), len(curves) + len(own))))
             curves += own
             notes += [*own_notes, *(procedure.notes() if changes else [])]
+            if changes and isinstance(procedure, Sequential):
+                notes.append(f"{name}: {_PLANNED}")
         elif path not in folders:
             if path.is_dir():
                 raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
@@ -128,6 +136,12 @@ def read_sources(
         frozenset(named[k].name for k in logs),
         tuple((name, tuple(named[k].name for k in indices)) for name, indices in joint),
     )
+
+
+_PLANNED = (
+    "certificates of sequential hold for radii, N and alpha that were chosen before the counts were "
+    "looked at; anytime needs no such care"
+)
 
 
 def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:

@@ -23,7 +23,7 @@ from advpure.analysis.certification.loading import LoadedCertification, load_cer
 from advpure.analysis.certification.logs import check_log_path, write_logs
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.noise import stage_xi
-from advpure.analysis.certification.procedures import Predict, Procedure
+from advpure.analysis.certification.procedures import Anytime, Predict, Procedure
 from advpure.analysis.certification.radius import read_sigmas
 from advpure.analysis.certification.settings import CertificationSettings
 from advpure.analysis.certification.summary import (
@@ -95,7 +95,7 @@ class CertificationReport(Report):
         """Return certified accuracies, a column a noise level."""
         s, procedure = self.settings, self.procedure
         purifier = s["defense"]["purifier"]
-        most = "at most " if procedure.name == "anytime" else ""
+        most = "at most " if isinstance(procedure, Anytime) else ""
         headline = (
             f"{s['dataset']}, defense {purifier}, {procedure.name} certificates, alpha "
             f"{procedure.alpha:g}{' for all sigmas together' if procedure.joint else ''}, {most}"
