@@ -38,14 +38,14 @@ posterior, that the next radius is certified at a later look m; sampling goes on
 
 so while a certificate is expected to cost at most budget / (5 futility) samples.
 
-Planned. Where the radii r_1 < r_2 < ..., the looks and N are fixed before the first sample, more is
-known than Ville's inequality: under p = p_r the successes at the looks are a random walk, so the
-probability e(w) that log M_n(p_r) >= w at some look is computed (`crossing.py`), and the least w with
-e(w) <= alpha takes the place of log(1/alpha), radius by radius. M_n(p_r) grows with S_n, so that
-p_r is rejected where S_n reaches a number c_n; under p <= p_r that is no more probable (let each sample
-agree with probability p / p_r of what it agreed before). A radius is claimed only after those below
-it. If some claim is false, so is the least false radius among those asked for, whose test was passed:
-probability at most alpha, whatever stops. Nothing is claimed at other looks, radii or a larger N.
+Planned. Where the radii r_1 < r_2 < ..., the looks and N are fixed before the first sample, more
+is known than Ville's inequality: under p = p_r the successes at the looks are a random walk, so
+that the probability e(w) of log M_n(p_r) >= w at some look is computed (`crossing.py`), and the
+least w with e(w) <= alpha takes the place of log(1/alpha), radius by radius. M_n(p_r) grows with
+S_n: p_r is rejected where S_n reaches a number c_n, which is no more probable under p <= p_r (keep
+each success with probability p / p_r). A radius is claimed only after those below it. If a claim is
+false, the least radius asked for that is false has passed its test, which happens with probability
+at most alpha, whatever stops. Nothing is claimed at other looks, other radii or a larger N.
 
 Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences);
 [Armitage1969] (boundaries of repeated tests by the exact distribution, look by look).

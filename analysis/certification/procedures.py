@@ -5,8 +5,9 @@
 ``cascade``: the largest noise first. ``predict``: the top-two test, no radius. ``composed``:
 selection between two classifiers (`advpure.analysis.certification.composed`). Each is a pure
 function of counts, so one can be applied to the counts of another: ``anytime``, ``sequential`` and
-``predict`` to those of a fixed run, at any alpha. The other way round it takes as many samples of every image as
-``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
+``predict`` to those of a fixed run, at any alpha. The other way round it takes as many samples of
+every image as ``fixed`` asks for, since a number of samples that the counts decided would break its
+guarantee.
 """
 
 from abc import ABC, abstractmethod
@@ -69,7 +70,7 @@ class Procedure(ABC):
             each gets alpha divided by their number.
         classes: Number of classes.
         futility: See `AnytimeRule`.
-        prior: Of those that stop when decided, one a noise level; None for flat ones, and elsewhere.
+        prior: Of those that stop when decided, one a noise level; None for flat, and elsewhere.
     """
 
     sigmas: tuple[float, ...]

@@ -139,8 +139,8 @@ def read_sources(
 
 
 _PLANNED = (
-    "certificates of sequential hold for radii, N and alpha that were chosen before the counts were "
-    "looked at; anytime needs no such care"
+    "certificates of sequential hold for radii, N and alpha that were chosen before the counts "
+    "were looked at; anytime needs no such care"
 )
 
 
