@@ -125,7 +125,7 @@ def test_a_run_is_read_otherwise(cli: Cli, tmp_path: Path) -> None:
         code, _, err = cli("certified-accuracy", "run", "--procedure", name)
         assert code == 0
         assert ("a prediction has no radius" in err) == (name == "predict")
-        assert ("were chosen before the counts were looked at" in err) == (name == "sequential")
+        assert ("chosen before the counts were looked at" in err) == (name == "sequential")
     assert set(json.loads(cli("certified-accuracy", "run", "-p", "predict", "--json")[1])[
         "certified_accuracy"
     ]) == {"0"}  # fmt: skip

@@ -15,9 +15,11 @@ from held import UP_TO
 
 from advpure.analysis.certification import Certification, CertificationReport, read_sources
 from advpure.analysis.certification.counting import COUNTS
-from advpure.analysis.certification.curves import make_curves, procedure_of
+from advpure.analysis.certification.curves import PLANNED, make_curves, procedure_of
+from advpure.analysis.certification.evaluation import CertifiedAccuracy
 from advpure.analysis.certification.loading import LoadedCertification
 from advpure.analysis.certification.procedures import Anytime
+from advpure.analysis.certification.sources import untested_notes
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.study import Progress, silent
 from advpure.base.errors import BadInput
@@ -294,20 +296,50 @@ def test_anytime_stops_early_and_is_read_at_any_alpha(tmp_path: Path) -> None:
     assert reached["sequential"] >= reached["anytime"] > 0
 
 
+SEQUENTIAL: dict[str, Any] = {
+    "samples": 400, "n": 4, "sigmas": "0.25", "procedure": "sequential", "radii": "0,0.1,0.25",
+}  # fmt: skip
+
+
 def test_sequential_certifies_the_radii_asked_for_exactly(tmp_path: Path) -> None:
-    change = {"samples": 400, "n": 4, "procedure": "sequential", "radii": "0,0.1,0.25"}
-    found = certified(tmp_path / "run", **change)
+    found = certified(tmp_path / "run", **SEQUENTIAL)
     radii = np.concatenate([curve.images.radii for curve in found.curves])
     assert set(radii) <= {0.0, 0.1, 0.25}
     assert (radii > 0).any()
-    read = read_sources([tmp_path / "run"])
-    assert read.notes == ()
     other = read_sources([tmp_path / "run"], radii=(0.0, 0.2))
     assert {0.0, 0.2} >= {float(radius) for curve in other.curves for radius in curve.radii}
-    assert any("chosen before the counts were looked at" in note for note in other.notes)
-    # Counts that were looked at with fewer samples warn, as those of a fixed number do.
-    more = certified(tmp_path / "more", **{**change, "samples": 800}, counts=(tmp_path / "run",))
-    assert any("anytime needs no such care" in note for note in more.notes)
+    table = CertifiedAccuracy(sources=(str(tmp_path / "run"),)).evaluate()
+    assert table.notes == ()  # nor is a radius taken for one that a log rounded
+    between = CertifiedAccuracy(sources=(str(tmp_path / "run"),), radii="0.1,0.25").evaluate()
+    assert [PLANNED in note for note in between.notes] == [True]
+    (curve,) = found.certificates
+    (note,) = untested_notes([curve], (0.1, 0.2, 0.3))
+    assert "radii 0, 0.1, 0.25 alone were tested; at 0.2, 0.3 stands" in note
+    assert untested_notes([curve], (0.1, 0.25)) == []
+
+
+def test_a_plan_that_was_made_after_a_look_is_told(tmp_path: Path) -> None:
+    certified(tmp_path / "run", **SEQUENTIAL)
+    changes: tuple[dict[str, Any], ...] = (
+        {}, {"samples": 800}, {"samples": 200}, {"radii": "0.1"}, {"alpha": 0.01},
+        {"prior": "flat"},
+    )  # fmt: skip
+    for k, change in enumerate(changes):
+        more = {**SEQUENTIAL, **change, "counts": (tmp_path / "run",)}
+        found = certified(tmp_path / str(k), **more)
+        assert any(PLANNED in note for note in found.notes) == bool(change), change
+    # A number of samples that is fixed after a look warns as before.
+    fixed = {**SEQUENTIAL, "procedure": "fixed", "samples": 500}
+    plain = certified(tmp_path / "fixed", **fixed, counts=(tmp_path / "run",))
+    assert any("were read with 400 samples before" in note for note in plain.notes)
+
+
+@pytest.mark.parametrize("procedure", ["anytime", "sequential"])
+def test_a_goal_is_at_a_radius_that_is_asked_for(procedure: str) -> None:
+    change = {**SEQUENTIAL, "procedure": procedure, "until": "width 40 at 0.3"}
+    rule = f"has a radius that {procedure} is not asked for; add 0.3 to the radii"
+    with pytest.raises(BadInput, match=rule):
+        Certification(**{**QUICK, **change})
 
 
 def test_a_prior_is_learned_on_training_images_and_is_part_of_the_run(

@@ -56,6 +56,8 @@ class CertifiedImages:
         notes: What a careful reader should know, in sentences.
         standing: Of a run that stopped with its answer, where it stands; rates then have intervals
             that hold at any time.
+        tested: The radii that were tested, increasing, where a certificate can have no other; None
+            where it can.
 
     Raises:
         BadInput: for columns of unlike lengths, no images, an image twice, a negative label
@@ -73,6 +75,7 @@ class CertifiedImages:
     by_line: bool = False
     notes: tuple[str, ...] = ()
     standing: Standing | None = None
+    tested: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the columns."""

@@ -38,14 +38,15 @@ posterior, that the next radius is certified at a later look m; sampling goes on
 
 so while a certificate is expected to cost at most budget / (5 futility) samples.
 
-Planned. Where the radii r_1 < r_2 < ..., the looks and N are fixed before the first sample, more
-is known than Ville's inequality: under p = p_r the successes at the looks are a random walk, so
-that the probability e(w) of log M_n(p_r) >= w at some look is computed (`crossing.py`), and the
-least w with e(w) <= alpha takes the place of log(1/alpha), radius by radius. M_n(p_r) grows with
-S_n: p_r is rejected where S_n reaches a number c_n, which is no more probable under p <= p_r (keep
-each success with probability p / p_r). A radius is claimed only after those below it. If a claim is
-false, the least radius asked for that is false has passed its test, which happens with probability
-at most alpha, whatever stops. Nothing is claimed at other looks, other radii or a larger N.
+Planned. Where alpha, b, the radii r_1 < r_2 < ..., N and the looks (so the size of a block) are
+fixed before the first sample, more is known than Ville's inequality: under p = p_r the successes at
+the looks are a random walk, so that the probability e(w) of log M_n(p_r) >= w at some look is
+computed (`crossing.py`), and about the least w with e(w) <= alpha takes the place of log(1/alpha),
+radius by radius. M_n(p_r) grows with S_n: p_r is rejected where S_n reaches a number c_n, which is
+no more probable under p <= p_r (keep each success with probability p / p_r). A radius is claimed
+only after those below it. If a claim is false, the least radius asked for that is false has passed
+its test, which happens with probability at most alpha, whatever stops. Nothing is claimed at other
+looks or radii, or with another N.
 
 Source: [Robbins1970] (method of mixtures); [Ville1939]; [Howard2021] (confidence sequences);
 [Armitage1969] (boundaries of repeated tests by the exact distribution, look by look).
@@ -80,13 +81,14 @@ _AHEAD = (0, 1, 2, 4, 7, 11, 16, 22, 30, 40, 55, 75)
 """How many looks ahead a chance is computed for; and for the last look."""
 
 _HALVINGS = 14
-"""Of the interval in which the least evidence of a planned rule is looked for."""
+"""Of the interval in which the least evidence of a planned rule is looked for, from above."""
 
 # Logarithms of the evidence are good to about 1e-10 for up to 10^6 samples.
 _GUARD = 1e-9
 
 _UP = 1e-12
-"""Share by which a planned radius is taken for larger: more than its probability's rounding."""
+"""Share by which a planned radius is taken for larger: more than the rounding of its probability up
+to 4 sigma; up to 6 sigma that is below 1e-7 of the failure rate."""
 
 
 def log_evidence(successes: Any, failures: Any, p: Any, shape: float = SHAPE) -> Floats:
@@ -192,8 +194,8 @@ class AnytimeRule:
         futility: In (0, 1): gives up where the chance of a certificate is less than this for every
             fifth of the budget that it takes.
         prior: Of the class's probability. Choose it before the samples are seen.
-        planned: Whether the radii, the looks and the budget are fixed before the samples are seen:
-            then a certificate takes less evidence, see the module, and holds for these alone.
+        planned: Whether everything here and the size of a block is fixed before the samples are
+            seen: then a certificate takes less evidence, see the module, and holds for these alone.
 
     Raises:
         BadInput: for a setting out of range.

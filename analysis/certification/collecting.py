@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advpure.analysis.certification.counting import COUNTS, Counted, Unit, count_classes, to_text
+from advpure.analysis.certification.curves import PLANNED, plan_of, procedure_json
 from advpure.analysis.certification.loading import LoadedCertification, counts_identity
 from advpure.analysis.certification.noise import stage_xi
 from advpure.analysis.certification.procedures import (
@@ -58,12 +59,15 @@ def take_over(store: RecordStore, loaded: LoadedCertification, folder: Path) -> 
 
 
 def looked_note(procedure: Procedure, folder: Path) -> str | None:
-    """Return a warning where the number of samples was perhaps chosen after looking at some."""
+    """Return a warning where what must be chosen without looking was perhaps chosen after it."""
     with RecordStore.read(folder) as other:
         before = other.settings["procedure"]
-    planned = before["name"] in (Fixed.name, Cascade.name, Sequential.name)
-    looked = planned and before["samples"] < procedure.samples
-    if not looked or not isinstance(procedure, Fixed | Cascade | Sequential):
+    if isinstance(procedure, Sequential):
+        same = plan_of(before) == plan_of(procedure_json(procedure))
+        return None if same else f"the counts of {folder} were read otherwise before: {PLANNED}"
+    looked = before["name"] in (Fixed.name, Cascade.name, Sequential.name)
+    looked = looked and before["samples"] < procedure.samples
+    if not looked or not isinstance(procedure, Fixed | Cascade):
         return None
     return (
         f"the counts of {folder} were read with {before['samples']:,} samples before: the "

@@ -16,7 +16,7 @@ _NEGLIGIBLE = 1e-18
 """Probabilities below it are not carried on; they count as having reached the boundary."""
 
 _ROUNDING = 1e-9
-"""More than the relative error of 10^5 looks, whose sums and products have positive terms."""
+"""More than the relative error of 1,000 looks, whose sums and products have positive terms."""
 
 
 def crossing_probability(

@@ -1,6 +1,7 @@
 """From counts to certificates: the curves of a run, and the procedure that its settings name."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,20 @@ import numpy as np
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.composed import check_composed
 from advpure.analysis.certification.prior import read_prior
-from advpure.analysis.certification.procedures import Anytime, Cascade, Procedure, find_procedure
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Cascade,
+    Procedure,
+    Sequential,
+    find_procedure,
+)
 from advpure.analysis.certification.tallies import Tallies
 from advpure.analysis.certification.two_stage import Certificate
+
+PLANNED = (
+    "certificates of sequential hold for radii, N, alpha, blocks and prior that were chosen before "
+    "the counts were looked at; anytime needs no such care"
+)
 
 
 @dataclass(frozen=True)
@@ -66,23 +78,27 @@ def make_curves(
             by_level.setdefault(sigma, []).append((sample, label, certificate))
     cascade = f"cascade {','.join(f'{sigma:g}' for sigma in procedure.sigmas)}"
     return tuple(
-        _curve(f"{name} {cascade if sigma is None else f'{sigma:g}'}", sigma, rows, procedure.share)
+        _curve(f"{name} {cascade if sigma is None else f'{sigma:g}'}", sigma, rows, procedure)
         for sigma, rows in sorted(by_level.items(), key=lambda pair: pair[0] or 0.0)
     )
 
 
 def _curve(
-    name: str, sigma: float | None, rows: Sequence[tuple[int, int, Certificate]], alpha: float
+    name: str,
+    sigma: float | None,
+    rows: Sequence[tuple[int, int, Certificate]],
+    procedure: Procedure,
 ) -> Curve:
     ids, labels, certificates = zip(*rows, strict=True)
     images = CertifiedImages(
         name=name,
         sigma=sigma,
-        alpha=alpha,
+        alpha=procedure.share,
         ids=np.array(ids, dtype=np.int64),
         labels=np.array(labels, dtype=np.int64),
         predictions=np.array([each.prediction for each in certificates], dtype=np.int64),
         radii=np.array([each.radius for each in certificates]),
+        tested=procedure.radii if isinstance(procedure, Sequential) else None,
     )
     return Curve(images, sum(each.samples for each in certificates))
 
@@ -98,6 +114,13 @@ def easy_first(procedure: Procedure, tallies: Tallies, done: int) -> str:
     if not isinstance(procedure, Anytime | Cascade) or len(tallies.samples()) <= done:
         return ""
     return ", those that took few samples, so the accuracy of all will differ"
+
+
+def plan_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a planned test fixes beforehand, of a run's settings or of its JSON values."""
+    fixed = ("name", "radii", "samples", "block", "alpha", "joint", "prior")
+    plan: dict[str, Any] = json.loads(json.dumps({name: settings.get(name) for name in fixed}))
+    return plan
 
 
 def procedure_json(procedure: Procedure) -> dict[str, Any]:

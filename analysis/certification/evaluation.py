@@ -14,7 +14,12 @@ from advpure.analysis.certification.emulation import emulate
 from advpure.analysis.certification.procedures import ProcedureName
 from advpure.analysis.certification.radius import ALPHA, check_alpha, read_radii
 from advpure.analysis.certification.settings import RADII
-from advpure.analysis.certification.sources import Sources, read_sources, threshold_notes
+from advpure.analysis.certification.sources import (
+    Sources,
+    read_sources,
+    threshold_notes,
+    untested_notes,
+)
 from advpure.analysis.certification.summary import (
     accuracies,
     at_any_sigma,
@@ -171,7 +176,8 @@ class CertifiedAccuracy:
         self._refuse_idle(sources)
         radii = asked or sources.radii or read_radii(RADII)
         curves, notes = list(sources.curves), list(sources.notes)
-        notes += threshold_notes(curves, radii)
+        notes += threshold_notes([each for each in curves if each.name in sources.logs], radii)
+        notes += untested_notes(curves, radii)
         if self._emulates(sources):
             curves = [
                 self._emulated(curve) if curve.name in sources.logs else curve for curve in curves

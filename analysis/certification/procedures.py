@@ -1,13 +1,12 @@
 """The procedures by name: which samples an image needs next, and what its counts certify.
 
 ``fixed``: Cohen's two stages. ``anytime``: stops as soon as the radii asked for are decided.
-``sequential``: the same with fewer samples, for radii and N that are fixed beforehand.
+``sequential``: the same with fewer samples, where all settings are fixed beforehand.
 ``cascade``: the largest noise first. ``predict``: the top-two test, no radius. ``composed``:
 selection between two classifiers (`advpure.analysis.certification.composed`). Each is a pure
 function of counts, so one can be applied to the counts of another: ``anytime``, ``sequential`` and
-``predict`` to those of a fixed run, at any alpha. The other way round it takes as many samples of
-every image as ``fixed`` asks for, since a number of samples that the counts decided would break its
-guarantee.
+``predict`` to those of a fixed run. The other way round it takes as many samples of every image as
+``fixed`` asks for, since a number of samples that the counts decided would break its guarantee.
 """
 
 from abc import ABC, abstractmethod

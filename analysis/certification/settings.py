@@ -36,12 +36,13 @@ class CertificationSettings(Seeded, DefenseSubject):
     Attributes:
         sigmas: Smoothing noise in [0, 1] units, above 0, a list such as 0.25,0.5,1.0; also the
             purifier's strength.
-        samples: Noise samples per image and sigma; of anytime and sequential, at most.
+        samples: Noise samples per image and sigma; of anytime and sequential, at most,
+            in whole blocks.
         selection: Noise samples that select the class; predict selects none.
         alpha: Probability of a wrong certificate, above 0, at most 1/2.
         procedure: ``fixed`` (Cohen), ``anytime`` (stops when decided), ``sequential`` (stops
-            sooner; for these radii and N alone), ``cascade`` (largest sigma first) or ``predict``
-            (no radius). With --core: ``composed``.
+            sooner, if nothing is chosen after a look), ``cascade`` (largest sigma first) or
+            ``predict`` (no radius). With --core: ``composed``.
         core: Accurate classifier that answers where a selector does not choose the certified one:
             shipped name or weights file.
         select_entropy: Of --core: entropy, 0 or more nats, up to which the selector chooses.

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 from advpure.analysis.certification.accuracy import CertifiedImages
 from advpure.analysis.certification.curves import (
+    PLANNED,
     easy_first,
     make_curves,
+    plan_of,
     procedure_json,
     procedure_of,
 )
@@ -115,8 +117,9 @@ def read_sources(
                 joint.append((name, range(len(curves), len(curves) + len(own))))
             curves += own
             notes += [*own_notes, *(procedure.notes() if changes else [])]
-            if changes and isinstance(procedure, Sequential):
-                notes.append(f"{name}: {_PLANNED}")
+            own_plan = plan_of(run.settings["procedure"])
+            if isinstance(procedure, Sequential) and plan_of(procedure_json(procedure)) != own_plan:
+                notes.append(f"{name}: {PLANNED}")
         elif path not in folders:
             if path.is_dir():
                 raise BadInput(str(path), "is no run folder of certify", f"it lacks {FILE_NAME}")
@@ -138,12 +141,6 @@ def read_sources(
     )
 
 
-_PLANNED = (
-    "certificates of sequential hold for radii, N and alpha that were chosen before the counts "
-    "were looked at; anytime needs no such care"
-)
-
-
 def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:
     """Return for which radii asked for the rounding of a log's radii could matter."""
     notes = []
@@ -152,6 +149,20 @@ def threshold_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...])
             notes.append(
                 f"{curve.name}: {count} radii are {radius:g} as written, to 3 digits; their true "
                 "values may be just below"
+            )
+    return notes
+
+
+def untested_notes(curves: Sequence[CertifiedImages], radii: tuple[float, ...]) -> list[str]:
+    """Return which radii asked for were not tested, where certificates have tested radii alone."""
+    notes = []
+    for curve in curves:
+        between = [] if curve.tested is None else [r for r in radii if r not in curve.tested]
+        if between:
+            tested = ", ".join(f"{radius:g}" for radius in curve.tested or ())
+            notes.append(
+                f"{curve.name}: the radii {tested} alone were tested; at "
+                f"{', '.join(f'{radius:g}' for radius in between)} stands what reaches the next one"
             )
     return notes
 

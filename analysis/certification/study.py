@@ -23,8 +23,13 @@ from advpure.analysis.certification.loading import LoadedCertification, load_cer
 from advpure.analysis.certification.logs import check_log_path, write_logs
 from advpure.analysis.certification.naming import subject
 from advpure.analysis.certification.noise import stage_xi
-from advpure.analysis.certification.procedures import Anytime, Predict, Procedure
-from advpure.analysis.certification.radius import read_sigmas
+from advpure.analysis.certification.procedures import (
+    Anytime,
+    Predict,
+    Procedure,
+    find_procedure,
+)
+from advpure.analysis.certification.radius import read_radii, read_sigmas
 from advpure.analysis.certification.settings import CertificationSettings
 from advpure.analysis.certification.summary import (
     accuracies,
@@ -172,6 +177,10 @@ class Certification(
         if goal.radius > 0 and self.procedure == "predict":
             rule = "has a radius, which predict certifies none of"
             raise BadInput(f"until {until!r}", rule, "ask at 0, or use another procedure")
+        stops = issubclass(find_procedure(self.procedure), Anytime)
+        if stops and goal.radius not in read_radii(self.radii):
+            rule = f"has a radius that {self.procedure} is not asked for"
+            raise BadInput(f"until {until!r}", rule, f"add {goal.radius:g} to the radii")
         if self.shard is not None:
             rule = "does not split a run that stops when it has its answer"
             raise BadInput(f"shard {self.shard}", rule, "leave out one of the two")
