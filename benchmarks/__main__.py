@@ -22,9 +22,8 @@ from benchmarks.timing import RESULTS
 
 def main() -> None:
     """Measure, store, print."""
-    usual = [usual_way.measure()]  # with torch's own number of threads
+    usual = usual_way.measure_all()  # the first with torch's own number of threads
     torch.set_num_threads(1)
-    usual.append(usual_way.measure())
     results = {
         "machine": {
             "processor": platform.machine(), "cores": os.cpu_count(), "threads": 1,

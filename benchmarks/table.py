@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks import boosting, loop, representation
+from benchmarks import boosting, loop, representation, usual_way
 
 
 def render(results: dict[str, Any]) -> str:
@@ -19,14 +19,7 @@ def render(results: dict[str, Any]) -> str:
             f"purifications | {r['ratio']:.3f}{_spread(r)}, peak "
             f"{r['peak_mib']:.0f} MiB | 1.10, 1 GiB |"
         )
-    for u in results["usual_way"]:
-        lines.append(
-            f"| PGD-{u['steps']} through `ddpm` t={u['t']}, seconds a digit: usual way "
-            f"(n={u['usual_n']}) / advpure (n={u['n']}), {u['threads']} thread(s) | "
-            f"{u['usual_seconds']:.2f} / {u['our_seconds']:.2f} = {u['ratio']:.1f}x faster; "
-            f"robust accuracy on the same {u['usual_n']}: "
-            f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | 8x |"
-        )
+    lines += usual_way.rows(results["usual_way"])
     lines += boosting.rows(results.get("boosting", []))
     lines += representation.rows(results.get("representation", []))
     lines += _certification(results.get("certification", {}))

@@ -2,13 +2,18 @@
 
 The usual way: foolbox's LinfPGD, full autograd through the whole chain, one image at a time, all 40
 steps. Ours: the same steps, step size and starting points, with exact gradients by recomputation,
-images in tiles, decided images leaving, and the memory for stored steps that a command has. Both
-under the same fixed randomness. The usual way's time per image does not depend on their number, so
-it attacks some of our images only, and accuracies are compared on those. Wall time, with as many
-threads as torch is set to.
+images in tiles, and the memory for stored steps that a command has; once with all steps of every
+image, and once as a command does it, where images that are decided leave. Both under the same fixed
+randomness. The usual way's time per image does not depend on their number, so it attacks some of
+our images only, and accuracies are compared on those. Wall time, with as many threads as torch is
+set to.
+
+``python -m benchmarks.usual_way`` measures these rows alone and stores them beside the others.
 """
 
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import foolbox
 import torch
@@ -18,8 +23,10 @@ from advpure.analysis.robustness.study import Robustness
 from advpure.attacks import pgd
 from advpure.base.memory import give_steps_memory
 from advpure.core.randomness import RandomnessConfig
+from advpure.data import dataset_info
+from benchmarks.timing import store
 
-_ROUNDS = 2  # ours and the usual way in turn, so that a drift of the machine hits both
+BOUNDS = {"digits": "15x", "cifar10": "1.5x with all steps"}
 
 
 class _FromStart(foolbox.attacks.LinfPGD):
@@ -34,12 +41,22 @@ class _FromStart(foolbox.attacks.LinfPGD):
         return type(x0)(self.start)
 
 
-def measure(n: int = 128, usual_n: int = 8, t: int = 100, steps: int = 40) -> dict[str, object]:
-    """Attack both ways; compare seconds per image, and accuracy on the images of both."""
+def measure(
+    dataset: str = "digits",
+    t: int = 100,
+    n: int = 128,
+    usual_n: int = 8,
+    steps: int = 40,
+    turns: int = 2,
+) -> dict[str, object]:
+    """Attack both ways in turns; compare seconds per image, and accuracy on the images of both."""
     give_steps_memory()
     prepared = Robustness.load(
-        Robustness(dataset="digits", randomness="fixed", defense="ddpm", t=t, n=n)
-    )
+        Robustness(
+            dataset=dataset, randomness="fixed", defense="ddpm", t=t, n=n,
+            tile=min(n // turns, dataset_info(dataset).tile),
+        )
+    )  # fmt: skip
     images, labels, ids = prepared.images
     eps = prepared.attack_settings.eps
     draw = RandomnessConfig(0, "counter").fold("benchmark start")
@@ -47,31 +64,66 @@ def measure(n: int = 128, usual_n: int = 8, t: int = 100, steps: int = 40) -> di
     start = (images + eps * offset).clamp(0, 1)
     usual = prepared.defense.at(gradient="full")
     usual.tile = None
-    held, survived, our_time, usual_time = [], 0, 0.0, 0.0
-    for part in range(_ROUNDS):
-        mine = slice(part * n // _ROUNDS, (part + 1) * n // _ROUNDS)
-        begun = time.perf_counter()
-        ours = pgd(
-            prepared.defense, images[mine], labels[mine], eps=eps, steps=steps, ids=ids[mine],
-            start=start[mine],
-        )  # fmt: skip
-        our_time += time.perf_counter() - begun
+    held, survived = [], 0
+    times = {"never": 0.0, "success": 0.0, "usual": 0.0}
+    for part in range(turns):
+        mine = slice(part * n // turns, (part + 1) * n // turns)
+        for stop in ("never", "success"):
+            begun = time.perf_counter()
+            ours = pgd(
+                prepared.defense, images[mine], labels[mine], eps=eps, steps=steps, ids=ids[mine],
+                start=start[mine], stop=stop,
+            )  # fmt: skip
+            times[stop] += (time.perf_counter() - begun) / n
         held.append(~ours.success)
         begun = time.perf_counter()
-        for k in range(mine.start, mine.start + usual_n // _ROUNDS):
+        for k in range(mine.start, mine.start + usual_n // turns):
             one = slice(k, k + 1)
             model = foolbox.PyTorchModel(usual.bind(ids[one]), bounds=(0, 1), device="cpu")
             attack = _FromStart(start[one], steps=steps, rel_stepsize=0.01 / 0.3)
             _, _, success = attack(model, images[one], labels[one], epsilons=eps)
             survived += int((~torch.as_tensor(success)).sum())
-        usual_time += time.perf_counter() - begun
-    our_seconds, usual_seconds = our_time / n, usual_time / usual_n
-    common = torch.cat([part[: usual_n // _ROUNDS] for part in held])
+        times["usual"] += (time.perf_counter() - begun) / usual_n
+    common = torch.cat([part[: usual_n // turns] for part in held])
     return {
-        "t": t, "steps": steps, "n": n, "usual_n": usual_n, "eps": eps,
+        "dataset": dataset, "t": t, "steps": steps, "n": n, "usual_n": usual_n, "eps": eps,
         "tile": prepared.defense.tile, "threads": torch.get_num_threads(),
-        "our_seconds": our_seconds, "usual_seconds": usual_seconds,
-        "ratio": usual_seconds / our_seconds,
+        "our_seconds": times["success"], "unstopped_seconds": times["never"],
+        "usual_seconds": times["usual"],
         "our_accuracy": common.double().mean().item(),
         "usual_accuracy": survived / usual_n,
     }  # fmt: skip
+
+
+def measure_all() -> list[dict[str, object]]:
+    """Measure digits with torch's own number of threads, then digits and CIFAR-10 with one."""
+    found = [measure()]
+    torch.set_num_threads(1)
+    return [*found, measure(), measure("cifar10", t=20, n=16, usual_n=4, turns=1)]
+
+
+def rows(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of the table of benchmarks."""
+    lines = []
+    for u in found:
+        usual, ours, unstopped = (u[f"{name}_seconds"] for name in ("usual", "our", "unstopped"))
+        lines.append(
+            f"| PGD-{u['steps']} through `ddpm` t={u['t']} on {u['dataset']}, seconds an image: "
+            f"usual way (n={u['usual_n']}) / advpure (n={u['n']}), {u['threads']} thread(s) | "
+            f"{usual:.2f} / {ours:.2f} = {usual / ours:.1f}x faster, {usual / unstopped:.1f}x with "
+            f"all steps of every image; robust accuracy on the same {u['usual_n']}: "
+            f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | "
+            f"{BOUNDS[u['dataset']]} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measure, and store beside the other benchmarks."""
+    found = measure_all()
+    store("usual_way", found)
+    print("\n".join(rows(found)))
+
+
+if __name__ == "__main__":
+    main()
