@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from advpure import RandomnessConfig, load_defense
 from advpure.base.heap import keep_freed_memory
-from advpure.base.memory import OF_COMMANDS, STEPS
+from advpure.base.memory import LEAST, STEPS
 from advpure.core.stored import set_step_memory
 from advpure.data import dataset_info
 
@@ -41,7 +41,7 @@ def measure(dataset: str, t: int) -> dict[str, Any]:
         held = STEPS.held
         return torch.autograd.grad(loss, x)[0]
 
-    memories = {"stored": OF_COMMANDS / 2**20, "recomputed": 0.0}
+    memories = {"stored": LEAST / 2**20, "recomputed": 0.0}
     set_step_memory(memories["stored"])
     gradient()  # the first weighs the steps
     times: dict[str, list[float]] = {name: [] for name in memories}

@@ -5,9 +5,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from advpure.base import memory
 from advpure.sweeps import child
 
 PROBE = """
@@ -83,3 +85,26 @@ def test_commands_and_workers_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(KeyboardInterrupt):
         child.begin(multiprocessing.Pipe()[0])
     assert asked == ["command", "graphs", "worker"]
+
+
+def test_a_command_takes_a_share_of_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert memory.available(tmp_path) == 0  # nothing is known
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(
+        "MemTotal:       65536000 kB\nMemAvailable:   33554432 kB\n"
+    )
+    assert memory.available(tmp_path) == 32 * 2**30
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text(f"{2**30}\n")
+    assert memory.available(tmp_path) == 32 * 2**30  # the container has no limit
+    (group / "memory.max").write_text(f"{17 * 2**30}\n")
+    assert memory.available(tmp_path) == 16 * 2**30
+    monkeypatch.setattr(memory.STEPS, "limit", 0)
+    for free, share in ((0, 512), (2**30, 512), (16 * 2**30, 1024), (2**40, 4096)):
+        monkeypatch.setattr(memory, "available", lambda free=free: free)
+        memory.give_steps_memory()
+        assert memory.STEPS.limit == share * 2**20

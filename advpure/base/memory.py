@@ -1,6 +1,9 @@
 """Memory that computations of a process may share, counted; without torch, for a quick start."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 
 class Budget:
@@ -32,10 +35,36 @@ class Budget:
 STEPS = Budget()
 """What graphs of steps may hold, see `advpure.core.stored`; a library's user decides."""
 
-OF_COMMANDS = 512 * 2**20
+LEAST, MOST = 512 * 2**20, 4096 * 2**20
 """Bytes of `STEPS` in a command and each worker; docs/speed.md has what they save."""
+
+_SHARE = 16
+_LIMITS = ("memory.max", "memory.current")
 
 
 def give_steps_memory() -> None:
-    """Let the graphs of steps hold `OF_COMMANDS` bytes in this process."""
-    STEPS.limit = OF_COMMANDS
+    """Let the graphs of steps hold a sixteenth of what is free, from `LEAST` to `MOST` bytes.
+
+    So eight workers at once take half of it.
+    """
+    STEPS.limit = min(max(available() // _SHARE, LEAST), MOST)
+
+
+def available(root: Path = Path("/")) -> int:
+    """Return the bytes that this machine, or the container in it, has free; 0 where unknown.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
+    return min(_free(root), default=0)
+
+
+def _free(root: Path) -> Iterator[int]:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                yield 1024 * int(rest.split()[0])
+    with suppress(OSError, ValueError):  # "max" is no number: no limit
+        most, held = (int((root / "sys/fs/cgroup" / name).read_text()) for name in _LIMITS)
+        yield max(most - held, 0)

@@ -25,7 +25,8 @@ _SIZES: weakref.WeakKeyDictionary[Chain, dict[_Shape, dict[int, int]]] = weakref
 def set_step_memory(megabytes: float) -> None:
     """Bound the memory of stored steps in this process; 0, the default, stores none.
 
-    It is for a program to decide: commands allow 512. No number that is computed changes.
+    It is for a program to decide: commands allow a sixteenth of the free memory, from 512 to 4096.
+    No number that is computed changes.
 
     Args:
         megabytes: Of all graphs that are alive at once; docs/speed.md has what those of the shipped
