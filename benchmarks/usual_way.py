@@ -109,8 +109,8 @@ def rows(found: Sequence[Mapping[str, Any]]) -> list[str]:
         usual, ours, unstopped = (u[f"{name}_seconds"] for name in ("usual", "our", "unstopped"))
         lines.append(
             f"| PGD-{u['steps']} through `ddpm` t={u['t']} on {u['dataset']}, seconds an image: "
-            f"usual way (n={u['usual_n']}) / advpure (n={u['n']}, tile {u['tile']}), {u['threads']} thread(s) "
-            "| "
+            f"usual way (n={u['usual_n']}) / advpure (n={u['n']}, tile {u['tile']}), "
+            f"{u['threads']} thread(s) | "
             f"{usual:.2f} / {ours:.2f} = {usual / ours:.1f}x faster, {usual / unstopped:.1f}x with "
             f"all steps of every image; robust accuracy on the same {u['usual_n']}: "
             f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | "
