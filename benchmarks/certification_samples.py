@@ -10,7 +10,7 @@ prior and with that of the data set; ``sequential`` with the latter, and with a 
 which gives up sooner. The errors are exact: the distribution of the successes is carried from look
 to look.
 
-``--priors digits cifar10`` learns shipped priors first, from training images.
+``--priors digits`` learns the shipped priors first, from training images.
 """
 
 import argparse
@@ -69,7 +69,6 @@ TRAINING: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"defense": "cm-ft", "n": 100, "sigmas": 0.25, "samples": 1920},
         {"defense": "cm-ft", "n": 48, "sigmas": (0.5, 1.0), "samples": 640},
     ),
-    "cifar10": ({"defense": "cm-ft", "n": 64, "sigmas": (0.25, 0.5, 1.0), "samples": 640},),
 }
 """Runs on training images that the shipped priors are learned from."""
 
