@@ -88,6 +88,7 @@ def measure(
     return {
         "dataset": dataset, "t": t, "steps": steps, "n": n, "usual_n": usual_n, "eps": eps,
         "tile": prepared.defense.tile, "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
         "our_seconds": times["success"], "unstopped_seconds": times["never"],
         "usual_seconds": times["usual"],
         "our_accuracy": common.double().mean().item(),
@@ -110,7 +111,7 @@ def rows(found: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"| PGD-{u['steps']} through `ddpm` t={u['t']} on {u['dataset']}, seconds an image: "
             f"usual way (n={u['usual_n']}) / advpure (n={u['n']}, tile {u['tile']}), "
-            f"{u['threads']} thread(s) | "
+            f"{u['threads']} thread(s), torch {u['torch']} | "
             f"{usual:.2f} / {ours:.2f} = {usual / ours:.1f}x faster, {usual / unstopped:.1f}x with "
             f"all steps of every image; robust accuracy on the same {u['usual_n']}: "
             f"{100 * u['usual_accuracy']:.1f} / {100 * u['our_accuracy']:.1f} % | "

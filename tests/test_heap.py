@@ -103,8 +103,20 @@ def test_a_command_takes_a_share_of_what_is_free(
     assert memory.available(tmp_path) == 32 * 2**30  # the container has no limit
     (group / "memory.max").write_text(f"{17 * 2**30}\n")
     assert memory.available(tmp_path) == 16 * 2**30
-    monkeypatch.setattr(memory.STEPS, "limit", 0)
+    monkeypatch.setattr(memory, "STEPS", memory.Budget())
     for free, share in ((0, 512), (2**30, 512), (16 * 2**30, 1024), (2**40, 4096)):
         monkeypatch.setattr(memory, "available", lambda free=free: free)
         memory.give_steps_memory()
-        assert memory.STEPS.limit == share * 2**20
+        assert (memory.STEPS.limit, memory.STEPS.on_devices) == (share * 2**20, 512 * 2**20)
+
+
+def test_a_device_has_a_budget_of_its_own() -> None:
+    budget = memory.Budget()
+    assert not budget.take(1)
+    budget.limit, budget.on_devices = 10, 4
+    assert not budget.take(5, on_device=True)
+    assert budget.take(3, on_device=True)
+    assert budget.take(7)
+    assert not budget.take(1)
+    budget.give_back(7)
+    assert budget.take(1, on_device=True)

@@ -11,18 +11,19 @@ class Budget:
 
     Attributes:
         limit: Bytes, 0 for none.
+        on_devices: Bytes of a device with memory of its own, which is scarcer.
         held: Bytes that were taken and not given back.
     """
 
     def __init__(self) -> None:
         """Start without any."""
-        self.limit = self.held = 0
+        self.limit = self.on_devices = self.held = 0
         self._lock = threading.RLock()  # a finalizer may run while it is taken
 
-    def take(self, size: int) -> bool:
+    def take(self, size: int, *, on_device: bool = False) -> bool:
         """Take so many bytes where there is room; return whether there is."""
         with self._lock:
-            fits = self.held + size <= self.limit
+            fits = self.held + size <= (self.on_devices if on_device else self.limit)
             self.held += size if fits else 0
             return fits
 
@@ -45,9 +46,9 @@ _LIMITS = ("memory.max", "memory.current")
 def give_steps_memory() -> None:
     """Let the graphs of steps hold a sixteenth of what is free, from `LEAST` to `MOST` bytes.
 
-    So eight workers at once take half of it.
+    So eight workers at once take half of it. On a GPU they hold `LEAST` bytes.
     """
-    STEPS.limit = min(max(available() // _SHARE, LEAST), MOST)
+    STEPS.limit, STEPS.on_devices = min(max(available() // _SHARE, LEAST), MOST), LEAST
 
 
 def available(root: Path = Path("/")) -> int:
