@@ -1,6 +1,8 @@
 """Networks: shapes, independence of rows, precision, forward-mode derivatives, no global draws."""
 
+import copy
 import dataclasses
+import pickle
 from typing import cast
 
 import pytest
@@ -21,6 +23,7 @@ from advpure.networks import (
 )
 from advpure.networks.layers import (
     Attention,
+    Conv3x3,
     SeededDropout,
     _normalised_parts,
     normalised,
@@ -163,6 +166,111 @@ def test_unet_forward_mode_equals_central_differences_in_float64(config: dict[st
     assert slope.dtype == torch.float64
     # central differences err by h^2 f''' / 6 and by rounding / h: both near 1e-10 here
     assert (slope - central).norm() / central.norm() < 1e-7
+
+
+def frozen_conv(before: int, after: int, dtype: torch.dtype = torch.float64) -> Conv3x3:
+    conv = Conv3x3(before, after).requires_grad_(False)
+    conv.weight.copy_(draw(after, before, 3, 3))
+    return conv.to(dtype)
+
+
+def convolved(conv: Conv3x3, x: Tensor) -> Tensor:
+    assert conv.bias is not None
+    return F.conv2d(x, conv.weight, conv.bias, padding=1)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 1), (5, 2, 2), (5, 1, 3), (20, 2, 2), (3, 4, 4)])
+def test_a_convolution_of_few_pixels_is_a_product_with_the_same_answer_and_derivatives(
+    shape: tuple[int, int, int],
+) -> None:
+    width, *sides = shape
+    conv = frozen_conv(width, 7)
+    x, tangent = draw(3, width, *sides).double(), draw(3, width, *sides, seed=2).double()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        laid = x.contiguous(memory_format=layout)
+        torch.testing.assert_close(conv(laid), convolved(conv, x), rtol=1e-12, atol=1e-12)
+        forward = torch.func.jvp(conv, (laid,), (tangent,))[1]
+        torch.testing.assert_close(forward, convolved(conv, tangent) - convolved(conv, 0 * x))
+    assert list(conv._products) == [tuple(sides)]
+    left = x.requires_grad_()
+    weights = draw(3, 7, *sides, seed=3).double()
+    (ours,) = torch.autograd.grad((conv(left) * weights).sum(), left)
+    (theirs,) = torch.autograd.grad((convolved(conv, left) * weights).sum(), left)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_convolution_stays_one_where_the_product_is_more_where_it_learns_and_for_one_row() -> (
+    None
+):
+    conv = frozen_conv(32, 32)
+    assert torch.equal(
+        conv(draw(2, 32, 4, 4).double()), convolved(conv, draw(2, 32, 4, 4).double())
+    )
+    assert torch.equal(
+        conv(draw(1, 32, 2, 2).double()), convolved(conv, draw(1, 32, 2, 2).double())
+    )
+    conv.requires_grad_()
+    conv(draw(2, 32, 2, 2).double()).sum().backward()
+    assert conv.weight.grad is not None
+    conv.requires_grad_(False)
+    x, filters = draw(2, 32, 2, 2).double(), dict(conv.named_parameters())
+    by_filters = torch.func.jvp(
+        lambda given: torch.func.functional_call(conv, given, (x,)), (filters,), (filters,)
+    )[1]
+    torch.testing.assert_close(by_filters, convolved(conv, x))  # linear in the filters
+    assert not conv._products
+    assert conv.bias is not None
+    conv.bias.requires_grad_()
+    conv(x).sum().backward()
+    assert conv.bias.grad is not None
+
+
+def test_a_product_made_in_a_lower_precision_keeps_that_of_its_filters() -> None:
+    conv, x = frozen_conv(20, 6, torch.float32), draw(3, 20, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+    torch.testing.assert_close(conv(x), convolved(conv, x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_product_follows_its_filters() -> None:
+    conv, x = frozen_conv(6, 6), draw(2, 6, 2, 2).double()
+
+    def follows(each: Conv3x3) -> bool:
+        inputs = x.to(each.weight.dtype)
+        return torch.allclose(each(inputs), convolved(each, inputs), rtol=1e-5, atol=1e-5)
+
+    assert follows(conv)
+    conv.weight.mul_(2.0)  # in place
+    assert follows(conv)
+    conv.weight.data = draw(6, 6, 3, 3, seed=5).double()  # another storage
+    assert follows(conv)
+    assert conv.bias is not None
+    conv.bias.add_(1.0)
+    assert follows(conv)
+    conv.load_state_dict({name: 3.0 * each for name, each in conv.state_dict().items()})
+    assert follows(conv)
+    conv.weight = nn.Parameter(draw(6, 6, 3, 3, seed=6).double(), requires_grad=False)
+    assert follows(conv)
+    assert follows(conv.half().float())  # rounded, perhaps where the former ones were
+    twin = copy.deepcopy(conv)
+    twin.weight.neg_()
+    assert follows(twin)
+    assert follows(conv)
+    assert follows(pickle.loads(pickle.dumps(conv)))
+    assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_a_product_made_in_inference_mode_has_gradients_and_follows_filters_made_there() -> None:
+    conv, x = frozen_conv(6, 6), draw(2, 6, 2, 2).double()
+    with torch.inference_mode():
+        conv(x)
+        made_there = frozen_conv(6, 6)
+        for _ in range(2):
+            torch.testing.assert_close(made_there(x), convolved(made_there, x))
+            made_there.weight.neg_()
+    (gradient,) = torch.autograd.grad(conv(x.requires_grad_()).sum(), x)
+    (theirs,) = torch.autograd.grad(convolved(conv, x).sum(), x)
+    torch.testing.assert_close(gradient, theirs)
 
 
 def test_attention_of_equal_positions_adds_the_projected_value() -> None:

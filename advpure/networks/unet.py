@@ -20,6 +20,7 @@ from advpure.base.errors import BadInput
 from advpure.base.validation import validate
 from advpure.networks.layers import (
     ClassTable,
+    Conv3x3,
     NoiseFeatures,
     ResidualBlock,
     Width,
@@ -100,7 +101,7 @@ class UNet(nn.Module):
         self.features = NoiseFeatures(config.embedding // 2)
         self.embed = nn.Linear(config.embedding, config.embedding)
         self.tokens = ClassTable(config.classes, config.embedding) if config.classes else None
-        self.enter = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.enter = Conv3x3(folded, widths[0])
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
         for level in range(top + 1):
@@ -113,7 +114,7 @@ class UNet(nn.Module):
                 self.up.append(block(width + widths[level], level))
                 width = widths[level]
         self.norm = nn.GroupNorm(groups_for(width), width)
-        self.leave = nn.Conv2d(width, folded, 3, padding=1)
+        self.leave = Conv3x3(width, folded)
         levels = [level for level in range(top + 1) for _ in range(config.blocks)]
         order = [*levels, top, *reversed(levels)]  # as forward consumes them
         self.modulation_widths = [2 * widths[level] for level in order]
