@@ -2,10 +2,11 @@
 
 Each checkout answers from a process of its own, in turn, so that what else the machine does falls
 on both: the processor time of a forward pass and of a forward and backward pass of a shipped
-defense on one tile, in one thread, the least of `ROUNDS`. This one also answers in bfloat16, where
-the processor has it. The arithmetic is counted from the shapes of convolutions and matrix products,
-of which a gradient costs as much as the answer; what the processor can do at most is measured in
-the same rounds, by a large convolution in the same precision. Writes ``kernels.json``.
+defense on one tile, and of official U-Nets with weights drawn at random, in one thread, the least
+of the rounds. This one also answers in bfloat16, where the processor has it. The arithmetic is
+counted from the shapes of convolutions and matrix products, of which a gradient costs as much as
+the answer; what the processor can do at most is measured in the same rounds, by a large convolution
+in the same precision. Writes ``kernels.json``.
 """
 
 import json
@@ -18,41 +19,75 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from advpure import RandomnessConfig, load_defense
 from advpure.base.heap import keep_freed_memory
+from advpure.checkpoints.catalogue import CHECKPOINTS
 from advpure.data import dataset_info
 
 RESULTS = Path(__file__).with_name("kernels.json")
 HERE = Path(__file__).parents[1]
-ROUNDS = 15
-CASES = (("cm", "cifar10"), ("cm", "digits"))
+SHIPPED = {("cm", "cifar10"): 32, ("cm", "digits"): 64}
+"""Defenses, and the rows of their tiles."""
+
+OFFICIAL = {"pesser-ddpm-cifar10": 4, "edm-cifar10-uncond-vp": 4, "cm-imagenet64-cd-lpips": 1}
+"""Networks, and rows."""
+
+CASES = {**{f"{name} on {data}": 15 for name, data in SHIPPED}, **dict.fromkeys(OFFICIAL, 5)}
+"""What is timed, and in how many rounds."""
+
 PASSES = ("forward", "forward and backward")
 LABELS = {"before": "float32 before", "now": "float32", "bfloat16": "bfloat16"}
 RATIOS = {"before / now": ("before", "now"), "now / bfloat16": ("now", "bfloat16")}
 
 
-def _calls(name: str, dataset: str, dtype: str) -> tuple[dict[str, Callable[[], Any]], int]:
-    """Return the passes of a defense on one tile, and the tile."""
+def _shipped(name: str, dataset: str, dtype: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return a defense, and images of one tile."""
     options: Any = {} if dtype == "float32" else {"precision": dtype}  # older checkouts have none
     defense = load_defense(name, dataset, xi=RandomnessConfig(0), **options)
-    rows = defense.tile or 1
-    shape = dataset_info(dataset).shape
-    images = torch.rand(rows, *shape, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(rows) % 10
+    rows, shape = SHIPPED[name, dataset], dataset_info(dataset).shape
+    assert defense.tile == rows
     defense.bind(range(rows))
+    return defense, torch.rand(rows, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _official(name: str, dtype: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return an official U-Net with random weights at sigma 0.5, and noisy images."""
+    entry = CHECKPOINTS.get(name)
+    skeleton, _ = entry.skeleton()
+    drawn = torch.Generator().manual_seed(0)
+    tensors = {
+        key: torch.randn(each.shape, generator=drawn) / max(each[0].numel(), 1) ** 0.5
+        for key, each in skeleton.state_dict().items()
+    }
+    network = entry.adapt(entry.network(tensors)).eval()
+    side = entry.config.image_size
+    x = torch.randn(OFFICIAL[name], 3, side, side, generator=drawn)
+
+    def denoised(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", getattr(torch, dtype), enabled=dtype != "float32"):
+            return network(x, torch.full((1,), 0.5).expand(len(x))).float()
+
+    return denoised, x
+
+
+def _calls(case: str, dtype: str) -> tuple[dict[str, Callable[[], Any]], int]:
+    """Return the passes of a case, and its rows."""
+    name, _, dataset = case.partition(" on ")
+    network, images = _shipped(name, dataset, dtype) if dataset else _official(name, dtype)
 
     def forward() -> None:
         with torch.no_grad():  # the forward pass alone is timed
-            defense(images)
+            network(images)
 
     def both() -> None:
         x = images.clone().requires_grad_()
-        torch.autograd.grad(F.cross_entropy(defense(x), labels, reduction="sum"), x)
+        torch.autograd.grad(network(x).square().sum(), x)
 
-    return dict(zip(PASSES, (forward, both), strict=True)), rows
+    return dict(zip(PASSES, (forward, both), strict=True)), len(images)
 
 
 def _timed(call: Callable[[], Any], repeats: int = 1) -> float:
@@ -63,25 +98,24 @@ def _timed(call: Callable[[], Any], repeats: int = 1) -> float:
 
 
 def answer(dtype: str) -> None:
-    """Answer lines of the standard input, the place of a case, with times and arithmetic."""
+    """Answer lines of the standard input, each a case, with times and arithmetic."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    cases = [_calls(*case, dtype) for case in CASES]
     kind = {"dtype": getattr(torch, dtype), "memory_format": torch.channels_last}
     x = torch.full((8, 256, 32, 32), 0.5).to(**kind)
     weight = torch.full((256, 256, 3, 3), 0.01).to(**kind)
-    flops: dict[int, float] = {}
+    known, flops = "", 0.0
     for line in sys.stdin:
-        place = int(line)
-        calls, rows = cases[place]
-        if place not in flops:
+        case = line.strip()
+        if case != known:
+            known, (calls, rows) = case, _calls(case, dtype)
             with FlopCounterMode(display=False) as counter:
                 calls["forward"]()
             calls[PASSES[1]]()  # the first call chooses kernels
-            flops[place] = counter.get_total_flops() / rows
-        repeats = 1 if rows == 32 else 10
+            flops = counter.get_total_flops() / rows
+        repeats = 10 if case.endswith(" on digits") else 1
         found: dict[str, Any] = {
-            name: {"seconds": _timed(call, repeats) / rows, "flops": passes * flops[place]}
+            name: {"seconds": _timed(call, repeats) / rows, "flops": passes * flops}
             for passes, (name, call) in enumerate(calls.items(), 1)
         }
         seconds = _timed(lambda: F.conv2d(x, weight, padding=1))
@@ -103,16 +137,17 @@ def measure(against: Path) -> dict[str, Any]:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         sides["bfloat16"] = _start(HERE, "bfloat16")
     results: dict[str, Any] = {}
-    for place, (name, dataset) in enumerate(CASES):
+    for case, rounds in CASES.items():
         runs: dict[str, list[Any]] = {side: [] for side in sides}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for side, process in sides.items():
                 assert process.stdin is not None
                 assert process.stdout is not None
-                print(place, file=process.stdin, flush=True)
+                print(case, file=process.stdin, flush=True)
                 runs[side].append(json.loads(process.stdout.readline()))
         peaks = {side: max(run["attainable"] for run in each) for side, each in runs.items()}
-        results[f"{name} on {dataset}"] = {
+        results[case] = {
+            "rounds": rounds,
             "attainable": peaks,
             **{each: _summary(each, runs) for each in PASSES},
         }
@@ -145,7 +180,6 @@ def main(arguments: Sequence[str]) -> None:
         "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": 1,
-        "rounds": ROUNDS,
         "results": measure(Path(arguments[1]).resolve()),
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
@@ -177,15 +211,17 @@ def render(stored: Mapping[str, Any]) -> str:
                 one, peak = found[name][side], found["attainable"][side] / 1e9
                 rate = one["flops"] / one["seconds"] / 1e9
                 cells = [
-                    f"`{case.split()[0]}` {case.partition(' ')[2]}, {name}, {label}",
+                    f"`{case.split()[0]}`{case.removeprefix(case.split()[0])}, {name}, {label}",
                     f"{1e3 * one['seconds']:.3f}",
                     f"{rate:.0f} of {peak:.0f}",
                     *_ratio(found[name], side),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
+    rounds = {str(found["rounds"]): None for found in stored["results"].values()}
     tail = (
-        f"Processor time of one thread, least of {stored['rounds']} rounds in turns; "
-        f"{stored['instructions']}, torch {stored['torch']}, beside other programs."
+        f"Processor time of one thread, least of {' or '.join(rounds)} rounds in turns; official "
+        f"U-Nets with random weights; {stored['instructions']}, torch {stored['torch']}, beside "
+        "other programs."
     )
     return "\n".join([*lines, "", tail])
 

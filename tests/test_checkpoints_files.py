@@ -82,6 +82,9 @@ def test_prefixes_go_and_counters_come(resnet_file: Path) -> None:
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    filters = [each.weight for each in network.modules() if isinstance(each, nn.Conv2d)]
+    assert len(filters) == 55
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in filters)
 
 
 @pytest.mark.slow

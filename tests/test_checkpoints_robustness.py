@@ -118,6 +118,7 @@ def test_the_network_comes_out_of_the_attack_and_no_code_runs(
     network, _ = replace(entry, build=entry.build).skeleton()
     network = network.to_empty(device="cpu").eval()
     network.load_state_dict(state)
+    network = network.to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     with torch.no_grad():
         assert torch.equal(model(images), network((images - mean) / std))

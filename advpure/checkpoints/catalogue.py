@@ -7,6 +7,8 @@ that were published; a checksum or size that no source states is left out, never
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from advpure.base.registry import Registry
 from advpure.checkpoints import cifar_classifiers as cifar
 from advpure.checkpoints import song, song_names, unet2d, unet2d_names, vision
@@ -49,7 +51,14 @@ def _unet(**settings: Any) -> Checkpoint:
 
 
 def _song(**settings: Any) -> Checkpoint:
-    return Checkpoint(kind="denoiser", build=song.build, layout=song_names.layout, **settings)
+    """An entry of a network that takes as long in either layout, so that it needs no copy."""
+    return Checkpoint(
+        kind="denoiser",
+        build=song.build,
+        layout=song_names.layout,
+        memory_format=torch.contiguous_format,
+        **settings,
+    )
 
 
 def _vision(**settings: Any) -> Checkpoint:

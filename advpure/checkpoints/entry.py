@@ -39,6 +39,7 @@ class Checkpoint:
         bytes: Size of the official file, if known.
         accuracy: Published accuracy of a classifier, in per cent.
         proof: Name of the stored outputs of the official code that this network must reproduce.
+        memory_format: The layout of the network's convolutions.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Checkpoint:
     checksum: str | None = None
     bytes: int | None = None
     accuracy: float | None = None
+    memory_format: torch.memory_format = torch.channels_last
 
     def skeleton(self) -> tuple[nn.Module, Layout]:
         """Build the network without memory, and its layout."""
@@ -69,7 +71,7 @@ class Checkpoint:
         return network, self.layout(network, self.config)
 
     def network(self, tensors: dict[str, Tensor]) -> nn.Module:
-        """Build the network around tensors, without copying them.
+        """Build the network around tensors, copied where their layout is another.
 
         Args:
             tensors: Every tensor of the network by its name there.
@@ -88,4 +90,5 @@ class Checkpoint:
             with torch.random.fork_rng(devices=[]):
                 network = self.build(self.config)
             network.load_state_dict(tensors, assign=True)
+        network = network.to(memory_format=self.memory_format)
         return network.eval().requires_grad_(False)
