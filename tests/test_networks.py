@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import gc
 import pickle
+import weakref
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advpure.base.errors import BadInput
+from advpure.base.fingerprint import fingerprint
 from advpure.core.precision import InPrecision, Precision
 from advpure.networks import (
     ConvNet,
@@ -21,9 +25,9 @@ from advpure.networks import (
     UNetConfig,
     build_network,
 )
+from advpure.networks.convolution import _PRODUCTS, Conv3x3
 from advpure.networks.layers import (
     Attention,
-    Conv3x3,
     SeededDropout,
     _normalised_parts,
     normalised,
@@ -179,7 +183,9 @@ def convolved(conv: Conv3x3, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, padding=1)
 
 
-@pytest.mark.parametrize("shape", [(5, 1, 1), (5, 2, 2), (5, 1, 3), (20, 2, 2), (3, 4, 4)])
+@pytest.mark.parametrize(
+    "shape", [(5, 1, 1), (5, 2, 2), (3, 1, 3), (20, 2, 2), (5, 2, 1), (4, 3, 4)]
+)
 def test_a_convolution_of_few_pixels_is_a_product_with_the_same_answer_and_derivatives(
     shape: tuple[int, int, int],
 ) -> None:
@@ -191,7 +197,7 @@ def test_a_convolution_of_few_pixels_is_a_product_with_the_same_answer_and_deriv
         torch.testing.assert_close(conv(laid), convolved(conv, x), rtol=1e-12, atol=1e-12)
         forward = torch.func.jvp(conv, (laid,), (tangent,))[1]
         torch.testing.assert_close(forward, convolved(conv, tangent) - convolved(conv, 0 * x))
-    assert list(conv._products) == [tuple(sides)]
+    assert list(_PRODUCTS[conv]) == [tuple(sides)]
     left = x.requires_grad_()
     weights = draw(3, 7, *sides, seed=3).double()
     (ours,) = torch.autograd.grad((conv(left) * weights).sum(), left)
@@ -218,7 +224,7 @@ def test_a_convolution_stays_one_where_the_product_is_more_where_it_learns_and_f
         lambda given: torch.func.functional_call(conv, given, (x,)), (filters,), (filters,)
     )[1]
     torch.testing.assert_close(by_filters, convolved(conv, x))  # linear in the filters
-    assert not conv._products
+    assert conv not in _PRODUCTS
     assert conv.bias is not None
     conv.bias.requires_grad_()
     conv(x).sum().backward()
@@ -247,6 +253,14 @@ def test_a_product_follows_its_filters() -> None:
     assert conv.bias is not None
     conv.bias.add_(1.0)
     assert follows(conv)
+    conv.weight.data.mul_(0.5)  # which no version counts
+    assert follows(conv)
+    conv.weight.numpy()[:, 1:] = 0.25
+    assert follows(conv)
+    conv.requires_grad_()
+    conv(x).sum().backward()
+    torch.optim.Adam(conv.parameters(), lr=0.1, fused=True).step()  # nor this
+    assert follows(conv.requires_grad_(False))
     conv.load_state_dict({name: 3.0 * each for name, each in conv.state_dict().items()})
     assert follows(conv)
     conv.weight = nn.Parameter(draw(6, 6, 3, 3, seed=6).double(), requires_grad=False)
@@ -257,7 +271,47 @@ def test_a_product_follows_its_filters() -> None:
     assert follows(twin)
     assert follows(conv)
     assert follows(pickle.loads(pickle.dumps(conv)))
-    assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_a_product_leaves_no_trace_in_copies_files_and_fingerprints() -> None:
+    conv, x = frozen_conv(6, 6), draw(2, 6, 2, 2).double()
+    before = fingerprint(conv), pickle.dumps(conv), set(conv.__dict__)
+    conv(x)
+    assert conv in _PRODUCTS
+    assert (fingerprint(conv), pickle.dumps(conv), set(conv.__dict__)) == before
+    reference, used = weakref.ref(conv), len(_PRODUCTS)
+    del conv
+    gc.collect()
+    assert reference() is None
+    assert len(_PRODUCTS) == used - 1
+
+
+def test_a_product_made_within_a_transformation_serves_outside_and_in_others() -> None:
+    conv, x, v = frozen_conv(6, 6), draw(2, 6, 2, 2).double(), draw(2, 6, 2, 2, seed=2).double()
+
+    def curvature(network: Callable[[Tensor], Tensor]) -> Tensor:
+        def slope(at: Tensor) -> Tensor:
+            return torch.func.jvp(lambda y: network(y).sin(), (at,), (v,))[1].square().sum()
+
+        return torch.func.grad(slope)(x)  # type: ignore[no-any-return]
+
+    for _ in range(2):
+        torch.testing.assert_close(curvature(conv), curvature(lambda y: convolved(conv, y)))
+    torch.testing.assert_close(conv(x), convolved(conv, x))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda y: conv(y[None])[0]))(x)
+    plain = torch.func.vmap(torch.func.jacrev(lambda y: convolved(conv, y[None])[0]))(x)
+    torch.testing.assert_close(jacobian, plain)
+    torch.testing.assert_close(torch.func.vmap(conv)(x), convolved(conv, x))  # rows of three axes
+    copy.deepcopy(conv)
+
+
+def test_what_is_exported_or_traced_takes_batches_of_other_sizes() -> None:
+    conv, x, more = frozen_conv(6, 6), draw(2, 6, 2, 2).double(), draw(9, 6, 2, 2).double()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(conv, (x,), dynamic_shapes=({0: batch},), strict=False).module()
+    traced = torch.jit.trace(conv, (x,))  # type: ignore[no-untyped-call]
+    for network in (exported, traced):
+        torch.testing.assert_close(network(more), convolved(conv, more))
 
 
 def test_a_product_made_in_inference_mode_has_gradients_and_follows_filters_made_there() -> None:

@@ -5,10 +5,8 @@ Everything is written with plain differentiable operations, so forward-mode deri
 rounding from the batch.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -19,15 +17,10 @@ from torch.nn import functional as F
 
 from advpure.base.budget import MAX_LEVELS, MAX_WIDTH
 from advpure.base.errors import BadInput
+from advpure.networks.convolution import Conv3x3
 
 _PUSHES_CHANNELS_LAST = torch.__version__ >= "2.14"
 """Whether torch can push a tangent through a normalisation whose channels are last."""
-
-_FEW_PIXELS = 16
-"""Pixels of a map up to which a convolution may be one matrix product."""
-
-_BLOCK = 16
-"""Channels that kernels of convolutions take at a time; fewer cost as much."""
 
 Width = Annotated[int, Ge(1), Le(MAX_WIDTH)]
 """The width of a layer."""
@@ -168,105 +161,6 @@ class Attention(nn.Module):
         mixed = value @ scores.softmax(dim=-1).transpose(1, 2)
         out: Tensor = x + self.project(mixed.reshape(x.shape))
         return out
-
-
-class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution with a border of zeros, of few pixels one matrix product.
-
-    On a map of 2x2 pixels five of nine taps fall on the border; and kernels work on blocks of
-    channels, so that few channels cost as much as a block. Where the product of all pixels and
-    channels by a matrix has less to do, the filters do not learn, and there is more than one row,
-    it takes the place of the convolution: a quarter of the time of long chains on digits. One row
-    has a kernel of its own, which starts sooner. Names and shapes of weights are those of
-    `nn.Conv2d`.
-
-    Args:
-        before: Channels of the input.
-        after: Channels of the output.
-    """
-
-    def __init__(self, before: int, after: int) -> None:
-        """Create the filters; matrices are made when they are needed first."""
-        super().__init__(before, after, 3, padding=1)
-        self._products: dict[tuple[int, int], _Product] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features [B, after, H, W] of [B, before, H, W]."""
-        made = None
-        if len(x) > 1 and not torch.compiler.is_compiling():
-            made = self._product(x.shape[2], x.shape[3])
-        if made is None:
-            return super().forward(x)
-        answer = F.linear(x.permute(0, 2, 3, 1).flatten(1), made.matrix, made.bias)
-        return answer.reshape(len(x), *x.shape[2:], self.out_channels).permute(0, 3, 1, 2)
-
-    def _product(self, height: int, width: int) -> "_Product | None":
-        """Return the matrix for maps of a size; None where a convolution it is."""
-        filters = [each for each in (self.weight, self.bias) if each is not None]
-        made = self._products.get((height, width))
-        if made is not None and made.is_of(filters):
-            return made
-        if not self._is_less(height * width) or not all(map(_is_frozen, filters)):
-            return None
-        self._products[height, width] = _Product.of(self, height, width)
-        return self._products[height, width]
-
-    def _is_less(self, pixels: int) -> bool:
-        """Whether the product multiplies less often than the convolution."""
-        whole = [-(-count // _BLOCK) * _BLOCK for count in self.weight.shape[:2]]
-        product = pixels**2 * self.in_channels * self.out_channels
-        return pixels <= _FEW_PIXELS and product < 9 * pixels * math.prod(whole)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Conv3x3":
-        """Move or convert the filters, from which matrices are then made again."""
-        self._products.clear()
-        moved: Conv3x3 = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return moved
-
-
-@dataclass(frozen=True)
-class _Product:
-    """The matrix of a convolution, [H W after, H W before], and what it was made of."""
-
-    matrix: Tensor
-    bias: Tensor | None
-    sources: tuple[tuple[Tensor, tuple[int, int]], ...]
-
-    @classmethod
-    @torch.inference_mode(False)  # gradients may pass it later
-    @torch.no_grad()  # frozen filters
-    def of(cls, conv: nn.Conv2d, height: int, width: int) -> "_Product":
-        """Copy the filters to where a pixel after looks at one before, zeros elsewhere."""
-        weight, bias = conv.weight, conv.bias
-        after, before = weight.shape[:2]
-        matrix = weight.new_zeros(height, width, after, height, width, before)
-        places = list(itertools.product(range(height), range(width)))
-        for (y, x), (v, u) in itertools.product(places, places):
-            if max(abs(v - y), abs(u - x)) <= 1:
-                matrix[y, x, :, v, u] = weight[:, :, 1 + v - y, 1 + u - x]
-        pixels = height * width
-        sources = tuple(
-            (each, (0 if each.is_inference() else each._version, each.data_ptr()))
-            for each in (weight, bias)
-            if each is not None
-        )
-        repeated = None if bias is None else bias.repeat(pixels)
-        return cls(matrix.reshape(pixels * after, pixels * before), repeated, sources)
-
-    def is_of(self, filters: Sequence[Tensor]) -> bool:
-        """Whether it was made of these, which neither changed nor learn, as far as they tell."""
-        return len(filters) == len(self.sources) and all(
-            each is source
-            and not each.requires_grad
-            and not each.is_inference()  # such a tensor counts no changes
-            and (each._version, each.data_ptr()) == state
-            for each, (source, state) in zip(filters, self.sources, strict=True)
-        )
-
-
-def _is_frozen(filters: Tensor) -> bool:
-    """Whether nobody asks for a derivative by these, in either mode."""
-    return isinstance(filters, nn.Parameter) and not filters.requires_grad
 
 
 class ResidualBlock(nn.Module):

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from advpure.base.budget import MAX_BLOCKS, MAX_WIDTH
 from advpure.base.errors import BadInput
 from advpure.base.validation import validate
+from advpure.networks.convolution import Conv3x3
 from advpure.networks.layers import (
     ClassTable,
-    Conv3x3,
     NoiseFeatures,
     ResidualBlock,
     Width,
