@@ -97,6 +97,7 @@ def dress(axes: "Axes", norm: str) -> None:
     axes.set_ylabel("share of images that survive it")
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(left=0.0)
+    axes.locator_params(axis="x", nbins=6)  # sizes have many digits
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
