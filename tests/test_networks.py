@@ -205,9 +205,7 @@ def test_a_convolution_of_few_pixels_is_a_product_with_the_same_answer_and_deriv
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_a_convolution_stays_one_where_the_product_is_more_where_it_learns_and_for_one_row() -> (
-    None
-):
+def test_a_convolution_stays_one_on_larger_maps_for_one_row_and_where_it_learns() -> None:
     conv = frozen_conv(32, 32)
     assert torch.equal(
         conv(draw(2, 32, 4, 4).double()), convolved(conv, draw(2, 32, 4, 4).double())

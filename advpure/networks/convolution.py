@@ -2,7 +2,7 @@
 
 On a map of 2x2 pixels five of nine taps fall on the border, and kernels work on blocks of channels,
 so that four channels cost as much as sixteen. Pixels and channels together, times a matrix that is
-made once, take two thirds of the time there.
+made once, take less time there.
 
 The matrix is kept beside the module, where copies, files and fingerprints do not see it, with the
 filters that it was made of, and holds while these are what they were, number by number: versions
